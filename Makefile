@@ -1,0 +1,83 @@
+# `make run` is all that a user needs. Everything goes into .venv and .venvs; nothing outside this folder is changed.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check lint types floors blocks format environments chromium reference lock clean
+
+# More words for the commands:  make run JUPYTER_ARGS="--no-browser --port=9999"   make test PYTEST_ARGS="-k pause -x"
+JUPYTER_ARGS ?=
+PYTEST_ARGS ?=
+
+LOCK := requirements.lock
+DEV := .venvs/dev/bin/python
+
+# A `claude` on PATH is used as it is. Only without one is the CLI fetched, bundled in a 377 MB wheel.
+CLAUDE := $(if $(shell command -v claude 2>/dev/null),path,bundled)
+BUNDLED := $(if $(filter bundled,$(CLAUDE)),claude)
+# JupyterLab refuses to serve as root unless it is told to.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+comma := ,
+RUN_READY := .venv/.ready-$(CLAUDE)
+DEV_READY := .venvs/dev/.ready-$(CLAUDE)
+IPYKERNEL6_READY := .venvs/ipykernel6/.ready
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+run: $(RUN_READY) ## Set up a private environment and open JupyterLab on the quickstart
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m jupyterlab notebooks/quickstart.ipynb $(AS_ROOT) $(JUPYTER_ARGS)
+
+test: environments chromium ## Set up all that the tests need, and run every test
+	$(DEV) -m pytest $(PYTEST_ARGS)
+
+check: lint types floors blocks ## Style, types, import contracts, the code blocks of the docs
+
+lint: $(DEV_READY)
+	$(DEV) -m ruff check
+	$(DEV) -m ruff format --check
+
+types: $(DEV_READY)
+	$(DEV) -m pyright --pythonpath $(DEV)
+
+floors: $(DEV_READY)
+	.venvs/dev/bin/lint-imports --no-logo
+
+blocks: $(DEV_READY)
+	$(DEV) -m pytest -q tests/docs -m "not runs_code"
+
+format: $(DEV_READY) ## Put the code into the one style
+	$(DEV) -m ruff check --fix --exit-zero
+	$(DEV) -m ruff format
+
+reference: $(DEV_READY) ## Write docs/reference.md anew from the code
+	$(DEV) docs/make_reference.py
+
+lock: ## Choose the newest allowed versions anew, for every platform and Python
+	@command -v uv >/dev/null || CONSTRAINTS= .ci/venv .venvs/lock uv
+	PATH="$$PATH:$(CURDIR)/.venvs/lock/bin" uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+	    --no-annotate --no-header --output-file $(LOCK) pyproject.toml
+
+environments: $(DEV_READY) $(IPYKERNEL6_READY)
+
+chromium:
+	@.ci/chromium
+
+clean: ## Remove everything that was set up here
+	rm -rf .venv .venvs .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
+
+$(RUN_READY): pyproject.toml $(LOCK)
+	@.ci/venv .venv -e '.[server$(addprefix $(comma),$(BUNDLED))]' jupyterlab ipykernel
+	@touch $@
+
+$(DEV_READY): pyproject.toml $(LOCK)
+	@.ci/venv .venvs/dev -e '.[dev$(addprefix $(comma),$(BUNDLED))]'
+	@touch $@
+
+# Kernels of the ipykernel 6 line handle messages in another way, so the kernel tests run in both.
+$(IPYKERNEL6_READY): pyproject.toml $(LOCK)
+	@mkdir -p .venvs
+	@grep -v '^ipykernel==' $(LOCK) > .venvs/ipykernel6.lock
+	@CONSTRAINTS=.venvs/ipykernel6.lock .ci/venv .venvs/ipykernel6 -e . 'ipykernel==6.31.*'
+	@touch $@

@@ -1,0 +1,73 @@
+"""Run coding agents from Jupyter: live, stoppable, with a receipt.
+
+Importing this costs nothing: every name is loaded when it is first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # type checkers take it for True; importing `typing` would double the import's cost, which every shim pays too
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cc_executor.api import Result, cc_execute, cc_execute_sync
+    from cc_executor.errors import CCExecutionError, CCExecutorError
+    from cc_executor.model.outcome import Outcome, OutcomeKind
+    from cc_executor.model.receipt import Receipt
+    from cc_executor.model.request import Limits
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CCExecutionError",
+    "CCExecutorError",
+    "Limits",
+    "Outcome",
+    "OutcomeKind",
+    "Receipt",
+    "Result",
+    "cc_execute",
+    "cc_execute_sync",
+]
+
+_HOMES = {
+    "CCExecutionError": "cc_executor.errors",
+    "CCExecutorError": "cc_executor.errors",
+    "Limits": "cc_executor.model.request",
+    "Outcome": "cc_executor.model.outcome",
+    "OutcomeKind": "cc_executor.model.outcome",
+    "Receipt": "cc_executor.model.receipt",
+    "Result": "cc_executor.api",
+    "cc_execute": "cc_executor.api",
+    "cc_execute_sync": "cc_executor.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Register `%%cc_execute` and `%cc` (called by `%load_ext cc_executor`)."""
+    from cc_executor.kernel.extension import load
+
+    load(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Take everything back that loading registered."""
+    from cc_executor.kernel.extension import unload
+
+    unload(ipython)
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "cc_executor.server"}]

@@ -1,0 +1,49 @@
+"""What every agent's adapter offers: how to command it, and how to understand it. Pure: no I/O, no clock, no environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+from cc_executor.model.event import AgentEvent
+from cc_executor.model.request import RunRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A process to start: absolute argv[0], what to add to its environment (no secrets), and the bytes for its stdin (None: no stdin)."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    stdin: bytes | None = None
+
+
+class Decoder(Protocol):
+    """Bytes of one run's stdout, in any chunking, to events. Never raises; keeps what it does not know."""
+
+    def feed(self, data: bytes) -> list[AgentEvent]:
+        """The events of every line that `data` completes."""
+        ...
+
+    def close(self) -> list[AgentEvent]:
+        """The events of an unfinished last line."""
+        ...
+
+    def copy(self) -> Self:
+        """An independent decoder in the same state: a checkpoint from which a journal can be read again."""
+        ...
+
+
+class Agent(Protocol):
+    """One dialect."""
+
+    name: str
+
+    def command(self, request: RunRequest, *, executable: str, session_id: str) -> Command:
+        """The process for `request`. `executable`: absolute path; `session_id`: a UUID that the agent is to use, if it can."""
+        ...
+
+    def decoder(self) -> Decoder:
+        """A fresh decoder."""
+        ...

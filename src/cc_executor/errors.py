@@ -1,0 +1,74 @@
+"""Every exception of cc_executor on one screen. One class per decision that a caller can take; each message names the cure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cc_executor.model.receipt import Receipt
+
+
+class CCExecutorError(Exception):
+    """The root: catch this to catch everything that cc_executor raises on purpose."""
+
+
+class InvalidRequest(CCExecutorError, ValueError):
+    """What was asked for cannot be run (empty prompt, negative timeout, missing folder). Nothing was started or spent; change the request."""
+
+
+class AgentNotFound(CCExecutorError):
+    """No executable of the agent could be found. Install it, put it on PATH, or name it with `cli=`."""
+
+
+class AgentUnsupported(CCExecutorError):
+    """The agent's executable is too old, or does not answer. Update it, or name another with `cli=`."""
+
+
+class StateUnusable(CCExecutorError):
+    """The folder that keeps runs cannot be used safely (unreadable, somebody else's, full). Mend it or set `CC_EXECUTOR_STATE`."""
+
+
+class LaunchFailed(CCExecutorError):
+    """The run could not be started; no agent runs and nothing was spent."""
+
+
+class RunNotFound(CCExecutorError, LookupError):
+    """No run with this id is kept here. `%cc list` and `cc-executor list` show the ids."""
+
+
+class ControlFailed(CCExecutorError):
+    """A command (pause, resume, cancel) could not be given because the run has ended or does not answer."""
+
+
+class NotebookUnreadable(CCExecutorError):
+    """The file is not a notebook or a receipt that can be read. Nothing was changed."""
+
+
+class UnsupportedPlatform(CCExecutorError):
+    """cc_executor needs POSIX processes and signals; on Windows, use WSL."""
+
+
+class CCExecutionError(CCExecutorError):
+    """A run ended with an outcome other than `ok`, and the caller asked for that to be raised.
+
+    Attributes
+    ----------
+    receipt : Receipt
+        The whole record: outcome, evidence, cure, times, usage, digests.
+    """
+
+    def __init__(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+        outcome = receipt.outcome
+        cure = f" {outcome.cure}" if outcome.cure else ""
+        super().__init__(f"{outcome.kind.value}: {outcome.summary}{cure} (run {receipt.run_id})")
+
+    def _render_traceback_(self) -> list[str]:
+        """Three lines instead of a stack: IPython and nbclient print what this returns."""
+        outcome = self.receipt.outcome
+        lines = [f"CCExecutionError: {outcome.kind.value}: {outcome.summary}"]
+        lines += [f"  evidence: {item}" for item in outcome.evidence]
+        if outcome.cure:
+            lines.append(f"  cure: {outcome.cure}")
+        lines.append(f"  run: {self.receipt.run_id}  (%cc show {self.receipt.run_id})")
+        return lines

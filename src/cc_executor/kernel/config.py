@@ -1,0 +1,92 @@
+"""Every default of the magic as a traitlet, the same from environment variables. `%config CCExecutor` shows and sets them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from traitlets import Bool, Enum, Float, Int, List, TraitError, TraitType, Unicode
+from traitlets.config import Configurable
+
+from cc_executor.errors import InvalidRequest
+
+PREFIX: Final = "CC_EXECUTOR_"
+
+
+class CCExecutor(Configurable):
+    """Defaults of `%%cc_execute`. What a cell says wins over `%config`, that over a configuration file, that over the environment."""
+
+    agent = Unicode("claude", help="The agent: claude or shell.").tag(config=True)
+    model = Unicode(None, allow_none=True, help="The agent's model; none: the agent's own default.").tag(config=True)
+    permission_mode = Unicode("acceptEdits", help="What the agent may do unasked: acceptEdits, default, plan, dontAsk, bypassPermissions.").tag(config=True)
+    tools = List(Unicode(), help="Tools allowed without asking, as the agent writes them; in the environment comma-separated.").tag(config=True)
+    cwd = Unicode(None, allow_none=True, help="Folder in which agents work; none: the kernel's.").tag(config=True)
+    cli = Unicode(None, allow_none=True, help="Path of the agent's executable; none: PATH, then the bundled one.").tag(config=True)
+    timeout = Float(None, allow_none=True, help="Seconds for a run; none: no limit.").tag(config=True)
+    stall_timeout = Float(600.0, allow_none=True, help="Seconds without a sign of life; none: no limit.").tag(config=True)
+    max_cost = Float(None, allow_none=True, help="US dollars for a run; none: no limit.").tag(config=True)
+    max_turns = Int(None, allow_none=True, help="Agent turns for a run; none: no limit.").tag(config=True)
+    on_kernel_exit = Enum(("cancel", "continue"), "cancel", help="What becomes of a run whose kernel is gone (a --bg run always continues).").tag(config=True)
+    raise_error = Bool(True, help="Raise CCExecutionError in the cell for an outcome other than ok.").tag(config=True)
+    view = Enum(("auto", "widget", "text"), "auto", help="How a running cell shows itself; auto: the widget in a notebook, text in a terminal.").tag(config=True)
+    save_on_start = Bool(True, help="Ask JupyterLab to save the notebook when a run starts, so that a re-opened tab finds the run.").tag(config=True)
+    env = List(Unicode(), help="Names of further environment variables for agents; in the environment comma-separated.").tag(config=True)
+
+    def __init__(self, environ: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        given = from_environment(os.environ if environ is None else environ)
+        super().__init__(**kwargs)
+        loaded: Any = self.config.get(type(self).__name__, {})
+        for name, value in given.items():
+            if name not in loaded:
+                self.set_trait(name, value)
+
+
+def _settings() -> dict[str, TraitType[Any, Any]]:
+    return CCExecutor.class_traits(config=True)
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the variables `CC_EXECUTOR_…` say, checked.
+
+    Raises
+    ------
+    InvalidRequest
+        A variable's value does not fit.
+    """
+    found: dict[str, Any] = {}
+    for name, trait in _settings().items():
+        text = environ.get(PREFIX + name.upper())
+        if text is None:
+            continue
+        try:
+            found[name] = _parsed(trait, text)
+        except (ValueError, TraitError):
+            kind = type(trait).__name__.lower()
+            raise InvalidRequest(f"The environment variable {PREFIX}{name.upper()} is {text!r}, which is no {kind}. Change or unset it.") from None
+    return found
+
+
+def _parsed(trait: TraitType[Any, Any], text: str) -> Any:
+    if text == "" or text.lower() == "none":
+        return [] if isinstance(trait, List) else None
+    if isinstance(trait, List):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return trait.from_string(text)
+
+
+def settings_table() -> list[tuple[str, str, str, str]]:
+    """Rows of (trait, environment variable, default, help), for the reference page."""
+    rows: list[tuple[str, str, str, str]] = []
+    for name, trait in sorted(_settings().items()):
+        default: Any = trait.default()
+        rows.append((f"CCExecutor.{name}", PREFIX + name.upper(), "none" if default is None else repr(default), str(trait.help)))
+    return rows
+
+
+def settings_of(shell: Any) -> CCExecutor:
+    """The settings registered with this shell; fresh ones if the extension was not loaded into it."""
+    for configurable in shell.configurables:
+        if isinstance(configurable, CCExecutor):
+            return configurable
+    return CCExecutor(parent=shell)

@@ -1,0 +1,66 @@
+"""What `%load_ext cc_executor` does: registers the magics and the input transformer, and takes them back. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from cc_executor.errors import UnsupportedPlatform
+from cc_executor.kernel.config import CCExecutor
+from cc_executor.kernel.magics import COMPLETED, CCMagics, complete, transform
+
+
+def load(shell: Any) -> None:
+    """Register everything. Loading twice is the same as loading once.
+
+    Raises
+    ------
+    UnsupportedPlatform
+        On Windows.
+    """
+    if sys.platform == "win32":
+        raise UnsupportedPlatform("cc_executor needs POSIX processes and signals, which Windows lacks. Run Jupyter inside WSL.")
+    unload(shell)
+    line_magics: dict[str, Any] = shell.magics_manager.magics["line"]
+    taken = "cc" in line_magics
+    others = line_magics.get("cc")
+    magics = CCMagics(shell)
+    shell.register_magics(magics)
+    if taken:
+        line_magics["cc"] = others
+        print("cc_executor: %cc belongs to another extension and was left alone; use %cc_list, %cc_show, … instead.")  # noqa: T201 - the user's own question
+    shell.configurables.append(CCExecutor(parent=shell))
+    shell.input_transformers_post.append(transform)
+    shell.events.register("pre_run_cell", _remember_raw_cell)
+    for name in COMPLETED:
+        shell.set_hook("complete_command", complete, str_key=name)
+
+
+def unload(shell: Any) -> None:
+    """Take back what `load` registered. Runs that are going on go on."""
+    shell.input_transformers_post[:] = [known for known in shell.input_transformers_post if not _is_ours(known, "transform")]
+    for kind in ("line", "cell"):
+        table: dict[str, Any] = shell.magics_manager.magics[kind]
+        for name in [name for name, magic in table.items() if _is_ours(getattr(magic, "__func__", magic), "CCMagics")]:
+            del table[name]
+    shell.magics_manager.registry.pop(CCMagics.__name__, None)
+    shell.configurables[:] = [known for known in shell.configurables if type(known).__name__ != CCExecutor.__name__]
+    callbacks = shell.events.callbacks["pre_run_cell"]
+    callbacks[:] = [known for known in callbacks if getattr(known, "__module__", None) != __name__]
+    commands = shell.strdispatchers.get("complete_command")
+    if commands is not None:
+        for name in COMPLETED:
+            commands.strs.pop(name, None)
+
+
+def _remember_raw_cell(info: Any) -> None:
+    """Keep the cell as it was written: a prompt is text, and IPython takes `>>> ` and `In [1]: ` out of cells."""
+    from IPython.core.getipython import get_ipython
+
+    shell: Any = get_ipython()
+    shell._cc_executor_raw_cell = info.raw_cell
+
+
+def _is_ours(function: Any, beginning: str) -> bool:
+    # By name, not by identity: after a reload of the module the objects differ.
+    return getattr(function, "__module__", None) == "cc_executor.kernel.magics" and getattr(function, "__qualname__", "").startswith(beginning)

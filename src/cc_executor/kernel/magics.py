@@ -1,0 +1,120 @@
+"""`%%cc_execute` and `%cc`, as IPython sees them: thin, and cheap to load. What they do is in `cc_executor.kernel.cell` and `.commands`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from IPython.core.getipython import get_ipython
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+
+from cc_executor.kernel.options import option_help
+
+VERBS: Final = ("list", "show", "attach", "pause", "resume", "cancel", "receipt", "doctor")
+COMPLETED: Final = ("%%cc_execute", "%cc", *(f"%cc_{verb}" for verb in VERBS))
+
+# What IPython makes of a magic, and what makes it awaited.
+_AWAITED: Final = (
+    ("get_ipython().run_cell_magic('cc_execute',", "await get_ipython().run_cell_magic('cc_execute_async',"),
+    ("get_ipython().run_line_magic('cc', 'attach", "await get_ipython().run_line_magic('cc_attach_async', '"),
+    ("get_ipython().run_line_magic('cc_attach',", "await get_ipython().run_line_magic('cc_attach_async',"),
+)
+
+
+def transform(lines: list[str]) -> list[str]:
+    """Make our magics top-level `await`s, which IPython runs on the kernel's own loop; it does not await magics by itself.
+
+    Left alone where a cell cannot be awaited: inside another cell magic (`%%capture`, `%%time` run the body by a nested call), and with autoawait off.
+    """
+    if not any(line.startswith(plain) for line in lines for plain, _ in _AWAITED) or not _is_awaitable_here():
+        return lines
+    return [_awaited(line) for line in lines]
+
+
+def _awaited(line: str) -> str:
+    for plain, awaited in _AWAITED:
+        if line.startswith(plain):
+            return awaited + line[len(plain) :]
+    return line
+
+
+def _is_awaitable_here() -> bool:
+    shell: Any = get_ipython()
+    if shell is None or not shell.autoawait:
+        return False
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - the only way to see who calls
+    while frame is not None:
+        if frame.f_code.co_name == "run_cell_magic":
+            return False
+        frame = frame.f_back
+    return True
+
+
+def complete(_shell: Any, event: Any) -> list[str]:
+    """Options, agents, rehearsals, verbs and run ids, for Tab."""
+    from cc_executor.kernel.completion import completions
+
+    return completions(str(event.line), str(event.symbol))
+
+
+@magics_class
+class CCMagics(Magics):
+    """The magics of cc_executor."""
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell)
+        for verb in VERBS:
+            self.magics["line"][f"cc_{verb}"] = _line_magic(shell, verb)
+
+    @no_var_expand
+    @cell_magic
+    def cc_execute(self, line: str, cell: str) -> Any:
+        from cc_executor.kernel.cell import execute_blocking
+
+        return execute_blocking(self.shell, line, cell)
+
+    @no_var_expand
+    @cell_magic
+    def cc_execute_async(self, line: str, cell: str) -> Any:
+        """What `%%cc_execute` becomes where a cell can be awaited."""
+        from cc_executor.kernel.cell import execute
+
+        return execute(self.shell, line, cell)
+
+    @no_var_expand
+    @line_magic
+    def cc_attach_async(self, line: str) -> Any:
+        """What `%cc attach` becomes where a cell can be awaited."""
+        from cc_executor.kernel.cell import attach
+
+        return attach(self.shell, line.strip())
+
+    @no_var_expand
+    @line_magic
+    def cc(self, line: str) -> Any:
+        """Look at runs and command them: `%cc list|show|attach|pause|resume|cancel|receipt|doctor [RUN]`.
+
+        RUN is an id or an unambiguous part of one; without it the newest run is meant.
+        """
+        from cc_executor.kernel.commands import run_verb
+
+        return run_verb(self.shell, line)
+
+
+CCMagics.cc_execute.__doc__ = (
+    "Run this cell's text as a prompt in a fresh agent process, and show what it does.\n\n"
+    "    %%cc_execute [options]\n    what the agent should do\n\n"
+    f"Options\n-------\n{option_help()}\n\nDefaults: `%config CCExecutor`. Runs: `%cc list`.\n"
+)
+
+
+def _line_magic(shell: Any, verb: str) -> Callable[[str], Any]:
+    def magic(line: str) -> Any:
+        from cc_executor.kernel.commands import run_verb
+
+        return run_verb(shell, f"{verb} {line}")
+
+    magic.__qualname__ = f"CCMagics.cc_{verb}"
+    magic.__doc__ = f"The same as `%cc {verb}`."
+    return no_var_expand(magic)

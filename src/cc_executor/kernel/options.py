@@ -1,0 +1,91 @@
+"""The options of `%%cc_execute`, said once: parser, help, completion and reference are made from this table. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import Any, Final, NoReturn
+
+from cc_executor.errors import InvalidRequest
+
+# (flags, keywords of argparse, help)
+OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
+    (("-o", "--out"), {"metavar": "NAME"}, "Bind the Result to this variable."),
+    (("--agent",), {"metavar": "NAME"}, "claude (the default) or shell, which runs the cell as a command."),
+    (("--model",), {"metavar": "NAME"}, "The agent's model."),
+    (("--fallback-model",), {"metavar": "NAME"}, "Model to fall back on when the first is overloaded."),
+    (("--cwd",), {"metavar": "FOLDER"}, "Where the agent works; the kernel's folder if not given."),
+    (("--add-dir",), {"metavar": "FOLDER", "action": "append", "dest": "add_dirs"}, "Another folder that the agent may use; repeatable."),
+    (("--tools",), {"metavar": "LIST"}, 'Tools allowed without asking, comma-separated: "Bash(git *),Write".'),
+    (("--permission-mode",), {"metavar": "MODE"}, "acceptEdits (the default), default, plan, dontAsk or bypassPermissions."),
+    (("--timeout",), {"metavar": "SECONDS", "type": float}, "End the run after this time; the clock stands still while it is paused."),
+    (("--stall-timeout",), {"metavar": "SECONDS", "type": float}, "End the run after this time without a sign of life."),
+    (("--max-cost",), {"metavar": "DOLLARS", "type": float}, "End the run when it has cost this much."),
+    (("--max-turns",), {"metavar": "N", "type": int}, "End the run after this many agent turns."),
+    (("--schema",), {"metavar": "NAME"}, "Variable with a JSON Schema or pydantic model that the result must meet; the object is in Result.data."),
+    (("--resume",), {"metavar": "SESSION"}, "Continue this session of the agent."),
+    (("--append-system-prompt",), {"metavar": "TEXT"}, "Add to the agent's system prompt."),
+    (("--verify",), {"metavar": "CMD"}, "Command to run afterwards, outside the agent; exit code 0 means verified."),
+    (("--expect",), {"metavar": "FILE", "action": "append"}, "File that the run must create or change; repeatable."),
+    (("--vars",), {"action": "store_true"}, "Replace {{name}} in cell and options by the notebook's variables; without it the cell is sent as it stands."),
+    (("--once",), {"action": "store_true"}, "If this very cell has run with outcome ok before, show its receipt again and spend nothing."),
+    (("--bg",), {"action": "store_true"}, "Do not wait: the cell ends at once, the run goes on even without the kernel."),
+    (("--no-raise-error",), {"action": "store_true"}, "Do not raise for an outcome other than ok; the Result tells."),
+    (("--rehearse",), {"metavar": "SCRIPT"}, "Play this script through the real agent instead of calling a model; spends nothing."),
+    (("--rehearse-without-login",), {"metavar": "SCRIPT"}, "The same, but only when nobody is logged in to the agent."),
+    (("--shell",), {"metavar": "SHELL"}, "For --agent shell: the shell that reads the cell (bash, zsh, sh); without it the cell is one command's words."),
+    (("--cli",), {"metavar": "PATH"}, "The agent's executable."),
+    (("--env",), {"metavar": "NAME", "action": "append", "dest": "env_names"}, "Another environment variable for the agent; repeatable."),
+    (("--keep-background",), {"action": "store_true"}, "Leave processes alone that outlive the agent."),
+    (("--trust-workspace",), {"action": "store_true"}, "Let the folder's own settings, hooks and MCP servers take effect."),
+    (("--label",), {"metavar": "TEXT"}, "A name for lists."),
+)  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InvalidRequest(f"{message[:1].upper()}{message[1:]}. `%%cc_execute?` prints the options.")
+
+
+def parser() -> argparse.ArgumentParser:
+    """A fresh parser of the magic's line."""
+    made = _Parser(prog="%%cc_execute", add_help=False, allow_abbrev=False, exit_on_error=True)
+    for flags, keywords, text in OPTIONS:
+        made.add_argument(*flags, help=text, **keywords)
+    return made
+
+
+def parse(line: str) -> argparse.Namespace:
+    """The line's options.
+
+    Raises
+    ------
+    InvalidRequest
+        Unknown option, missing or ill-typed value, text that is no option, unclosed quote.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise InvalidRequest(f"The options cannot be split into words ({str(error).lower()}). Close the quotes.") from error
+    return parser().parse_args(words)
+
+
+def option_table() -> list[tuple[str, str, str]]:
+    """Rows of (flags, value, help), for the reference page and the docstring."""
+    return [(", ".join(flags), str(keywords.get("metavar", "")), text) for flags, keywords, text in OPTIONS]
+
+
+def option_help() -> str:
+    """The table as text, for `%%cc_execute?`."""
+    return "\n".join(f"  {f'{flags} {value}'.strip():<34} {text}" for flags, value, text in option_table())
+
+
+def split_tools(text: str) -> tuple[str, ...]:
+    """`"Bash(git log, git diff),Write"` at the commas that stand outside parentheses."""
+    parts, depth, start = list[str](), 0, 0
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append(text[start:place])
+            start = place + 1
+    return tuple(part.strip() for part in [*parts, text[start:]] if part.strip())

@@ -1,0 +1,69 @@
+"""Terminal text to plain text, in any chunking. Knows escape sequences and control characters; knows no terminal.
+
+Colours, cursor moves, titles and clipboard writes (OSC 52) are removed: what an agent prints must not reach a terminal or a page as a command.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# ECMA-48: CSI parameters are a handful of bytes; an operating-system command (a title, a link) seldom exceeds a URL. A longer one is taken for text.
+CSI_LIMIT: Final = 256
+OSC_LIMIT: Final = 4096
+
+_SEQUENCE: Final = re.compile(
+    rf"""
+      (?: (?:\x1b\[|\x9b) [0-?]{{0,{CSI_LIMIT}}} [ -/]{{0,8}} [@-~]                                  # CSI: colours, cursor
+        | (?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f]) [^\x07\x1b\x9c]{{0,{OSC_LIMIT}}} (?:\x07|\x9c|\x1b\\) # OSC, DCS, …: titles, links, clipboard
+        | \x1b [ -/]{{1,8}} [0-~]                                                                    # character sets
+        | \x1b [0-OQ-WYZ\\`-~]                                                                       # two characters
+      )
+    | (?P<held>                                                                                      # what may still become one of these
+        (?: \x1b | \r
+          | (?:\x1b\[|\x9b) [0-?]{{0,{CSI_LIMIT}}} [ -/]{{0,8}}
+          | (?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f]) [^\x07\x1b\x9c]{{0,{OSC_LIMIT}}} \x1b?
+          | \x1b [ -/]{{1,8}}
+        ) \Z )
+    | (?P<newline> \r\n )
+    | (?P<return> \r )
+    | [\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]                                                          # other control characters
+    """,
+    re.VERBOSE,
+)
+_OVERWRITTEN: Final = re.compile(r"[^\n\r]*\r")
+
+
+class Cleaner:
+    """One stream's text without terminal control, in any chunking.
+
+    A lone carriage return is kept as ``\\r``: it starts the line anew, and only who holds the line can do that.
+    """
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """The clean text that `text` completes."""
+        text = self._held + text
+        self._held = ""
+        return _SEQUENCE.sub(self._replace, text)
+
+    def copy(self) -> Cleaner:
+        """An independent cleaner in the same state."""
+        other = Cleaner()
+        other._held = self._held
+        return other
+
+    def _replace(self, match: re.Match[str]) -> str:
+        if match["held"] is not None:
+            self._held = match["held"]
+            return ""
+        return "\n" if match["newline"] else match["return"] or ""
+
+
+def clean(text: str) -> str:
+    """`text` as a terminal would leave it: no escape sequences, no control characters, overwritten lines gone."""
+    return _OVERWRITTEN.sub("", Cleaner().feed(text))

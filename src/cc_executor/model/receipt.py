@@ -1,0 +1,142 @@
+"""What is kept of a run for good: a sealed, self-contained record. Knows shapes and the seal; judges nothing and reads nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from cc_executor.errors import CCExecutionError
+from cc_executor.model.outcome import Outcome
+from cc_executor.model.request import canonical_digest
+
+SCHEMA_VERSION: Final = 1
+RECEIPT_MIME: Final = "application/vnd.cc-executor.receipt+json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Standing(StrEnum):
+    """How far the result was checked outside the agent."""
+
+    VERIFIED = "verified"  # every check that was asked for passed
+    CLAIMED = "claimed"  # nothing was asked for; the agent's word
+    CONTRADICTED = "contradicted"  # a check failed
+
+
+class Check(_Frozen):
+    """One check made by us after the agent ended. `what`: the command or the file; `passed` None: it could not be made."""
+
+    what: str
+    passed: bool | None
+    detail: str = ""
+
+
+class FileChange(_Frozen):
+    """A file that the run wrote or was expected to change. Digests are SHA-256 hex; None: the file was not there, or not read before."""
+
+    path: str
+    before: str | None = None
+    after: str | None = None
+    size: int | None = None
+
+
+class StreamDigest(_Frozen):
+    """One file of the journal: bytes kept, bytes dropped (disk full), SHA-256 hex of what was kept."""
+
+    bytes: int
+    dropped: int = 0
+    sha256: str
+
+
+class TokenUsage(_Frozen):
+    """Tokens, as the agent counted them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+
+
+class Times(_Frozen):
+    """Wall-clock start and end (UTC), and seconds: `active` is `elapsed` less `paused` and `frozen`."""
+
+    started: datetime
+    ended: datetime
+    elapsed: float
+    active: float
+    paused: float = 0.0
+    frozen: float = 0.0
+
+
+class Exit(_Frozen):
+    """How the process ended. Exactly one of `code` and `signal` is set, or neither when nobody saw it."""
+
+    code: int | None = None
+    signal: str | None = None
+    stopped_for: str | None = None  # reason of the stop request, if there was one
+    left_behind: tuple[str, ...] = ()  # commands that outlived the agent
+    survivors: int = 0
+
+
+class Receipt(_Frozen):
+    """The whole record of a run. Equal content has an equal `digest`; one changed byte does not.
+
+    The digest proves that the record is as it was sealed and, with the journal at hand, that the journal is the one it was sealed over.
+    It is not a signature: who can write both can forge both.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    request_digest: str
+    agent: str
+    agent_version: str = ""
+    agent_path: str = ""
+    model: str = ""
+    argv: tuple[str, ...] = ()
+    cwd: str = ""
+    prompt_sha256: str
+    env_names: tuple[str, ...] = ()
+    permission_mode: str = ""
+    session_id: str = ""
+    transcript: str | None = None
+    rehearsed: str | None = None  # the script's name: such a run cost nothing and proves nothing about a model
+    times: Times
+    outcome: Outcome
+    exit: Exit
+    usage: TokenUsage = TokenUsage()
+    cost: float | None = None  # US dollars as the agent counted them; None: it did not say
+    turns: int | None = None
+    denials: tuple[str, ...] = ()
+    retries: int = 0
+    text: str = ""  # the final text, bounded
+    data: Any = None  # structured output, if there is one
+    files: tuple[FileChange, ...] = ()
+    checks: tuple[Check, ...] = ()
+    standing: Standing = Standing.CLAIMED
+    journal: dict[str, StreamDigest] = {}
+    host: str = ""
+    cc_executor_version: str = ""
+    digest: str = ""
+
+    def sealed(self) -> Self:
+        """A copy whose `digest` is that of its other fields."""
+        return self.model_copy(update={"digest": self.expected_digest()})
+
+    def expected_digest(self) -> str:
+        """SHA-256 (hex) over every field but `digest`, as canonical JSON."""
+        return canonical_digest(self.model_dump(mode="json", exclude={"digest"}))
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether `digest` is that of the other fields."""
+        return self.digest == self.expected_digest()
+
+    def raise_for_outcome(self) -> None:
+        """Raise `CCExecutionError` unless the outcome is ok."""
+        if not self.outcome.ok:
+            raise CCExecutionError(self)

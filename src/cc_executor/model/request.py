@@ -1,0 +1,159 @@
+"""What somebody wants run, whole and frozen. Knows its own validity; knows no agent, no file system, no environment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from enum import StrEnum
+from typing import Any, Final, NewType, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+RunId = NewType("RunId", str)
+
+# The Claude CLI refuses more than 10 MB on stdin (2.1.197: "stdin exceeds 10 MB", recordings 07g-*); refused here before anything is spent.
+PROMPT_LIMIT: Final = 10_000_000
+
+
+class OnKernelExit(StrEnum):
+    """What becomes of the run when the process that started it is gone."""
+
+    CANCEL = "cancel"
+    CONTINUE = "continue"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(_Frozen):
+    """Bounds of a run; None means none.
+
+    Attributes
+    ----------
+    wall : float or None
+        Seconds from start to end; stands still while the run is paused or the machine sleeps.
+    stall : float or None
+        Seconds without a sign of life (output, or a running tool).
+    cost : float or None
+        US dollars, enforced by the agent after each model answer.
+    turns : int or None
+        Agent turns.
+    """
+
+    wall: float | None = None
+    stall: float | None = None
+    cost: float | None = None
+    turns: int | None = None
+
+    @field_validator("wall", "stall", "cost")
+    @classmethod
+    def _positive(cls, value: float | None) -> float | None:
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError("must be a number greater than 0; leave it out for no limit")
+        return value
+
+    @field_validator("turns")
+    @classmethod
+    def _at_least_one(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise ValueError("must be 1 or more; leave it out for no limit")
+        return value
+
+
+class RunRequest(_Frozen):
+    """One run, as asked for. Two equal requests have equal digests.
+
+    Attributes
+    ----------
+    prompt : str
+        The text for the agent, byte for byte; for agent `shell` the command.
+    agent : str
+        ``"claude"`` or ``"shell"``.
+    cwd : str
+        Absolute path of the folder in which the agent works.
+    tools : tuple of str
+        Tools allowed without asking, in the agent's own notation.
+    output_schema : dict or None
+        JSON Schema that the structured result must meet.
+    env_names : tuple of str
+        Environment variables to hand on beyond the allow-list. Names only; values are never stored.
+    verify : str or None
+        Command run by us after the agent has ended; exit code 0 means verified.
+    expect : tuple of str
+        Files whose content must have changed, relative to `cwd` or absolute.
+    rehearse : str or None
+        Name or path of a script to play instead of the real API.
+    """
+
+    prompt: str
+    agent: str = "claude"
+    cwd: str
+    model: str | None = None
+    fallback_model: str | None = None
+    permission_mode: str | None = None
+    tools: tuple[str, ...] = ()
+    output_schema: dict[str, Any] | None = None
+    resume: str | None = None
+    add_dirs: tuple[str, ...] = ()
+    append_system_prompt: str | None = None
+    env_names: tuple[str, ...] = ()
+    cli: str | None = None
+    shell: str | None = None
+    limits: Limits = Limits()
+    on_kernel_exit: OnKernelExit = OnKernelExit.CANCEL
+    keep_background: bool = False
+    trust_workspace: bool = False
+    verify: str | None = None
+    expect: tuple[str, ...] = ()
+    rehearse: str | None = None
+    label: str = Field(default="", max_length=200)
+
+    @field_validator("prompt")
+    @classmethod
+    def _sendable(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty: write what the agent should do")
+        if "\0" in value:
+            raise ValueError(f"holds a NUL character at position {value.index(chr(0))}: remove it")
+        size = len(value.encode("utf-8", "surrogatepass"))
+        if size > PROMPT_LIMIT:
+            raise ValueError(f"is {size:,} bytes; the limit is {PROMPT_LIMIT:,}: put the material in a file and name the file")
+        return value
+
+    @model_validator(mode="after")
+    def _no_nul_anywhere(self) -> Self:
+        for name in ("cwd", "model", "fallback_model", "permission_mode", "resume", "append_system_prompt", "cli", "shell", "verify"):
+            if "\0" in (getattr(self, name) or ""):
+                raise ValueError(f"{name} holds a NUL character: remove it")
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of what decides the result: everything but the label."""
+        return canonical_digest(self.model_dump(mode="json", exclude={"label"}))
+
+
+def canonical_digest(value: Any) -> str:
+    """SHA-256 (hex) of `value` as JSON with sorted keys, no spaces, in UTF-8 (lone surrogates escaped) and numbers as doubles.
+
+    A receipt travels through browsers, whose JSON writes 1.0 as 1 and rounds whole numbers beyond 2**53: as doubles both are what they were
+    (the same choice as RFC 8785, section 3.2.2.3).
+    """
+    text = json.dumps(_as_doubles(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _as_doubles(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_doubles(item) for name, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_as_doubles(item) for item in cast("list[Any]", value)]
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53:
+        try:
+            return int(float(value))
+        except OverflowError:
+            return value  # no browser carries it anyway
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,70 @@
+"""A tool call in words: one line, and its input to read. Knows the field names of common tools; an unknown tool is shown by its first words."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+SUMMARY_CHARS: Final = 120  # one line of a cell
+
+# The field that says what a call is about, most telling first (Claude Code 2.1's own tools, and what MCP servers commonly call theirs).
+_TELLING: Final = (
+    "command", "file_path", "notebook_path", "path", "pattern", "query", "url", "description", "skill", "name", "prompt", "question",
+)  # fmt: skip
+_TODO_MARKS: Final = {"completed": "☑", "in_progress": "◐"}
+
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def fields(source: str) -> dict[str, Any] | None:
+    """The input of a call as an object; None while it is incomplete or no object."""
+    try:
+        return _decode(source)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def summary(call: dict[str, Any]) -> str:
+    """One line that says what the call is about, or an empty text."""
+    todos = call.get("todos")
+    if isinstance(todos, list):
+        return f"{len(todos)} items"  # pyright: ignore[reportUnknownArgumentType]  a list of whatever the model wrote
+    for name in _TELLING:
+        value = call.get(name)
+        if isinstance(value, str) and value.strip():
+            return one_line(value)
+    return next((one_line(value) for value in call.values() if isinstance(value, str) and value.strip()), "")
+
+
+def one_line(text: str, limit: int = SUMMARY_CHARS) -> str:
+    """`text` on one line of at most `limit` characters."""
+    line = " ".join(text[: limit * 4].split())
+    return line if len(line) <= limit and len(text) <= limit * 4 else line[: limit - 1].rstrip() + "…"
+
+
+def readable(call: dict[str, Any]) -> str:
+    """The input as a person reads it: one field a line, long texts below their names, an edit as removed and added lines."""
+    todos = call.get("todos")
+    if len(call) == 1 and isinstance(todos, list):
+        return "\n".join(_todo(each) for each in todos)  # pyright: ignore[reportUnknownVariableType]
+    if list(call) == ["command"] or list(call) == ["command", "description"]:
+        return str(call["command"])
+    rows: list[str] = []
+    for name, value in call.items():
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        if name == "old_string":
+            rows += [f"- {row}" for row in text.split("\n")]
+        elif name == "new_string":
+            rows += [f"+ {row}" for row in text.split("\n")]
+        elif "\n" in text:
+            rows += [f"{name}:", text]
+        else:
+            rows.append(f"{name}: {text}")
+    return "\n".join(rows)
+
+
+def _todo(todo: object) -> str:
+    if not isinstance(todo, dict):
+        return f"☐ {todo}"
+    return f"{_TODO_MARKS.get(str(todo.get('status')), '☐')} {todo.get('content', '')}"  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]

@@ -1,0 +1,175 @@
+"""An instance of a JSON Schema, made up. Knows the common keywords; knows nothing of scripts or requests. Bounded in depth and size."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+DEPTH_LIMIT: Final = 12  # schemas may refer to themselves; deeper optional parts are left out, deeper required ones are null
+ITEMS_LIMIT: Final = 100
+CHARACTERS_LIMIT: Final = 10_000
+
+_FORMATS: Final = {
+    "date": "2026-01-31",
+    "date-time": "2026-01-31T12:00:00Z",
+    "time": "12:00:00Z",
+    "duration": "PT1H",
+    "email": "someone@example.org",
+    "hostname": "example.org",
+    "ipv4": "127.0.0.1",
+    "ipv6": "::1",
+    "uri": "https://example.org/",
+    "uri-reference": "/",
+    "uuid": "123e4567-e89b-42d3-a456-426614174000",
+}
+
+
+def instance(schema: Any, *, name: str = "example") -> Any:
+    """A value that meets `schema`, as far as the common keywords go.
+
+    Parameters
+    ----------
+    schema : dict or bool
+        A JSON Schema (2020-12 or draft 7); anything else is read as "everything is allowed".
+    name : str
+        Used as the text of a string without other demands.
+
+    Returns
+    -------
+    JSON value
+        Examples, defaults, constants and enumerations of the schema come first; then the smallest value of the type, with every declared
+        property. `pattern`, `not` and conditions are not solved: such a schema should carry `examples`.
+    """
+    return _value(schema, schema, name, DEPTH_LIMIT)
+
+
+def _value(schema: Any, root: Any, name: str, depth: int) -> Any:
+    if not isinstance(schema, dict) or depth == 0:
+        return None
+    s = _merged(cast("dict[str, Any]", schema), root, depth)
+    if "const" in s:
+        return s["const"]
+    for key in ("examples", "enum"):
+        if isinstance(s.get(key), list) and s[key]:
+            return s[key][0]
+    if "default" in s:
+        return s["default"]
+    match _type(s):
+        case "object":
+            return _object(s, root, depth)
+        case "array":
+            return _array(s, root, name, depth)
+        case "string":
+            return _string(s, name)
+        case "integer":
+            return int(_number(s, whole=True))
+        case "number":
+            return _number(s, whole=False)
+        case "boolean":
+            return True
+        case _:
+            return None
+
+
+def _merged(schema: dict[str, Any], root: Any, depth: int) -> dict[str, Any]:
+    """`schema` with its reference, its `allOf` and the first of its alternatives folded in."""
+    merged = dict(schema)
+    for _ in range(depth):
+        parts: list[Any] = []
+        if isinstance(ref := merged.pop("$ref", None), str):
+            parts.append(_at(root, ref))
+        parts += _list(merged.pop("allOf", None))
+        for key in ("anyOf", "oneOf"):
+            parts += _list(merged.pop(key, None))[:1]
+        if not parts:
+            break
+        for part in parts:
+            if isinstance(part, dict):
+                merged = _both(cast("dict[str, Any]", part), merged)
+    return merged
+
+
+def _both(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
+    both = {**one, **two}
+    if isinstance(one.get("properties"), dict) and isinstance(two.get("properties"), dict):
+        both["properties"] = {**one["properties"], **two["properties"]}
+    if "required" in one and "required" in two:
+        both["required"] = [*_list(one["required"]), *_list(two["required"])]
+    return both
+
+
+def _at(root: Any, ref: str) -> Any:
+    """What a local reference (``#/$defs/Name``) names; None when it is not local or not there."""
+    if not ref.startswith("#"):
+        return None
+    here = root
+    for step in ref[1:].split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if not isinstance(here, dict) or key not in here:
+            return None
+        here = cast("dict[str, Any]", here)[key]
+    return here
+
+
+def _type(schema: dict[str, Any]) -> str:
+    declared = schema.get("type")
+    if isinstance(declared, list):
+        declared = next((item for item in cast("list[Any]", declared) if item != "null"), "null")
+    if isinstance(declared, str):
+        return declared
+    if "properties" in schema or "required" in schema:
+        return "object"
+    if "items" in schema or "prefixItems" in schema:
+        return "array"
+    if "minimum" in schema or "maximum" in schema:
+        return "number"
+    return "string" if "minLength" in schema or "format" in schema else "null"
+
+
+def _object(schema: dict[str, Any], root: Any, depth: int) -> dict[str, Any]:
+    found = schema.get("properties")
+    properties = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    required = [key for key in _list(schema.get("required")) if isinstance(key, str)]
+    wanted = [key for key in properties if key in required or depth > 1] + [key for key in required if key not in properties]
+    return {key: _value(properties.get(key, {"type": "string"}), root, key, depth - 1) for key in wanted[:ITEMS_LIMIT]}
+
+
+def _array(schema: dict[str, Any], root: Any, name: str, depth: int) -> list[Any]:
+    first = [_value(item, root, name, depth - 1) for item in _list(schema.get("prefixItems"))[:ITEMS_LIMIT]]
+    least, most = _int(schema.get("minItems"), 1), _int(schema.get("maxItems"), ITEMS_LIMIT)
+    count = min(max(least, 1 if depth > 1 else 0), most, ITEMS_LIMIT)
+    items = schema.get("items", {"type": "string"})
+    rest = [_value(items, root, f"{name} {number}", depth - 1) for number in range(len(first) + 1, count + 1)]
+    return first + rest
+
+
+def _string(schema: dict[str, Any], name: str) -> str:
+    text = _FORMATS.get(str(schema.get("format")), name)
+    least, most = _int(schema.get("minLength"), 0), _int(schema.get("maxLength"), CHARACTERS_LIMIT)
+    return (text + "x" * (min(least, CHARACTERS_LIMIT) - len(text)))[:most]
+
+
+def _number(schema: dict[str, Any], *, whole: bool) -> float:
+    step = 1 if whole else 0.5
+    low, high = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    if isinstance(above, int | float) and not isinstance(above, bool):
+        low = above + step
+    if isinstance(below, int | float) and not isinstance(below, bool):
+        high = below - step
+    value: float = 1
+    if isinstance(low, int | float):
+        value = max(value, low)
+    if isinstance(high, int | float):
+        value = min(value, high)
+    multiple = schema.get("multipleOf")
+    if isinstance(multiple, int | float) and multiple > 0:
+        value = -(-value // multiple) * multiple
+    return -(-value // 1) if whole else value
+
+
+def _list(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def _int(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default

@@ -1,0 +1,99 @@
+"""Speaking to a run's shim: one command and its answer, or a stream of status objects. Knows the socket; decides nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final, NewType, cast
+
+import anyio
+import anyio.abc
+
+from cc_executor.errors import ControlFailed
+from cc_executor.shim import records
+from cc_executor.store.journal import RunFolder
+
+Status = NewType("Status", dict[str, Any])
+
+ANSWER_BUDGET: Final = 5.0  # seconds; a pause answers when the whole tree stands, 2-50 ms in the measurements
+_LINE_LIMIT: Final = 1 << 20
+
+
+@contextmanager
+def _short_path(folder: Path) -> Iterator[str]:
+    """The socket's path, however deep the state folder lies: a Unix socket's name holds 107 bytes (unix(7))."""
+    path = os.path.join(folder, records.SOCKET)
+    if len(os.fsencode(path)) <= 100:  # noqa: PLR2004 - 104 on macOS, 108 on Linux, less the final NUL
+        yield path
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{records.SOCKET}"
+    finally:
+        os.close(descriptor)
+
+
+def command(folder: RunFolder, op: str, **fields: object) -> Status:
+    """Give one command and wait for the answer. Blocking, and safe in any thread.
+
+    Raises
+    ------
+    ControlFailed
+        The run has ended, does not answer in time, or refuses.
+    """
+    request = json.dumps({"op": op, **fields}).encode() + b"\n"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _short_path(folder.path) as path:
+            connection.settimeout(ANSWER_BUDGET)
+            connection.connect(path)
+            connection.sendall(request)
+            answer = _read_line(connection)
+    except OSError as error:
+        raise ControlFailed(f"Run {folder.run_id} cannot be reached ({error.strerror or error}): it has ended, or its supervisor is gone.") from error
+    return _checked(answer, folder, op)
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    parts: list[bytes] = []
+    while not (parts and parts[-1].endswith(b"\n")):
+        part = connection.recv(65536)
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _checked(answer: bytes, folder: RunFolder, op: str) -> Status:
+    try:
+        status = json.loads(answer)
+    except ValueError:
+        status = None
+    if not isinstance(status, dict):
+        raise ControlFailed(f"Run {folder.run_id} ended before it answered {op!r}.")
+    found = cast("dict[str, Any]", status)
+    if not found.get("ok"):
+        raise ControlFailed(f"Run {folder.run_id} refused {op!r}: {found.get('error', 'no reason given')}.")
+    return Status(found)
+
+
+@asynccontextmanager
+async def nudges(folder: RunFolder) -> AsyncIterator[anyio.abc.ByteReceiveStream]:
+    """A stream that carries bytes whenever the journal has grown or the state has changed, and ends when the shim does.
+
+    Raises
+    ------
+    ControlFailed
+        Nobody listens.
+    """
+    try:
+        with _short_path(folder.path) as path:
+            stream = await anyio.connect_unix(path)
+    except OSError as error:
+        raise ControlFailed(f"Run {folder.run_id} cannot be reached ({error.strerror or error}).") from error
+    async with stream:
+        await stream.send(b'{"op": "follow"}\n')
+        yield stream

@@ -1,0 +1,78 @@
+"""What this machine has and lacks for running agents. Looks and asks; changes nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from cc_executor.errors import CCExecutorError
+from cc_executor.model.request import RunRequest
+from cc_executor.runtime.executable import find_executable
+from cc_executor.runtime.login import LOGIN_CURE, login_of
+from cc_executor.store.home import StateHome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the examination. `required`: without it no run is possible."""
+
+    what: str
+    ok: bool
+    detail: str
+    cure: str = ""
+    required: bool = True
+
+
+def examine(*, home: StateHome, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Every finding, cheapest first."""
+    yield Finding(what="system", ok=os.name == "posix", detail=f"{platform.system()} {platform.release()}", cure="" if os.name == "posix" else "Run Jupyter inside WSL.")
+    yield Finding(what="python", ok=sys.version_info >= (3, 11), detail=platform.python_version())
+    yield _state(home)
+    yield from _claude(home, environ)
+    for package, required in (("ipython", True), ("anywidget", True), ("ipykernel", False), ("jupyterlab", False), ("notebook", False), ("jupyter-server", False)):
+        yield _package(package, required=required)
+    yield _server_extension()
+
+
+def _state(home: StateHome) -> Finding:
+    try:
+        home.prepare()
+    except CCExecutorError as error:
+        return Finding(what="state folder", ok=False, detail=str(error))
+    return Finding(what="state folder", ok=True, detail=str(home.root))
+
+
+def _claude(home: StateHome, environ: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        found = find_executable(RunRequest(prompt="-", cwd="/"), environ=environ, home=home)
+    except CCExecutorError as error:
+        yield Finding(what="Claude Code", ok=False, detail=str(error))
+        return
+    yield Finding(what="Claude Code", ok=True, detail=f"{found.version} at {found.path}")
+    login = login_of(found.path, environ=environ)
+    detail = login.method if login.logged_in else "nobody is logged in" if login.known else "`claude auth status` gave no answer"
+    yield Finding(what="login", ok=login.logged_in, detail=detail, cure="" if login.logged_in else LOGIN_CURE, required=False)
+
+
+def _package(name: str, *, required: bool) -> Finding:
+    try:
+        return Finding(what=name, ok=True, detail=importlib.metadata.version(name), required=required)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(what=name, ok=False, detail="not in this environment", cure=f"pip install {name}" if required else "", required=required)
+
+
+def _server_extension() -> Finding:
+    """Whether the file that enables the server extension lies where a Jupyter server of this environment looks."""
+    path = os.path.join(sys.prefix, "etc", "jupyter", "jupyter_server_config.d", "cc_executor.json")
+    there = os.path.isfile(path)
+    return Finding(
+        what="server extension",
+        ok=there,
+        detail="enabled" if there else "not enabled in this environment",
+        cure="" if there else "Install cc-executor where the Jupyter server runs, so that saving lifts receipts; `cc-executor lift NOTEBOOK` does the same.",
+        required=False,
+    )

@@ -1,0 +1,39 @@
+"""Which run answers an unchanged cell: a pointer from a request's digest to its newest run with outcome ok."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from cc_executor.errors import RunNotFound
+from cc_executor.model.receipt import Receipt
+from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder
+
+_FOLDER: Final = "once"
+
+
+def remember(home: StateHome, receipt: Receipt) -> None:
+    """Keep the pointer, if the run is fit to stand for a later one."""
+    if not receipt.outcome.ok:
+        return
+    folder = home.root / _FOLDER
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        temporary = folder / f".{receipt.request_digest}.{os.getpid()}"
+        temporary.write_text(receipt.run_id, "ascii")
+        temporary.replace(folder / receipt.request_digest)
+    except OSError:
+        return  # a full disk costs the short cut, not the run
+
+
+def recall(home: StateHome, request_digest: str) -> tuple[RunFolder, Receipt] | None:
+    """The run that answers this request and its receipt; None if there is none, or if its receipt is not as it was sealed."""
+    try:
+        folder = home.find((home.root / _FOLDER / request_digest).read_text("ascii"))
+    except (OSError, ValueError, RunNotFound):
+        return None
+    receipt = folder.receipt()
+    if receipt is None or not receipt.is_intact or not receipt.outcome.ok or receipt.request_digest != request_digest:
+        return None
+    return folder, receipt

@@ -1,0 +1,105 @@
+"""A run's journal as events in the order in which they happened, from the start or as it grows. Reads files; waits for nothing.
+
+Two streams and the control records are merged by time: before a record of time `t` comes everything that the agent had written by `t`,
+so that a replay tells the same story as the live run did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cc_executor.agents import agent_named
+from cc_executor.agents.framing import StderrDecoder
+from cc_executor.model.event import ControlRecord, Event, Exited
+from cc_executor.shim import records
+from cc_executor.store.journal import BLOCK, RunFolder
+
+
+class JournalReader:
+    """A cursor over one run.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    agent : str
+        Whose dialect stdout is written in.
+    """
+
+    def __init__(self, folder: RunFolder, *, agent: str) -> None:
+        self._folder = folder
+        self._decoder = agent_named(agent).decoder()
+        self._stderr = StderrDecoder()
+        self._offset = dict.fromkeys(records.STREAMS, 0)
+        self._control_offset = 0
+        self._pending: list[ControlRecord] = []
+        self.exited: Exited | None = None
+
+    def read(self) -> list[Event] | None:
+        """What the next block of each stream, or the next control record, says; None when the cursor has caught up.
+
+        An empty list means that bytes were read which complete no event yet.
+        """
+        if self.exited is not None:
+            return None
+        if not self._pending:
+            self._pending, self._control_offset = self._folder.control_records(self._control_offset)
+        if not self._pending:
+            return self._read_streams({})
+        record = self._pending[0]
+        limits = {} if isinstance(record, Exited) else {stream: self._written_by(stream, record.t) for stream in records.STREAMS}
+        events = self._read_streams(limits)
+        if events is not None:
+            return events
+        self._pending.pop(0)
+        if isinstance(record, Exited):
+            self.exited = record
+            return [*self.close(), record]
+        return [record]
+
+    def close(self) -> list[Event]:
+        """What the decoders still hold, when nothing more will come."""
+        return [*self._decoder.close(), *self._stderr.close()]
+
+    def _read_streams(self, limits: dict[str, int]) -> list[Event] | None:
+        events: list[Event] = []
+        progress = False
+        for stream in records.STREAMS:
+            offset = self._offset[stream]
+            size = min(BLOCK, limits[stream] - offset) if stream in limits else BLOCK
+            data = self._folder.read(stream, offset, size) if size > 0 else b""
+            if data:
+                progress = True
+                self._offset[stream] = offset + len(data)
+                events += self._decoder.feed(data) if stream == records.STDOUT else self._stderr.feed(data)
+        return events if progress else None
+
+    def _written_by(self, stream: str, t: float) -> int:
+        """The size of `stream` at the time `t`, as exactly as the sparse index knows it."""
+        size = self._folder.size(stream)
+        if size == self._offset[stream]:
+            return size
+        wanted = records.STREAMS.index(stream)
+        low, high = 0, self._folder.size(records.INDEX_FILE) // records.INDEX.size
+        while low < high:  # the first entry later than t
+            middle = (low + high) // 2
+            _, entry_t, _, _ = records.INDEX.unpack(self._index_bytes(middle, 1))
+            low, high = (low, middle) if entry_t > t else (middle + 1, high)
+        while block := self._index_bytes(low, 4096):  # the first of them that is this stream's
+            for offset, _, _, number in records.INDEX.iter_unpack(block):
+                if number == wanted:
+                    return offset
+            low += 4096
+        return size
+
+    def _index_bytes(self, entry: int, count: int) -> bytes:
+        data = self._folder.read(records.INDEX_FILE, entry * records.INDEX.size, count * records.INDEX.size)
+        return data[: len(data) - len(data) % records.INDEX.size]
+
+
+def replay(folder: RunFolder, *, agent: str) -> Iterator[list[Event]]:
+    """Every event of a run that has ended (or of what there is of one that was lost), in batches. Blocking: not for an event loop."""
+    reader = JournalReader(folder, agent=agent)
+    while (events := reader.read()) is not None:
+        yield events
+    if reader.exited is None:
+        yield reader.close()

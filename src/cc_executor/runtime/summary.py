@@ -1,0 +1,74 @@
+"""Short rows about the runs that are kept, for lists. Reads the small files only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cc_executor.errors import StateUnusable
+from cc_executor.runtime.plan import Plan
+from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder, RunStanding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One row. `status`: the outcome's name, or starting, running, paused, ended (not sealed yet), lost; `started` in epoch seconds; `elapsed` in seconds."""
+
+    id: str
+    status: str
+    started: float
+    agent: str
+    model: str = ""
+    elapsed: float | None = None
+    cost: float | None = None
+    rehearsed: str | None = None
+    label: str = ""
+    prompt: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def summaries(home: StateHome, *, now: float, limit: int | None = None) -> list[RunSummary]:
+    """The kept runs, newest first."""
+    rows: list[RunSummary] = []
+    for folder in home.runs():
+        if limit is not None and len(rows) >= limit:
+            break
+        rows.append(summary(folder, now=now))
+    return rows
+
+
+def summary(folder: RunFolder, *, now: float) -> RunSummary:
+    """One run's row."""
+    receipt = folder.receipt()
+    if receipt is not None:
+        return RunSummary(
+            id=folder.run_id,
+            status=receipt.outcome.kind.value,
+            started=receipt.times.started.timestamp(),
+            agent=receipt.agent,
+            model=receipt.model,
+            elapsed=receipt.times.elapsed,
+            cost=receipt.cost,
+            rehearsed=receipt.rehearsed,
+            **_asked(folder),
+        )
+    standing = folder.standing(now)
+    elapsed = now - folder.created_at if standing is RunStanding.RUNNING else None
+    asked = _asked(folder)
+    try:
+        rehearsed, agent = Plan.of(folder).rehearsed, folder.request().agent
+    except StateUnusable:
+        rehearsed, agent = None, ""
+    return RunSummary(id=folder.run_id, status=standing.value, started=folder.created_at, agent=agent, elapsed=elapsed, rehearsed=rehearsed, **asked)
+
+
+def _asked(folder: RunFolder) -> dict[str, str]:
+    try:
+        request = folder.request()
+    except StateUnusable:
+        return {}
+    return {"label": request.label, "prompt": " ".join(request.prompt[:200].split())[:80]}

@@ -1,0 +1,64 @@
+"""How jupyter_server finds and starts us. The function names are its own; nothing is imported from it, so a kernel without it can import this."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, Protocol
+
+from cc_executor.server.presave import PreSaveHook, presave_hook
+
+_logger = logging.getLogger(__name__)
+
+
+class ContentsManager(Protocol):
+    """What we ask of a contents manager (jupyter_server 2.20 to 2.21)."""
+
+    def register_pre_save_hook(self, hook: PreSaveHook) -> None:
+        """Have `hook` called before every save."""
+        ...
+
+
+class ServerApp(Protocol):
+    """What we ask of the server application."""
+
+    contents_manager: Any
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:  # pyright: ignore[reportUnusedFunction] - jupyter_server calls it
+    """Where jupyter_server finds the extension."""
+    return [{"module": "cc_executor.server"}]
+
+
+def _load_jupyter_server_extension(serverapp: ServerApp) -> None:  # pyright: ignore[reportUnusedFunction] - jupyter_server calls it
+    """Register the pre-save hook where no start hook is run (pytest-jupyter runs none, nor do applications that embed the server)."""
+    register(serverapp)
+
+
+async def _start_jupyter_server_extension(serverapp: ServerApp) -> None:  # pyright: ignore[reportUnusedFunction] - jupyter_server calls it
+    """Register the pre-save hook on the contents manager that the server ends up with.
+
+    Extensions are loaded by name, and one of them may replace the contents manager in its load function (jupytext does), which drops the hooks that
+    were registered before. This runs after every load.
+    """
+    register(serverapp)
+
+
+def register(serverapp: ServerApp) -> bool:
+    """Register the pre-save hook with the server's contents manager, once for each manager.
+
+    Returns
+    -------
+    bool
+        Whether it was registered now.
+    """
+    manager = serverapp.contents_manager
+    if getattr(manager, "_cc_executor_hook", None) is not None:
+        return False
+    if not callable(getattr(manager, "register_pre_save_hook", None)):
+        _logger.warning("%s takes no pre-save hooks: receipts stay in the outputs and are not lifted on save", type(manager).__name__)
+        return False
+    hook = presave_hook(environ=dict(os.environ))
+    manager.register_pre_save_hook(hook)
+    manager._cc_executor_hook = hook  # the mark lives and dies with the manager
+    return True

@@ -1,0 +1,170 @@
+"""The agent's output, from its pipes into append-only files, byte for byte. Knows pipes, files and the sparse index; knows no line and no event."""
+
+from __future__ import annotations
+
+import os
+
+from cc_executor.shim.mask import Masker
+from cc_executor.shim.records import INDEX, INDEX_EVERY_BYTES, INDEX_EVERY_SECONDS
+from cc_executor.shim.sync import File
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+BLOCK: Final = 64 * 1024  # what a pipe holds by default; larger buffers were slower
+ROUND: Final = 16  # blocks of one stream before the loop looks at everything else: 1 MiB, the size of the largest pipe
+
+
+class Index:
+    """The sparse side index of both streams. Losing an entry costs a reader some searching, nothing else; so it never fails."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._entries = 0
+
+    def add(self, offset: int, t: float, stream: int) -> None:
+        """Note that the block at `offset` of `stream` came at `t`."""
+        entry = INDEX.pack(offset, t, self._entries, stream)
+        try:
+            done = os.write(self._fd, entry)
+            if done == len(entry):
+                self._entries += 1
+            else:
+                os.ftruncate(self._fd, self._entries * INDEX.size)  # the disk is full; a torn entry would shift all later ones
+        except OSError:  # the same; the output itself is accounted for by its stream
+            return
+
+
+class Stream:
+    """One output stream.
+
+    Parameters
+    ----------
+    number : int
+        0 for stdout, 1 for stderr.
+    pipe : int
+        The reading end, non-blocking.
+    file : File
+        Where the bytes go.
+    index : Index
+        The index of both streams.
+    forms : tuple of bytes
+        What to mask.
+    """
+
+    def __init__(self, number: int, pipe: int, file: File, index: Index, forms: tuple[bytes, ...]) -> None:
+        self.pipe = pipe
+        self.file = file
+        self.ended = False
+        self.dropped = 0
+        self.degraded = False
+        self._number = number
+        self._index = index
+        self._masker = Masker(forms) if forms else None
+        self._indexed_offset = -INDEX_EVERY_BYTES
+        self._indexed_t = float("-inf")
+
+    @property
+    def masked(self) -> int:
+        """How many secrets were replaced."""
+        return self._masker.count if self._masker else 0
+
+    def write(self, data: bytes | memoryview, t: float) -> OSError | None:
+        """Append what can be appended; the rest is counted as dropped and the reason returned. Later blocks are tried again."""
+        size = len(data)
+        if not size:
+            return None
+        offset = self.file.written
+        problem: OSError | None = None
+        done = 0
+        try:
+            done = os.write(self.file.fd, data)
+            while done < size:  # a disk that has just become full takes a part, and says why at the next attempt
+                done += os.write(self.file.fd, data[done:])
+        except OSError as error:
+            problem = error
+            self.dropped += size - done
+        if done:
+            self.file.written = offset + done
+            if offset - self._indexed_offset >= INDEX_EVERY_BYTES or t - self._indexed_t >= INDEX_EVERY_SECONDS:
+                self._indexed_offset, self._indexed_t = offset, t
+                self._index.add(offset, t, self._number)
+        return problem
+
+    def filtered(self, data: memoryview) -> bytes | memoryview:
+        """What of `data` is ready to be written: everything, unless there are secrets."""
+        return self._masker.feed(bytes(data)) if self._masker else data
+
+    def rest(self) -> bytes:
+        """What the mask held back, when the stream has ended."""
+        return self._masker.close() if self._masker else b""
+
+
+class Journal:
+    """Both streams.
+
+    Parameters
+    ----------
+    streams : tuple of Stream
+        stdout and stderr.
+    time : Callable[[], float]
+        Seconds since the shim started.
+    degraded : Callable[[str, OSError], None]
+        Told once for each stream, when output could not be kept.
+    """
+
+    def __init__(self, streams: tuple[Stream, ...], time: Callable[[], float], degraded: Callable[[str, OSError], None]) -> None:
+        self.streams = streams
+        self._time = time
+        self._degraded = degraded
+        self._buffer = bytearray(BLOCK)
+        self._view = memoryview(self._buffer)
+
+    @property
+    def ended(self) -> bool:
+        """Whether both streams are at their end."""
+        return all(stream.ended for stream in self.streams)
+
+    def drain(self, stream: Stream) -> int:
+        """Move what the pipe holds, at most `ROUND` blocks; returns how many bytes came. Sets `ended` at end of file."""
+        total = 0
+        for _ in range(ROUND):
+            try:
+                size = os.readv(stream.pipe, [self._buffer])
+            except BlockingIOError:
+                break
+            except OSError:  # a pipe cannot fail otherwise; if it does, it is at its end
+                size = 0
+            if not size:
+                self.close(stream)
+                break
+            total += size
+            self._keep(stream, stream.filtered(self._view[:size]))
+            if size < BLOCK:
+                break
+        return total
+
+    def close(self, stream: Stream) -> None:
+        """Write what was held back and take nothing more of this stream."""
+        if not stream.ended:
+            stream.ended = True
+            os.close(stream.pipe)
+            self._keep(stream, stream.rest())
+
+    def look_at_sync(self) -> None:
+        """Tell of syncs that failed."""
+        for stream in self.streams:
+            if stream.file.sync_error is not None:
+                self._tell(stream, stream.file.sync_error)
+
+    def _keep(self, stream: Stream, data: bytes | memoryview) -> None:
+        problem = stream.write(data, self._time())
+        if problem is not None:
+            self._tell(stream, problem)
+
+    def _tell(self, stream: Stream, problem: OSError) -> None:
+        if not stream.degraded:
+            stream.degraded = True
+            self._degraded(stream.file.name, problem)

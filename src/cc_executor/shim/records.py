@@ -1,0 +1,88 @@
+"""The record format between a shim and everybody else: file names, the sparse index, the control records, the commands.
+
+This module is the one owner of the format; `cc_executor.store.journal` reads it and `cc_executor.runtime` speaks it. Standard library only.
+
+A run's folder (0700, files 0600)
+---------------------------------
+request.json   the request, written by the launcher
+prompt         the bytes for the agent's stdin, written by the launcher
+stdout stderr  the agent's output, byte for byte (named secrets masked)
+index          sparse index over both streams: `INDEX` structs
+control.jsonl  control records, one JSON object a line: `seq` (from 0, no gap), `t` (seconds since the shim started), `at` (epoch), `kind`, fields
+               The kinds and fields are those of `cc_executor.model.event`'s `ControlRecord`s.
+exit.json      `EXIT_FIELDS`, complete before the `exited` record is written
+lock           held (flock) by the shim for as long as it lives
+control.sock   the commands: one JSON object a line in, one a line out
+shim.log       what the shim has to say about itself; empty in a normal run
+receipt.json   sealed by the reader that follows the run to its end
+
+Launch: the spec goes to the shim's stdin as one JSON object (see `SPEC_FIELDS`), the answer comes on its stdout as one line,
+``{"ok": true, "agent_pid": 1, "shim_pid": 2}`` or ``{"ok": false, "error": "…", "errno": 2}``.
+
+Commands: ``{"op": "status"|"pause"|"resume"|"cancel"|"stdin"|"follow", "by": "cell", …}``; `cancel` takes `reason`, `stdin` takes `data` (text) and `close`.
+Every answer is a status object (`STATUS_FIELDS`) with ``"ok": true``, or ``{"ok": false, "error": "…"}``. After `follow` the connection only
+carries status objects: one at once, then whenever something was written or the state changed, at most every `NUDGE_INTERVAL`; end of file means that the shim is gone.
+"""
+
+from __future__ import annotations
+
+import struct
+
+TYPE_CHECKING = False  # type checkers take it for True; importing `typing` costs 4 ms of every shim's start
+if TYPE_CHECKING:
+    from typing import Final
+
+FORMAT_VERSION: Final = 1
+
+REQUEST: Final = "request.json"
+PROMPT: Final = "prompt"
+STDOUT: Final = "stdout"
+STDERR: Final = "stderr"
+INDEX_FILE: Final = "index"
+CONTROL: Final = "control.jsonl"
+EXIT: Final = "exit.json"
+LOCK: Final = "lock"
+SOCKET: Final = "control.sock"
+LOG: Final = "shim.log"
+RECEIPT: Final = "receipt.json"
+STREAMS: Final = (STDOUT, STDERR)
+
+# Every process of a run carries this variable, so that leftovers of a killed shim can be told from everybody else's processes.
+RUN_MARK: Final = "CC_EXECUTOR_RUN"
+
+INDEX: Final = struct.Struct("<QdIB3x")  # offset of the block's first byte, t, running number of the entry, stream (0 stdout, 1 stderr)
+INDEX_EVERY_BYTES: Final = 64 * 1024
+INDEX_EVERY_SECONDS: Final = 0.02
+
+NUDGE_INTERVAL: Final = 0.015  # seconds; a reader shows at most 25 frames a second, so this adds no visible delay
+
+SPEC_FIELDS: Final = (
+    "version",  # FORMAT_VERSION
+    "run_dir",  # absolute; exists, 0700
+    "run_id",
+    "argv",  # list of str; argv[0] absolute
+    "env",  # dict; the whole environment of the agent; never written to disk
+    "cwd",
+    "stdin",  # "prompt": the file; "none": /dev/null; "open": a pipe fed by the `stdin` command
+    "wall",  # seconds or null
+    "stall",  # seconds or null
+    "lease_pid",  # pid of the process that wants the run, or null
+    "on_lease_end",  # "cancel" or "continue"
+    "secrets",  # list of str: values to mask
+    "keep_background",  # bool
+)
+
+EXIT_FIELDS: Final = (
+    "version", "run_id", "code", "signal", "stop_reason", "started_at", "ended_at",  # epoch seconds
+    "elapsed", "active", "paused", "frozen",  # seconds
+    "written", "dropped", "masked",  # dicts by stream name: bytes, bytes, replacements
+    "records",  # number of control records, the exit record included
+    "left_behind", "kept", "survivors", "cpu", "max_rss",  # list of {pid, command}, bool, int, seconds, bytes
+    "host",
+)  # fmt: skip
+
+STATUS_FIELDS: Final = (
+    "ok", "state",  # running, paused, stopping, exited
+    "agent_pid", "active", "paused", "processes",
+    "written", "durable",  # dicts by file name (stdout, stderr, control.jsonl): bytes
+)  # fmt: skip

@@ -1,0 +1,118 @@
+"""What a shim is asked to do, read strictly. Knows the spec's fields; starts nothing, opens nothing."""
+
+from __future__ import annotations
+
+import json
+
+from cc_executor.shim.records import FORMAT_VERSION, SPEC_FIELDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, TypeGuard
+
+STDIN_MODES: Final = ("prompt", "none", "open")
+LEASE_ENDS: Final = ("cancel", "continue")
+
+
+class SpecRefused(Exception):
+    """The spec cannot be run; the message says which field and why. Nothing was started."""
+
+
+class Spec:
+    """The spec, typed. Texts that go to the system are bytes already: the locale has no say in them."""
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        missing = [name for name in SPEC_FIELDS if name not in fields]
+        if missing:
+            raise SpecRefused(f"the spec lacks {', '.join(missing)}")
+        if fields["version"] != FORMAT_VERSION:
+            raise SpecRefused(f"the spec has version {fields['version']!r}; this shim knows {FORMAT_VERSION}")
+        self.run_dir = _encoded("run_dir", fields["run_dir"], absolute=True)
+        self.run_id = _text("run_id", fields["run_id"])
+        self.argv = tuple(_encoded("argv", item) for item in _texts("argv", fields["argv"]))
+        if not self.argv or not self.argv[0].startswith(b"/"):
+            raise SpecRefused("argv must begin with an absolute path")
+        env = fields["env"]
+        if not is_object(env):
+            raise SpecRefused("env must be an object")
+        self.env = {_encoded("env", name): _encoded(f"env {name}", value) for name, value in env.items()}
+        if any(not name or b"=" in name for name in self.env):
+            raise SpecRefused("env has a name that is empty or contains '='")
+        self.cwd = _encoded("cwd", fields["cwd"], absolute=True)
+        self.stdin = _choice("stdin", fields["stdin"], STDIN_MODES)
+        self.wall = _seconds("wall", fields["wall"])
+        self.stall = _seconds("stall", fields["stall"])
+        lease = fields["lease_pid"]
+        if lease is not None and (type(lease) is not int or lease <= 0):
+            raise SpecRefused("lease_pid must be a process id or null")
+        self.lease_pid = lease if isinstance(lease, int) else None
+        self.on_lease_end = _choice("on_lease_end", fields["on_lease_end"], LEASE_ENDS)
+        self.secrets = _texts("secrets", fields["secrets"])
+        keep = fields["keep_background"]
+        if not isinstance(keep, bool):
+            raise SpecRefused("keep_background must be true or false")
+        self.keep_background = keep
+
+
+def read(data: bytes) -> Spec:
+    """The spec in `data`.
+
+    Raises
+    ------
+    SpecRefused
+        It is not JSON, or a field is missing or wrong.
+    """
+    try:
+        value: object = json.loads(data)
+    except (ValueError, RecursionError) as problem:
+        raise SpecRefused(f"the spec is not JSON: {problem}") from None
+    if not is_object(value):
+        raise SpecRefused("the spec is not a JSON object")
+    return Spec(value)
+
+
+def is_object(value: object) -> TypeGuard[dict[str, object]]:
+    """Whether decoded JSON is an object; its keys are texts then."""
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise SpecRefused(f"{name} must be text")
+    return value
+
+
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    if not _is_list(value):
+        raise SpecRefused(f"{name} must be a list")
+    return tuple(_text(name, item) for item in value)
+
+
+def _encoded(name: str, value: object, *, absolute: bool = False) -> bytes:
+    text = _text(name, value)
+    if "\0" in text:
+        raise SpecRefused(f"{name} contains a NUL")
+    if absolute and not text.startswith("/"):
+        raise SpecRefused(f"{name} must be an absolute path")
+    try:
+        return text.encode("utf-8", "surrogateescape")  # how Python itself carries names that are not UTF-8
+    except UnicodeEncodeError:
+        raise SpecRefused(f"{name} contains a character that no system call can take") from None
+
+
+def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise SpecRefused(f"{name} must be one of {', '.join(allowed)}")
+    return value
+
+
+def _seconds(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise SpecRefused(f"{name} must be a number of seconds above 0, or null")
+    return float(value)

@@ -1,0 +1,355 @@
+"""Receipts in a notebook file: finding them, lifting them to the notebook's metadata, repairing an output whose end the browser missed.
+
+Knows the notebook format (nbformat 4) and the places where a run leaves its mark; knows no Jupyter software, no agent, no clock. `lift` and
+`receipts_in` are pure on the notebook's JSON; the functions below them read and write files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+from cc_executor.errors import NotebookUnreadable, RunNotFound
+from cc_executor.model.receipt import RECEIPT_MIME, Receipt
+from cc_executor.store.home import RUN_ID, StateHome
+
+MARK: Final = "cc_executor"  # the key in an output's and in the notebook's metadata
+BUNDLE: Final = "bundle.json"  # in the run's folder: what replaces the live view, {"data": …, "metadata": …}
+NBFORMAT: Final = 4
+WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
+# A record is some 450 bytes, so this is less than half a megabyte in a notebook; the runs themselves stay in the store.
+RECORDS_LIMIT: Final = 1000
+# Bigger than any notebook that JupyterLab opens; a log that was given by mistake must not fill the memory.
+NOTEBOOK_LIMIT: Final = 512 * 1024 * 1024
+BUNDLE_LIMIT: Final = 16 * 1024 * 1024
+_SPLIT_MIMES: Final = frozenset({"application/javascript", "image/svg+xml"})  # besides text/*: nbformat 5.11, v4/rwbase.py
+
+Json: TypeAlias = dict[str, Any]
+ReceiptOf: TypeAlias = Callable[[str], Receipt | None]
+BundleOf: TypeAlias = Callable[[str], tuple[Json, Json] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundReceipt:
+    """One output that a run left.
+
+    Attributes
+    ----------
+    run_id : str
+        From the receipt if the output holds one, else from the output's mark.
+    cell : int
+        Index of the cell, from 0.
+    cell_id : str or None
+        The cell's id; None before nbformat 4.5.
+    mark : mapping
+        The output's ``metadata["cc_executor"]``; empty when there is none.
+    receipt : Any
+        The JSON under the receipt's MIME type, unchecked; None when the output holds none.
+    output : dict
+        The output itself.
+    """
+
+    run_id: str
+    cell: int
+    cell_id: str | None
+    mark: Mapping[str, Any]
+    receipt: Any
+    output: Json
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the output is a live view, or what was left of one."""
+        data = _object(self.output.get("data"))
+        return WIDGET_MIME in data or (self.receipt is None and not self.mark.get("digest"))
+
+
+def receipts_in(notebook: Json) -> Iterator[FoundReceipt]:
+    """Every output that names a run, in the order of the cells. Whatever is not as nbformat 4 wants it is passed over."""
+    for index, raw in enumerate(_array(notebook.get("cells"))):
+        cell = _object(raw)
+        cell_id = cell.get("id")
+        for output in map(_object, _array(cell.get("outputs"))):
+            mark = _object(_object(output.get("metadata")).get(MARK))
+            receipt = _object(output.get("data")).get(RECEIPT_MIME)
+            run_id = _object(receipt).get("run_id") or mark.get("run_id")
+            if isinstance(run_id, str) and run_id:
+                yield FoundReceipt(
+                    run_id=run_id,
+                    cell=index,
+                    cell_id=cell_id if isinstance(cell_id, str) else None,
+                    mark=mark,
+                    receipt=receipt,
+                    output=output,
+                )
+
+
+def records_in(notebook: Json) -> dict[str, Json]:
+    """The compact records in the notebook's metadata, by run id."""
+    kept = _object(_object(_object(notebook.get("metadata")).get(MARK)).get("receipts"))
+    return {run_id: cast("Json", record) for run_id, record in kept.items() if RUN_ID.match(run_id) and isinstance(record, dict)}
+
+
+def record_of(receipt: Receipt, *, cell_id: str | None) -> Json:
+    """The compact record of a receipt, as it stands in the notebook's metadata."""
+    return {
+        "run_id": receipt.run_id,
+        "digest": receipt.digest,
+        "request_digest": receipt.request_digest,
+        "status": receipt.outcome.kind.value,
+        "standing": receipt.standing.value,
+        "agent": receipt.agent,
+        "model": receipt.model,
+        "started": receipt.times.started.isoformat(),
+        "elapsed": receipt.times.elapsed,
+        "cost": receipt.cost,
+        "rehearsed": receipt.rehearsed,
+        "cell_id": cell_id,
+    }
+
+
+def lift(notebook: Json, *, previous: Json | None, receipt_of: ReceiptOf, bundle_of: BundleOf) -> bool:
+    """Bring the receipts of the outputs into the notebook's metadata, in place, and repair outputs that missed the end of their run.
+
+    Records are only ever added: what the previous file knew stays, so Clear Outputs keeps it, and what is known is never overwritten. Equal input
+    gives equal output, and lifting twice changes nothing.
+
+    Parameters
+    ----------
+    notebook : dict
+        The notebook's JSON (nbformat 4); anything else is left alone.
+    previous : dict or None
+        The notebook that the file holds now, or None when there is none.
+    receipt_of, bundle_of : callable
+        The sealed receipt and the static output (data, metadata) of a run id, or None. See `stored_receipts` and `stored_bundles`.
+
+    Returns
+    -------
+    bool
+        Whether `notebook` was changed.
+    """
+    if not is_notebook(notebook):
+        return False
+    changed = False
+    known = records_in(notebook)
+    records = {**known, **(records_in(previous) if previous is not None else {})}
+    for found in receipts_in(notebook):
+        if not RUN_ID.match(found.run_id):
+            continue
+        receipt = _intact(found.receipt)
+        if found.is_live and (stored := receipt_of(found.run_id)) is not None:
+            receipt = stored
+            _make_static(found, stored, bundle_of)
+            changed = True
+        if receipt is not None and found.run_id not in records:
+            records[found.run_id] = record_of(receipt, cell_id=found.cell_id)
+    # A run id begins with the time, so the order of the ids is the order of the runs, and the last ones are the newest.
+    records = dict(sorted(records.items())[-RECORDS_LIMIT:])
+    # Compared as text: a browser writes 2.0 as 2, which is equal to Python and another line in the file.
+    if not records or json.dumps(records, sort_keys=True) == json.dumps(known, sort_keys=True):
+        return changed
+    metadata = notebook.get("metadata")
+    if not isinstance(metadata, dict):
+        metadata = notebook["metadata"] = {}
+    metadata = cast("Json", metadata)
+    metadata[MARK] = {**_object(metadata.get(MARK)), "receipts": records}
+    return True
+
+
+def _intact(raw: Any) -> Receipt | None:
+    """The receipt in an output, if it is one and is as it was sealed: nothing else is worth a record."""
+    if raw is None:
+        return None
+    try:
+        receipt = Receipt.model_validate(raw)
+    except ValueError:
+        return None
+    return receipt if receipt.is_intact else None
+
+
+def _make_static(found: FoundReceipt, receipt: Receipt, bundle_of: BundleOf) -> None:
+    """Put the stored output in place of a live view. Where none was stored (the kernel died before the end), the plain text stands in."""
+    mark = {"run_id": receipt.run_id, "digest": receipt.digest, "status": receipt.outcome.kind.value}
+    bundle = bundle_of(found.run_id)
+    if bundle is None:
+        text = receipt.text or f"{receipt.outcome.kind.value}: {receipt.outcome.summary}"
+        bundle = ({"text/plain": text, RECEIPT_MIME: receipt.model_dump(mode="json")}, Json())
+    data, metadata = bundle
+    found.output["data"] = {mime: value for mime, value in data.items() if mime != WIDGET_MIME}
+    found.output["metadata"] = {**metadata, MARK: {**_object(metadata.get(MARK)), **mark}}
+
+
+# --- the store's side ---------------------------------------------------------------------------------------------
+
+
+def stored_receipts(home: StateHome) -> ReceiptOf:
+    """Sealed receipts by whole run id; None for a run that is not kept here, has not ended, or cannot be read."""
+
+    def receipt_of(run_id: str) -> Receipt | None:
+        if not RUN_ID.match(run_id):  # an id from a notebook is anybody's text, and `find` would take a beginning of one
+            return None
+        with contextlib.suppress(RunNotFound, OSError):
+            return home.find(run_id).receipt()
+        return None
+
+    return receipt_of
+
+
+def stored_bundles(home: StateHome) -> BundleOf:
+    """Static outputs by whole run id, as the kernel stored them beside the receipt; None where there is none or it is damaged."""
+
+    def bundle_of(run_id: str) -> tuple[Json, Json] | None:
+        if not RUN_ID.match(run_id):
+            return None
+        try:
+            bundle = json.loads(home.find(run_id).read(BUNDLE, 0, BUNDLE_LIMIT))
+        except (RunNotFound, OSError, ValueError, RecursionError):
+            return None
+        bundle = _object(bundle)
+        data, metadata = bundle.get("data"), bundle.get("metadata")
+        if not isinstance(data, dict) or not data or not isinstance(metadata, dict):
+            return None
+        return cast("Json", data), cast("Json", metadata)
+
+    return bundle_of
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> Any:
+    """The JSON of a file.
+
+    Raises
+    ------
+    NotebookUnreadable
+        No such file, not readable, too big, or not JSON.
+    """
+    try:
+        if path.stat().st_size > NOTEBOOK_LIMIT:
+            raise NotebookUnreadable(f"{path} is larger than {NOTEBOOK_LIMIT // 2**20} MB, which no notebook or receipt is.")
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise NotebookUnreadable(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise NotebookUnreadable(f"{path} is not a notebook or a receipt: it does not hold JSON ({error}).") from error
+
+
+def parse_notebook(raw: bytes) -> Json | None:
+    """The notebook in these bytes, or None when they are something else."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return cast("Json", value) if is_notebook(value) else None
+
+
+def is_notebook(value: Any) -> bool:
+    """Whether this JSON has the shape of a notebook of format 4."""
+    found = _object(value)
+    return found.get("nbformat") == NBFORMAT and isinstance(found.get("cells"), list)
+
+
+def lift_file(path: Path, *, home: StateHome) -> bool:
+    """Lift the receipts of a notebook file, for tools that write the file without a Jupyter server (nbclient, papermill, editors).
+
+    The file is written whole or not at all, with its mode, indentation and order of keys; a file that needs no change is not touched.
+
+    Parameters
+    ----------
+    path : Path
+        The notebook.
+    home : StateHome
+        Where the runs are kept.
+
+    Returns
+    -------
+    bool
+        Whether the file was changed.
+
+    Raises
+    ------
+    NotebookUnreadable
+        The file is not a notebook of format 4, cannot be read or written, or was changed by somebody else meanwhile.
+    """
+    with contextlib.suppress(OSError):
+        path = path.resolve()  # a link stays a link
+    notebook = read_json(path)
+    if not is_notebook(notebook):
+        raise NotebookUnreadable(f"{path} is not a notebook of format 4. Open and save it in Jupyter to bring it to that format.")
+    try:
+        before, raw = path.stat(), path.read_bytes()
+        style = _Style.of(raw, notebook)
+        if not lift(notebook, previous=None, receipt_of=stored_receipts(home), bundle_of=stored_bundles(home)):
+            return False
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(style.dump(notebook))
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.copymode(path, temporary)
+            now = path.stat()
+            if (now.st_mtime_ns, now.st_size, now.st_ino) != (before.st_mtime_ns, before.st_size, before.st_ino):
+                raise NotebookUnreadable(f"{path} was written by somebody else just now. Nothing was changed; run this again.")
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+    except OSError as error:
+        raise NotebookUnreadable(f"{path} cannot be written: {error.strerror}. Nothing was changed.") from error
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """How a notebook file is written, so that lifting changes only the lines that it must."""
+
+    indent: int | str | None
+    sort_keys: bool
+    escaped: bool
+    final_newline: bool
+
+    @staticmethod
+    def of(raw: bytes, notebook: Json) -> _Style:
+        first = re.match(rb"\s*\{\r?\n([ \t]+)", raw)
+        indent = first[1].decode("ascii") if first else None
+        plain = json.dumps(notebook, ensure_ascii=False)
+        return _Style(
+            indent=indent,
+            sort_keys=plain == json.dumps(notebook, ensure_ascii=False, sort_keys=True),
+            escaped=raw.isascii() and not plain.isascii(),
+            final_newline=raw.endswith(b"\n"),
+        )
+
+    def dump(self, notebook: Json) -> bytes:
+        separators = (",", ": ") if self.indent is not None else (", ", ": ")
+        text = json.dumps(
+            _split_lines(notebook), ensure_ascii=self.escaped, indent=self.indent, sort_keys=self.sort_keys, separators=separators
+        )
+        return (text + ("\n" if self.final_newline else "")).encode("utf-8")
+
+
+def _split_lines(notebook: Json) -> Json:
+    """Texts of outputs as lists of lines, as nbformat keeps them in a file: a later save by Jupyter then changes nothing."""
+    for found in receipts_in(notebook):
+        data = _object(found.output.get("data"))
+        for mime, value in data.items():
+            if isinstance(value, str) and (mime.startswith("text/") or mime in _SPLIT_MIMES):
+                data[mime] = value.splitlines(keepends=True)
+    return notebook
+
+
+def _object(value: Any) -> Json:
+    return cast("Json", value) if isinstance(value, dict) else {}
+
+
+def _array(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []

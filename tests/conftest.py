@@ -1,0 +1,144 @@
+"""The world of every test: a home, a state folder and a Jupyter of its own, the real CLI on PATH, nobody's login; and no run left alive at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from support import environments
+from support.leaks import await_none
+
+# Cheap ones first, so that a fault is seen soon; what is sensitive to load comes late.
+ORDER: Final = (
+    "project", "model", "agents", "policy", "wire", "store", "shim", "runtime", "rehearsal", "cli", "kernel", "server", "docs", "browser",
+)  # fmt: skip
+
+# What belongs to the person at the machine: logins, addresses, their own runs, how their own Jupyter is set up.
+PERSONAL: Final = ("ANTHROPIC_", "CLAUDE", "CC_EXECUTOR_", "JUPYTER", "JPY_", "IPYTHON", "XDG_")
+KEPT: Final = frozenset({"CC_EXECUTOR_TEST_IPYKERNEL6"})
+
+
+class World:
+    """The folder below which everything of one test session lies. Its path is short: a Unix socket's name holds 107 bytes."""
+
+    def __init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="cc-"))
+        self.jupyter = self._folder("jupyter")
+        self._outside = dict(os.environ)
+        self._states = 0
+
+    def _folder(self, name: str) -> Path:
+        path = self.root / name
+        path.mkdir()
+        return path
+
+    def new_state(self) -> Path:
+        """A state folder that nobody has used; it is for cc_executor to make."""
+        self._states += 1
+        return self.root / f"s{self._states}"
+
+    def enter(self) -> None:
+        """Let the environment name the folders, and nothing personal."""
+        cli_folder = self._folder("bin")
+        with contextlib.suppress(environments.Missing):  # the tests that need it say so, by the fixture `claude_cli`
+            (cli_folder / "claude").symlink_to(environments.claude_cli())
+        for name in [name for name in os.environ if name.startswith(PERSONAL) and name not in KEPT]:
+            del os.environ[name]
+        os.environ |= {
+            "HOME": str(self._folder("home")),
+            "PATH": os.pathsep.join([str(cli_folder), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "CC_EXECUTOR_STATE": str(self.new_state()),
+            "JUPYTER_PATH": str(self.jupyter),
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "DISABLE_AUTOUPDATER": "1",
+            "DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+        }
+
+    def leave(self) -> None:
+        """Give the environment back and remove the folders."""
+        os.environ.clear()
+        os.environ |= self._outside
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+WORLD: Final = pytest.StashKey[World]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    world = config.stash[WORLD] = World()
+    world.enter()
+    config.add_cleanup(world.leave)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tests = config.rootpath / "tests"
+
+    def cost(item: pytest.Item) -> int:
+        folder = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
+        return ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+    items.sort(key=cost)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_run_is_left_alive(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """After the last test no process of a run that these tests started may be alive."""
+    yield
+    left = await_none([pytestconfig.stash[WORLD].root, tmp_path_factory.getbasetemp()])
+    for process in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    assert not left, "processes of runs are still alive:\n" + "\n".join(
+        f"  {item.pid} of run {item.run_id}: {item.command}" for item in left
+    )
+
+
+@pytest.fixture(autouse=True)
+def state_folder(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own `CC_EXECUTOR_STATE`. What a session-wide fixture has started before keeps the one that it was started with."""
+    path = pytestconfig.stash[WORLD].new_state()
+    monkeypatch.setenv("CC_EXECUTOR_STATE", str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Asyncio: the loop that a kernel has."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def claude_cli() -> Path:
+    """The real Claude Code CLI (it is on PATH, too)."""
+    return environments.claude_cli()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The executable of a Chromium, for playwright's `executable_path`."""
+    return environments.chromium()
+
+
+@pytest.fixture(scope="session")
+def kernelspecs(pytestconfig: pytest.Config) -> Path:
+    """The data folder with the kernelspecs of both ipykernel lines; `JUPYTER_PATH` names it."""
+    folder = pytestconfig.stash[WORLD].jupyter
+    environments.register_kernels(folder)
+    return folder
+
+
+@pytest.fixture(params=[environment.name for environment in environments.KERNELS])
+def kernel_name(request: pytest.FixtureRequest, kernelspecs: Path) -> str:
+    """The name of a kernelspec: the test runs once for each ipykernel line."""
+    return request.param

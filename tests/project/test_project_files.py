@@ -1,0 +1,72 @@
+"""The project's own files: what lies at the top, what the lock pins, what the wheel enables."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from support.environments import CHECKOUT
+
+TOP_LEVEL: Final = {
+    "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "benchmarks", "docs", "jupyter-config", "notebooks", "pyproject.toml",
+    "requirements.lock", "src", "tests",
+}  # fmt: skip
+MADE_BY_TOOLS: Final = {"build", "dist", "node_modules"}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def requirement_name(requirement: str) -> str:
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert name, requirement
+    return re.sub(r"[-_.]+", "-", name.group()).lower()
+
+
+def test_the_top_level_holds_what_it_should_and_nothing_else() -> None:
+    found = {path.name for path in CHECKOUT.iterdir() if not path.name.startswith(".")}
+    assert found - MADE_BY_TOOLS == TOP_LEVEL
+
+
+def test_the_lock_names_versions_and_no_place_to_fetch_them_from() -> None:
+    line = re.compile(r"[a-z0-9-]+==[0-9][0-9A-Za-z.+!]*( ; [^@:/]+)?")
+    for text in (CHECKOUT / "requirements.lock").read_text(encoding="utf-8").splitlines():
+        assert line.fullmatch(text), text
+
+
+def test_the_lock_pins_every_requirement(project: dict[str, Any]) -> None:
+    locked = {line.partition("==")[0] for line in (CHECKOUT / "requirements.lock").read_text(encoding="utf-8").splitlines()}
+    asked = list(project["project"]["dependencies"])
+    for extra in project["project"]["optional-dependencies"].values():
+        asked += extra
+    assert {requirement_name(item) for item in asked} - {"cc-executor"} <= locked
+
+
+def test_every_optional_part_is_known(project: dict[str, Any]) -> None:
+    assert set(project["project"]["optional-dependencies"]) == {"claude", "server", "dev"}
+
+
+def test_the_wheel_enables_the_server_extension(project: dict[str, Any]) -> None:
+    [(source, target)] = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"].items()
+    assert target == "etc/jupyter/jupyter_server_config.d"
+    [file] = sorted((CHECKOUT / source).iterdir())
+    assert json.loads(file.read_text(encoding="utf-8")) == {"ServerApp": {"jpserver_extensions": {"cc_executor": True}}}
+
+
+def test_scripts_at_the_top_can_be_executed() -> None:
+    for path in sorted((CHECKOUT / ".ci").iterdir()):
+        assert path.stat().st_mode & 0o111, path
+        assert path.read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n"), path
+
+
+def test_the_license_names_its_holders() -> None:
+    text = Path(CHECKOUT / "LICENSE").read_text(encoding="utf-8")
+    assert text.startswith("BSD 3-Clause License")
+    assert "The cc_executor authors" in text

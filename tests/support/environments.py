@@ -1,0 +1,81 @@
+"""What the tests find on the machine: kernels of two ipykernel lines, the Claude Code CLI, a Chromium. `make test` sees to all three."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+
+
+class Missing(Exception):
+    """Something that `make test` would have set up is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelEnvironment:
+    """An interpreter with cc_executor and one line of ipykernel."""
+
+    name: str  # of the kernelspec, too
+    python: Path
+
+    def register(self, data_folder: Path) -> str:
+        """Write the kernelspec below `data_folder`, an entry of `JUPYTER_PATH`; its name is returned."""
+        folder = data_folder / "kernels" / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        spec = {
+            "argv": [str(self.python), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": self.name,
+            "language": "python",
+            "metadata": {"debugger": False},
+        }
+        (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+        return self.name
+
+
+# The first is the environment of the tests themselves, with the newest ipykernel that the lock allows.
+IPYKERNEL7: Final = KernelEnvironment("ipykernel7", Path(sys.executable))
+# Not resolved: a virtual environment is recognised by the path through which its Python was started.
+IPYKERNEL6: Final = KernelEnvironment(
+    "ipykernel6", Path(os.environ.get("CC_EXECUTOR_TEST_IPYKERNEL6") or CHECKOUT / ".venvs" / "ipykernel6" / "bin" / "python")
+)
+KERNELS: Final = (IPYKERNEL7, IPYKERNEL6)
+
+
+def register_kernels(data_folder: Path) -> None:
+    """Write the kernelspecs of both lines below `data_folder`."""
+    for environment in KERNELS:
+        if not environment.python.exists():
+            raise Missing(f"{environment.python} is missing: `make environments` makes it.")
+        environment.register(data_folder)
+
+
+def claude_cli() -> Path:
+    """The real CLI: from PATH, else the one bundled in claude-agent-sdk."""
+    on_path = shutil.which("claude")
+    if on_path:
+        return Path(on_path)
+    package = importlib.util.find_spec("claude_agent_sdk")  # looked at, not imported: the import takes more than a second
+    if package is not None and package.origin is not None:
+        bundled = Path(package.origin).parent / "_bundled" / "claude"
+        if bundled.exists():
+            return bundled
+    raise Missing("There is neither a `claude` on PATH nor the bundled one: `make environments` fetches it.")
+
+
+def chromium() -> Path:
+    """The browser; the same search as in `.ci/chromium`."""
+    named = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+    if named.exists():
+        return named
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        found = shutil.which(name)
+        if found:
+            return Path(found)
+    raise Missing("There is no Chromium: `make chromium` installs it, or name one with CHROMIUM=/path/to/it.")

@@ -1,0 +1,51 @@
+"""Processes of runs that outlived the tests which started them. Linux only: reads /proc."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cc_executor.shim.records import RUN_MARK
+
+GRACE: Final = 5.0  # seconds; a run that has just been cancelled has this long to end (the promise is 3 s)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedProcess:
+    """A living process that carries the mark of a run."""
+
+    pid: int
+    run_id: str
+    command: str
+
+
+def marked_processes(roots: Sequence[Path]) -> list[MarkedProcess]:
+    """The living processes of runs whose environment or command names one of `roots`; other people's runs do not."""
+    needles = [os.fsencode(root) for root in roots]
+    mark = os.fsencode(RUN_MARK) + b"="
+    found: list[MarkedProcess] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environment = (entry / "environ").read_bytes()
+            command = (entry / "cmdline").read_bytes()
+        except OSError:  # it has ended, or it is somebody else's
+            continue
+        names = [item for item in environment.split(b"\0") if item.startswith(mark)]
+        if names and any(needle in environment or needle in command for needle in needles):
+            text = command.replace(b"\0", b" ").decode(errors="replace").strip()
+            found.append(MarkedProcess(int(entry.name), names[0].removeprefix(mark).decode(errors="replace"), text[:200]))
+    return found
+
+
+def await_none(roots: Sequence[Path], *, budget: float = GRACE) -> list[MarkedProcess]:
+    """Wait until no run of these tests is alive, at most `budget` seconds; what is still alive is returned."""
+    end = time.monotonic() + budget
+    while (found := marked_processes(roots)) and time.monotonic() < end:
+        time.sleep(0.05)  # there is no event to wait for: the processes are nobody's children here
+    return found

@@ -27,7 +27,7 @@ help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(RUN_READY) ## Set up a private environment and open JupyterLab on the quickstart
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m jupyterlab notebooks/quickstart.ipynb $(AS_ROOT) $(JUPYTER_ARGS)
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/quickstart.ipynb $(AS_ROOT) $(JUPYTER_ARGS)
 
 test: environments chromium ## Set up all that the tests need, and run every test
 	$(DEV) -m pytest $(PYTEST_ARGS)

@@ -10,14 +10,14 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
 from pydantic import ValidationError
 
-from cc_executor.errors import InvalidRequest
+from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.event import Event
 from cc_executor.model.request import Limits, OnKernelExit, RunRequest
 from cc_executor.model.result import Result
@@ -189,12 +189,8 @@ async def cc_execute(
 
 async def stop_and_seal(run: Run, *, reason: str, by: str) -> None:
     """End a run whose caller goes away, and keep its receipt."""
-    from cc_executor.errors import ControlFailed
-
-    try:
+    with suppress(ControlFailed):  # it has ended by itself
         await run.cancel(reason=reason, by=by)
-    except ControlFailed:
-        pass  # it has ended by itself
     async with aclosing(run.follow()) as batches:
         async for _ in batches:
             pass
@@ -228,7 +224,7 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     if _can_nest(loop):
         import nest_asyncio  # pyright: ignore[reportMissingTypeStubs] - it ships none
 
-        nest_asyncio.apply(loop)  # pyright: ignore[reportUnknownMemberType] - as above
+        nest_asyncio.apply(loop)  # noqa: TID251 - the one exception that the ban names  # pyright: ignore[reportUnknownMemberType] - it ships no types
         return loop.run_until_complete(work)
     return run_in_thread(work)
 

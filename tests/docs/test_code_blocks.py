@@ -6,15 +6,12 @@ import ast
 import json
 import tomllib
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from support.environments import IPYKERNEL7
 from support.pages import PAGES, RUN, Block, Kind, UnknownBlock, blocks, links, name
 from support.run_page import BlockFailed, run_page
-
-WITH_CODE: Final = [page for page in PAGES if any(block.kind in RUN for block in blocks(page))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -52,7 +49,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.runs_code
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", WITH_CODE, ids=name)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_page_runs_as_written(page: Path, kernel: str, tmp_path: Path) -> None:
     folder = tmp_path / "page"
     folder.mkdir()

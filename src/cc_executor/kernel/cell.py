@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -170,10 +170,8 @@ class _Watch:
 
     def interrupt(self, count: int) -> None:
         """End the run; at once if this is not the first time."""
-        try:
+        with suppress(ControlFailed):  # it has ended by itself
             self._run.send("cancel", reason="interrupt", by="cell", now=count > 1)
-        except ControlFailed:
-            pass  # it has ended by itself
 
     async def follow(self) -> ShownResult:
         """Show the run until it has ended, seal its receipt, and leave the static view."""

@@ -34,7 +34,14 @@ def completions(line: str, symbol: str) -> list[str]:
 
 def _candidates(magic: str, before: str) -> list[str]:
     if magic.startswith("%%"):
-        values = {"--agent": list(AGENTS), "--rehearse": list(scripts.names()), "--rehearse-without-login": list(scripts.names()), "--permission-mode": list(PERMISSION_MODES), "--shell": ["bash", "sh", "zsh"]}
+        rehearsals = list(scripts.names())
+        values: dict[str, list[str]] = {
+            "--agent": list(AGENTS),
+            "--permission-mode": list(PERMISSION_MODES),
+            "--rehearse": rehearsals,
+            "--rehearse-without-login": rehearsals,
+            "--shell": ["bash", "sh", "zsh"],
+        }
         return values.get(before) or [flag for flags, _, _ in OPTIONS for flag in flags]
     if magic == "%cc" and before == "%cc":
         return list(VERBS)

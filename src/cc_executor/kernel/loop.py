@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ def _done(task: asyncio.Task[Any]) -> None:
         logger.debug("%s ended with %r", task.get_name(), error)
 
 
-async def outlast_interrupts(task: asyncio.Task[Any], on_interrupt: Callable[[int], None]) -> int:
+async def outlast_interrupts(task: asyncio.Task[Any], on_interrupt: Callable[[int], object]) -> int:
     """Wait until `task` is done, however often this task is cancelled meanwhile.
 
     Parameters
@@ -57,7 +57,7 @@ async def outlast_interrupts(task: asyncio.Task[Any], on_interrupt: Callable[[in
 
 
 @contextmanager
-def sigint_cancels(*, in_kernel: bool) -> Iterator[None]:
+def sigint_cancels(*, in_kernel: bool) -> Generator[None]:
     """In a terminal, make Ctrl-C cancel the awaiting task; a kernel does that by itself.
 
     Without it IPython's own Ctrl-C leaves the loop in the middle, the coroutine never learns of it, and the agent goes on.

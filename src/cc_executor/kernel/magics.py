@@ -69,7 +69,7 @@ class CCMagics(Magics):
 
     @no_var_expand
     @cell_magic
-    def cc_execute(self, line: str, cell: str) -> Any:
+    def cc_execute(self, line: str, cell: str) -> Any:  # noqa: D102 - made from the table of options below
         from cc_executor.kernel.cell import execute_blocking
 
         return execute_blocking(self.shell, line, cell)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
@@ -26,7 +26,7 @@ COMMS: Final = frozenset({"comm_open", "comm_msg", "comm_close"})
 
 
 @contextmanager
-def shell_pump(kernel: Any) -> Iterator[None]:
+def shell_pump(kernel: Any) -> Generator[None]:
     """Keep the kernel answering for as long as the block is awaited in. `kernel`: the shell's `kernel`, or None in a terminal."""
     install = _installer(kernel)
     if install is None:
@@ -51,7 +51,7 @@ def _installer(kernel: Any) -> Callable[[], Callable[[], None]] | None:
 
 
 def _install_on_stream(kernel: Any) -> Callable[[], None]:
-    """ipykernel 6: messages come by `shell_stream` and queue in `msg_queue`; ours are answered instead of queued."""
+    """Version 6: messages come by `shell_stream` and queue in `msg_queue`; ours are answered instead of queued."""
     later = partial(kernel.schedule_dispatch, kernel.dispatch_shell)
     answers = _Answers(kernel, QUESTIONS | COMMS)
 
@@ -64,7 +64,7 @@ def _install_on_stream(kernel: Any) -> Callable[[], None]:
 
 
 def _install_on_shell_thread(kernel: Any, manager: Any) -> Callable[[], None]:
-    """ipykernel 7: messages come through a thread to `shell_main`, which holds a lock for as long as a cell runs."""
+    """Version 7: messages come through a thread to `shell_main`, which holds a lock for as long as a cell runs."""
     handles_comms = "concurrent" in inspect.signature(kernel.dispatch_shell).parameters  # 7.4 and later
     answers = _Answers(kernel, QUESTIONS if handles_comms else QUESTIONS | COMMS)
     original = kernel.shell_main

@@ -16,7 +16,7 @@ class ShownResult(Result):
     __slots__ = ("_is_silent",)
 
     def silenced(self) -> ShownResult:
-        """This result, silent the next time that it is displayed."""
+        """Make it silent the next time that it is displayed."""
         object.__setattr__(self, "_is_silent", True)
         return self
 

@@ -31,13 +31,12 @@ _SEQUENCE: Final = re.compile(
     """,
     re.VERBOSE,
 )
-_OVERWRITTEN: Final = re.compile(r"[^\n\r]*\r")
 
 
 class Cleaner:
     """One stream's text without terminal control, in any chunking.
 
-    A lone carriage return is kept as ``\\r``: it starts the line anew, and only who holds the line can do that.
+    A lone carriage return is kept: it starts the line anew, and only who holds the line can do that.
     """
 
     __slots__ = ("_held",)
@@ -66,4 +65,5 @@ class Cleaner:
 
 def clean(text: str) -> str:
     """`text` as a terminal would leave it: no escape sequences, no control characters, overwritten lines gone."""
-    return _OVERWRITTEN.sub("", Cleaner().feed(text))
+    text = Cleaner().feed(text)
+    return "\n".join(line[line.rfind("\r") + 1 :] for line in text.split("\n")) if "\r" in text else text

@@ -112,7 +112,9 @@ def notice(event: Event) -> Notice | None:
             what = {"wall": "The time limit", "stall": "The limit without a sign of life"}.get(limit, f"The limit {limit}")
             return Notice("limit", f"{what} of {duration(seconds)} is reached", Level.ERROR)
         case Degraded(stream=stream, error=error):
-            return Notice("degraded", f"Output on {stream} can no longer be kept ({error}); it is counted, and the run goes on", Level.ERROR)
+            return Notice(
+                "degraded", f"Output on {stream} can no longer be kept ({error}); it is counted, and the run goes on", Level.ERROR
+            )
         case LeftBehind():
             return _left_behind(event)
         case Exited(code=code, signal=signal):

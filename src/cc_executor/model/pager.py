@@ -19,7 +19,9 @@ P = TypeVar("P")
 PAGE_LINES: Final = 1000
 PAGE_CHARS: Final = 2**20
 CHECKPOINTS: Final = 64
-CHECKPOINT_LINES: Final = 2500  # at first; doubles each time that the list is full, so that a page of any run is one of at most 64 stretches
+CHECKPOINT_LINES: Final = (
+    2500  # at first; doubles each time that the list is full, so that a page of any run is one of at most 64 stretches
+)
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,11 +47,11 @@ class Checkpoints(Generic[P]):
     start : P
         The position of the very beginning.
     transcript : Transcript
-        The transcript before its first event (it may hold notes).
+        Any transcript of the run, for its notes.
     """
 
     def __init__(self, start: P, transcript: Transcript) -> None:
-        self._marks: list[tuple[P, Transcript]] = [(start, transcript.copy())]
+        self._marks: list[tuple[P, Transcript]] = [(start, transcript.origin())]
         self._every = CHECKPOINT_LINES
         self._lines = 0
 
@@ -97,8 +99,7 @@ def _fold(start: Transcript, events: Iterable[Event], *, before: int, bounds: Bo
         replay.feed((event,))
         if replay.is_settled_below(before):
             break
-    replay.shrink()
     first = max(start.next_number, replay.floor)
     items = tuple(item for item in replay.items if item.number >= first)
     is_full = replay.floor > start.next_number or sum(item.lines for item in items) >= bounds.lines
-    return Page(items=items, first=first if items else before), is_full
+    return Page(items=items, first=first), is_full

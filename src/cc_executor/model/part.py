@@ -34,7 +34,7 @@ class Part:
     @property
     def lines(self) -> int:
         """Lines so far, an unfinished one included."""
-        return self._newlines + 1
+        return self._newlines + (not (self._pieces and self._pieces[-1].endswith("\n")))
 
     @property
     def chars(self) -> int:

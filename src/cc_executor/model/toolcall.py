@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -29,7 +29,7 @@ def summary(call: dict[str, Any]) -> str:
     """One line that says what the call is about, or an empty text."""
     todos = call.get("todos")
     if isinstance(todos, list):
-        return f"{len(todos)} items"  # pyright: ignore[reportUnknownArgumentType]  a list of whatever the model wrote
+        return f"{len(cast('list[object]', todos))} items"
     for name in _TELLING:
         value = call.get(name)
         if isinstance(value, str) and value.strip():
@@ -47,7 +47,7 @@ def readable(call: dict[str, Any]) -> str:
     """The input as a person reads it: one field a line, long texts below their names, an edit as removed and added lines."""
     todos = call.get("todos")
     if len(call) == 1 and isinstance(todos, list):
-        return "\n".join(_todo(each) for each in todos)  # pyright: ignore[reportUnknownVariableType]
+        return "\n".join(_todo(each) for each in cast("list[object]", todos))
     if list(call) == ["command"] or list(call) == ["command", "description"]:
         return str(call["command"])
     rows: list[str] = []
@@ -67,4 +67,5 @@ def readable(call: dict[str, Any]) -> str:
 def _todo(todo: object) -> str:
     if not isinstance(todo, dict):
         return f"☐ {todo}"
-    return f"{_TODO_MARKS.get(str(todo.get('status')), '☐')} {todo.get('content', '')}"  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    known = cast("dict[str, object]", todo)
+    return f"{_TODO_MARKS.get(str(known.get('status')), '☐')} {known.get('content', '')}"

@@ -191,6 +191,12 @@ class Transcript:
         self._put(number, self._notes[number])
         self._elide()
 
+    def origin(self) -> Self:
+        """An empty transcript with the same notes: what this one was before its first event."""
+        other = type(self)(self._bounds)
+        other._notes = self._notes
+        return other
+
     def copy(self, *, bounds: Bounds | None = None, ceiling: int | None = None) -> Self:
         """A transcript from which the same events give items with the same numbers. It holds only what is still open.
 
@@ -234,6 +240,8 @@ class Transcript:
                 self._return(event)
             case Exited():
                 self._cut_open()
+            case _:
+                pass  # at most a notice; `notice` is total over all events
         said = notice(event)
         if said is not None:
             self._notice(said)
@@ -287,9 +295,7 @@ class Transcript:
     def _new_part(self, block: _Block, *, continues: bool, fence: str) -> Part:
         number = block.reuse.popleft() if block.reuse else self._number()
         state = ItemState.DONE if block.is_raw else ItemState.OPEN
-        part = Part(
-            number=number, kind=block.kind, parent=block.parent, level=block.level, continues=continues, fence=fence, state=state
-        )
+        part = Part(number=number, kind=block.kind, parent=block.parent, level=block.level, continues=continues, fence=fence, state=state)
         block.numbers.append(number)
         block.tail = part
         return part
@@ -362,7 +368,13 @@ class Transcript:
         number = self._latest if replaces else self._number()
         text = excerpt(clean(said.text))
         item = Item(
-            number=number, kind=Kind.NOTICE, title=said.topic, text=text.text, level=said.level, left_out=text.left_out, lines=_lines(text.text)
+            number=number,
+            kind=Kind.NOTICE,
+            title=said.topic,
+            text=text.text,
+            level=said.level,
+            left_out=text.left_out,
+            lines=_lines(text.text),
         )
         self._latest_topic = said.topic
         self._put(number, item)
@@ -387,7 +399,12 @@ class Transcript:
 
     def _pinned(self) -> set[int]:
         """What must not be elided, because more of it comes. Whole parts of an unfinished text may go."""
-        tails = {block.tail.number for block in self._blocks.values() if block.tail is not None}
+        tails = {
+            block.tail.number
+            for block in self._blocks.values()
+            if block.tail is not None
+            and not (block.is_raw and block.tail.number != self._latest)  # a raw stream goes on in its last item or in a new one
+        }
         return tails | {number for number, _, _ in self._tools.values()}
 
     def _settle(self, number: int, state: ItemState) -> None:
@@ -449,7 +466,8 @@ class Transcript:
                 self._remove(number, withdrawn=False)
 
     def _changes(self, items: tuple[Item, ...], removed: Iterable[int], *, reset: bool) -> Changes:
-        withdrawn, elided = [], []
+        withdrawn: list[int] = []
+        elided: list[int] = []
         for number in removed:
             (withdrawn if self._removed[number][1] else elided).append(number)
         return Changes(

@@ -13,7 +13,8 @@ import subprocess
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -22,10 +23,9 @@ from cc_executor.rehearsal import scripts
 from cc_executor.rehearsal.loopback import API_KEY, open_listener, url_of
 
 if TYPE_CHECKING:
-    import socket
     from types import FrameType
 
-    from cc_executor.rehearsal.server import LoggedRequest
+    from cc_executor.rehearsal.server import LoggedRequest, RehearsalServer
 
 USAGE_ERROR: Final = 2
 NOT_EXECUTABLE: Final = 126  # as in a shell
@@ -80,8 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     with ExitStack() as stack:
         # Errors of the clean-up are ignored: a process that the CLI left behind may still write there.
-        config_dir = options.config_dir or stack.enter_context(TemporaryDirectory(prefix="cc-executor-rehearsal-", ignore_cleanup_errors=True))
-        os.makedirs(config_dir, mode=0o700, exist_ok=True)
+        config_dir: str = options.config_dir or stack.enter_context(
+            TemporaryDirectory(prefix="cc-executor-rehearsal-", ignore_cleanup_errors=True)
+        )
+        Path(config_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
         log = stack.enter_context(open(options.request_log, "a", encoding="utf-8")) if options.request_log else None
         return _run(command, script, config_dir=os.path.abspath(config_dir), log=log, pace=options.pace)
 
@@ -127,7 +129,7 @@ def _run(command: list[str], script: scripts.Script, *, config_dir: str, log: Te
             child.send_signal(number)
 
     # SIGINT reaches the CLI by itself: a terminal, and whoever stops a run, signals the whole group. A handler and not SIG_IGN, which a child inherits.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGINT, _ignore)
     for number in FORWARDED:
         signal.signal(number, forward)
     try:
@@ -145,7 +147,10 @@ def _run(command: list[str], script: scripts.Script, *, config_dir: str, log: Te
     try:
         import anyio  # here, and not above: this work is done while the CLI starts
 
-        code = anyio.run(_accompany, child, listener, script, log, pace)
+        from cc_executor.rehearsal.server import RehearsalServer
+
+        server = RehearsalServer(script, pace=pace, log=_writer(log), listener=listener)
+        code = anyio.run(_accompany, child, server)
     finally:
         if child.poll() is None:
             child.terminate()
@@ -157,14 +162,12 @@ def _run(command: list[str], script: scripts.Script, *, config_dir: str, log: Te
     return code if code >= 0 else 128 - code
 
 
-async def _accompany(child: subprocess.Popen[bytes], listener: socket.socket, script: scripts.Script, log: TextIO | None, pace: float) -> int:
-    """Play the script for as long as `child` lives."""
+async def _accompany(child: subprocess.Popen[bytes], server: RehearsalServer) -> int:
+    """Serve for as long as `child` lives; the value is its return code."""
     import anyio
 
-    from cc_executor.rehearsal.server import RehearsalServer
-
     with anyio.open_signal_receiver(signal.SIGCHLD) as signals:
-        async with RehearsalServer(script, pace=pace, log=_writer(log), listener=listener):
+        async with server:
             code = child.poll()  # it may have ended before the receiver was there
             while code is None:
                 await anext(signals)
@@ -178,11 +181,17 @@ def _writer(log: TextIO | None) -> Callable[[LoggedRequest], None] | None:
     import msgspec
 
     def write(entry: LoggedRequest) -> None:
-        if entry.number <= REQUEST_LOG_LIMIT:
+        if entry.number > REQUEST_LOG_LIMIT:
+            return
+        with suppress(OSError):  # a full disk ends the log, not the run
             log.write(msgspec.json.encode(entry).decode() + "\n")
             log.flush()
 
     return write
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def _die_with_me() -> Callable[[], None] | None:

@@ -12,6 +12,8 @@ from cc_executor.rehearsal.example import instance
 from cc_executor.rehearsal.scripts import Block, Fault, Turn
 
 _PLACES: Final = re.compile(r"\{(cwd|python|session|turn|n)\}")
+_SIGNATURE: Final = "cmVoZWFyc2Fs"  # opaque to the CLI, which sends thinking back only with one
+_DELTA_FIELD: Final = {"text": "text", "thinking": "thinking", "input_json": "partial_json"}
 _CHARACTERS_PER_TOKEN: Final = 4  # a rule of thumb; nobody pays for these
 
 
@@ -43,10 +45,9 @@ def steps(turn: Turn, scene: Scene) -> Iterator[Step]:
         delay = turn.delay if block.delay is None else block.delay
         for kind, piece in _deltas(block, scene):
             written += len(piece)
-            yield Step(delay, {"type": "content_block_delta", "index": index, "delta": {"type": f"{kind}_delta", _DELTA_FIELD[kind]: piece}}, True)
+            yield Step(delay, _delta(index, {"type": f"{kind}_delta", _DELTA_FIELD[kind]: piece}), is_delta=True)
         if block.thinking is not None:
-            # The CLI sends thinking back only with a signature; its content is opaque.
-            yield Step(0.0, {"type": "content_block_delta", "index": index, "delta": {"type": "signature_delta", "signature": "cmVoZWFyc2Fs"}})
+            yield Step(0.0, _delta(index, {"type": "signature_delta", "signature": _SIGNATURE}))
         yield Step(0.0, {"type": "content_block_stop", "index": index})
     delta = {"stop_reason": stop_reason(turn), "stop_sequence": None}
     yield Step(0.0, {"type": "message_delta", "delta": delta, "usage": _usage(turn, written // _CHARACTERS_PER_TOKEN + 1)})
@@ -64,7 +65,7 @@ def whole(turn: Turn, scene: Scene) -> dict[str, Any]:
         if block.tool is not None:
             opening["input"] = json.loads(text)
         elif block.thinking is not None:
-            opening |= {"thinking": text, "signature": "cmVoZWFyc2Fs"}
+            opening |= {"thinking": text, "signature": _SIGNATURE}
         else:
             opening["text"] = text
         content.append(opening)
@@ -89,7 +90,8 @@ def error(fault: Fault) -> dict[str, Any]:
     return {"type": "error", "error": {"type": fault.error, "message": fault.message}}
 
 
-_DELTA_FIELD: Final = {"text": "text", "thinking": "thinking", "input_json": "partial_json"}
+def _delta(index: int, delta: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
 
 
 def _head(scene: Scene) -> dict[str, Any]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-DEPTH_LIMIT: Final = 12  # schemas may refer to themselves; deeper optional parts are left out, deeper required ones are null
+DEPTH_FULL: Final = 5  # a schema may refer to itself: deeper, only what it requires is made
+DEPTH_LIMIT: Final = 20  # and what it requires without end is null here
+SPARSE: Final = 500
+STOP: Final = 5_000
 ITEMS_LIMIT: Final = 100
 CHARACTERS_LIMIT: Final = 10_000
 
@@ -39,41 +42,71 @@ def instance(schema: Any, *, name: str = "example") -> Any:
         Examples, defaults, constants and enumerations of the schema come first; then the smallest value of the type, with every declared
         property. `pattern`, `not` and conditions are not solved: such a schema should carry `examples`.
     """
-    return _value(schema, schema, name, DEPTH_LIMIT)
+    return _Maker(schema).value(schema, name, 0)
 
 
-def _value(schema: Any, root: Any, name: str, depth: int) -> Any:
-    if not isinstance(schema, dict) or depth == 0:
-        return None
-    s = _merged(cast("dict[str, Any]", schema), root, depth)
-    if "const" in s:
-        return s["const"]
-    for key in ("examples", "enum"):
-        if isinstance(s.get(key), list) and s[key]:
-            return s[key][0]
-    if "default" in s:
-        return s["default"]
-    match _type(s):
-        case "object":
-            return _object(s, root, depth)
-        case "array":
-            return _array(s, root, name, depth)
-        case "string":
-            return _string(s, name)
-        case "integer":
-            return int(_number(s, whole=True))
-        case "number":
-            return _number(s, whole=False)
-        case "boolean":
-            return True
-        case _:
+class _Maker:
+    """Makes one instance. Once `SPARSE` values are made, what is optional is left out; after `STOP` everything is null."""
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._made = 0
+
+    def value(self, schema: Any, name: str, depth: int) -> Any:
+        self._made += 1
+        if not isinstance(schema, dict) or depth > DEPTH_LIMIT or self._made > STOP:
             return None
+        s = _merged(cast("dict[str, Any]", schema), self._root)
+        if "const" in s:
+            return s["const"]
+        for key in ("examples", "enum"):
+            if isinstance(s.get(key), list) and s[key]:
+                return s[key][0]
+        if "default" in s:
+            return s["default"]
+        match _type(s):
+            case "object":
+                return self._object(s, depth)
+            case "array":
+                return self._array(s, name, depth)
+            case "string":
+                return _string(s, name)
+            case "integer":
+                return int(_number(s, whole=True))
+            case "number":
+                return _number(s, whole=False)
+            case "boolean":
+                return True
+            case _:
+                return None
+
+    def _sparse(self, depth: int) -> bool:
+        return depth > DEPTH_FULL or self._made > SPARSE
+
+    def _object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
+        found = schema.get("properties")
+        properties = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+        required = [key for key in _list(schema.get("required")) if isinstance(key, str)]
+        wanted = [*properties, *(key for key in required if key not in properties)]
+        made: dict[str, Any] = {}
+        for key in wanted[:ITEMS_LIMIT]:
+            if key in required or not self._sparse(depth):
+                made[key] = self.value(properties.get(key, {"type": "string"}), key, depth + 1)
+        return made
+
+    def _array(self, schema: dict[str, Any], name: str, depth: int) -> list[Any]:
+        made = [self.value(item, name, depth + 1) for item in _list(schema.get("prefixItems"))[:ITEMS_LIMIT]]
+        items = schema.get("items", {"type": "string"})
+        least = max(_int(schema.get("minItems"), 0), 0 if self._sparse(depth) or items is False else 1)
+        while len(made) < min(least, _int(schema.get("maxItems"), ITEMS_LIMIT), ITEMS_LIMIT):
+            made.append(self.value(items, f"{name} {len(made) + 1}", depth + 1))
+        return made
 
 
-def _merged(schema: dict[str, Any], root: Any, depth: int) -> dict[str, Any]:
+def _merged(schema: dict[str, Any], root: Any) -> dict[str, Any]:
     """`schema` with its reference, its `allOf` and the first of its alternatives folded in."""
     merged = dict(schema)
-    for _ in range(depth):
+    for _ in range(DEPTH_LIMIT):
         parts: list[Any] = []
         if isinstance(ref := merged.pop("$ref", None), str):
             parts.append(_at(root, ref))
@@ -123,23 +156,6 @@ def _type(schema: dict[str, Any]) -> str:
     if "minimum" in schema or "maximum" in schema:
         return "number"
     return "string" if "minLength" in schema or "format" in schema else "null"
-
-
-def _object(schema: dict[str, Any], root: Any, depth: int) -> dict[str, Any]:
-    found = schema.get("properties")
-    properties = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-    required = [key for key in _list(schema.get("required")) if isinstance(key, str)]
-    wanted = [key for key in properties if key in required or depth > 1] + [key for key in required if key not in properties]
-    return {key: _value(properties.get(key, {"type": "string"}), root, key, depth - 1) for key in wanted[:ITEMS_LIMIT]}
-
-
-def _array(schema: dict[str, Any], root: Any, name: str, depth: int) -> list[Any]:
-    first = [_value(item, root, name, depth - 1) for item in _list(schema.get("prefixItems"))[:ITEMS_LIMIT]]
-    least, most = _int(schema.get("minItems"), 1), _int(schema.get("maxItems"), ITEMS_LIMIT)
-    count = min(max(least, 1 if depth > 1 else 0), most, ITEMS_LIMIT)
-    items = schema.get("items", {"type": "string"})
-    rest = [_value(items, root, f"{name} {number}", depth - 1) for number in range(len(first) + 1, count + 1)]
-    return first + rest
 
 
 def _string(schema: dict[str, Any], name: str) -> str:

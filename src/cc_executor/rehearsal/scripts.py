@@ -11,14 +11,15 @@ import math
 import os
 import re
 import tomllib
-from importlib.resources import files
-from typing import Annotated, Any, Final, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 
 from cc_executor.errors import InvalidRequest
 
 SUFFIX: Final = ".toml"
+FOLDER: Final = Path(__file__).with_name("scripts")  # not importlib.resources: it would double the time to load this module
 FILE_LIMIT: Final = 4 * 2**20  # bytes of a script file; the longest shipped one is 3 kB
 TEXT_LIMIT: Final = 32 * 2**20  # characters of one block once repeated; as much as the longest line that a reader of runs accepts
 DELTA_LIMIT: Final = 1_000_000  # pieces of one block: a flood, and still some minutes of work only
@@ -27,16 +28,13 @@ WAIT_LIMIT: Final = 3600.0  # seconds; no delay or stall is longer
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _HEADER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
 
+StopReason = Literal["end_turn", "tool_use", "max_tokens", "stop_sequence", "refusal", "pause_turn", "model_context_window_exceeded"]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=DELTA_LIMIT)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=WAIT_LIMIT)]
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class Block(_Part):
+class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One content block. Exactly one of `text`, `thinking` and `tool` is given.
 
     Attributes
@@ -96,7 +94,7 @@ class Block(_Part):
             raise ValueError(f"would write more than {DELTA_LIMIT:,} lines")
 
 
-class Fault(_Part):
+class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What goes wrong in a turn.
 
     Attributes
@@ -132,7 +130,7 @@ class Fault(_Part):
             raise ValueError("an error_event is inside the stream: at = 'midway'")
 
 
-class Usage(_Part):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tokens that the answer reports. `output_tokens` None: a quarter of the characters written."""
 
     input_tokens: Count = 25
@@ -141,11 +139,11 @@ class Usage(_Part):
     cache_creation_input_tokens: Count = 0
 
 
-class Turn(_Part, rename={"blocks": "block"}):
+class Turn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"blocks": "block"}):
     """One answer. `stop_reason` None: ``tool_use`` after a tool call, else ``end_turn``. `wait`: seconds before the headers."""
 
     blocks: tuple[Block, ...] = ()
-    stop_reason: Literal["end_turn", "tool_use", "max_tokens", "stop_sequence", "refusal", "pause_turn", "model_context_window_exceeded"] | None = None
+    stop_reason: StopReason | None = None
     wait: Seconds = 0.0
     delay: Seconds = 0.0
     usage: Usage = Usage()
@@ -162,7 +160,7 @@ class Turn(_Part, rename={"blocks": "block"}):
                 raise ValueError(f"headers.{name} must be printable ASCII")
 
 
-class Script(_Part, rename={"turns": "turn"}):
+class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"turns": "turn"}):
     """A whole script.
 
     Attributes
@@ -193,8 +191,7 @@ class Script(_Part, rename={"turns": "turn"}):
 
 def names() -> tuple[str, ...]:
     """The shipped scripts, sorted: the vocabulary of ``--rehearse NAME``."""
-    folder = files(__package__) / "scripts"
-    return tuple(sorted(entry.name.removesuffix(SUFFIX) for entry in folder.iterdir() if entry.name.endswith(SUFFIX)))
+    return tuple(sorted(entry.stem for entry in FOLDER.iterdir() if entry.suffix == SUFFIX))
 
 
 def load(name_or_path: str | os.PathLike[str]) -> Script:
@@ -217,9 +214,10 @@ def load(name_or_path: str | os.PathLike[str]) -> Script:
     wanted = os.fspath(name_or_path)
     if os.sep in wanted or wanted.endswith(SUFFIX):
         return parse(_file(wanted), name=wanted)
-    entry = files(__package__) / "scripts" / f"{wanted}{SUFFIX}"
+    entry = FOLDER / f"{wanted}{SUFFIX}"
     if not _NAME.fullmatch(wanted) or not entry.is_file():
-        raise InvalidRequest(f"there is no rehearsal script {wanted!r}; there are {', '.join(names())}, or give the path of a {SUFFIX} file")
+        known = ", ".join(names())
+        raise InvalidRequest(f"there is no rehearsal script {wanted!r}; there are {known}; or give the path of a {SUFFIX} file")
     return parse(entry.read_text("utf-8"), name=wanted)
 
 
@@ -257,13 +255,12 @@ def _file(path: str) -> str:
 
 
 def _not_finite(value: object, place: str) -> str:
-    """Where TOML's `nan` or `inf` stands in `value`: they pass every comparison of a bound, or are no JSON."""
-    match value:
-        case float():
-            return "" if math.isfinite(value) else place
-        case dict():
-            return next((found for key, item in value.items() if (found := _not_finite(item, f"{place}.{key}".lstrip(".")))), "")
-        case list():
-            return next((found for index, item in enumerate(value) if (found := _not_finite(item, f"{place}[{index}]"))), "")
-        case _:
-            return ""
+    """Where TOML's `nan` or `inf` stands in `value`: they pass every comparison with a bound, and are no JSON."""
+    children: list[tuple[str, object]] = []
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else place
+    if isinstance(value, dict):
+        children = [(f"{place}.{key}".lstrip("."), item) for key, item in cast("dict[str, object]", value).items()]
+    elif isinstance(value, list):
+        children = [(f"{place}[{index}]", item) for index, item in enumerate(cast("list[object]", value))]
+    return next((found for where, item in children if (found := _not_finite(item, where))), "")

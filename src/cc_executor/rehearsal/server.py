@@ -13,11 +13,13 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import anyio
 import h11
@@ -38,7 +40,7 @@ BODIES_KEPT: Final = 32  # newest request bodies, for tests
 PING_INTERVAL: Final = 1.0  # seconds; a stall "with pings" shows itself to be alive this often
 
 END: Final = Turn(blocks=(Block(text="(The rehearsal script has ended.)"),))
-SUMMARY: Final = Turn(blocks=(Block(text="<analysis>A rehearsal.</analysis>\n<summary>A rehearsed conversation; nothing in it has to be kept.</summary>"),))
+SUMMARY: Final = Turn(blocks=(Block(text="<analysis>A rehearsal.</analysis>\n<summary>Nothing of it has to be kept.</summary>"),))
 HARMLESS: Final = Turn(blocks=(Block(text="Done."),))
 
 
@@ -109,16 +111,13 @@ class RehearsalServer:
     ) -> None:
         self.script = script if isinstance(script, Script) else load(script)
         self.requests_total = 0
-        self._cwd = os.getcwd() if cwd is None else cwd
+        self._cwd = str(Path.cwd()) if cwd is None else cwd
         self._pace = pace
         self._log = log
-        self._listener = open_listener() if listener is None else listener
-        self._url = url_of(self._listener)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = listener
         self._requests: list[LoggedRequest] = []
         self._bodies: dict[int, Mapping[str, Any]] = {}
         self._conversations = Conversations()
-        self._arrived = anyio.Event()
         # Unlike those of every other server: a resumed session may hold answers of an earlier one, and the CLI tells messages by their ids.
         self._mark = os.urandom(4).hex()
         self._request_ids = (f"req_rehearsal_{self._mark}{number:06d}" for number in count(1))
@@ -128,8 +127,16 @@ class RehearsalServer:
 
     @property
     def url(self) -> str:
-        """For ``ANTHROPIC_BASE_URL``."""
-        return self._url
+        """For ``ANTHROPIC_BASE_URL``. There is one between the start and the end of the ``async with``."""
+        assert self._listener is not None, "the server is not started"
+        return url_of(self._listener)
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1."""
+        assert self._listener is not None, "the server is not started"
+        port: int = self._listener.getsockname()[1]
+        return port
 
     @property
     def requests(self) -> tuple[LoggedRequest, ...]:
@@ -148,24 +155,28 @@ class RehearsalServer:
         return tuple(found)
 
     async def __aenter__(self) -> Self:
-        self._listener.setblocking(False)
+        self._listener = listener = self._listener or open_listener()
+        listener.setblocking(False)
+        self._arrived = anyio.Event()
         self._group = await anyio.create_task_group().__aenter__()
-        self._group.start_soon(self._accept, self._group)
+        self._group.start_soon(self._accept, listener, self._group)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         group, self._group = self._group, None
         assert group is not None
         group.cancel_scope.cancel()
         try:
-            return await group.__aexit__(kind, error, trace)
+            # Not with the body's exception: the group would wrap it, and a failed test or run should look as it would without this server.
+            await group.__aexit__(None, None, None)
         finally:
-            self._listener.close()
+            if self._listener is not None:
+                self._listener.close()
 
-    async def _accept(self, group: TaskGroup) -> None:
+    async def _accept(self, listener: socket.socket, group: TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            peer, _ = await loop.sock_accept(self._listener)
+            peer, _ = await loop.sock_accept(listener)
             if self._open >= CONNECTIONS_LIMIT:
                 peer.close()
                 continue
@@ -178,45 +189,44 @@ class RehearsalServer:
         wire = _Wire(peer, self._request_ids)
         try:
             while (request := await wire.request()) is not None:
-                await self._reply(wire, *request)
+                await self._reply(wire, request)
         except (OSError, h11.ProtocolError, _Cut):
             pass  # the client went away or spoke nonsense, or the script says that the connection ends here: all that is left is to close it
         finally:
             self._open -= 1
             wire.close()
 
-    async def _reply(self, wire: _Wire, request: h11.Request, body: bytes) -> None:
-        method, target = request.method.decode("ascii"), request.target.decode("ascii", "replace")
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
-        path = target.partition("?")[0]
-        if method == "POST" and path == "/v1/messages":
+    async def _reply(self, wire: _Wire, request: _Request) -> None:
+        path = request.target.partition("?")[0]
+        if request.method == "POST" and path == "/v1/messages":
             try:
-                parsed: Any = json.loads(body)
+                parsed: Any = json.loads(request.body)
             except ValueError:
                 parsed = None
             if isinstance(parsed, dict):
-                await self._message(wire, headers, target, body, parsed)
+                await self._message(wire, request, cast("dict[str, Any]", parsed))
                 return
-            self._note(method, target, Place(Kind.OTHER), "400", headers, body)
-            await wire.json(400, {"type": "error", "error": {"type": "invalid_request_error", "message": "not a JSON object"}})
-        elif method == "POST" and path == "/v1/messages/count_tokens":
-            self._note(method, target, Place(Kind.COUNT_TOKENS), "200", headers, body)
-            await wire.json(200, {"input_tokens": len(body) // 4})
-        elif method == "HEAD":
-            self._note(method, target, Place(Kind.PROBE), "200", headers, body)
-            await wire.json(200, {})
+            self._note(request, Place(Kind.OTHER), "400")
+            await wire.json(400, _problem("invalid_request_error", "not a JSON object"))
+        elif request.method == "POST" and path == "/v1/messages/count_tokens":
+            self._note(request, Place(Kind.COUNT_TOKENS), "200")
+            await wire.json(200, {"input_tokens": len(request.body) // 4})
+        elif request.method == "HEAD":
+            self._note(request, Place(Kind.PROBE), "200")
+            await wire.headers(200, {"content-length": "0"})
+            await wire.end()
         else:
-            self._note(method, target, Place(Kind.OTHER), "404", headers, body)
-            await wire.json(404, {"type": "error", "error": {"type": "not_found_error", "message": "not part of this rehearsal"}})
+            self._note(request, Place(Kind.OTHER), "404")
+            await wire.json(404, _problem("not_found_error", "not part of this rehearsal"))
 
-    async def _message(self, wire: _Wire, headers: Mapping[str, str], target: str, body: bytes, parsed: Mapping[str, Any]) -> None:
-        asked = conversation.read(parsed, headers)
+    async def _message(self, wire: _Wire, request: _Request, parsed: Mapping[str, Any]) -> None:
+        asked = conversation.read(parsed, request.headers)
         place = self._conversations.place(asked)
         turn = self._turn(asked, place)
         fault = turn.fault
         if fault is not None and fault.times is not None and (place.attempt or 0) > fault.times:
             fault = None
-        self._note("POST", target, place, _plan(fault), headers, body, asked=asked, parsed=parsed)
+        self._note(request, place, _plan(fault), asked=asked, parsed=parsed)
         places = {"cwd": self._cwd, "python": sys.executable, "session": asked.session, "turn": str((place.turn or 0) + 1)}
         scene = answer.Scene(mark=f"{self._mark}{self.requests_total:06d}", model=asked.model, places=places, tool_schemas=asked.tools)
         await anyio.sleep(turn.wait * self._pace)
@@ -274,12 +284,9 @@ class RehearsalServer:
 
     def _note(
         self,
-        method: str,
-        target: str,
+        request: _Request,
         place: Place,
         plan: str,
-        headers: Mapping[str, str],
-        body: bytes,
         *,
         asked: Asked | None = None,
         parsed: Mapping[str, Any] | None = None,
@@ -288,12 +295,12 @@ class RehearsalServer:
         entry = LoggedRequest(
             number=self.requests_total,
             at=round(time.monotonic() - self._started, 4),
-            method=method[:16],
-            path=target[:200],
+            method=request.method[:16],
+            path=request.target[:200],
             kind=place.kind.value,
             answer=plan,
-            size=len(body),
-            key=_key(headers),
+            size=len(request.body),
+            key=_key(request.headers),
             turn=place.turn,
             attempt=place.attempt,
         )
@@ -340,7 +347,7 @@ class ServedRehearsal:
 
 
 @contextmanager
-def serving(script: Script | str, *, cwd: str | None = None, pace: float = 1.0) -> Iterator[ServedRehearsal]:
+def serving(script: Script | str, *, cwd: str | None = None, pace: float = 1.0) -> Generator[ServedRehearsal]:
     """For synchronous code: ``with serving("hello") as served: …served.url…``. Parameters as `RehearsalServer`."""
     server = RehearsalServer(script, cwd=cwd, pace=pace)
     with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(server):
@@ -349,6 +356,14 @@ def serving(script: Script | str, *, cwd: str | None = None, pace: float = 1.0) 
 
 class _Cut(Exception):
     """The script says that the connection ends here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    target: str
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
 
 
 class _Wire:
@@ -360,27 +375,28 @@ class _Wire:
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.SERVER)
 
-    async def request(self) -> tuple[h11.Request, bytes] | None:
+    async def request(self) -> _Request | None:
         """The next request with its body; None at the end of the connection."""
         if self._http.states[h11.SERVER] is h11.DONE and self._http.states[h11.CLIENT] is h11.DONE:
             self._http.start_next_cycle()
-        request: h11.Request | None = None
+        head: h11.Request | None = None
         body = bytearray()
         while True:
-            match self._http.next_event():
-                case h11.NEED_DATA:
-                    self._http.receive_data(await self._loop.sock_recv(self._peer, READ_SIZE))
-                case h11.Request() as request:
-                    pass
-                case h11.Data(data=data):
-                    body += data
-                    if len(body) > BODY_LIMIT:
-                        await self.json(413, {"type": "error", "error": {"type": "request_too_large", "message": "larger than a rehearsal takes"}})
-                        raise _Cut
-                case h11.EndOfMessage() if request is not None:
-                    return request, bytes(body)
-                case _:
-                    return None
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                self._http.receive_data(await self._loop.sock_recv(self._peer, READ_SIZE))
+            elif isinstance(event, h11.Request):
+                head = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > BODY_LIMIT:
+                    await self.json(413, _problem("request_too_large", "larger than a rehearsal takes"))
+                    raise _Cut
+            elif isinstance(event, h11.EndOfMessage) and head is not None:
+                headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
+                return _Request(head.method.decode("ascii"), head.target.decode("latin-1"), headers, bytes(body))
+            else:
+                return None
 
     async def headers(self, status: int, headers: Mapping[str, str]) -> None:
         """Begin an answer."""
@@ -431,8 +447,12 @@ def _plan(fault: Fault | None) -> str:
     return fault.kind if fault.at == "headers" else f"200 {fault.kind}"
 
 
+def _problem(kind: str, message: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
 def _key(headers: Mapping[str, str]) -> str:
-    shown = headers.get("x-api-key") or headers.get("authorization")
+    shown = {headers.get("x-api-key", ""), headers.get("authorization", "").removeprefix("Bearer ")} - {""}
     if not shown:
         return "none"
-    return "rehearsal" if shown.removeprefix("Bearer ") == API_KEY and not (headers.get("x-api-key") and headers.get("authorization")) else "other"
+    return "rehearsal" if shown == {API_KEY} else "other"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, NewType, cast
@@ -24,7 +24,7 @@ _LINE_LIMIT: Final = 1 << 20
 
 
 @contextmanager
-def _short_path(folder: Path) -> Iterator[str]:
+def _short_path(folder: Path) -> Generator[str]:
     """The socket's path, however deep the state folder lies: a Unix socket's name holds 107 bytes (unix(7))."""
     path = os.path.join(folder, records.SOCKET)
     if len(os.fsencode(path)) <= 100:  # noqa: PLR2004 - 104 on macOS, 108 on Linux, less the final NUL
@@ -81,7 +81,7 @@ def _checked(answer: bytes, folder: RunFolder, op: str) -> Status:
 
 
 @asynccontextmanager
-async def nudges(folder: RunFolder) -> AsyncIterator[anyio.abc.ByteReceiveStream]:
+async def nudges(folder: RunFolder) -> AsyncGenerator[anyio.abc.ByteReceiveStream]:
     """A stream that carries bytes whenever the journal has grown or the state has changed, and ends when the shim does.
 
     Raises

@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from cc_executor.errors import CCExecutorError
 from cc_executor.model.request import RunRequest
@@ -67,8 +68,7 @@ def _package(name: str, *, required: bool) -> Finding:
 
 def _server_extension() -> Finding:
     """Whether the file that enables the server extension lies where a Jupyter server of this environment looks."""
-    path = os.path.join(sys.prefix, "etc", "jupyter", "jupyter_server_config.d", "cc_executor.json")
-    there = os.path.isfile(path)
+    there = Path(sys.prefix, "etc", "jupyter", "jupyter_server_config.d", "cc_executor.json").is_file()
     return Finding(
         what="server extension",
         ok=there,

@@ -103,7 +103,7 @@ def _with_version(path: str, *, home: StateHome) -> Executable:
 
 def _cached_version(path: str, *, home: StateHome) -> str:
     """`--version` costs 0.1-0.5 s, so its answer is kept for as long as the file is the same."""
-    status = os.stat(path)
+    status = Path(path).stat()
     key = f"{os.path.realpath(path)}:{status.st_size}:{status.st_mtime_ns}"
     cache_file = home.root / _VERSION_CACHE
     try:

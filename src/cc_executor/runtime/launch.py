@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -142,10 +143,8 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
         shim.communicate()
         raise LaunchFailed(f"The run's supervisor did not answer in {START_BUDGET:.0f} s and was ended. Is the machine overloaded?") from error
     answer: Any = None
-    try:
+    with suppress(ValueError):  # no answer: the supervisor died, and its log says why
         answer = json.loads(raw)
-    except ValueError:
-        pass
     if not isinstance(answer, dict) or not answer.get("ok"):  # pyright: ignore[reportUnknownMemberType] - JSON of our own shim
         shim.wait(START_BUDGET)
         reason: object = answer.get("error") if isinstance(answer, dict) else folder.read(records.LOG, 0, 2000).decode(errors="replace").strip()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - as above

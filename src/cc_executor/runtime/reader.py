@@ -56,6 +56,18 @@ class JournalReader:
             return [*self.close(), record]
         return [record]
 
+    def copy(self) -> JournalReader:
+        """An independent cursor at the same place."""
+        twin = JournalReader.__new__(JournalReader)
+        twin._folder = self._folder
+        twin._decoder = self._decoder.copy()
+        twin._stderr = self._stderr.copy()
+        twin._offset = dict(self._offset)
+        twin._control_offset = self._control_offset
+        twin._pending = list(self._pending)
+        twin.exited = self.exited
+        return twin
+
     def close(self) -> list[Event]:
         """What the decoders still hold, when nothing more will come."""
         return [*self._decoder.close(), *self._stderr.close()]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -83,7 +83,7 @@ class Run:
         folder = home.find(run_id)
         return cls(folder, folder.request(), redactor=Redactor(secret_values(environ)))
 
-    async def follow(self) -> AsyncIterator[Batch]:
+    async def follow(self) -> AsyncGenerator[Batch]:
         """Everything from the beginning, then what comes, until the run has ended or its supervisor is gone. Folds `state` on the way."""
         reader = JournalReader(self.folder, agent=self.request.agent)
         self.state = RunState()
@@ -126,10 +126,8 @@ class Run:
         """End the run when the agent keeps asking an API that will go on refusing it. Called by the one who owns the run, not by mere watchers."""
         if not self._gave_up and any(isinstance(event, ApiRetried) and event.status in HOPELESS_STATUSES for event in batch.events):
             self._gave_up = True
-            try:
+            with suppress(ControlFailed):  # it has ended by itself meanwhile
                 await self.cancel(reason="auth", by="cc_executor")
-            except ControlFailed:
-                pass  # it has ended by itself meanwhile
 
     async def finish(self) -> Receipt:
         """The sealed receipt. Makes it (checks, outcome, digests) unless there is one already; call it after `follow` has ended."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -66,7 +67,7 @@ def _keep_first(folder: RunFolder, receipt: Receipt) -> Receipt:
     except FileExistsError:
         return folder.receipt() or receipt
     finally:
-        os.unlink(folder.path / temporary)
+        (folder.path / temporary).unlink()
     return receipt
 
 
@@ -107,10 +108,8 @@ async def _run_check(command: str, *, cwd: str) -> Check:
         return Check(what=command, passed=None, detail=f"did not end in {VERIFY_BUDGET:.0f} s and was ended")
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(KILL_BUDGET):
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             await process.aclose()
 
 

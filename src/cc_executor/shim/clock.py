@@ -61,9 +61,9 @@ class Clock:
         self._paused_since = None
         return seconds
 
-    def asleep(self, now: float, seconds: float) -> None:
-        """The loop will wait for at most `seconds`, and then do its work."""
-        self._expected = now + seconds
+    def asleep(self, until: float) -> None:
+        """The loop will be back at `until`, or earlier."""
+        self._expected = until
 
     def awake(self, now: float) -> float:
         """The loop is back: how long it stood still beyond what it had asked for, or 0. Those seconds count for nothing."""

@@ -113,10 +113,19 @@ class Journal:
         Seconds since the shim started.
     degraded : Callable[[str, OSError], None]
         Told once for each stream, when output could not be kept.
+    forms : tuple of bytes
+        What is masked in the streams, for whoever else writes what the agent wrote.
     """
 
-    def __init__(self, streams: tuple[Stream, ...], time: Callable[[], float], degraded: Callable[[str, OSError], None]) -> None:
+    def __init__(
+        self,
+        streams: tuple[Stream, ...],
+        time: Callable[[], float],
+        degraded: Callable[[str, OSError], None],
+        forms: tuple[bytes, ...] = (),
+    ) -> None:
         self.streams = streams
+        self.forms = forms
         self._time = time
         self._degraded = degraded
         self._buffer = bytearray(BLOCK)

@@ -12,6 +12,7 @@ from cc_executor.shim.records import EXIT, STREAMS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Final
 
     from cc_executor.shim.clock import Clock
@@ -35,12 +36,15 @@ class Ledger:
         `PART`, open for writing; its blocks are there already.
     clock : Clock
         Says how long ago the shim started.
+    written : Callable[[], None]
+        Told when something was written.
     """
 
-    def __init__(self, file: File, exit_fd: int, clock: Clock) -> None:
+    def __init__(self, file: File, exit_fd: int, clock: Clock, written: Callable[[], None]) -> None:
         self._file = file
         self._exit_fd = exit_fd
         self._clock = clock
+        self._written = written
         self._room = 0
         self._pending = b""
         self.next_seq = 0
@@ -67,6 +71,7 @@ class Ledger:
             return
         self._pending = self._pending[done:]
         self._file.written += done
+        self._written()
         if self._room - self._file.written < LOW:
             try:
                 self._reserve()
@@ -82,7 +87,6 @@ class Ledger:
             The disk fails.
         """
         data = json.dumps(facts).encode() + b"\n"
-        os.ftruncate(self._exit_fd, max(len(data), os.fstat(self._exit_fd).st_size))
         done = 0
         while done < len(data):
             done += os.pwrite(self._exit_fd, data[done:], done)

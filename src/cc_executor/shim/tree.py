@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STOPPED: Final = "TtZXx"  # proc(5): stopped by a signal or a tracer, or dead
 DEAD: Final = "ZXx"
+THREADS: Final = 17  # place of num_threads among the fields after the name
 COMMAND_LENGTH: Final = 200  # characters of a command that are told; enough to recognise it
 BURST: Final = 0.02  # seconds; how long newborns are hunted before the pipes are looked after again
 CALM: Final = 3  # looks in which nothing was born; then the hunt is over
@@ -196,10 +197,10 @@ def _rows(pids: Iterable[int]) -> Iterable[Process]:
     """The rows of those processes that exist. proc(5): `pid (comm) state ppid pgrp session …`, and comm may contain anything."""
     for pid in pids:
         data = _read(f"/proc/{pid}/stat", 512)
-        fields = data[data.rfind(b")") + 2 :].split(b" ", 18)
-        if len(fields) > 17:
+        fields = data[data.rfind(b")") + 2 :].split(b" ", THREADS + 1)
+        if len(fields) > THREADS:
             state = fields[0].decode("ascii", "replace")
-            if state == "Z" and fields[17] != b"1":
+            if state == "Z" and fields[THREADS] != b"1":
                 state = _thread_state(pid)
             yield Process(pid, state, int(fields[1]), int(fields[2]), int(fields[3]))
 

@@ -7,7 +7,7 @@ in another shape, and is no statement here.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -104,14 +104,17 @@ def agrees(masked: Any, plain: Any, *, mask: str) -> bool:
     if isinstance(masked, str) and isinstance(plain, str):
         return masked == plain or (mask in masked and _fits(masked.split(mask), plain))
     if isinstance(masked, dict) and isinstance(plain, dict):
-        return masked.keys() == plain.keys() and all(agrees(value, plain[name], mask=mask) for name, value in masked.items())  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType, reportUnknownArgumentType] - any JSON
+        ours, theirs = cast("dict[str, Any]", masked), cast("dict[str, Any]", plain)
+        return ours.keys() == theirs.keys() and all(agrees(value, theirs[name], mask=mask) for name, value in ours.items())
     if isinstance(masked, list) and isinstance(plain, list):
-        return len(masked) == len(plain) and all(agrees(*pair, mask=mask) for pair in zip(masked, plain, strict=True))  # pyright: ignore[reportUnknownArgumentType] - any JSON
+        pairs = zip(cast("list[Any]", masked), cast("list[Any]", plain), strict=False)
+        return len(masked) == len(plain) and all(agrees(left, right, mask=mask) for left, right in pairs)  # pyright: ignore[reportUnknownArgumentType] - any JSON
     return bool(masked == plain)
 
 
 def _fits(parts: list[str], plain: str) -> bool:
-    """Whether the parts stand in `plain` in this order, the first at its beginning and the last at its end. (A regular expression may take for ever.)"""
+    """Whether the parts stand in `plain` in this order, the first at its beginning and the last at its end."""
+    # Not a regular expression: with several masks in a long text it may take for ever.
     first, *middle, last = parts
     if not plain.startswith(first) or not plain.endswith(last) or len(plain) < len(first) + len(last):
         return False

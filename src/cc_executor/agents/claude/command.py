@@ -1,0 +1,167 @@
+"""The command line of Claude Code for a request. Knows the CLI's options and their traps; knows no environment, starts nothing.
+
+Every value travels as ``--option=value``: a value that begins with ``-`` cannot become an option, and a variadic option (``--add-dir``,
+``--allowedTools``) cannot swallow what follows it, because commander ends a variadic list after ``=`` (tried with 2.1.197 and 2.1.329). The prompt is
+not in the command line at all; it goes to stdin, which has no limit of 128 KiB, no leading dash, and no reader in the list of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from cc_executor.agents.base import Command
+from cc_executor.agents.claude.decode import ClaudeDecoder
+from cc_executor.errors import InvalidRequest
+from cc_executor.model.request import RunRequest
+
+# As the user says it → as the CLI takes it. `manual` is the newer name of `default`: 2.1.329 takes both, 2.1.197 only `default`.
+PERMISSION_MODES: Final[Mapping[str, str]] = MappingProxyType({
+    "acceptEdits": "acceptEdits",
+    "auto": "auto",
+    "bypassPermissions": "bypassPermissions",
+    "default": "default",
+    "dontAsk": "dontAsk",
+    "manual": "default",
+    "plan": "plan",
+})
+DEFAULT_PERMISSION_MODE: Final = "acceptEdits"
+
+# Linux takes at most 32 pages for one argument, its NUL included (MAX_ARG_STRLEN); 131,072 bytes gave E2BIG.
+ARGUMENT_LIMIT: Final = 131_071
+
+ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType({
+    # `idle` is the one trustworthy sign that background work is over too (both versions); without this it is not said.
+    "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS": "1",
+    # A run is one version of the agent from start to end, and its receipt names that version.
+    "DISABLE_AUTOUPDATER": "1",
+    # Wait for the MCP servers, so that the first turn has the tools that the receipt says it had.
+    "MCP_CONNECTION_NONBLOCKING": "0",
+})
+
+# In a folder that the user has not trusted, the folder's own settings, hooks and MCP servers are not read: `-p` skips the CLI's trust dialog, and
+# such a folder has run its hook, started its server and received the API key.
+UNTRUSTED: Final = ("--setting-sources=user", "--strict-mcp-config")
+
+_SMALLEST_AMOUNT: Final = 1e-6  # US dollars; less than one token of any model costs
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+class ClaudeAgent:
+    """`cc_executor.agents.base.Agent` for Claude Code."""
+
+    name = "claude"
+
+    def command(self, request: RunRequest, *, executable: str, session_id: str) -> Command:
+        """The process for `request`.
+
+        Parameters
+        ----------
+        request : RunRequest
+            What to run.
+        executable : str
+            Absolute path of the CLI.
+        session_id : str
+            A UUID for the new session; not used when `request.resume` names one that exists.
+
+        Returns
+        -------
+        Command
+            The prompt is on stdin, as UTF-8; lone surrogates, which UTF-8 cannot carry, are U+FFFD there. See `prompt_bytes`.
+
+        Raises
+        ------
+        InvalidRequest
+            An option's value cannot be given to the CLI. Nothing was started.
+        """
+        return Command(argv=(executable, *_options(request, session_id)), env=ENVIRONMENT, stdin=prompt_bytes(request.prompt))
+
+    def decoder(self) -> ClaudeDecoder:
+        """A fresh decoder for the CLI's stdout."""
+        return ClaudeDecoder()
+
+
+def prompt_bytes(prompt: str) -> bytes:
+    """The prompt as the CLI is to read it.
+
+    A prompt whose first character is ``/`` gets a newline before it. Otherwise the CLI takes ``/word`` for a command of its own: it answers
+    "Unknown command", or executes ``/cost`` or ``/compact``, and ends with success and without having asked a model. With the newline the text
+    reaches the model, newline included (2.1.197 and 2.1.329). ``@path`` is expanded by the CLI as always.
+    """
+    return _clean(f"\n{prompt}" if prompt.startswith("/") else prompt).encode()
+
+
+def _options(request: RunRequest, session_id: str) -> Iterator[str]:
+    # `--verbose` is no matter of taste: the CLI refuses stream-json without it.
+    yield from ("-p", "--output-format=stream-json", "--verbose", "--include-partial-messages")
+    if not request.trust_workspace:
+        yield from UNTRUSTED
+    yield f"--permission-mode={_permission_mode(request.permission_mode)}"
+    if request.resume is not None:
+        yield _option("--resume", request.resume)
+    else:
+        yield f"--session-id={_session_id(session_id)}"
+    if request.model is not None:
+        yield _option("--model", request.model)
+    if request.fallback_model is not None:
+        yield _option("--fallback-model", request.fallback_model)
+    if request.limits.turns is not None:
+        yield f"--max-turns={request.limits.turns}"
+    if request.limits.cost is not None:
+        yield f"--max-budget-usd={_decimal(request.limits.cost)}"
+    if request.output_schema is not None:
+        yield _option("--json-schema", _schema(request.output_schema))
+    if request.append_system_prompt:
+        yield _option("--append-system-prompt", request.append_system_prompt)
+    for folder in request.add_dirs:
+        yield _option("--add-dir", folder)
+    for tool in request.tools:
+        yield _option("--allowedTools", tool)
+
+
+def _option(name: str, value: str) -> str:
+    option = _clean(f"{name}={value}")
+    if not value.strip():
+        raise InvalidRequest(f"The value for {name} is empty: leave it out, or say what it should be.")
+    if "\0" in option:
+        raise InvalidRequest(f"The value for {name} holds a NUL character: remove it.")
+    size = len(option.encode())
+    if size > ARGUMENT_LIMIT:
+        raise InvalidRequest(
+            f"The value for {name} makes an argument of {size:,} bytes; the limit is {ARGUMENT_LIMIT:,}: put the material in a file that the prompt names."
+        )
+    return option
+
+
+def _schema(schema: dict[str, Any]) -> str:
+    try:
+        return json.dumps(schema, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"The output schema cannot be written as JSON ({error}): use objects, lists, text, numbers, true, false and null.") from error
+
+
+def _permission_mode(mode: str | None) -> str:
+    known = PERMISSION_MODES.get(mode or DEFAULT_PERMISSION_MODE)
+    if known is None:
+        raise InvalidRequest(f"{mode!r} is no permission mode. Choose one of: {', '.join(PERMISSION_MODES)}.")
+    return known
+
+
+def _session_id(session_id: str) -> str:
+    try:
+        return str(uuid.UUID(session_id))
+    except ValueError as error:
+        raise InvalidRequest(f"{session_id!r} is no UUID, and Claude Code takes nothing else for a session.") from error
+
+
+def _decimal(amount: float) -> str:
+    """Without an exponent: `1e-05` is a number to the CLI's parser, but not to everybody who reads the receipt."""
+    return f"{amount:.6f}".rstrip("0").rstrip(".") if amount >= _SMALLEST_AMOUNT else f"{_SMALLEST_AMOUNT:.6f}"
+
+
+def _clean(text: str) -> str:
+    return _SURROGATE.sub("\ufffd", text)

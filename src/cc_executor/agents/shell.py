@@ -1,0 +1,105 @@
+"""An ordinary command as an agent: no model, no dialect, its output is its text. Knows argv; knows no PATH, starts nothing."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import Final, Self
+
+from cc_executor.agents.base import Command
+from cc_executor.agents.framing import TextStream
+from cc_executor.errors import InvalidRequest
+from cc_executor.model.event import AgentEvent, TextWritten
+from cc_executor.model.request import RunRequest
+
+SHELLS: Final = ("bash", "zsh", "sh")
+
+# The name of the one block that a command's standard output is.
+BLOCK: Final = "stdout"
+
+# Linux takes at most 32 pages for one argument, its NUL included (MAX_ARG_STRLEN).
+ARGUMENT_LIMIT: Final = 131_071
+
+
+class ShellDecoder:
+    """`cc_executor.agents.base.Decoder` for plain text: every chunk is a piece of the block ``"stdout"``."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self) -> None:
+        self._text = TextStream()
+
+    def feed(self, data: bytes) -> list[AgentEvent]:
+        """One event with the characters that `data` completes, or none."""
+        text = self._text.feed(data)
+        return [TextWritten(block=BLOCK, text=text)] if text else []
+
+    def close(self) -> list[AgentEvent]:
+        """What is left of a sequence that was never completed."""
+        text = self._text.close()
+        return [TextWritten(block=BLOCK, text=text)] if text else []
+
+    def copy(self) -> Self:
+        """An independent decoder in the same state."""
+        twin = type(self)()
+        twin._text = self._text.copy()
+        return twin
+
+
+class ShellAgent:
+    """`cc_executor.agents.base.Agent` for a command line."""
+
+    name = "shell"
+
+    def command(self, request: RunRequest, *, executable: str, session_id: str) -> Command:
+        """The process for `request`.
+
+        Parameters
+        ----------
+        request : RunRequest
+            With `shell`, that shell gets the prompt as its script (``-c``). Without, the prompt is split into words by the rules of POSIX shells, and
+            nothing in it is expanded.
+        executable : str
+            Absolute path of the shell, or of the command that the first word names.
+        session_id : str
+            Not used; a command has no session.
+
+        Returns
+        -------
+        Command
+            Without stdin.
+
+        Raises
+        ------
+        InvalidRequest
+            The quotes do not match, the shell is unknown, or a word is too long. Nothing was started.
+        """
+        if request.shell is not None:
+            if request.shell not in SHELLS and os.sep not in request.shell:
+                raise InvalidRequest(f"{request.shell!r} is no known shell. Choose one of {', '.join(SHELLS)}, or give the path of another.")
+            # Shells read a script that begins with a sign as further options; an empty first line means nothing to any of them.
+            script = f"\n{request.prompt}" if request.prompt.startswith(("-", "+")) else request.prompt
+            return Command(argv=_checked((executable, "-c", script)))
+        return Command(argv=_checked((executable, *_words(request.prompt)[1:])))
+
+    def decoder(self) -> ShellDecoder:
+        """A fresh decoder for the command's stdout."""
+        return ShellDecoder()
+
+
+def _words(line: str) -> list[str]:
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise InvalidRequest(f"The command cannot be split into words ({error}): close the quote, or name a shell.") from error
+    if not words:
+        raise InvalidRequest("The command is empty: write what to run.")
+    return words
+
+
+def _checked(argv: tuple[str, ...]) -> tuple[str, ...]:
+    for word in argv:
+        size = len(word.encode("utf-8", "surrogatepass"))
+        if size > ARGUMENT_LIMIT:
+            raise InvalidRequest(f"A word of the command has {size:,} bytes; the limit is {ARGUMENT_LIMIT:,}: put the script in a file and run the file.")
+    return argv

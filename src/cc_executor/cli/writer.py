@@ -1,0 +1,144 @@
+"""A run as lines in a terminal: the agent's words on standard output, everything about them on standard error.
+
+Knows streams and events; knows no run. What an agent writes is cleaned of terminal control before it is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, TextIO
+
+from cc_executor.model import toolcall
+from cc_executor.model.ansi import Cleaner, clean
+from cc_executor.model.event import Event, MessageStarted, StderrWritten, TextWritten, ToolCalled, ToolReturned
+from cc_executor.model.notice import duration, notice
+from cc_executor.model.receipt import Receipt
+
+BLOCKS_LIMIT: Final = 64  # texts that are being written at the same time; agents write one
+ERROR_CHARS: Final = 400  # of a tool's error
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What of one text is on the screen."""
+
+    cleaner: Cleaner = field(default_factory=Cleaner)
+    raw: str = ""
+
+
+class TerminalWriter:
+    """Writes events as they come.
+
+    Parameters
+    ----------
+    out, err : text streams
+    pieces : bool
+        Write a text as it grows, for people. Without, each text is written once it is whole, so that a pipe gets no text that becomes void.
+        A command's own output is always written as it comes.
+    """
+
+    def __init__(self, out: TextIO, err: TextIO, *, pieces: bool) -> None:
+        self._out, self._err, self._pieces = out, err, pieces
+        self._open: dict[str, _Shown] = {}
+        self._mid_line = False
+        self._stderr = Cleaner()
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Write what these events say, and flush."""
+        for event in events:
+            self._write(event)
+        self._out.flush()
+        self._err.flush()
+
+    def say(self, text: str) -> None:
+        """A line of our own."""
+        self._end_line()
+        self._out.flush()
+        self._err.write(f"{text}\n")
+        self._err.flush()
+
+    def abandon(self) -> None:
+        """Write no more: the reader is gone."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._out.fileno())  # what is still buffered must not fail again at the interpreter's end
+        os.close(nowhere)
+
+    def close(self) -> None:
+        """End an unfinished line."""
+        self._end_line()
+        self._out.flush()
+
+    def _write(self, event: Event) -> None:
+        match event:
+            case TextWritten(parent=None):
+                self._text(event)
+            case MessageStarted(parent=None):
+                if self._pieces and any(shown.raw for name, shown in self._open.items() if ":" in name):
+                    self.say("  (the answer was cut off; it begins anew)")
+                self._open = {name: shown for name, shown in self._open.items() if ":" not in name}
+            case ToolCalled(whole=True, name=name, input=source, parent=parent):
+                about = toolcall.summary(toolcall.fields(source) or {})
+                self.say(f"{'    ' if parent else '  '}→ {clean(name)}{f': {clean(about)}' if about else ''}")
+            case ToolReturned(is_error=True, text=text, parent=parent):
+                self.say(f"{'    ' if parent else '  '}✗ {toolcall.one_line(clean(text), ERROR_CHARS)}")
+            case StderrWritten(text=text):
+                self._end_line()
+                self._err.write(self._stderr.feed(text))
+            case _:
+                said = notice(event)
+                if said is not None:
+                    self.say(f"  · {clean(said.text)}")
+
+    def _text(self, event: TextWritten) -> None:
+        shown = self._open.get(event.block)
+        if not event.whole:
+            if shown is None:
+                if len(self._open) >= BLOCKS_LIMIT:
+                    self._open.pop(next(iter(self._open)))
+                shown = self._open[event.block] = _Shown()
+            if ":" not in event.block:  # a command's output: it is never whole, and nothing of it becomes void
+                self._put(shown.cleaner.feed(event.text))
+            elif self._pieces:
+                shown.raw += event.text
+                self._put(shown.cleaner.feed(event.text))
+            return
+        self._open.pop(event.block, None)
+        if shown is not None and shown.raw and event.text.startswith(shown.raw):
+            self._put(shown.cleaner.feed(event.text[len(shown.raw) :]))
+        else:
+            self._end_line()
+            self._put(clean(event.text))
+        self._end_line()
+
+    def _put(self, text: str) -> None:
+        if text:
+            self._out.write(text)
+            self._mid_line = not text.endswith("\n")
+
+    def _end_line(self) -> None:
+        if self._mid_line:
+            self._out.write("\n")
+            self._mid_line = False
+
+
+def closing_lines(receipt: Receipt) -> list[str]:
+    """The end of a run in a few lines: outcome, evidence, checks, cure."""
+    outcome, times = receipt.outcome, receipt.times
+    parts = [outcome.kind.value, duration(times.active)]
+    if receipt.cost is not None:
+        parts.append(f"${receipt.cost:.4f}")
+    if receipt.rehearsed:
+        parts.append(f"rehearsal {receipt.rehearsed}")
+    parts += [receipt.standing.value, f"run {receipt.run_id}"]
+    lines = [" · ".join(parts)]
+    if not outcome.ok:
+        lines.append(f"  {outcome.summary}")
+        lines += [f"  evidence: {item}" for item in outcome.evidence]
+    for check in receipt.checks:
+        mark = {True: "✓", False: "✗", None: "?"}[check.passed]
+        lines.append(f"  {mark} {check.what}: {toolcall.one_line(check.detail, ERROR_CHARS)}")
+    if outcome.cure:
+        lines.append(f"  {outcome.cure}")
+    return [clean(line) for line in lines]

@@ -1,0 +1,209 @@
+"""A finished run as one HTML card: inline styles, no script, nothing loaded. Reads in light and dark, because it takes the page's own colours.
+
+Everything that is not ours goes through `escape` or `markdown_html`; there is no third way into the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Final
+
+from cc_executor.kernel.markdown import markdown_html
+from cc_executor.kernel.words import REHEARSAL, STANDINGS, check_words, figures
+from cc_executor.model.ansi import clean
+from cc_executor.model.item import Item, ItemState, Kind, Level, excerpt
+from cc_executor.model.outcome import OutcomeKind
+from cc_executor.model.receipt import FileChange, Receipt, Standing
+from cc_executor.model.toolcall import one_line
+
+CARD_BYTES: Final = 48 * 1024  # with the plain text and a usual receipt the whole bundle stays below 64 KB
+TEXT_CHARS: Final = 12 * 1024
+TEXT_LINES: Final = 300
+STEP_CHARS: Final = 1500  # of one tool's input or result: enough to see what it was
+STEP_LINES: Final = 24
+FILES: Final = 20
+CHECKS: Final = 20
+
+# Middle tones: at least 3:1 against white and against JupyterLab's dark #111 (WCAG 2.2, 1.4.11); text itself keeps the page's colour.
+_GREEN: Final = "#2f9e58"
+_RED: Final = "#e0524d"
+_AMBER: Final = "#c07f14"
+_GREY: Final = "#808a94"
+_LINE: Final = "rgba(128,138,148,.35)"
+_SHADE: Final = "rgba(128,138,148,.10)"
+_MONO: Final = "font-family:var(--jp-code-font-family,ui-monospace,SFMono-Regular,Menlo,Consolas,monospace);font-size:12px"
+
+_CARD: Final = (
+    f"border:1px solid {_LINE};border-radius:6px;margin:2px 0;max-width:960px;overflow:hidden;"
+    "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5"
+)
+_HEAD: Final = f"padding:6px 12px;border-bottom:1px solid {_LINE};background:{_SHADE}"
+_BODY: Final = "padding:4px 12px;overflow-wrap:anywhere"
+_PRE: Final = f"{_MONO};line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;padding:6px 8px;background:{_SHADE};border-radius:4px"
+_QUIET: Final = "opacity:.72"
+
+_STANDING_COLOURS: Final = {Standing.VERIFIED: _GREEN, Standing.CLAIMED: _GREY, Standing.CONTRADICTED: _RED}
+_LEVEL_COLOURS: Final = {Level.INFO: _GREY, Level.WARN: _AMBER, Level.ERROR: _RED}
+
+
+def card(receipt: Receipt, items: Iterable[Item], *, left_out: int = 0) -> str:
+    """The card. `left_out`: lines of the run that are in none of `items`."""
+    steps = _without_final(list(items), receipt)
+    if receipt.agent == "shell":
+        left_out = 0  # the excerpt of its output says what is left out
+    top = [_head(receipt), _problem(receipt), _final(receipt), _checks(receipt), _files(receipt)]
+    room = CARD_BYTES - sum(_size(part) for part in top)
+    return f'<div style="{_CARD}">{"".join([*top, _steps(steps, room=room, left_out=left_out), _foot(receipt)])}</div>'
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+def _badge(text: str, colour: str, *, title: str = "") -> str:
+    hint = f' title="{escape(title, quote=True)}"' if title else ""
+    return (
+        f'<span{hint} style="display:inline-block;padding:0 8px;margin-right:6px;border:1px solid {colour};border-radius:10px;'
+        f'color:{colour};font-weight:600;font-size:12px">{escape(text)}</span>'
+    )
+
+
+def _head(receipt: Receipt) -> str:
+    outcome = receipt.outcome
+    colour = _GREEN if outcome.ok else _AMBER if outcome.kind is OutcomeKind.CANCELLED else _RED
+    badges = [_badge(f"{'✓' if outcome.ok else '✗'} {outcome.kind.value.replace('_', ' ')}", colour, title=clean(outcome.summary))]
+    badges.append(_badge(receipt.standing.value, _STANDING_COLOURS[receipt.standing], title=STANDINGS[receipt.standing]))
+    if receipt.rehearsed is not None:
+        badges.append(_badge("rehearsal", _AMBER, title=REHEARSAL))
+    said = f'<div style="color:{_AMBER};font-weight:600">{escape(REHEARSAL)}</div>' if receipt.rehearsed is not None else ""
+    return f'<div style="{_HEAD}">{"".join(badges)}<span style="{_QUIET}">{escape(" · ".join(figures(receipt)))}</span>{said}</div>'
+
+
+def _problem(receipt: Receipt) -> str:
+    outcome = receipt.outcome
+    if outcome.ok:
+        return ""
+    rows = [f"<div><b>{escape(clean(outcome.summary))}</b></div>"]
+    rows += [f'<div style="{_MONO};{_QUIET}">{escape(one_line(clean(item), 400))}</div>' for item in outcome.evidence[:CHECKS]]
+    if outcome.cure:
+        rows.append(f"<div>→ {escape(clean(outcome.cure))}</div>")
+    return f'<div style="{_BODY};border-left:3px solid {_RED};margin:8px 12px">{"".join(rows)}</div>'
+
+
+def _final(receipt: Receipt) -> str:
+    text = clean(receipt.text).strip("\n")
+    if not text.strip():
+        return ""
+    shown = excerpt(text, lines=TEXT_LINES, chars=TEXT_CHARS)
+    html = f'<pre style="{_PRE}">{escape(shown.text)}</pre>' if receipt.agent == "shell" else markdown_html(shown.text)
+    if _size(html) > CARD_BYTES // 2:  # a table of empty cells is ten times its source
+        html = f'<pre style="{_PRE}">{escape(shown.text)}</pre>'
+    return f'<div style="{_BODY}">{html}</div>'
+
+
+def _checks(receipt: Receipt) -> str:
+    if not receipt.checks:
+        return ""
+    rows = [
+        f'<div style="color:{_GREEN if check.passed else _GREY if check.passed is None else _RED}">{escape(one_line(check_words(check), 300))}</div>'
+        for check in receipt.checks[:CHECKS]
+    ]
+    return f'<div style="{_BODY}">{"".join(rows)}{_more(len(receipt.checks) - CHECKS, "check")}</div>'
+
+
+def _files(receipt: Receipt) -> str:
+    if not receipt.files:
+        return ""
+    rows = [f"<div>{escape(_file_words(file))}</div>" for file in receipt.files[:FILES]]
+    count = len(receipt.files)
+    return (
+        f'<details style="{_BODY}"><summary style="cursor:pointer">{count} {"file" if count == 1 else "files"}</summary>'
+        f'<div style="{_MONO};padding:2px 0 2px 16px">{"".join(rows)}{_more(count - FILES, "file")}</div></details>'
+    )
+
+
+def _file_words(file: FileChange) -> str:
+    size = f", {file.size:,} bytes" if file.size is not None else ""
+    if file.after is None:
+        what = "gone" if file.before is not None else "not there"
+    elif file.before is None:
+        what = "new"
+    else:
+        what = "unchanged" if file.before == file.after else "changed"
+    return f"{one_line(clean(file.path), 300)}  {what}{size}"
+
+
+def _more(count: int, noun: str) -> str:
+    return f'<div style="{_QUIET}">and {count:,} more {noun}{"" if count == 1 else "s"} in the receipt</div>' if count > 0 else ""
+
+
+def _foot(receipt: Receipt) -> str:
+    return f'<div style="{_MONO};{_QUIET};padding:4px 12px;border-top:1px solid {_LINE};font-size:11px">run {escape(clean(receipt.run_id))}</div>'
+
+
+# --- what happened ----------------------------------------------------------------------------------------------------
+
+
+def _without_final(items: list[Item], receipt: Receipt) -> list[Item]:
+    """The steps: not the final text, which stands above, in however many parts it came."""
+    if receipt.agent == "shell" and receipt.text.strip():
+        return [item for item in items if item.kind is not Kind.OUTPUT]
+    parts: list[Item] = []
+    for item in reversed(items):
+        if item.kind is Kind.TEXT and item.parent is None:
+            parts.append(item)
+            if not item.continues:
+                break
+    if "".join(part.text for part in reversed(parts)).strip() != clean(receipt.text).strip():
+        return items
+    numbers = {part.number for part in parts}
+    return [item for item in items if item.number not in numbers]
+
+
+def _steps(items: list[Item], *, room: int, left_out: int) -> str:
+    shown: list[str] = []
+    missing = left_out
+    for index, item in enumerate(reversed(items)):
+        html = _step(item)
+        room -= _size(html)
+        if room < 0:
+            missing += sum(each.lines for each in items[: len(items) - index])
+            break
+        shown.append(html)
+    if not shown and not missing:
+        return ""
+    tools = sum(item.kind is Kind.TOOL for item in items)
+    label = f"{tools} tool {'call' if tools == 1 else 'calls'}" if tools else "What happened"
+    more = (
+        f'<div style="{_QUIET}">{missing:,} earlier {"line is" if missing == 1 else "lines are"} in the journal only</div>'
+        if missing
+        else ""
+    )
+    return (
+        f'<details style="{_BODY}"><summary style="cursor:pointer">{label}</summary>'
+        f'<div style="padding:2px 0 2px 16px">{more}{"".join(reversed(shown))}</div></details>'
+    )
+
+
+def _step(item: Item) -> str:
+    match item.kind:
+        case Kind.TOOL:
+            mark, colour = {ItemState.FAILED: ("✗", _RED), ItemState.DONE: ("✓", _GREEN)}.get(item.state, ("–", _GREY))
+            head = f'<span style="color:{colour}">{mark}</span> <b>{escape(one_line(item.title, 80))}</b> <span style="{_MONO}">{escape(item.summary)}</span>'
+            body = "".join(_short(text) for text in (item.input, item.text) if text)
+            return _folded(head, body) if body else f"<div>{head}</div>"
+        case Kind.THINKING:
+            return _folded(f'<i style="{_QUIET}">Thinking</i>', _short(item.text))
+        case Kind.NOTICE:
+            return f'<div style="color:{_LEVEL_COLOURS[item.level]}">{escape(one_line(item.text, 400))}</div>'
+        case Kind.TEXT | Kind.STDERR | Kind.OUTPUT:
+            return _short(item.text)
+
+
+def _folded(head: str, body: str) -> str:
+    return f'<details style="margin:1px 0"><summary style="cursor:pointer">{head}</summary>{body}</details>'
+
+
+def _short(text: str) -> str:
+    return f'<pre style="{_PRE}">{escape(excerpt(text, lines=STEP_LINES, chars=STEP_CHARS).text)}</pre>'

@@ -1,0 +1,122 @@
+"""What of a run is shown where: a widget in a notebook, lines in a terminal, nothing inside `%%capture` until the end."""
+
+from __future__ import annotations
+
+import html
+import sys
+from typing import Any, Protocol
+
+from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.display import display
+
+from cc_executor.kernel.config import CCExecutor
+from cc_executor.kernel.render import TerminalView, static_bundle
+from cc_executor.model.receipt import Receipt
+from cc_executor.model.transcript import Transcript
+from cc_executor.runtime.run import Batch, Run
+
+Bundle = tuple[dict[str, Any], dict[str, Any]]
+
+
+class Display(Protocol):
+    """One way of showing one run."""
+
+    def apply(self, batch: Batch) -> None:
+        """Take what happened."""
+        ...
+
+    def tick(self, now: float) -> None:
+        """Show what is due. Called some 25 times a second; `now` in monotonic seconds."""
+        ...
+
+    def finish(self, receipt: Receipt) -> Bundle:
+        """Put the static view in the place of the live one, and return it."""
+        ...
+
+    def leave(self, note: str) -> None:
+        """Stop watching a run that goes on."""
+        ...
+
+
+def make_display(shell: Any, run: Run, *, settings: CCExecutor) -> Display:
+    """The display that fits this shell and these settings."""
+    if isinstance(shell.display_pub, CapturingDisplayPublisher):
+        return StaticDisplay()
+    if settings.view == "widget" or (settings.view == "auto" and hasattr(shell, "kernel")):
+        from cc_executor.kernel.live import WidgetDisplay
+
+        return WidgetDisplay(run, save_on_start=settings.save_on_start)
+    return TextDisplay(run, in_notebook=hasattr(shell, "kernel"))
+
+
+def show_mime(data: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Display a MIME bundle as it is; in a terminal that is its plain text."""
+    display(data, metadata=metadata, raw=True)  # pyright: ignore[reportUnknownMemberType] - IPython is untyped
+
+
+def show_static(bundle: Bundle | None, *, note: str = "") -> None:
+    """Display a stored view, with a sentence above it."""
+    data, metadata = bundle if bundle is not None else ({"text/plain": "The run's view is not kept any more."}, {})
+    if note:
+        data = {**data, "text/plain": f"{note}\n{data['text/plain']}"}
+        if "text/html" in data:
+            data["text/html"] = f'<p style="opacity:.72;margin:4px 0">{html.escape(note)}</p>{data["text/html"]}'
+    show_mime(data, metadata)
+
+
+class StaticDisplay:
+    """Nothing until the end: what is captured is kept, and a live view in it would be dead."""
+
+    def __init__(self) -> None:
+        self._transcript = Transcript()
+
+    def apply(self, batch: Batch) -> None:
+        """Remember it for the end."""
+        self._transcript.feed(batch.events)
+
+    def tick(self, now: float) -> None:
+        """Nothing is due before the end."""
+
+    def finish(self, receipt: Receipt) -> Bundle:
+        """Display the static view."""
+        bundle = static_bundle(receipt, self._transcript)
+        show_mime(*bundle)
+        return bundle
+
+    def leave(self, note: str) -> None:
+        """Say that the run goes on."""
+        show_mime({"text/plain": note}, {})
+
+
+class TextDisplay:
+    """Lines as they come; in a notebook the static view below them at the end."""
+
+    def __init__(self, run: Run, *, in_notebook: bool) -> None:
+        self._transcript = Transcript()
+        self._view = TerminalView(sys.stdout)
+        self._in_notebook = in_notebook
+        if run.request.rehearse is not None:
+            self._view.rehearsal()
+
+    def apply(self, batch: Batch) -> None:
+        """Take it, to be written at the next tick."""
+        self._transcript.feed(batch.events)
+
+    def tick(self, now: float) -> None:
+        """Write what is new."""
+        self._view.update(self._transcript)
+
+    def finish(self, receipt: Receipt) -> Bundle:
+        """Write the rest and how it ended."""
+        self._view.update(self._transcript)
+        bundle = static_bundle(receipt, self._transcript)
+        if self._in_notebook:
+            show_mime(*bundle)
+        else:
+            self._view.close(receipt)
+        return bundle
+
+    def leave(self, note: str) -> None:
+        """Say that the run goes on."""
+        self._view.update(self._transcript)
+        print(note)  # noqa: T201 - this display is a terminal

@@ -1,0 +1,76 @@
+"""A receipt in words and figures: what the cell, the terminal and the saved notebook say alike. Knows receipts; knows no markup."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cc_executor.model.ansi import clean
+from cc_executor.model.item import excerpt
+from cc_executor.model.notice import duration
+from cc_executor.model.receipt import Check, Receipt, Standing
+
+REHEARSAL: Final = "Rehearsal: scripted model, no real agent spoke, nothing was spent."
+
+# The saved notebook keeps a page to read; the journal has all of it.
+PLAIN_LINES: Final = 300
+PLAIN_CHARS: Final = 12 * 1024
+
+SMALL_COST: Final = 0.1  # dollars; below, cents say too little
+
+STANDINGS: Final = {
+    Standing.VERIFIED: "verified: every check passed",
+    Standing.CLAIMED: "claimed: the agent's word, nothing was checked",
+    Standing.CONTRADICTED: "contradicted: a check failed",
+}
+
+
+def cost_words(receipt: Receipt) -> str:
+    """What it cost, or that nobody said; empty for a command."""
+    if receipt.rehearsed is not None:
+        return "nothing spent"
+    if receipt.cost is None:
+        return "" if receipt.agent == "shell" else "cost not reported"
+    return f"${receipt.cost:.4f}" if receipt.cost < SMALL_COST else f"${receipt.cost:,.2f}"
+
+
+def token_words(receipt: Receipt) -> str:
+    """Tokens in (cached ones included) and out, or an empty text."""
+    usage = receipt.usage
+    read = usage.input_tokens + usage.cache_read_tokens + usage.cache_creation_tokens
+    return f"{read:,} in / {usage.output_tokens:,} out tokens" if read or usage.output_tokens else ""
+
+
+def time_words(receipt: Receipt) -> str:
+    """How long it took, and how long it stood still."""
+    paused = f" ({duration(receipt.times.paused)} paused)" if receipt.times.paused else ""
+    return duration(receipt.times.elapsed) + paused
+
+
+def figures(receipt: Receipt) -> list[str]:
+    """Time, cost, tokens, model: those that there are."""
+    return [clean(part) for part in (time_words(receipt), cost_words(receipt), token_words(receipt), receipt.model) if part]
+
+
+def check_words(check: Check) -> str:
+    """One check on one line."""
+    mark = {True: "✓", False: "✗", None: "?"}[check.passed]
+    return clean(f"{mark} {check.what}{f': {check.detail}' if check.detail else ''}")
+
+
+def plain_text(receipt: Receipt) -> str:
+    """The final text, then the status line; for a run that is not ok its evidence and its cure."""
+    outcome = receipt.outcome
+    rows: list[str] = []
+    text = clean(receipt.text).strip("\n")
+    if text.strip():
+        rows += [excerpt(text, lines=PLAIN_LINES, chars=PLAIN_CHARS).text, ""]
+    if receipt.rehearsed is not None:
+        rows.append(REHEARSAL)
+    rows.append(" · ".join([outcome.kind.value, *figures(receipt), receipt.standing.value, f"run {receipt.run_id}"]))
+    if not outcome.ok:
+        rows.append(f"  {clean(outcome.summary)}")
+        rows += [f"  evidence: {clean(item)}" for item in outcome.evidence]
+        if outcome.cure:
+            rows.append(f"  cure: {clean(outcome.cure)}")
+    rows += [f"  {check_words(check)}" for check in receipt.checks]
+    return excerpt("\n".join(rows), lines=PLAIN_LINES * 2, chars=PLAIN_CHARS + PLAIN_CHARS // 2).text

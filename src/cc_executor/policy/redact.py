@@ -1,0 +1,134 @@
+"""Which values are secret, and text without them. Knows names and shapes; reads no environment and no file.
+
+The shim masks the values of the environment in the byte stream. This is the second net, for what is put together from several lines and for
+keys that were never in the environment: a receipt travels with its notebook.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
+
+MASK: Final = "[masked]"
+
+# Characters. What is shorter occurs in ordinary text, and masking it would spoil the text without hiding anything.
+SHORTEST: Final = 8
+
+# Names are read word by word: GIT_AUTHOR_NAME and KEYBOARD_LAYOUT hold no secret, MY_APIKEY and NPM_CONFIG__AUTH do.
+_SECRET_WORD: Final = re.compile(
+    r"(?:.*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?|AUTH|PASS|PAT|BEARER|COOKIE|AUTHORIZATION)", re.IGNORECASE
+)
+# The last word of a name that only speaks about a secret.
+_ABOUT_WORDS: Final = frozenset({
+    "TYPE", "METHOD", "MODE", "NAME", "FILE", "PATH", "DIR", "SOCK", "SOCKET", "URL", "URI", "HOST", "PROVIDER", "ENABLED", "LIMIT", "TTL", "EXPIRY",
+    "EXPIRES", "LENGTH", "SIZE", "VERSION", "HELPER", "PARALLELISM",
+})  # fmt: skip
+_PLAIN_WORDS: Final = frozenset({"disabled", "required", "optional", "undefined", "password", "anonymous"})
+
+# Base64 may begin with a slash too, so a path is known by how it goes on.
+_PATH: Final = re.compile(
+    r"(?:~|\.{1,2})/|/(?:app|applications|data|dev|etc|home|library|media|mnt|nix|opt|private|proc|root|run|srv|sys|tmp|users|usr|var|volumes|work)(?:/|$)",
+    re.IGNORECASE,
+)
+
+# Keys that are known by their shape, each with the letters that its issuer gives it.
+_SHAPES: Final = (
+    r"sk-ant-[A-Za-z0-9_-]{8,}",  # Anthropic
+    r"sk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{20,}",  # OpenAI and those who copied it
+    r"gh[pousr]_[A-Za-z0-9]{20,}",  # GitHub
+    r"github_pat_[A-Za-z0-9_]{20,}",
+    r"glpat-[A-Za-z0-9_-]{20,}",  # GitLab
+    r"(?:AKIA|ASIA)[0-9A-Z]{16}",  # AWS
+    r"xox[abeoprs]-[A-Za-z0-9-]{10,}",  # Slack
+    r"AIza[0-9A-Za-z_-]{35}",  # Google
+    r"hf_[A-Za-z0-9]{30,}",  # Hugging Face
+    r"npm_[A-Za-z0-9]{36}",
+    r"Bearer [A-Za-z0-9._~+/-]{20,}=*",
+    r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",  # JWT: eyJ is {" in base64
+)
+# One without its end reaches to the end of the text: better too much than half a key.
+_PRIVATE_KEY: Final = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)"
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of this name holds a secret, as far as names tell."""
+    words = [word for word in re.split(r"[_\-. ]+", name.upper()) if word]
+    return bool(words) and words[-1] not in _ABOUT_WORDS and any(_SECRET_WORD.fullmatch(word) for word in words)
+
+
+def secret_values(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The values in an environment that must not be seen.
+
+    Parameters
+    ----------
+    environ : mapping of str to str
+        Names and values.
+
+    Returns
+    -------
+    tuple of str
+        Longest first, each once: the values of variables with a secret's name, unless they are paths, plain words or shorter than `SHORTEST`; and the
+        passwords inside of URLs, whatever the variable's name.
+    """
+    found: set[str] = set()
+    for name, value in environ.items():
+        if is_secret_name(name) and value.lower() not in _PLAIN_WORDS and not _PATH.match(value):
+            found.add(value)
+        found.update(_url_passwords(value))
+    return tuple(sorted((value for value in found if len(value) >= SHORTEST), key=lambda value: (-len(value), value)))
+
+
+def _url_passwords(value: str) -> Iterable[str]:
+    if "://" not in value or "@" not in value:
+        return ()
+    try:
+        password = urlsplit(value).password
+    except ValueError:  # brackets that are no IPv6 address
+        return ()
+    return (password, unquote(password)) if password else ()
+
+
+class Redactor:
+    """Masks secrets in text and in JSON-like values.
+
+    Parameters
+    ----------
+    secrets : iterable of str
+        Known values; those shorter than `SHORTEST` are left alone. Keys of known shapes are masked without being named.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        forms = sorted({form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)}, key=lambda form: (-len(form), form))
+        shapes = rf"(?<![A-Za-z0-9])(?:{'|'.join(_SHAPES)})"
+        self._pattern = re.compile("|".join([*map(re.escape, forms), _PRIVATE_KEY, shapes]))
+
+    def text(self, text: str) -> str:
+        """`text` with ``[masked]`` in the place of every secret."""
+        return self._pattern.sub(MASK, text)
+
+    def json(self, value: Any) -> Any:
+        """A copy of a value made of dicts, lists, tuples, text and numbers, with every text in it masked, keys included."""
+        match value:
+            case str():
+                return self.text(value)
+            case dict():
+                items = cast("dict[Any, Any]", value)
+                return {self.text(key) if isinstance(key, str) else key: self.json(item) for key, item in items.items()}
+            case list() | tuple():
+                return [self.json(item) for item in cast("list[Any] | tuple[Any, ...]", value)]
+            case _:
+                return value
+
+
+def _forms(secret: str) -> set[str]:
+    """The secret as it is, as a JSON string, and as JSON inside of a JSON string: so a tool's input has it."""
+    forms = {secret}
+    for ascii_only in (False, True):
+        form = secret
+        for _ in range(2):
+            form = json.dumps(form, ensure_ascii=ascii_only)[1:-1]
+            forms.add(form)
+    return forms

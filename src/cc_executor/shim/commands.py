@@ -1,0 +1,68 @@
+"""What a client may ask for, as a table. Knows the fields of a request; carries nothing out itself."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
+
+    from cc_executor.shim.door import Connection
+    from cc_executor.shim.loop import Shim
+
+    Request = dict[str, object]
+    Reply = dict[str, Any] | None
+
+NAME_LENGTH: Final = 200  # characters of `by` and `reason`; both go into records
+
+
+def refused(why: str) -> dict[str, Any]:
+    """An answer that says no."""
+    return {"ok": False, "error": why}
+
+
+def _name(request: Request, field: str, default: str = "") -> str:
+    value = request.get(field)
+    if not isinstance(value, str) or not value:
+        return default
+    return value[:NAME_LENGTH].encode("utf-8", "replace").decode()  # JSON can carry halves of surrogates, records cannot
+
+
+def _status(shim: Shim, _request: Request, _connection: Connection) -> Reply:
+    return shim.status()
+
+
+def _pause(shim: Shim, request: Request, connection: Connection) -> Reply:
+    return shim.pause(_name(request, "by"), connection)
+
+
+def _resume(shim: Shim, request: Request, _connection: Connection) -> Reply:
+    return shim.resume(_name(request, "by"))
+
+
+def _cancel(shim: Shim, request: Request, _connection: Connection) -> Reply:
+    shim.stop(_name(request, "reason", "cancel"), _name(request, "by"), at_once=request.get("now") is True)
+    return shim.status()
+
+
+def _stdin(shim: Shim, request: Request, _connection: Connection) -> Reply:
+    data = request.get("data", "")
+    if not isinstance(data, str):
+        return refused("`data` must be text")
+    problem = shim.stdin.write(data.encode("utf-8", "replace"), close=request.get("close") is True)
+    return shim.status() if problem is None else refused(problem)
+
+
+def _follow(shim: Shim, _request: Request, connection: Connection) -> Reply:
+    connection.following = True
+    return shim.status()
+
+
+OPERATIONS: Final[dict[str, Callable[[Shim, Request, Connection], Reply]]] = {
+    "status": _status,
+    "pause": _pause,
+    "resume": _resume,
+    "cancel": _cancel,
+    "stdin": _stdin,
+    "follow": _follow,
+}

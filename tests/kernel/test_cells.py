@@ -1,0 +1,210 @@
+"""`%%cc_execute` in real kernels of both ipykernel lines, with the real CLI against scripts and with shell commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cc_executor.model.receipt import RECEIPT_MIME
+from support.kernel import Kernel, running_kernel
+from support.lab import eventually
+from support.leaks import await_none
+
+pytestmark = pytest.mark.usefixtures("claude_cli")
+
+
+@pytest.fixture
+def kernel(kernel_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
+    monkeypatch.chdir(tmp_path)
+    with running_kernel(kernel_name) as kernel:
+        loaded = kernel.run("%load_ext cc_executor")
+        assert loaded.status == "ok", loaded.traceback
+        yield kernel
+
+
+def shell_cell(script: str, options: str = "") -> str:
+    return f"%%cc_execute --agent shell --shell bash {options}\n{script}"
+
+
+def test_a_cell_runs_the_real_agent_and_leaves_one_static_output_with_the_receipt(kernel: Kernel, tmp_path: Path) -> None:
+    answer = kernel.run("%%cc_execute -o r --tools Bash --expect haiku.md --rehearse tour\nWrite a haiku.")
+    assert answer.status == "ok", answer.traceback
+    assert (tmp_path / "haiku.md").read_text().startswith("The cell waits")
+    (display,) = answer.displays
+    assert "application/vnd.jupyter.widget-view+json" not in display
+    receipt = display[RECEIPT_MIME]
+    assert receipt["outcome"]["kind"] == "ok"
+    assert receipt["rehearsed"] == "tour"
+    assert receipt["standing"] == "verified"
+    assert "rehearsal" in display["text/plain"].lower()
+    assert answer.metadata[0]["cc_executor"]["digest"] == receipt["digest"]
+    assert kernel.value("r.status, r.receipt.run_id") == repr(("ok", receipt["run_id"]))
+    assert kernel.value("[p.path for p in r.files]") == repr([str(tmp_path / "haiku.md")])
+
+
+def test_the_value_of_the_cell_is_the_result(kernel: Kernel) -> None:
+    kernel.run(shell_cell("echo hello"))
+    assert kernel.value("_.text.strip()") == "'hello'"
+
+
+def test_an_outcome_other_than_ok_raises_with_a_short_traceback_and_stops_run_all(kernel: Kernel) -> None:
+    first = kernel.send(shell_cell("echo before; exit 3"))
+    second = kernel.send("print('never')")
+    answer = kernel.wait(first)
+    assert (answer.status, answer.ename) == ("error", "CCExecutionError")
+    assert answer.evalue.startswith("failed: ")
+    assert "cell.py" not in answer.traceback
+    assert kernel.wait(second).status == "aborted"
+
+
+def test_no_raise_error_returns_the_failed_result(kernel: Kernel) -> None:
+    answer = kernel.run(shell_cell("exit 3", "--no-raise-error -o r"))
+    assert answer.status == "ok"
+    assert kernel.value("r.status, r.receipt.exit.code") == "('failed', 3)"
+
+
+def test_an_interrupt_ends_the_tree_and_keeps_the_partial_result(kernel: Kernel, tmp_path: Path) -> None:
+    cell = kernel.send(shell_cell("setsid bash -c 'trap \"\" TERM; echo $$ > pid; while :; do read -t 1 < /dev/zero; done' & echo started; wait", "-o r"))
+    pid_file = tmp_path / "pid"
+    eventually(lambda: pid_file.exists() and pid_file.read_text().strip(), within=20, what="the command runs")
+    kernel.interrupt()
+    answer = kernel.wait(cell, within=20)
+    assert (answer.status, answer.ename) == ("error", "KeyboardInterrupt")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+    assert kernel.value("r.status, r.text.strip()") == "('cancelled', 'started')"
+    assert kernel.value("6 * 7") == "42"
+
+
+def test_the_prompt_is_sent_byte_for_byte(kernel: Kernel) -> None:
+    body = r""">>> {x} $HOME `a` "q" 'q' {{name}} \frac{1}{2} %d ? ! %time $5 naïve 🙂"""
+    kernel.run(f"%%cc_execute -o r --rehearse hello\n{body}\n  indented\n\nlast")
+    stored = json.loads(kernel.value("__import__('json').dumps(__import__('pathlib').Path(r.folder, 'prompt').read_text())").strip("'").encode().decode("unicode_escape"))
+    assert stored == f"{body}\n  indented\n\nlast"
+
+
+def test_capture_and_autoawait_off_run_all_the_same(kernel: Kernel) -> None:
+    captured = kernel.run("%%capture out\n%%cc_execute --agent shell --shell bash -o r\necho captured")
+    assert captured.status == "ok", captured.traceback
+    assert captured.displays == []
+    assert kernel.value("r.text.strip(), len(out.outputs) > 0") == "('captured', True)"
+    kernel.run("%autoawait off")
+    answer = kernel.run(shell_cell("echo plain", "-o s"))
+    assert answer.status == "ok", answer.traceback
+    assert answer.displays[-1][RECEIPT_MIME]["outcome"]["kind"] == "ok"
+    assert kernel.value("s.text.strip()") == "'plain'"
+
+
+def test_the_loop_goes_on_while_a_cell_runs(kernel: Kernel) -> None:
+    kernel.run("import asyncio\nseen = []\nasync def tick():\n    while True:\n        seen.append(1)\n        await asyncio.sleep(0.01)\nt = asyncio.ensure_future(tick())")
+    kernel.run("seen.clear()")
+    kernel.run(shell_cell("for n in 1 2 3 4 5; do echo $n; sleep 0.2; done"))
+    assert int(kernel.value("len(seen)")) > 30
+
+
+def test_background_runs_go_on_without_the_cell_and_are_awaitable(kernel: Kernel, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    started = kernel.run(shell_cell("cat gate", "--bg -o h"))
+    assert started.status == "ok", started.traceback
+    (tmp_path / "gate").write_text("through\n")
+    assert kernel.value("(await h).text.strip()") == "'through'"
+
+
+def test_once_replays_the_sealed_receipt(kernel: Kernel) -> None:
+    cell = "%%cc_execute --once -o {} --agent shell --shell bash\ndate +%s%N >> runs; cat runs"
+    assert kernel.run(cell.format("a")).status == "ok"
+    again = kernel.run(cell.format("b"))
+    assert "nothing was spent" in json.dumps(again.displays) + again.stream
+    assert kernel.value("a.receipt == b.receipt, len(open('runs').readlines())") == "(True, 1)"
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("%%cc_execute\n   \n", ["prompt", "empty"]),
+        ("%%cc_execute --nonsense\nhi", ["--nonsense"]),
+        ("%%cc_execute --timeout -1\nhi", ["timeout", "greater than 0"]),
+        ("%%cc_execute --timeout soon\nhi", ["--timeout", "soon"]),
+        ("%%cc_execute --cwd /no/such/folder\nhi", ["/no/such/folder", "does not exist"]),
+        ("%%cc_execute --vars\nhi {{nobody}} {{no.body}}", ["{{nobody}}", "{{no.body}}"]),
+        ("%%cc_execute --rehearse nonsense\nhi", ["nonsense", "hello"]),
+        ("%%cc_execute --schema nobody\nhi", ["nobody"]),
+        ("%%cc_execute -o 1x\nhi", ["1x"]),
+        ("%%cc_execute --agent nobody\nhi", ["nobody", "claude"]),
+        ("%%cc_execute --cli /no/such/claude\nhi", ["/no/such/claude"]),
+        ("%%cc_execute 'unclosed\nhi", ["quote"]),
+        ("%%cc_execute\nhi\0there", ["NUL"]),
+        ("%cc nonsense", ["nonsense", "list"]),
+        ("%cc show ffffffff", ["ffffffff"]),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(kernel_of_the_session: Kernel, cell: str, words: list[str]) -> None:
+    answer = kernel_of_the_session.run(cell)
+    assert answer.status == "error", answer.stream
+    for word in words:
+        assert word in answer.evalue
+    assert "\n" not in answer.evalue.strip()
+    assert kernel_of_the_session.run("%cc list").stream.startswith("Nothing was run yet")
+
+
+@pytest.fixture(scope="module")
+def kernel_of_the_session(kernelspecs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("CC_EXECUTOR_STATE", str(tmp_path_factory.mktemp("state") / "s"))
+    with running_kernel("ipykernel7") as kernel:
+        assert kernel.run("%load_ext cc_executor").status == "ok"
+        yield kernel
+    patch.undo()
+
+
+def test_large_prompts_work_and_larger_ones_are_refused_before_anything_starts(kernel: Kernel, tmp_path: Path) -> None:
+    kernel.run("ip = get_ipython()\nbody = 'word ' * 200_000")
+    assert kernel.run("r = await ip.run_cell_magic('cc_execute_async', '--rehearse hello', body)").status == "ok"
+    assert kernel.value("r.status, len(open(r.folder / 'prompt').read())") == "('ok', 1000000)"
+    refused = kernel.run("await ip.run_cell_magic('cc_execute_async', '--rehearse hello', 'x' * 100_000_000)")
+    assert refused.status == "error"
+    assert "100,000,000" in refused.evalue
+
+
+def test_five_megabytes_stay_small_in_the_notebook_and_whole_in_the_journal(kernel: Kernel) -> None:
+    answer = kernel.run(shell_cell("head -c 5000000 /dev/urandom | base64 -w 100 | tee copy", "-o r"))
+    assert answer.status == "ok", answer.traceback
+    assert len(answer.messages) <= 100
+    assert len(json.dumps(answer.displays)) <= 256 * 1024
+    assert kernel.value("open(r.folder / 'stdout', 'rb').read() == open('copy', 'rb').read()") == "True"
+
+
+def test_killing_the_kernel_ends_an_attached_run(kernel: Kernel, tmp_path: Path) -> None:
+    kernel.send(shell_cell("setsid bash -c 'echo $$ > pid; while :; do read -t 1 < /dev/zero; done'"))
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), within=20, what="the command runs")
+    os.kill(kernel.pid, signal.SIGKILL)
+    assert not await_none([tmp_path])
+
+
+def test_unloading_and_loading_again_leaves_nothing_twice(kernel: Kernel) -> None:
+    before = "len(get_ipython().input_transformers_post), len(get_ipython().configurables), len(get_ipython().events.callbacks['pre_run_cell'])"
+    loaded = kernel.value(before)
+    kernel.run("%reload_ext cc_executor")
+    assert kernel.value(before) == loaded
+    kernel.run("%unload_ext cc_executor")
+    assert kernel.value("'cc_execute' in get_ipython().magics_manager.magics['cell']") == "False"
+    assert kernel.value("[n for n in get_ipython().magics_manager.magics['line'] if n.startswith('cc')]") == "[]"
+
+
+def test_a_taken_cc_is_left_alone(kernel: Kernel) -> None:
+    kernel.run("%unload_ext cc_executor\nget_ipython().register_magic_function(lambda line: 'theirs', magic_name='cc')")
+    answer = kernel.run("%load_ext cc_executor")
+    assert "%cc_list" in answer.stream
+    assert kernel.value("get_ipython().run_line_magic('cc', '')") == "'theirs'"
+    assert kernel.run("%cc_list").stream.startswith("Nothing was run yet")
+
+
+def test_help_prints_the_options_and_tab_completes_them(kernel: Kernel) -> None:
+    assert kernel.value("'--stall-timeout SECONDS' in get_ipython().find_magic('cc_execute', 'cell').__doc__") == "True"
+    assert "--stall-timeout" in kernel.value("get_ipython().complete('--st', '%%cc_execute --st')[1]")
+    assert "ticker" in kernel.value("get_ipython().complete('ti', '%%cc_execute --rehearse ti')[1]")

@@ -1,0 +1,260 @@
+"""``python -m cc_executor.rehearsal``: exit codes, signals, the environment that it gives on, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cc_executor.rehearsal import scripts
+from cc_executor.rehearsal.__main__ import environment
+from cc_executor.rehearsal.loopback import API_KEY
+from support.cli import STREAM, Watched, bare_environment, find_cli, rehearsed, text_of
+
+CANARY = "canary-5f2c"
+
+
+def wrapper(*arguments: str | Path, folder: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The wrapper around any command, with the input "from stdin"."""
+    return subprocess.run(
+        [sys.executable, "-m", "cc_executor.rehearsal", *arguments],
+        cwd=folder,
+        env=bare_environment(folder, TMPDIR=str(folder), **(env or {})),
+        input="from stdin",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def shell(command: str, *, folder: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return wrapper("--script", "hello", "--", "/bin/sh", "-c", command, folder=folder, env=env)
+
+
+def listening(pid: int) -> list[str]:
+    """The addresses on which a process listens."""
+    return [f"{c.laddr.ip}:{c.laddr.port}" for c in psutil.Process(pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=15)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def cli_of(run: Watched) -> psutil.Process:
+    (cli,) = [process for process in run.descendants() if process.ppid() == run.process.pid]
+    return cli
+
+
+# --- without the CLI: any command will do ----------------------------------------------------------------------------
+
+
+def test_streams_and_exit_code_are_those_of_the_command(tmp_path: Path) -> None:
+    ended = shell("cat; echo err >&2; exit 7", folder=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (7, "from stdin", "err\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_signal_that_ended_the_command_is_told_as_a_shell_tells_it(number: int, tmp_path: Path) -> None:
+    assert shell(f"ulimit -c 0; kill -{int(number)} $$", folder=tmp_path).returncode == 128 + number
+
+
+def test_a_command_that_cannot_be_started_says_so(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("no program")
+    for command, code, said in (("/no/such/claude", 127, "No such file"), (str(tmp_path / "plain"), 126, "Permission denied")):
+        ended = wrapper("--script", "hello", "--", command, folder=tmp_path)
+        assert (ended.returncode, ended.stdout) == (code, "")
+        assert said in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--script", "no-such", "--", "true"), "there is no rehearsal script 'no-such'; there are background, bad-key"),
+        (("--script", "hello"), "--script and, after --, the CLI's own command line are needed"),
+        (("--", "true"), "--script and, after --"),
+        (("--script", "hello", "--pace", "fast", "--", "true"), "fast is not a number from 0 to 100"),
+        (("--script", "hello", "--pace", "nan", "--", "true"), "nan is not a number"),
+        (("--scr", "hello", "--", "true"), "unrecognized arguments"),
+    ],
+)
+def test_a_wrong_call_starts_nothing_and_exits_with_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    ended = wrapper(*arguments, folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_list_names_every_script_with_its_description(tmp_path: Path) -> None:
+    lines = wrapper("--list", folder=tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(scripts.names())
+    assert lines[0].endswith("leaves a command running in the background for five minutes")
+
+
+def test_logins_endpoints_and_proxies_do_not_reach_the_command_and_its_tuning_does(tmp_path: Path) -> None:
+    personal = dict.fromkeys(("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_MODEL", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR", "CLAUDE_CONFIG_DIR", "CLAUDECODE", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"), CANARY)  # fmt: skip
+    given = {"CLAUDE_CODE_MAX_RETRIES": "1", "API_TIMEOUT_MS": "9", "MY_DATA": "kept"}
+    ended = shell("env", folder=tmp_path, env=personal | given)
+    assert CANARY not in ended.stdout
+    inside = dict(line.split("=", 1) for line in ended.stdout.splitlines())
+    assert {name: inside[name] for name in given} == given
+    assert inside["ANTHROPIC_API_KEY"] == API_KEY
+    assert inside["ANTHROPIC_BASE_URL"].startswith("http://127.0.0.1:")
+    assert Path(inside["CLAUDE_CONFIG_DIR"]).parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_named_configuration_folder_is_made_private_used_and_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    ended = wrapper("--script", "hello", "--config-dir", "a/b", "--", "/bin/sh", "-c", "echo $CLAUDE_CONFIG_DIR", folder=tmp_path)
+    assert ended.stdout == f"{folder}\n"
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_environment_is_a_function_of_the_one_outside() -> None:
+    outside = {"PATH": "/bin", "CLAUDE_CODE_MAX_RETRIES": "0", "Anthropic_Api_Key": CANARY}
+    inside = environment(outside, url="http://127.0.0.1:1", key="k", config_dir="/c")
+    assert (inside["PATH"], inside["CLAUDE_CODE_MAX_RETRIES"], inside["ANTHROPIC_API_KEY"]) == ("/bin", "0", "k")
+    assert CANARY not in inside.values()
+
+
+# --- with the CLI ----------------------------------------------------------------------------------------------------
+
+
+def test_nobody_s_home_is_read_or_written(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / ".claude").mkdir(parents=True)
+    login = home / ".claude" / ".credentials.json"
+    login.write_text(
+        '{"claudeAiOauth": {"accessToken": "%s", "refreshToken": "%s", "expiresAt": 9999999999999, "scopes": ["user:inference"]}}'
+        % (CANARY, CANARY)
+    )
+    (home / ".claude.json").write_text('{"primaryApiKey": "%s", "customApiKeyResponses": {"approved": ["%s"]}}' % (CANARY, CANARY))
+    (home / ".claude" / "settings.json").write_text('{"apiKeyHelper": "echo %s", "env": {"ANTHROPIC_AUTH_TOKEN": "%s"}}' % (CANARY, CANARY))
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+    with rehearsed(
+        "hello", folder=tmp_path, options=("--pace", "0"), env={"CLAUDE_CODE_OAUTH_TOKEN": CANARY, "ANTHROPIC_AUTH_TOKEN": CANARY}
+    ) as run:
+        ended = run.end()
+
+    assert ended.code == 0
+    assert {request["key"] for request in ended.requests} == {"rehearsal"}
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+    assert CANARY not in (tmp_path / "requests.jsonl").read_text("utf-8")
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_the_port_is_on_loopback_alone_and_gone_after_a_termination(tmp_path: Path) -> None:
+    with rehearsed("slow-text", folder=tmp_path) as run:
+        run.wait_for(text_of)
+        cli = cli_of(run)
+        (address,) = listening(run.process.pid)
+        assert cli.environ()["ANTHROPIC_BASE_URL"] == f"http://{address}"
+        host, _, port = address.partition(":")
+        assert host == "127.0.0.1"
+        run.process.send_signal(signal.SIGTERM)
+        ended = run.end(within=20)
+        assert not cli.is_running()
+    assert (ended.code, ended.results) == (128 + signal.SIGTERM, [])
+    assert list((tmp_path / "tmp").iterdir()) == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)), timeout=5)
+
+
+def test_a_hangup_reaches_the_cli(tmp_path: Path) -> None:
+    with rehearsed("slow-text", folder=tmp_path) as run:
+        run.wait_for(text_of)
+        run.process.send_signal(signal.SIGHUP)
+        assert run.end(within=20).code == 128 + signal.SIGHUP
+
+
+def test_ctrl_c_is_the_cli_s_and_its_closing_statement_still_comes_through(tmp_path: Path) -> None:
+    with rehearsed("slow-text", folder=tmp_path) as run:
+        run.wait_for(text_of)
+        os.killpg(run.process.pid, signal.SIGINT)
+        ended = run.end(within=20)
+    assert ended.code == 0
+    assert (ended.result["subtype"], ended.result["terminal_reason"]) == ("error_during_execution", "aborted_streaming")
+
+
+def test_an_interrupt_of_the_wrapper_alone_changes_nothing(tmp_path: Path) -> None:
+    with rehearsed("slow-text", folder=tmp_path, options=("--pace", "0.2")) as run:
+        run.wait_for(text_of)
+        run.process.send_signal(signal.SIGINT)
+        ended = run.end()
+    assert (ended.code, ended.result["is_error"]) == (0, False)
+    assert ended.result["result"].endswith("line 40\n")
+
+
+def test_a_termination_of_the_whole_group_ends_tools_too(tmp_path: Path) -> None:
+    with rehearsed("ticker", folder=tmp_path, allow=("Bash",)) as run:
+        run.wait_for(lambda line: line.get("subtype") == "task_started")
+        tree = run.descendants()
+        assert len(tree) >= 2  # the CLI and its tool
+        os.killpg(run.process.pid, signal.SIGTERM)
+        ended = run.end(within=20)
+        wait_until_gone(tree)
+    assert ended.code == 128 + signal.SIGTERM
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_killed_wrapper_takes_the_cli_and_its_tools_along(tmp_path: Path) -> None:
+    with rehearsed("ticker", folder=tmp_path, allow=("Bash",)) as run:
+        run.wait_for(lambda line: line.get("subtype") == "task_started")
+        tree = run.descendants()
+        run.process.kill()
+        wait_until_gone(tree)
+
+
+def test_a_killed_cli_ends_the_wrapper_and_its_port(tmp_path: Path) -> None:
+    with rehearsed("slow-text", folder=tmp_path) as run:
+        run.wait_for(text_of)
+        (address,) = listening(run.process.pid)
+        cli_of(run).kill()
+        ended = run.end(within=10)
+    assert ended.code == 128 + signal.SIGKILL
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address.split(":")[0], int(address.split(":")[1])), timeout=5)
+
+
+def test_a_pause_of_the_whole_tree_pauses_the_model_too(tmp_path: Path) -> None:
+    with rehearsed("slow-text", folder=tmp_path, options=("--pace", "0.2")) as run:
+        run.wait_for(text_of)
+        tree = [psutil.Process(run.process.pid), *run.descendants()]
+        for process in tree:
+            process.suspend()
+        with contextlib.ExitStack() as stack:
+            for process in tree:
+                stack.callback(process.resume)
+            assert {process.status() for process in tree} == {psutil.STATUS_STOPPED}
+        ended = run.end()
+    assert (ended.code, ended.result["is_error"]) == (0, False)
+
+
+def test_a_session_is_resumed_where_the_configuration_folder_is_kept(tmp_path: Path) -> None:
+    session = "6f4bd8ee-6f8b-4b52-8f0b-6d4f8e9d1b11"
+    options = ("--pace", "0", "--config-dir", str(tmp_path / "config"))
+    with rehearsed("hello", folder=tmp_path, options=options, arguments=(*STREAM, "--session-id", session)) as run:
+        first = run.end()
+    with rehearsed("write-file", folder=tmp_path, options=options, arguments=(*STREAM, "--resume", session), allow=("Write",)) as run:
+        second = run.end()
+    assert (first.code, second.code) == (0, 0)
+    assert second.result["session_id"] == session
+    assert [(request["turn"], request["answers"]) for request in second.main_requests[-2:]] == [(0, 1), (1, 2)]
+    assert (tmp_path / "project" / "hello.txt").exists()
+
+
+def test_the_cli_for_tests_is_executable_and_real() -> None:
+    said = subprocess.run([find_cli(), "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    assert said.endswith("(Claude Code)\n")

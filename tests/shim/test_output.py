@@ -1,0 +1,118 @@
+"""The journal holds what the agent wrote, byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cc_executor.shim.records as fmt
+from support.shims import Run, until
+
+Start = Callable[..., Run]
+
+BOTH = r"""
+import os
+os.write(1, b"one\0two\xff\xfe\r\nlast line without end")
+os.write(2, b"\xc3")
+"""
+FLOOD = r"""
+import os, hashlib
+block = bytes(range(256)) * 256
+left, digest = 50 * 2**20, hashlib.sha256()
+while left:
+    piece = block[: min(left, 61234)]
+    done = os.write(1, piece)
+    digest.update(piece[:done])
+    left -= done
+os.write(2, digest.hexdigest().encode())
+"""
+SLOWLY = r"""
+import os, time
+for number in range(20):
+    os.write(number % 2 + 1, b"%d\n" % number)
+    time.sleep(0.03)
+"""
+
+
+def test_bytes_are_kept_as_they_came(start: Start) -> None:
+    run = start(BOTH)
+    facts = run.wait()
+    assert run.read() == b"one\0two\xff\xfe\r\nlast line without end"
+    assert run.read(fmt.STDERR) == b"\xc3"
+    assert facts["written"] == {"stdout": len(run.read()), "stderr": 1}
+    assert facts["dropped"] == {"stdout": 0, "stderr": 0}
+    assert (facts["code"], facts["signal"], facts["stop_reason"]) == (0, None, None)
+    assert run.read(fmt.LOG) == b""
+
+
+def test_a_flood_arrives_whole(start: Start) -> None:
+    run = start(FLOOD)
+    facts = run.wait(60)
+    data = run.read()
+    assert len(data) == facts["written"]["stdout"] == 50 * 2**20
+    assert hashlib.sha256(data).hexdigest().encode() == run.read(fmt.STDERR)
+
+
+def test_the_index_is_sparse_and_points_to_blocks(start: Start) -> None:
+    run = start(FLOOD)
+    run.wait(60)
+    entries = list(fmt.INDEX.iter_unpack(run.read(fmt.INDEX_FILE)))
+    assert [entry[2] for entry in entries] == list(range(len(entries)))
+    offsets = [offset for offset, _, _, stream in entries if stream == 0]
+    assert offsets[0] == 0
+    assert offsets == sorted(set(offsets))
+    assert len(offsets) <= 50 * 2**20 // fmt.INDEX_EVERY_BYTES + 5 / fmt.INDEX_EVERY_SECONDS
+    times = [t for _, t, _, _ in entries]
+    assert times == sorted(times)
+
+
+def test_slow_output_is_indexed_by_time(start: Start) -> None:
+    run = start(SLOWLY)
+    run.wait()
+    entries = list(fmt.INDEX.iter_unpack(run.read(fmt.INDEX_FILE)))
+    assert {entry[3] for entry in entries} == {0, 1}
+    assert len(entries) >= 10
+    assert entries[-1][1] - entries[0][1] > 0.3
+
+
+def test_what_is_written_becomes_durable(start: Start) -> None:
+    run = start("import os, time; os.write(1, b'x' * 100000); time.sleep(60)")
+    until(lambda: run.ask(op="status")["durable"] == {fmt.STDOUT: 100000, fmt.STDERR: 0, fmt.CONTROL: len(run.read(fmt.CONTROL))})
+    run.ask(op="cancel", now=True)
+    run.wait()
+
+
+def test_the_prompt_file_is_standard_input(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "prompted"
+    folder.mkdir(mode=0o700)
+    prompt = bytes(range(256)) * 4000
+    (folder / fmt.PROMPT).write_bytes(prompt)
+    run = start(("/bin/cat",), folder=folder, stdin="prompt")
+    run.wait()
+    assert run.read() == prompt
+
+
+def test_an_open_standard_input_is_fed_by_commands(start: Start) -> None:
+    run = start(("/bin/cat",), stdin="open")
+    assert run.ask(op="stdin", data="first ä\n")["ok"]
+    until(lambda: run.read() == "first ä\n".encode())
+    big = "x" * 500_000 + "\n"
+    assert run.ask(op="stdin", data=big)["ok"]
+    assert run.ask(op="stdin", data="last", close=True)["ok"]
+    facts = run.wait()
+    assert facts["code"] == 0
+    assert run.read().decode() == "first ä\n" + big + "last"
+
+
+def test_standard_input_that_is_not_open_is_refused(start: Start) -> None:
+    run = start(("/bin/sleep", "60"))
+    reply = run.ask(op="stdin", data="x")
+    assert not reply["ok"]
+    run.ask(op="cancel", now=True)
+    run.wait()
+
+
+def test_an_agent_that_closes_its_output_is_still_running(start: Start) -> None:
+    run = start("import os, time; os.close(1); os.close(2); time.sleep(0.5); os._exit(7)")
+    assert run.wait()["code"] == 7

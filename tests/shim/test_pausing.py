@@ -1,0 +1,106 @@
+"""A pause holds the whole tree, and no clock runs meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import cc_executor.shim.records as fmt
+from support.agents import HOPPERS, TICKER
+from support.shims import Client, Run, state, until, watch
+
+Start = Callable[..., Run]
+
+
+def ticks(tmp_path: Path) -> int:
+    path = tmp_path / "ticks"
+    return path.stat().st_size if path.exists() else 0
+
+
+def test_not_one_tick_while_paused_and_then_it_goes_on(start: Start, tmp_path: Path) -> None:
+    run = start(TICKER)
+    until(lambda: ticks(tmp_path) > 5 and len(run.read()) > 5)
+    reply = run.ask(op="pause", by="test")
+    assert reply["ok"]
+    assert reply["state"] == "paused"
+    until(lambda: run.ask(op="status")["written"]["stdout"] == len(run.read()))  # what was in the pipe has arrived
+    before = (ticks(tmp_path), len(run.read()))
+    watch(0.5)
+    assert (ticks(tmp_path), len(run.read())) == before
+    for pid in run.marked():
+        assert state(pid) == "T"
+    assert run.ask(op="pause")["state"] == "paused"
+    reply = run.ask(op="resume", by="test")
+    assert reply["state"] == "running"
+    assert reply["paused"] >= 0.5
+    assert run.ask(op="resume")["ok"]
+    until(lambda: ticks(tmp_path) > before[0] + 5 and len(run.read()) > before[1] + 5)
+    run.ask(op="cancel")
+    facts = run.wait()
+    assert run.kinds()[:3] == ["started", "paused", "resumed"]
+    assert run.record("paused")["processes"] == 2
+    assert run.record("paused")["by"] == run.record("resumed")["by"] == "test"
+    assert 0.5 <= run.record("resumed")["paused"] <= facts["paused"] + 0.001
+    assert abs(facts["elapsed"] - facts["paused"] - facts["active"]) < 0.01
+
+
+def test_a_tree_that_hops_from_process_to_process_stands_still(start: Start) -> None:
+    run = start(HOPPERS)
+    until(lambda: run.read() == b"hopping\n")
+    assert run.ask(op="pause")["state"] == "paused"
+    before = sorted(run.marked())
+    watch(0.3)
+    assert sorted(run.marked()) == before
+    assert {state(pid) for pid in before} == {"T"}
+    run.ask(op="cancel")
+    run.wait()
+    assert run.marked() == []
+
+
+def test_what_somebody_else_continues_is_stopped_again(start: Start, tmp_path: Path) -> None:
+    run = start(TICKER)
+    until(lambda: ticks(tmp_path) > 5)
+    run.ask(op="pause")
+    os.kill(run.agent, signal.SIGCONT)
+    until(lambda: state(run.agent) == "T")
+    assert run.ask(op="status")["state"] == "paused"
+    run.ask(op="cancel", now=True)
+    run.wait()
+
+
+def test_an_agent_that_is_paused_can_be_cancelled(start: Start, tmp_path: Path) -> None:
+    run = start(TICKER)
+    until(lambda: ticks(tmp_path) > 5)
+    run.ask(op="pause")
+    run.ask(op="cancel", by="test")
+    facts = run.wait(3)
+    assert facts["signal"] == "SIGINT"
+    assert run.kinds() == ["started", "paused", "resumed", "stop_requested", "signalled", "signalled", "exited"]
+    assert run.marked() == []
+
+
+def test_an_agent_that_is_killed_while_paused_has_ended(start: Start, tmp_path: Path) -> None:
+    run = start(TICKER)
+    until(lambda: ticks(tmp_path) > 5)
+    run.ask(op="pause")
+    os.kill(run.agent, signal.SIGKILL)
+    facts = run.wait()
+    assert facts["signal"] == "SIGKILL"
+    assert facts["stop_reason"] is None
+    assert len(facts["left_behind"]) == 1
+    assert run.marked() == []
+
+
+def test_a_client_that_leaves_while_its_pause_is_carried_out_changes_nothing(start: Start, tmp_path: Path) -> None:
+    run = start(TICKER)
+    until(lambda: ticks(tmp_path) > 5)
+    client = Client(run.folder)
+    client.send(op="pause")
+    client.close()
+    until(lambda: run.ask(op="status")["state"] == "paused")
+    run.ask(op="resume")
+    run.ask(op="cancel", now=True)
+    run.wait()
+    assert run.read(fmt.LOG) == b""

@@ -1,0 +1,130 @@
+"""A real kernel, spoken to as a front end does, with what came back kept by message."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from jupyter_client.blocking import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+START_BUDGET: Final = 60.0
+
+
+@dataclass
+class Answer:
+    """What one cell gave."""
+
+    status: str = "running"
+    messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    stream: str = ""
+    ename: str = ""
+    evalue: str = ""
+    traceback: str = ""
+    displays: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])  # the newest data of each display, in order
+    metadata: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    value: str | None = None
+
+    def take(self, message: dict[str, Any]) -> bool:
+        """Keep one message of the cell; True when it was the last."""
+        self.messages.append(message)
+        content = message["content"]
+        match message["msg_type"]:
+            case "stream":
+                self.stream += content["text"]
+            case "error":
+                self.ename, self.evalue = content["ename"], content["evalue"]
+                self.traceback = "\n".join(content["traceback"])
+            case "display_data":
+                self.displays.append({**content["data"], "_id": content.get("transient", {}).get("display_id")})
+                self.metadata.append(content["metadata"])
+            case "update_display_data":
+                for place, known in enumerate(self.displays):
+                    if known["_id"] == content["transient"]["display_id"]:
+                        self.displays[place] = {**content["data"], "_id": known["_id"]}
+                        self.metadata[place] = content["metadata"]
+            case "execute_result":
+                self.value = content["data"]["text/plain"]
+            case "status":
+                return content["execution_state"] == "idle"
+            case _:
+                pass
+        return False
+
+
+class Kernel:
+    """One kernel and one client."""
+
+    def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
+        self.manager = manager
+        self.client = client
+
+    @property
+    def pid(self) -> int:
+        """The kernel's process."""
+        return int(self.manager.provisioner.pid)
+
+    def send(self, code: str) -> str:
+        """Queue a cell; its message's id."""
+        return self.client.execute(code, allow_stdin=False)
+
+    def wait(self, message_id: str, *, within: float = 60, until: str | None = None) -> Answer:
+        """Everything that a cell gives until it is idle, or until `until` stands in its stream output."""
+        answer, end = Answer(), time.monotonic() + within
+        while True:
+            left = end - time.monotonic()
+            assert left > 0, f"the cell is not done within {within} s: {answer}"
+            try:
+                message = self.client.get_iopub_msg(timeout=left)
+            except queue.Empty:
+                continue
+            if message["parent_header"].get("msg_id") != message_id:
+                continue
+            if answer.take(message):
+                break
+            if until is not None and until in answer.stream:
+                return answer
+        reply = self._reply(message_id, end)
+        answer.status = reply["content"]["status"]
+        return answer
+
+    def _reply(self, message_id: str, end: float) -> dict[str, Any]:
+        while True:
+            message = self.client.get_shell_msg(timeout=max(0.1, end - time.monotonic()))
+            if message["parent_header"].get("msg_id") == message_id:
+                return message
+
+    def run(self, code: str, *, within: float = 60) -> Answer:
+        """Run a cell to its end."""
+        return self.wait(self.send(code), within=within)
+
+    def value(self, expression: str) -> str:
+        """The repr of an expression."""
+        answer = self.run(expression)
+        assert answer.status == "ok", answer.traceback
+        assert answer.value is not None, f"{expression} shows nothing"
+        return answer.value
+
+    def interrupt(self) -> None:
+        """Kernel > Interrupt."""
+        self.manager.interrupt_kernel()
+
+
+@contextlib.contextmanager
+def running_kernel(name: str) -> Iterator[Kernel]:
+    """A fresh kernel by the name of its kernelspec."""
+    manager = KernelManager(kernel_name=name)
+    manager.start_kernel()
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=START_BUDGET)
+        yield Kernel(manager, client)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()

@@ -1,0 +1,185 @@
+"""A real JupyterLab (or Notebook) on loopback, and a real Chromium looking at it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import nbformat
+from playwright.sync_api import Browser, Locator, Page
+
+CHROMIUM_ARGUMENTS: Final = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+START_BUDGET: Final = 60.0  # seconds; 4 s on an idle machine
+
+
+def eventually(look: Callable[[], Any], *, within: float, what: str) -> Any:
+    """The first truthy answer of `look`; an AssertionError that says `what` after `within` seconds."""
+    end = time.monotonic() + within
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {within} s: {what}"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def notebook_of(*cells: str, kernel: str) -> nbformat.NotebookNode:
+    """A notebook of code cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
+    return notebook
+
+
+@dataclass
+class Lab:
+    """One server."""
+
+    root: Path
+    url: str
+    token: str
+    process: subprocess.Popen[bytes]
+
+    def write(self, name: str, *cells: str, kernel: str) -> Path:
+        """Put a notebook into the server's folder."""
+        path = self.root / name
+        nbformat.write(notebook_of(*cells, kernel=kernel), path)
+        return path
+
+    def api(self, path: str, method: str = "GET") -> Any:
+        """Ask the server's REST API."""
+        request = urllib.request.Request(f"{self.url}/api/{path}", method=method, headers={"Authorization": f"token {self.token}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            body = answer.read()
+        return json.loads(body) if body else None
+
+    def end_kernels(self) -> None:
+        """End every session."""
+        for session in self.api("sessions"):
+            with contextlib.suppress(OSError):
+                self.api(f"sessions/{session['id']}", "DELETE")
+
+
+@contextlib.contextmanager
+def running_lab(folder: Path, *, app: str = "jupyterlab", theme: str = "JupyterLab Light") -> Iterator[Lab]:
+    """A server that keeps everything below `folder` and knows the cc_executor server extension."""
+    root = folder / "notebooks"
+    settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    root.mkdir()
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
+    port, token = free_port(), secrets.token_hex(16)
+    environ = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_DATA_DIR": str(folder / "data"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+    }
+    argv = [
+        sys.executable, "-m", app, "--no-browser", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={root}", "--allow-root", "--ServerApp.ip=127.0.0.1",
+    ]  # fmt: skip
+    log = (folder / "server.log").open("wb")
+    process = subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    lab = Lab(root, f"http://127.0.0.1:{port}", token, process)
+
+    def answers() -> bool:
+        assert process.poll() is None, f"the server ended:\n{(folder / 'server.log').read_text()[-3000:]}"
+        with contextlib.suppress(OSError):
+            return bool(lab.api("status"))
+        return False
+
+    try:
+        eventually(answers, within=START_BUDGET, what="the server answers")
+        yield lab
+    finally:
+        with contextlib.suppress(OSError):
+            lab.end_kernels()
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+class NotebookPage:
+    """A page that shows one notebook, with the few things that a person does there."""
+
+    def __init__(self, lab: Lab, browser: Browser, name: str, *, classic: bool = False) -> None:
+        self.lab = lab
+        self.name = name
+        self.context = browser.new_context(viewport={"width": 1180, "height": 900})
+        self.page: Page = self.context.new_page()
+        self.path = f"{'notebooks' if classic else 'lab/tree'}/{name}"
+        self.open()
+
+    def open(self) -> None:
+        """Go to the notebook and wait for its cells and its kernel."""
+        self.page.goto(f"{self.lab.url}/{self.path}?token={self.lab.token}")
+        self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
+
+    def wait_for_kernel(self) -> None:
+        """Wait until the kernel is there and idle."""
+        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=60_000)
+
+    def close(self) -> None:
+        """Close the tab as a person would who does not come back."""
+        self.context.close()
+
+    def cell(self, number: int) -> Locator:
+        """The cell, counted from 0."""
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
+
+    def run(self, number: int) -> None:
+        """Click into a cell and press Shift+Enter."""
+        self.cell(number).locator(".cm-content").first.click()
+        self.page.keyboard.press("Shift+Enter")
+
+    def prompt(self, number: int) -> str:
+        """What stands in the brackets: `[*]:`, `[3]:`."""
+        return self.cell(number).locator(".jp-InputPrompt").inner_text()
+
+    def wait_done(self, number: int, *, within: float = 60) -> None:
+        """Wait until the cell has its number."""
+        eventually(
+            lambda: self.prompt(number).strip("[]: ").isdigit(),
+            within=within,
+            what=f"cell {number} is done (it shows {self.prompt(number)!r})",
+        )
+
+    def output(self, number: int) -> Locator:
+        """The cell's output area."""
+        return self.cell(number).locator(".jp-Cell-outputWrapper")
+
+    def save(self) -> nbformat.NotebookNode:
+        """Press Ctrl+S and read the file when the server has written it."""
+        path = self.lab.root / self.name
+        before = path.stat().st_mtime_ns
+        self.page.keyboard.press("Control+s")
+        eventually(lambda: path.stat().st_mtime_ns != before, within=20, what="the notebook is saved")
+        return nbformat.read(path, as_version=4)

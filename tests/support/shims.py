@@ -1,0 +1,156 @@
+"""Real shims with real agents: starting them, asking them, and waiting for what they do, always with a bound. Linux only: reads /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import cc_executor.shim.records as fmt
+
+SHIM: Final = Path(fmt.__file__).with_name("__main__.py")
+PYTHON: Final = (sys.executable, "-I", "-S", "-c")
+BOUND: Final = 20.0  # seconds; generous, because the machine may be busy
+T = TypeVar("T")
+
+
+def until(what: Callable[[], T], seconds: float = BOUND) -> T:
+    """The first true value of `what`; fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        value = what()
+        if value:
+            return value
+        assert time.monotonic() < end, f"still {value!r} after {seconds} s"
+        time.sleep(0.005)
+
+
+def watch(seconds: float) -> None:
+    """Let `seconds` pass, as the length of a measurement (never to wait for something)."""
+    time.sleep(seconds)
+
+
+class Client:
+    """One connection to a shim."""
+
+    def __init__(self, folder: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(BOUND)
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            self.sock.connect(f"/proc/self/fd/{fd}/{fmt.SOCKET}")
+        finally:
+            os.close(fd)
+        self._lines = self.sock.makefile("rb")
+
+    def send(self, **request: object) -> None:
+        self.sock.sendall(json.dumps(request).encode() + b"\n")
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next answer; None at the end."""
+        try:
+            line = self._lines.readline()
+        except ConnectionResetError:
+            return None
+        return json.loads(line) if line else None
+
+    def ask(self, **request: object) -> dict[str, Any]:
+        self.send(**request)
+        reply = self.receive()
+        assert reply is not None
+        return reply
+
+    def close(self) -> None:
+        self._lines.close()
+        self.sock.close()
+
+
+class Run:
+    """One launched shim."""
+
+    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+        self.folder = folder
+        self.run_id: str = spec["run_id"]
+        self.process = subprocess.Popen(
+            (sys.executable, "-I", "-S", str(SHIM)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with self.process.stdin as stdin:
+            stdin.write(json.dumps(spec).encode())
+        with self.process.stdout as stdout:
+            self.answer: dict[str, Any] = json.loads(stdout.readline())
+        self.agent: int = self.answer.get("agent_pid", 0)
+
+    def ask(self, **request: object) -> dict[str, Any]:
+        client = Client(self.folder)
+        try:
+            return client.ask(**request)
+        finally:
+            client.close()
+
+    def read(self, name: str = fmt.STDOUT) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def records(self) -> list[dict[str, Any]]:
+        data = self.read(fmt.CONTROL)
+        return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+
+    def kinds(self) -> list[str]:
+        return [record["kind"] for record in self.records()]
+
+    def record(self, kind: str) -> dict[str, Any]:
+        return next(record for record in self.records() if record["kind"] == kind)
+
+    def wait(self, seconds: float = BOUND) -> dict[str, Any]:
+        """Wait for the shim to end; returns exit.json."""
+        self.process.wait(seconds)
+        return json.loads(self.read(fmt.EXIT))
+
+    def marked(self) -> list[int]:
+        """Living processes that carry the run's mark."""
+        return marked(self.run_id)
+
+    def clean(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+        for pid in self.marked():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def marked(run_id: str) -> list[int]:
+    needle = f"{fmt.RUN_MARK}={run_id}".encode()
+    found: list[int] = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if needle in Path(f"/proc/{name}/environ").read_bytes().split(b"\0") and alive(int(name)):
+                    found.append(int(name))
+    return found
+
+
+def state(pid: int) -> str:
+    """The state letter of a process; empty when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
+    except OSError:
+        return ""
+
+
+def alive(pid: int) -> bool:
+    return state(pid) not in {"", "Z", "X"}

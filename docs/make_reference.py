@@ -15,12 +15,17 @@ import typer
 from pydantic import BaseModel
 
 import cc_executor
-from cc_executor.cli import app
+from cc_executor.cli.commands import app
 from cc_executor.kernel.config import settings_table
 from cc_executor.kernel.options import option_table
+from cc_executor.store.home import STATE_VARIABLE
 
 PAGE: Final = Path(__file__).with_name("reference.md")
 WIDTH: Final = 120  # what a page shows without a scroll bar
+SETTINGS: Final = (
+    "Every default, as a traitlet (`%config CCExecutor.model = 'NAME'`, or in a Jupyter configuration file) and as an environment variable. "
+    f"One thing more is an environment variable alone: `{STATE_VARIABLE}`, the folder that keeps the runs."
+)
 _UNDERLINE: Final = re.compile(r"-{3,}\s*\Z")
 
 
@@ -33,7 +38,7 @@ def page() -> str:
         "`%%cc_execute?` prints them too. What a cell says wins over the settings below.",
         table(("option", "value", "meaning"), ((code(flags), code(value), text) for flags, value, text in option_table())),
         "## Settings",
-        "Every default, as a traitlet (`%config CCExecutor.model = 'NAME'`, or in a Jupyter configuration file) and as an environment variable.",
+        SETTINGS,
         table(
             ("setting", "environment variable", "default", "meaning"),
             ((code(name), code(variable), code(default), text) for name, variable, default, text in settings_table()),
@@ -141,7 +146,7 @@ def docstring(value: Any) -> str:
             continue
         elif in_section and line and not line.startswith(" "):
             name, colon, kind = line.partition(" : ")
-            out.append(f"- `{name}`: {kind}." if colon else f"- {line}")
+            out.append(f"- `{name}`: {kind}." if colon else f"- {code(line) if line.startswith('*') else line}")
         else:
             out.append(f"  {line.strip()}" if in_section and line else line)
     return "\n".join(out).strip()
@@ -161,6 +166,7 @@ def commands() -> Iterator[str]:
         yield dedent(command.help or "").strip()
         rows = [(parameter_name(item), parameter_help(item)) for item in command.params if not getattr(item, "hidden", False)]
         yield table(("argument or option", "meaning"), rows) if rows else ""
+        yield dedent(command.epilog or "").strip()
 
 
 def parameter_name(item: Any) -> str:

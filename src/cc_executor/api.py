@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import anyio
 from pydantic import ValidationError
 
+from cc_executor.agents import agent_named
 from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.event import Event
 from cc_executor.model.request import Limits, OnKernelExit, RunRequest
@@ -37,14 +38,14 @@ def make_request(
     prompt: str,
     *,
     agent: str = "claude",
-    cwd: str | os.PathLike[str] | None = None,
+    cwd: str | Path | None = None,
     timeout: float | None = None,
     stall_timeout: float | None = None,
     max_cost: float | None = None,
     max_turns: int | None = None,
     tools: Sequence[str] = (),
-    add_dirs: Sequence[str | os.PathLike[str]] = (),
-    expect: Sequence[str | os.PathLike[str]] = (),
+    add_dirs: Sequence[str | Path] = (),
+    expect: Sequence[str | Path] = (),
     schema: Any = None,
     rehearse: str | None = None,
     on_kernel_exit: str = "cancel",
@@ -72,9 +73,10 @@ def make_request(
     InvalidRequest
         One sentence that names the option and the cure. Nothing was started.
     """
+    agent_named(agent)  # raises InvalidRequest with the names that there are
     if rehearse is not None:
-        scripts.load(rehearse)  # raises InvalidRequest with the names that there are
-    folder = os.path.abspath(os.path.expanduser(os.fspath(cwd))) if cwd is not None else _current_folder()
+        scripts.load(rehearse)  # as above
+    folder = os.path.abspath(os.path.expanduser(str(cwd))) if cwd is not None else _current_folder()
     try:
         limits = Limits(wall=timeout, stall=stall_timeout, cost=max_cost, turns=max_turns)
         return RunRequest(
@@ -131,7 +133,7 @@ async def cc_execute(
     *,
     on_event: EventCallback | None = None,
     raise_error: bool = False,
-    state: str | os.PathLike[str] | None = None,
+    state: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Result:

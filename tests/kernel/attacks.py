@@ -1,4 +1,4 @@
-"""Texts with which an agent, or what it read, would try to act in the reader's browser. `{host}` in one is where a browser must not ask."""
+"""Texts with which an agent, or what it read, would try to act in the reader's browser. `HOST` is where a browser must not ask."""
 
 from __future__ import annotations
 

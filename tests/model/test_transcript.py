@@ -214,7 +214,7 @@ def test_a_tool_goes_from_running_to_its_result() -> None:
     ("call", "summary", "shown"),
     [
         ({"file_path": "/a.py", "old_string": "x\ny", "new_string": "z"}, "/a.py", "file_path: /a.py\n- x\n- y\n+ z"),
-        ({"pattern": "def .*", "path": "src"}, "src", "pattern: def .*\npath: src"),
+        ({"pattern": "def .*", "path": "src"}, "def .*", "pattern: def .*\npath: src"),
         ({"todos": [{"content": "a", "status": "completed"}, {"content": "b"}]}, "2 items", "☑ a\n☐ b"),
         ({"n": 3, "content": "first\nsecond"}, "first second", "n: 3\ncontent:\nfirst\nsecond"),
         ({}, "", ""),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cc_executor.api import cc_execute
+from cc_executor.api import cc_execute, make_request
 from cc_executor.errors import NotebookUnreadable
 from cc_executor.model.receipt import RECEIPT_MIME, Receipt
 from cc_executor.runtime.evidence import verify_file
@@ -23,6 +23,7 @@ from cc_executor.store.notebook import lift, stored_bundles, stored_receipts
 from support import receipts
 
 Json = dict[str, Any]
+BASH: Json = {"agent": "shell", "shell": "bash"}
 SCRIPT = "echo one; echo two >&2; printf 'three without a newline'"
 
 
@@ -34,7 +35,7 @@ def home(state_folder: Path) -> StateHome:
 @pytest.fixture
 async def sealed(home: StateHome, tmp_path: Path) -> Receipt:
     """The receipt of a command that has run."""
-    result = await cc_execute(SCRIPT, agent="shell", shell="bash", cwd=tmp_path, verify="true")
+    result = await cc_execute(SCRIPT, **BASH, cwd=tmp_path, verify="true")
     assert result.ok
     return result.receipt
 
@@ -58,13 +59,11 @@ async def test_the_receipt_of_a_run_is_verified(sealed: Receipt, home: StateHome
 
 
 async def test_a_failed_and_a_cancelled_run_are_verified_too(home: StateHome, tmp_path: Path) -> None:
-    failed = await cc_execute("exit 3", agent="shell", shell="bash", cwd=tmp_path)
+    failed = await cc_execute("exit 3", **BASH, cwd=tmp_path)
     assert failed.status == "failed"
     assert verified(failed.receipt, home).verdict is Verdict.VERIFIED, verified(failed.receipt, home).reasons
 
-    from cc_executor.api import make_request
-
-    run = await Run.start(make_request("echo started; sleep 600", agent="shell", shell="bash", cwd=tmp_path), home=home, environ=os.environ)
+    run = await Run.start(make_request("echo started; sleep 600", **BASH, cwd=tmp_path), home=home, environ=os.environ)
     async for batch in run.follow():
         if "started" in batch.state.text and batch.state.stop is None:
             await run.cancel(by="test")
@@ -75,7 +74,7 @@ async def test_a_failed_and_a_cancelled_run_are_verified_too(home: StateHome, tm
 
 async def test_a_masked_secret_is_no_contradiction(home: StateHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_API_TOKEN", "canary-5f1c0d9e8b")
-    result = await cc_execute('echo "it is $MY_API_TOKEN."', agent="shell", shell="bash", cwd=tmp_path, env_names=("MY_API_TOKEN",))
+    result = await cc_execute('echo "it is $MY_API_TOKEN."', **BASH, cwd=tmp_path, env_names=("MY_API_TOKEN",))
     assert "canary" not in result.text
     assert verified(result.receipt, home).verdict is Verdict.VERIFIED, verified(result.receipt, home).reasons
 
@@ -139,7 +138,9 @@ async def test_one_changed_byte_of_a_receipt_never_passes(sealed: Receipt, home:
 
 
 @pytest.mark.parametrize("change", [flip_first, flip_middle, flip_last, cut])
-async def test_a_damaged_sealed_receipt_in_the_store_contradicts(sealed: Receipt, home: StateHome, change: Callable[[bytes], bytes]) -> None:
+async def test_a_damaged_sealed_receipt_in_the_store_contradicts(
+    sealed: Receipt, home: StateHome, change: Callable[[bytes], bytes]
+) -> None:
     path = folder_of(sealed, home) / records.RECEIPT
     path.write_bytes(change(path.read_bytes()))
     assert verified(sealed, home).verdict is Verdict.CONTRADICTED
@@ -177,7 +178,9 @@ async def test_a_receipt_that_was_sealed_anew_is_not_the_one_in_the_store(sealed
         {"journal": {}},
     ],
 )
-async def test_a_receipt_forged_in_the_store_as_well_is_contradicted_by_the_journal(sealed: Receipt, home: StateHome, changes: Json) -> None:
+async def test_a_receipt_forged_in_the_store_as_well_is_contradicted_by_the_journal(
+    sealed: Receipt, home: StateHome, changes: Json
+) -> None:
     lie = forged(sealed, **changes)
     (folder_of(sealed, home) / records.RECEIPT).write_text(lie.model_dump_json(), "utf-8")
     found = verified(lie, home)
@@ -296,7 +299,9 @@ async def test_after_clear_outputs_the_record_is_verified_by_the_store(sealed: R
 
 
 async def test_a_receipt_that_a_browser_has_rewritten_is_verified(sealed: Receipt, home: StateHome, tmp_path: Path) -> None:
-    notebook = json.loads(json.dumps(notebook_of(sealed, home)), parse_float=lambda text: int(float(text)) if float(text).is_integer() else float(text))
+    notebook = json.loads(
+        json.dumps(notebook_of(sealed, home)), parse_float=lambda text: int(float(text)) if float(text).is_integer() else float(text)
+    )
     [found] = verify_notebook(notebook, home, tmp_path)
     assert found.verdict is Verdict.VERIFIED, found.reasons
 
@@ -313,7 +318,9 @@ def test_a_notebook_without_runs_has_nothing_to_verify(home: StateHome, tmp_path
     assert verify_notebook(receipts.notebook(receipts.code_cell("a")), home, tmp_path) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"[]", b"{}", b'"text"', b"\xff", b'{"nbformat": 3}', b'{"digest": 1}', b"[" * 50_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"[]", b"{}", b'"text"', b"\xff", b'{"nbformat": 3}', b'{"digest": 1}', b"[" * 50_000]
+)
 def test_what_is_neither_notebook_nor_receipt_is_refused_in_a_sentence(home: StateHome, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "work.ipynb"
     path.write_bytes(content)

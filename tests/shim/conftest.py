@@ -9,17 +9,24 @@ from typing import Any, Final
 import pytest
 
 import cc_executor.shim.records as fmt
-from support.shims import PYTHON, Run
+from support.shims import PYTHON, SHIM, Run
 
 NUMBERS: Final = itertools.count()
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
-    """Launch a shim: `start(argv, **spec_fields)`, or `start("python code")`."""
+    """Launch a shim: `start(argv, **spec_fields)`, or `start("python code")`. `prefix` is put before the shim's command, `program` replaces its script."""
     runs: list[Run] = []
 
-    def launch(agent: str | tuple[str, ...], *, folder: Path | None = None, **fields: object) -> Run:
+    def launch(
+        agent: str | tuple[str, ...],
+        *,
+        folder: Path | None = None,
+        prefix: tuple[str, ...] = (),
+        program: tuple[str, ...] = (str(SHIM),),
+        **fields: object,
+    ) -> Run:
         number = next(NUMBERS)
         run_dir = folder if folder is not None else tmp_path / f"run{number}"
         run_dir.mkdir(mode=0o700, exist_ok=True)
@@ -38,7 +45,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
             "secrets": [],
             "keep_background": False,
         } | fields
-        run = Run(run_dir, spec)
+        run = Run(run_dir, spec, prefix, program)
         runs.append(run)
         return run
 

@@ -67,9 +67,10 @@ def test_the_shim_needs_no_open_stdio_and_says_nothing(start: Start) -> None:
     run = start(("/bin/sleep", "60"))
     shim = run.answer["shim_pid"]
     assert shim == run.process.pid
-    until(lambda: os.readlink(f"/proc/{shim}/fd/1") == os.devnull)
-    assert os.readlink(f"/proc/{shim}/fd/0") == os.devnull
-    assert os.readlink(f"/proc/{shim}/fd/2") == str(run.folder / fmt.LOG)
+    descriptors = Path(f"/proc/{shim}/fd")
+    until(lambda: (descriptors / "1").readlink() == Path(os.devnull))
+    assert (descriptors / "0").readlink() == Path(os.devnull)
+    assert (descriptors / "2").readlink() == run.folder / fmt.LOG
     run.ask(op="cancel", now=True)
     run.wait()
 
@@ -95,7 +96,11 @@ def test_a_missing_interpreter_is_named_as_such(start: Start, tmp_path: Path) ->
 
 def test_a_missing_working_folder_is_a_sentence(start: Start) -> None:
     run = start(("/bin/true",), cwd="/nowhere/at all")
-    assert run.answer == {"ok": False, "error": "the working folder /nowhere/at all cannot be entered: No such file or directory", "errno": 2}
+    assert run.answer == {
+        "ok": False,
+        "error": "the working folder /nowhere/at all cannot be entered: No such file or directory",
+        "errno": 2,
+    }
 
 
 def test_a_missing_prompt_is_refused_before_anything_runs(start: Start) -> None:
@@ -145,7 +150,7 @@ def test_a_spec_that_is_wrong_is_refused_by_name(start: Start, field: str, value
     else:
         reply = start(("/bin/true",), **{field: value}).answer
     assert reply["ok"] is False
-    assert field.split()[0] in reply["error"]
+    assert field in str(reply["error"])
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000])
@@ -189,5 +194,17 @@ def test_the_shim_imports_no_more_than_it_must(start: Start) -> None:
     source = str(SHIM.parents[2])
     code = f"import sys; sys.path.append({source!r}); import cc_executor.shim.start; print(*sys.modules)"
     done = subprocess.run((sys.executable, "-I", "-S", "-c", code), capture_output=True, text=True, timeout=20, check=True)
-    heavy = {"asyncio", "socket", "subprocess", "typing", "pathlib", "threading", "logging", "inspect", "dataclasses", "contextlib", "tempfile"}
+    heavy = {
+        "asyncio",
+        "socket",
+        "subprocess",
+        "typing",
+        "pathlib",
+        "threading",
+        "logging",
+        "inspect",
+        "dataclasses",
+        "contextlib",
+        "tempfile",
+    }
     assert heavy.isdisjoint(done.stdout.split())

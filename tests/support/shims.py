@@ -43,12 +43,12 @@ class Client:
 
     def __init__(self, folder: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(BOUND)
         fd = os.open(folder, os.O_RDONLY)
         try:
             self.sock.connect(f"/proc/self/fd/{fd}/{fmt.SOCKET}")
         finally:
             os.close(fd)
+        self.sock.settimeout(BOUND)  # only now: a socket with a time limit does not wait for room in the backlog
         self._lines = self.sock.makefile("rb")
 
     def send(self, **request: object) -> None:
@@ -76,11 +76,11 @@ class Client:
 class Run:
     """One launched shim."""
 
-    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, spec: dict[str, Any], prefix: tuple[str, ...] = (), program: tuple[str, ...] = (str(SHIM),)) -> None:
         self.folder = folder
         self.run_id: str = spec["run_id"]
         self.process = subprocess.Popen(
-            (sys.executable, "-I", "-S", str(SHIM)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            (*prefix, sys.executable, "-I", "-S", *program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -94,6 +94,20 @@ class Run:
         client = Client(self.folder)
         try:
             return client.ask(**request)
+        finally:
+            client.close()
+
+    def try_ask(self, **request: object) -> dict[str, Any] | None:
+        """The answer, or None when nobody answers any more."""
+        try:
+            client = Client(self.folder)
+        except OSError:
+            return None
+        try:
+            client.send(**request)
+            return client.receive()
+        except OSError:
+            return None
         finally:
             client.close()
 

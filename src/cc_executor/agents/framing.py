@@ -38,7 +38,7 @@ class LineSplitter:
     def __init__(self, *, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
         self._rest = bytearray()
-        self._skipped = 0  # bytes of the current line that were counted and let go; not 0 means: it is overlong
+        self._skipped = 0  # bytes of the current line, once it is overlong
         self.overlong = 0
 
     def feed(self, data: bytes) -> list[bytes | Overlong]:
@@ -78,14 +78,13 @@ class LineSplitter:
         return twin
 
     def _keep(self, data: bytes) -> None:
-        if self._skipped:
-            self._skipped += len(data)
-        elif len(self._rest) + len(data) > self._limit:
-            self._skipped = len(self._rest) + len(data)
-            self._rest += data[:HEAD_LIMIT]
-            del self._rest[HEAD_LIMIT:]
-        else:
+        size = (self._skipped or len(self._rest)) + len(data)
+        if size <= self._limit:
             self._rest += data
+            return
+        self._skipped = size
+        self._rest += data[: max(0, HEAD_LIMIT - len(self._rest))]
+        del self._rest[HEAD_LIMIT:]
 
     def _take(self) -> bytes | Overlong:
         line = bytes(self._rest)

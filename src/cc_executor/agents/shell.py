@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from typing import Final, Self
 
@@ -75,8 +74,10 @@ class ShellAgent:
             The quotes do not match, the shell is unknown, or a word is too long. Nothing was started.
         """
         if request.shell is not None:
-            if request.shell not in SHELLS and os.sep not in request.shell:
-                raise InvalidRequest(f"{request.shell!r} is no known shell. Choose one of {', '.join(SHELLS)}, or give the path of another.")
+            if request.shell not in SHELLS and "/" not in request.shell:
+                raise InvalidRequest(
+                    f"{request.shell!r} is no known shell. Choose one of {', '.join(SHELLS)}, or give the path of another."
+                )
             # Shells read a script that begins with a sign as further options; an empty first line means nothing to any of them.
             script = f"\n{request.prompt}" if request.prompt.startswith(("-", "+")) else request.prompt
             return Command(argv=_checked((executable, "-c", script)))
@@ -101,5 +102,7 @@ def _checked(argv: tuple[str, ...]) -> tuple[str, ...]:
     for word in argv:
         size = len(word.encode("utf-8", "surrogatepass"))
         if size > ARGUMENT_LIMIT:
-            raise InvalidRequest(f"A word of the command has {size:,} bytes; the limit is {ARGUMENT_LIMIT:,}: put the script in a file and run the file.")
+            raise InvalidRequest(
+                f"A word of the command has {size:,} bytes; the limit is {ARGUMENT_LIMIT:,}: put the script in a file and run the file."
+            )
     return argv

@@ -13,7 +13,7 @@ from cc_executor.kernel.markdown import markdown_html
 from cc_executor.kernel.words import REHEARSAL, STANDINGS, check_words, figures
 from cc_executor.model.ansi import clean
 from cc_executor.model.item import Item, ItemState, Kind, Level, excerpt
-from cc_executor.model.outcome import OutcomeKind
+from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import FileChange, Receipt, Standing
 from cc_executor.model.toolcall import one_line
 
@@ -23,7 +23,9 @@ TEXT_LINES: Final = 300
 STEP_CHARS: Final = 1500  # of one tool's input or result: enough to see what it was
 STEP_LINES: Final = 24
 FILES: Final = 20
-CHECKS: Final = 20
+CHECKS: Final = 10
+LINE_CHARS: Final = 200  # of a check, a file name, a piece of evidence
+SENTENCE_CHARS: Final = 600  # of what went wrong, and of its cure
 
 # Middle tones: at least 3:1 against white and against JupyterLab's dark #111 (WCAG 2.2, 1.4.11); text itself keeps the page's colour.
 _GREEN: Final = "#2f9e58"
@@ -42,6 +44,17 @@ _HEAD: Final = f"padding:6px 12px;border-bottom:1px solid {_LINE};background:{_S
 _BODY: Final = "padding:4px 12px;overflow-wrap:anywhere"
 _PRE: Final = f"{_MONO};line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;padding:6px 8px;background:{_SHADE};border-radius:4px"
 _QUIET: Final = "opacity:.72"
+
+_STYLES: Final = {
+    "a": "color:inherit;text-decoration:underline",
+    "blockquote": f"margin:6px 0;padding-left:10px;border-left:3px solid {_LINE}",
+    "code": _MONO,
+    "p": "margin:6px 0",
+    "pre": _PRE,
+    "table": "border-collapse:collapse;margin:6px 0;font-size:12px;color:inherit",
+    "td": f"border:1px solid {_LINE};padding:2px 8px;text-align:left",
+    "th": f"border:1px solid {_LINE};padding:2px 8px;text-align:left",
+}
 
 _STANDING_COLOURS: Final = {Standing.VERIFIED: _GREEN, Standing.CLAIMED: _GREY, Standing.CONTRADICTED: _RED}
 _LEVEL_COLOURS: Final = {Level.INFO: _GREY, Level.WARN: _AMBER, Level.ERROR: _RED}
@@ -69,10 +82,16 @@ def _badge(text: str, colour: str, *, title: str = "") -> str:
     )
 
 
+def _colour(outcome: Outcome) -> str:
+    return _GREEN if outcome.ok else _AMBER if outcome.kind is OutcomeKind.CANCELLED else _RED
+
+
 def _head(receipt: Receipt) -> str:
     outcome = receipt.outcome
-    colour = _GREEN if outcome.ok else _AMBER if outcome.kind is OutcomeKind.CANCELLED else _RED
-    badges = [_badge(f"{'✓' if outcome.ok else '✗'} {outcome.kind.value.replace('_', ' ')}", colour, title=clean(outcome.summary))]
+    colour = _colour(outcome)
+    badges = [
+        _badge(f"{'✓' if outcome.ok else '✗'} {outcome.kind.value.replace('_', ' ')}", colour, title=one_line(clean(outcome.summary)))
+    ]
     badges.append(_badge(receipt.standing.value, _STANDING_COLOURS[receipt.standing], title=STANDINGS[receipt.standing]))
     if receipt.rehearsed is not None:
         badges.append(_badge("rehearsal", _AMBER, title=REHEARSAL))
@@ -84,11 +103,11 @@ def _problem(receipt: Receipt) -> str:
     outcome = receipt.outcome
     if outcome.ok:
         return ""
-    rows = [f"<div><b>{escape(clean(outcome.summary))}</b></div>"]
-    rows += [f'<div style="{_MONO};{_QUIET}">{escape(one_line(clean(item), 400))}</div>' for item in outcome.evidence[:CHECKS]]
+    rows = [f"<div><b>{escape(one_line(clean(outcome.summary), SENTENCE_CHARS))}</b></div>"]
+    rows += [f'<div style="{_MONO};{_QUIET}">{escape(one_line(clean(item), LINE_CHARS))}</div>' for item in outcome.evidence[:CHECKS]]
     if outcome.cure:
-        rows.append(f"<div>→ {escape(clean(outcome.cure))}</div>")
-    return f'<div style="{_BODY};border-left:3px solid {_RED};margin:8px 12px">{"".join(rows)}</div>'
+        rows.append(f"<div>→ {escape(one_line(clean(outcome.cure), SENTENCE_CHARS))}</div>")
+    return f'<div style="{_BODY};border-left:3px solid {_colour(outcome)};margin:8px 12px">{"".join(rows)}</div>'
 
 
 def _final(receipt: Receipt) -> str:
@@ -96,17 +115,26 @@ def _final(receipt: Receipt) -> str:
     if not text.strip():
         return ""
     shown = excerpt(text, lines=TEXT_LINES, chars=TEXT_CHARS)
-    html = f'<pre style="{_PRE}">{escape(shown.text)}</pre>' if receipt.agent == "shell" else markdown_html(shown.text)
-    if _size(html) > CARD_BYTES // 2:  # a table of empty cells is ten times its source
-        html = f'<pre style="{_PRE}">{escape(shown.text)}</pre>'
+    html = "" if receipt.agent == "shell" else markdown_html(shown.text, styles=_STYLES)
+    if not html or _size(html) > CARD_BYTES // 2:  # a table of empty cells is ten times its source
+        html = _pre(text, lines=TEXT_LINES, chars=TEXT_CHARS, room=CARD_BYTES // 2)
     return f'<div style="{_BODY}">{html}</div>'
+
+
+def _pre(text: str, *, lines: int, chars: int, room: int) -> str:
+    """As much of `text` as `room` bytes of markup can hold."""
+    while True:
+        html = f'<pre style="{_PRE}">{escape(excerpt(text, lines=lines, chars=chars).text)}</pre>'
+        if _size(html) <= room or chars <= STEP_CHARS // 2:
+            return html
+        chars //= 2
 
 
 def _checks(receipt: Receipt) -> str:
     if not receipt.checks:
         return ""
     rows = [
-        f'<div style="color:{_GREEN if check.passed else _GREY if check.passed is None else _RED}">{escape(one_line(check_words(check), 300))}</div>'
+        f'<div style="color:{_GREEN if check.passed else _GREY if check.passed is None else _RED}">{escape(one_line(check_words(check), LINE_CHARS))}</div>'
         for check in receipt.checks[:CHECKS]
     ]
     return f'<div style="{_BODY}">{"".join(rows)}{_more(len(receipt.checks) - CHECKS, "check")}</div>'
@@ -131,7 +159,7 @@ def _file_words(file: FileChange) -> str:
         what = "new"
     else:
         what = "unchanged" if file.before == file.after else "changed"
-    return f"{one_line(clean(file.path), 300)}  {what}{size}"
+    return f"{one_line(clean(file.path), LINE_CHARS)}  {what}{size}"
 
 
 def _more(count: int, noun: str) -> str:
@@ -166,6 +194,8 @@ def _steps(items: list[Item], *, room: int, left_out: int) -> str:
     missing = left_out
     for index, item in enumerate(reversed(items)):
         html = _step(item)
+        if item.parent is not None:
+            html = f'<div style="margin-left:16px">{html}</div>'
         room -= _size(html)
         if room < 0:
             missing += sum(each.lines for each in items[: len(items) - index])
@@ -196,8 +226,11 @@ def _step(item: Item) -> str:
         case Kind.THINKING:
             return _folded(f'<i style="{_QUIET}">Thinking</i>', _short(item.text))
         case Kind.NOTICE:
-            return f'<div style="color:{_LEVEL_COLOURS[item.level]}">{escape(one_line(item.text, 400))}</div>'
-        case Kind.TEXT | Kind.STDERR | Kind.OUTPUT:
+            return f'<div style="color:{_LEVEL_COLOURS[item.level]}">{escape(one_line(item.text, SENTENCE_CHARS))}</div>'
+        case Kind.TEXT:
+            shown = excerpt(item.text.strip("\n"), lines=STEP_LINES, chars=STEP_CHARS).text
+            return f'<div style="white-space:pre-wrap;margin:4px 0">{escape(shown)}</div>'
+        case Kind.STDERR | Kind.OUTPUT:
             return _short(item.text)
 
 
@@ -206,4 +239,4 @@ def _folded(head: str, body: str) -> str:
 
 
 def _short(text: str) -> str:
-    return f'<pre style="{_PRE}">{escape(excerpt(text, lines=STEP_LINES, chars=STEP_CHARS).text)}</pre>'
+    return _pre(text, lines=STEP_LINES, chars=STEP_CHARS, room=STEP_CHARS * 4)

@@ -102,7 +102,7 @@ def _rehearsed_if_needed(order: Order, home: StateHome) -> Order:
 def _replayed(shell: Any, order: Order, folder: RunFolder, receipt: Receipt) -> ShownResult:
     bundle = stored_bundle(folder)
     show_static(bundle, note=f"Replayed from run {receipt.run_id}: this cell is unchanged, nothing was run and nothing was spent.")
-    return _bound(shell, order, ShownResult(receipt, folder.path, bundle).silenced())
+    return _bound(shell, order, _as_value(shell, ShownResult(receipt, folder.path, bundle)))
 
 
 async def _begin(shell: Any, order: Order, home: StateHome, *, followed_later: bool) -> RunHandle:
@@ -136,12 +136,17 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
     task = own(whole(), name="cc_executor cell")
     with shell_pump(getattr(shell, "kernel", None)), sigint_cancels(in_kernel=hasattr(shell, "kernel")):
         interrupts = await outlast_interrupts(task, interrupt)
-    result = _bound(shell, order, task.result().silenced())
+    result = _bound(shell, order, _as_value(shell, task.result()))
     if interrupts:
         raise KeyboardInterrupt(f"run {result.receipt.run_id} was ended; its receipt is kept")
     if order.raise_error:
         result.raise_for_outcome()
     return result
+
+
+def _as_value(shell: Any, result: ShownResult) -> ShownResult:
+    """The cell's value. A notebook shows it above already; a terminal writes `Out[1]: ` in any case, so something had better stand there."""
+    return result.silenced() if hasattr(shell, "kernel") else result
 
 
 def _bound(shell: Any, order: Order, result: ShownResult) -> ShownResult:

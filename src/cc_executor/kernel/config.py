@@ -36,7 +36,8 @@ class CCExecutor(Configurable):
     def __init__(self, environ: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         given = from_environment(os.environ if environ is None else environ)
         super().__init__(**kwargs)
-        loaded: Any = self.config.get(type(self).__name__, {})
+        config: Any = self.config  # traitlets types its sections as unknown
+        loaded = config.get(type(self).__name__, {})
         for name, value in given.items():
             if name not in loaded:
                 self.set_trait(name, value)

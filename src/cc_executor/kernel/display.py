@@ -6,8 +6,8 @@ import html
 import sys
 from typing import Any, Protocol
 
+import IPython.display
 from IPython.core.displaypub import CapturingDisplayPublisher
-from IPython.display import display
 
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.render import TerminalView, static_bundle
@@ -49,9 +49,17 @@ def make_display(shell: Any, run: Run, *, settings: CCExecutor) -> Display:
     return TextDisplay(run, in_notebook=hasattr(shell, "kernel"))
 
 
-def show_mime(data: dict[str, Any], metadata: dict[str, Any]) -> None:
+_ipython: Any = IPython.display  # it is untyped
+
+
+def show_mime(data: dict[str, Any], metadata: dict[str, Any], *, display_id: str | None = None) -> None:
     """Display a MIME bundle as it is; in a terminal that is its plain text."""
-    display(data, metadata=metadata, raw=True)  # pyright: ignore[reportUnknownMemberType] - IPython is untyped
+    _ipython.display(data, metadata=metadata, raw=True, display_id=display_id)
+
+
+def replace_mime(data: dict[str, Any], metadata: dict[str, Any], *, display_id: str) -> None:
+    """Put a MIME bundle in the place of the one that was displayed with this id."""
+    _ipython.update_display(data, metadata=metadata, raw=True, display_id=display_id)
 
 
 def show_static(bundle: Bundle | None, *, note: str = "") -> None:

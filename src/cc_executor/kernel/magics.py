@@ -12,6 +12,8 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from cc_executor.kernel.options import option_help
 
 VERBS: Final = ("list", "show", "attach", "pause", "resume", "cancel", "receipt", "doctor")
+LINE_MAGICS: Final = ("cc", "cc_attach_async", *(f"cc_{verb}" for verb in VERBS))
+CELL_MAGICS: Final = ("cc_execute", "cc_execute_async")
 COMPLETED: Final = ("%%cc_execute", "%cc", *(f"%cc_{verb}" for verb in VERBS))
 
 # What IPython makes of a magic, and what makes it awaited.

@@ -6,7 +6,7 @@ and then only what is on the list below is left. Nothing is loaded from anywhere
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from html import escape
 from typing import Any, Final
@@ -49,10 +49,13 @@ def _only_absolute(_tag: str, name: str, value: str) -> str | None:
     return value if name != "href" or value.lower().startswith(_PREFIXES) else None
 
 
-def markdown_html(source: str) -> str:
-    """`source` (CommonMark, tables, strike-through) as HTML without scripts, styles, images, frames, ids and classes.
+_LINK: Final = {"target": "_blank"}
 
-    Links are absolute `http`, `https` or `mailto`, and open in a new tab that knows nothing of the notebook.
+
+def markdown_html(source: str, *, styles: Mapping[str, str] | None = None) -> str:
+    """`source` (CommonMark, tables, strike-through) as HTML without scripts, images, frames, ids, classes, and styles but ours.
+
+    `styles` gives tags an inline style, for a page that has no style sheet. Links are absolute `http`, `https` or `mailto`, and open in a new tab that knows nothing of the notebook.
     """
     try:
         html = str(_parser().render(source))
@@ -66,5 +69,6 @@ def markdown_html(source: str) -> str:
         attribute_filter=_only_absolute,
         url_schemes=_SCHEMES,
         link_rel="noopener noreferrer nofollow",
-        set_tag_attribute_values={"a": {"target": "_blank"}},
+        set_tag_attribute_values={"a": _LINK}
+        | {tag: (_LINK if tag == "a" else {}) | {"style": style} for tag, style in (styles or {}).items()},
     )

@@ -59,7 +59,8 @@ class TerminalView:
         self._line(REHEARSAL)
 
     def _withdraw(self, changes: Changes) -> None:
-        if any([self._texts.pop(number, "") for number in changes.withdrawn]):
+        shown = [self._texts.pop(number, "") for number in changes.withdrawn]
+        if any(shown):
             self._line("  (what was begun above is void; it is written anew)")
         for number in changes.withdrawn:
             self._tools.pop(number, None)

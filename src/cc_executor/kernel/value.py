@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Generator
 from typing import Any
 
+from cc_executor.kernel.display import show_mime
 from cc_executor.model.result import Result
 from cc_executor.runtime.run import Run
 
@@ -24,10 +25,12 @@ class ShownResult(Result):
         if getattr(self, "_is_silent", False):
             object.__setattr__(self, "_is_silent", False)
             return
-        from IPython.display import display
-
+        from IPython.core.getipython import get_ipython
+        if not hasattr(get_ipython(), "kernel"):
+            print(repr(self))  # noqa: T201 - a terminal's view of a value
+            return
         data, metadata = self._repr_mimebundle_()
-        display(data, raw=True, metadata=metadata)  # pyright: ignore[reportUnknownMemberType] - IPython is untyped
+        show_mime(data, metadata)
 
 
 class RunHandle:

@@ -8,6 +8,7 @@ from cc_executor.model.ansi import clean
 from cc_executor.model.item import excerpt
 from cc_executor.model.notice import duration
 from cc_executor.model.receipt import Check, Receipt, Standing
+from cc_executor.model.toolcall import one_line
 
 REHEARSAL: Final = "Rehearsal: scripted model, no real agent spoke, nothing was spent."
 
@@ -48,7 +49,7 @@ def time_words(receipt: Receipt) -> str:
 
 def figures(receipt: Receipt) -> list[str]:
     """Time, cost, tokens, model: those that there are."""
-    return [clean(part) for part in (time_words(receipt), cost_words(receipt), token_words(receipt), receipt.model) if part]
+    return [one_line(clean(part)) for part in (time_words(receipt), cost_words(receipt), token_words(receipt), receipt.model) if part]
 
 
 def check_words(check: Check) -> str:

@@ -27,7 +27,7 @@ _SEQUENCE: Final = re.compile(
         ) \Z )
     | (?P<newline> \r\n )
     | (?P<return> \r )
-    | [\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]                                                          # other control characters
+    | [\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]                                             # other control characters; halves of pairs
     """,
     re.VERBOSE,
 )

@@ -10,7 +10,7 @@ import msgspec
 from cc_executor.model.clipped import Clipped
 
 BLOCK_LIMIT: Final = 64 * 1024  # characters of one text or thinking block; a long answer has some 10,000
-TOOL_TEXT_LIMIT: Final = 64 * 1024  # characters of a tool's input, and of its result; the CLI itself shows a model at most 30,000 of a command's output
+TOOL_TEXT_LIMIT: Final = 64 * 1024  # characters of a tool's input, and of its result; a model sees at most 30,000 of a command's output
 
 
 class BlockKind(StrEnum):

@@ -27,6 +27,8 @@ class Clipped(msgspec.Struct, frozen=True):
 
     def plus(self, piece: str, *, limit: int) -> Clipped:
         """The same text with `piece` at its end. Costs at most the limit, however long the text was."""
+        if not piece:
+            return self
         half = limit // 2
         room = half - len(self.head)
         if len(piece) <= room:

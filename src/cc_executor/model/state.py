@@ -53,7 +53,7 @@ from cc_executor.model.event import (
 from cc_executor.model.joined import joined
 
 FINAL_TEXT_LIMIT: Final = 1024 * 1024  # characters of the final text
-STDERR_LIMIT: Final = 64 * 1024  # characters; a crash of the CLI writes 200,000 of its own source, and says why in the first and the last lines
+STDERR_LIMIT: Final = 64 * 1024  # characters; a crash of the CLI writes 200,000 of its own source, and why at both ends
 BLOCKS_LIMIT: Final = 256  # newest blocks; with BLOCK_LIMIT at most 16 Mi characters
 TOOLS_LIMIT: Final = 256  # newest tool calls; a running one is never let go before an ended one
 FILES_LIMIT: Final = 1000  # paths
@@ -183,7 +183,9 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
         """The final text, bounded: that of the closing statement, else the whole text of the main agent's last message, else a plain stream's text."""
         if self.final_text is not None:
             return self.final_text.text
-        mine = [block for block in self.blocks if block.parent is None and block.kind is BlockKind.TEXT and (block.whole or not block.message)]
+        mine = [
+            block for block in self.blocks if block.parent is None and block.kind is BlockKind.TEXT and (block.whole or not block.message)
+        ]
         return "".join(block.body.text for block in mine if block.message == mine[-1].message)
 
     @property
@@ -345,9 +347,7 @@ def _tool_called(state: RunState, event: ToolCalled) -> RunState:
 
 def _tool_returned(state: RunState, event: ToolReturned) -> RunState:
     old = state.tools.get(event.tool_id) or Tool(tool_id=event.tool_id, name="", parent=event.parent)
-    tool = replace(
-        old, result=Clipped.of(event.text, limit=TOOL_TEXT_LIMIT), is_error=event.is_error, path=event.path, whole=True
-    )
+    tool = replace(old, result=Clipped.of(event.text, limit=TOOL_TEXT_LIMIT), is_error=event.is_error, path=event.path, whole=True)
     state = _with_tool(state, tool)
     if event.path is not None and event.path not in state.files:
         surplus = max(0, len(state.files) + 1 - FILES_LIMIT)

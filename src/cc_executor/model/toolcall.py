@@ -10,7 +10,7 @@ SUMMARY_CHARS: Final = 120  # one line of a cell
 
 # The field that says what a call is about, most telling first (Claude Code 2.1's own tools, and what MCP servers commonly call theirs).
 _TELLING: Final = (
-    "command", "file_path", "notebook_path", "path", "pattern", "query", "url", "description", "skill", "name", "prompt", "question",
+    "command", "file_path", "notebook_path", "pattern", "path", "query", "url", "description", "skill", "name", "prompt", "question",
 )  # fmt: skip
 _TODO_MARKS: Final = {"completed": "☑", "in_progress": "◐"}
 

@@ -76,8 +76,8 @@ STOP_REASONS: Final[dict[str, End]] = {
 
 # By the reason of the stop request: we ended it.
 STOPS: Final[dict[str, End]] = {
-    "cancel": End(OutcomeKind.CANCELLED, "The run was cancelled.", ""),
-    "interrupt": End(OutcomeKind.CANCELLED, "The run was interrupted.", ""),
+    "cancel": End(OutcomeKind.CANCELLED, "The run was cancelled.", "Run it again, or resume its session."),
+    "interrupt": End(OutcomeKind.CANCELLED, "The run was interrupted.", "Run it again, or resume its session."),
     "kernel_exit": End(
         OutcomeKind.CANCELLED,
         "The run was ended because the process that had started it was gone.",

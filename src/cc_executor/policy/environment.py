@@ -88,7 +88,8 @@ def child_environment(
     env = {
         name: value
         for name, value in environ.items()
-        if name in extra_names or ((name in allowed or name.startswith(prefixes)) and name not in NESTED and not name.startswith(NEVER_PREFIXES))
+        if name in extra_names
+        or ((name in allowed or name.startswith(prefixes)) and name not in NESTED and not name.startswith(NEVER_PREFIXES))
     }
     env.update(additions)
     return env, secret_values({**environ, **env})
@@ -96,7 +97,9 @@ def child_environment(
 
 def _check(name: str, environ: Mapping[str, str]) -> None:
     if not _NAME.fullmatch(name):
-        raise InvalidRequest(f"{name!r} is no name of an environment variable: give the name only, its value is taken from the environment.")
+        raise InvalidRequest(
+            f"{name!r} is no name of an environment variable: give the name only, its value is taken from the environment."
+        )
     if name.startswith(NEVER_PREFIXES):
         raise InvalidRequest(f"{name} is a credential of the notebook server and is never given to an agent: leave it out.")
     if name not in environ:

@@ -101,7 +101,9 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        forms = sorted({form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)}, key=lambda form: (-len(form), form))
+        forms = sorted(
+            {form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)}, key=lambda form: (-len(form), form)
+        )
         shapes = rf"(?<![A-Za-z0-9])(?:{'|'.join(_SHAPES)})"
         self._pattern = re.compile("|".join([*map(re.escape, forms), _PRIVATE_KEY, shapes]))
 

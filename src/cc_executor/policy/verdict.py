@@ -108,7 +108,7 @@ def _stopped(case: _Case) -> Outcome | None:
     # `linger`: the agent had said its last word and only did not go; that word decides.
     if not case.stop_reason or case.stop_reason == "linger":
         return None
-    stop = STOPS.get(case.stop_reason, End(OutcomeKind.CANCELLED, "The run was ended on request.", ""))
+    stop = STOPS.get(case.stop_reason, End(OutcomeKind.CANCELLED, "The run was ended on request.", "Run it again, or resume its session."))
     evidence = [f"stop requested: {case.stop_reason}"]
     if case.state.stop is not None and case.state.stop.by:
         evidence.append(f"by {case.state.stop.by}")
@@ -277,7 +277,7 @@ def _bad_exit(case: _Case) -> Outcome | None:
         )
     return Outcome(
         kind=OutcomeKind.FAILED,
-        summary=f"The agent reported success and ended with exit code {case.exit.code}.",
+        summary="The agent reported success, and " + _exit_words(case),
         evidence=(*_exit_evidence(case), *_stderr_evidence(case), *_closing_evidence(case)),
         cure=SEE_MORE,
     )
@@ -295,9 +295,7 @@ def _command_failed(case: _Case) -> Outcome | None:
         return None
     return Outcome(
         kind=OutcomeKind.FAILED,
-        summary=f"The command ended with exit code {case.exit.code}."
-        if case.exit.code is not None
-        else "The command's exit code is not known.",
+        summary="The command "+ _exit_words(case),
         evidence=(*_exit_evidence(case), *_stderr_evidence(case)),
         cure=SEE_MORE,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -136,12 +137,11 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
         shim = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/")
     except OSError as error:
         raise LaunchFailed(f"The run's supervisor could not be started ({error.strerror}): is the machine out of processes or memory?") from error
-    try:
-        raw, _ = shim.communicate(json.dumps(spec).encode(), timeout=START_BUDGET)
-    except subprocess.TimeoutExpired as error:
+    raw = _answer_to(json.dumps(spec).encode(), shim)
+    if raw is None:
         shim.kill()
-        shim.communicate()
-        raise LaunchFailed(f"The run's supervisor did not answer in {START_BUDGET:.0f} s and was ended. Is the machine overloaded?") from error
+        shim.wait()
+        raise LaunchFailed(f"The run's supervisor did not answer in {START_BUDGET:.0f} s and was ended. Is the machine overloaded?")
     answer: Any = None
     with suppress(ValueError):  # no answer: the supervisor died, and its log says why
         answer = json.loads(raw)
@@ -150,6 +150,27 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
         reason: object = answer.get("error") if isinstance(answer, dict) else folder.read(records.LOG, 0, 2000).decode(errors="replace").strip()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - as above
         raise LaunchFailed(f"The agent could not be started: {reason or 'its supervisor gave no reason'}.")
     _shims.append(shim)
+
+
+def _answer_to(spec: bytes, shim: subprocess.Popen[bytes]) -> bytes | None:
+    """The shim's one line; None if it does not come in time. Not `communicate`, which waits for the end of the process."""
+    assert shim.stdin is not None  # both were asked for
+    assert shim.stdout is not None
+    with shim.stdin, suppress(BrokenPipeError):  # it died early; its silence tells
+        shim.stdin.write(spec)
+    deadline = time.monotonic() + START_BUDGET
+    answer = bytearray()
+    poll = select.poll()  # select() cannot watch descriptors over 1023, which a long-lived kernel may have
+    with shim.stdout:
+        poll.register(shim.stdout, select.POLLIN)
+        while not answer.endswith(b"\n"):
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return None
+            chunk = os.read(shim.stdout.fileno(), 65536)
+            if not chunk:
+                break
+            answer += chunk
+    return bytes(answer)
 
 
 def reap() -> None:

@@ -29,7 +29,7 @@ class JournalReader:
         self._folder = folder
         self._decoder = agent_named(agent).decoder()
         self._stderr = StderrDecoder()
-        self._offset = dict.fromkeys(records.STREAMS, 0)
+        self._offset: dict[str, int] = dict.fromkeys(records.STREAMS, 0)
         self._control_offset = 0
         self._pending: list[ControlRecord] = []
         self.exited: Exited | None = None
@@ -106,6 +106,15 @@ class JournalReader:
     def _index_bytes(self, entry: int, count: int) -> bytes:
         data = self._folder.read(records.INDEX_FILE, entry * records.INDEX.size, count * records.INDEX.size)
         return data[: len(data) - len(data) % records.INDEX.size]
+
+
+def events_from(position: JournalReader) -> Iterator[Event]:
+    """Every event from a position on, which stays as it is. Blocking: not for an event loop."""
+    reader = position.copy()
+    while (events := reader.read()) is not None:
+        yield from events
+    if reader.exited is None:
+        yield from reader.close()
 
 
 def replay(folder: RunFolder, *, agent: str) -> Iterator[list[Event]]:

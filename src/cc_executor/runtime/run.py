@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -35,10 +35,14 @@ LOOK_AGAIN: Final = 1.0  # seconds; the shim's nudges make this a safety net
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events that were read together, and the state after them."""
+    """Events that were read together, and the state after them.
+
+    `position` makes the cursor from which reading goes on after them; it is good until the next batch is asked for.
+    """
 
     events: list[Event]
     state: RunState
+    position: Callable[[], JournalReader]
 
 
 class Run:
@@ -93,7 +97,7 @@ class Run:
                 events = reader.read()
                 if events is not None:
                     if events:
-                        yield self._fold(events)
+                        yield self._fold(events, reader)
                     await anyio.lowlevel.checkpoint()
                 elif reader.exited is not None:
                     break
@@ -102,11 +106,11 @@ class Run:
                         await anyio.sleep(LOOK_AGAIN / 20)
                         wake = await self._listen(stack)
                     elif (events := reader.read()) is not None:
-                        yield self._fold(events)
+                        yield self._fold(events, reader)
                     elif self.folder.standing(time.time()) is RunStanding.RUNNING:
                         await anyio.sleep(LOOK_AGAIN)  # it lives, but does not take our connection: look at the files instead
                     elif reader.exited is None and (rest := reader.close()):
-                        yield self._fold(rest)
+                        yield self._fold(rest, reader)
                         break
                     else:
                         break
@@ -118,9 +122,9 @@ class Run:
         except ControlFailed:
             return None
 
-    def _fold(self, events: list[Event]) -> Batch:
+    def _fold(self, events: list[Event], reader: JournalReader) -> Batch:
         self.state = advance_all(self.state, events)
-        return Batch(events, self.state)
+        return Batch(events, self.state, reader.copy)
 
     async def refuse_hopeless(self, batch: Batch) -> None:
         """End the run when the agent keeps asking an API that will go on refusing it. Called by the one who owns the run, not by mere watchers."""

@@ -176,7 +176,7 @@ def _receipt(
         outcome=judge(state, request=request, exit=facts, checks=checks),
         exit=exit_,
         usage=_usage(state.usage),
-        cost=state.cost,
+        cost=0.0 if plan.rehearsed and state.cost is not None else state.cost,  # a script's figures are nobody's money
         turns=state.turns,
         denials=tuple(denial.name for denial in state.denials),
         retries=state.retries,

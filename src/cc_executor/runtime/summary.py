@@ -44,6 +44,7 @@ def summaries(home: StateHome, *, now: float, limit: int | None = None) -> list[
 def summary(folder: RunFolder, *, now: float) -> RunSummary:
     """One run's row."""
     receipt = folder.receipt()
+    label, prompt = _asked(folder)
     if receipt is not None:
         return RunSummary(
             id=folder.run_id,
@@ -54,21 +55,22 @@ def summary(folder: RunFolder, *, now: float) -> RunSummary:
             elapsed=receipt.times.elapsed,
             cost=receipt.cost,
             rehearsed=receipt.rehearsed,
-            **_asked(folder),
+            label=label,
+            prompt=prompt,
         )
     standing = folder.standing(now)
     elapsed = now - folder.created_at if standing is RunStanding.RUNNING else None
-    asked = _asked(folder)
     try:
         rehearsed, agent = Plan.of(folder).rehearsed, folder.request().agent
     except StateUnusable:
         rehearsed, agent = None, ""
-    return RunSummary(id=folder.run_id, status=standing.value, started=folder.created_at, agent=agent, elapsed=elapsed, rehearsed=rehearsed, **asked)
+    return RunSummary(id=folder.run_id, status=standing.value, started=folder.created_at, agent=agent, elapsed=elapsed, rehearsed=rehearsed, label=label, prompt=prompt)
 
 
-def _asked(folder: RunFolder) -> dict[str, str]:
+def _asked(folder: RunFolder) -> tuple[str, str]:
+    """Label and the beginning of the prompt."""
     try:
         request = folder.request()
     except StateUnusable:
-        return {}
-    return {"label": request.label, "prompt": " ".join(request.prompt[:200].split())[:80]}
+        return "", ""
+    return request.label, " ".join(request.prompt[:200].split())[:80]

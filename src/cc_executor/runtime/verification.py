@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ from cc_executor.agents.claude.testimony import agrees
 from cc_executor.errors import RunNotFound, StateUnusable
 from cc_executor.model.receipt import SCHEMA_VERSION, Receipt
 from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.toolcall import one_line
 from cc_executor.policy.redact import MASK
 from cc_executor.runtime.plan import PLAN, Plan
 from cc_executor.runtime.reader import replay
@@ -27,7 +27,6 @@ from cc_executor.runtime.transcripts import compare
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunFolder
-
 
 SEALED: Final = (*records.STREAMS, records.CONTROL)
 # Facts of the sealing itself, and what was looked at then and cannot be looked at again.
@@ -215,7 +214,7 @@ def _compare_decoded(receipt: Receipt, folder: RunFolder, found: Findings, roots
         found.missing.append("The exit record is no longer in the run's folder.")
         return
     state = RunState()
-    for events in replay(folder, agent=receipt.agent if request.agent == receipt.agent else request.agent):
+    for events in replay(folder, agent=request.agent):
         state = advance_all(state, events)
     again = receipt_over(
         folder, request, plan, state, facts,
@@ -258,5 +257,4 @@ def _fields(receipt: Receipt, again: Receipt, *, was_lost: bool) -> Iterator[tup
 
 
 def _shown(value: Any) -> str:
-    text = value.isoformat() if isinstance(value, datetime) else str(getattr(value, "kind", value))
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return one_line(str(getattr(value, "kind", value)), _SHOWN)

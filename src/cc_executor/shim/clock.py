@@ -1,4 +1,8 @@
-"""The run's clocks. Knows arithmetic on monotonic seconds that it is given; knows no process. Never reads a clock itself."""
+"""The run's clocks. Knows arithmetic on monotonic seconds that it is given; knows no process. Never reads a clock itself.
+
+Monotonic time stands still by itself while a Linux machine is suspended, so that needs no record; a machine or a process that is stopped from outside (a
+virtual machine, SIGSTOP) is noticed by the loop that comes back late.
+"""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cc_executor.shim.poller import Poller
 
 CONNECTIONS: Final = 64  # ten viewers of one run are many
+ACCEPTS: Final = 16  # at a time; between them those that have gone are noticed, which would else take the places
 REQUEST_LIMIT: Final = 2**20  # bytes of one request; a `stdin` message of a whole file fits
 CHUNK: Final = 64 * 1024
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
@@ -120,18 +121,22 @@ class Door:
             return
 
     def _accept(self, _bits: int) -> None:
-        try:
-            fd, _ = self._take()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError:  # no descriptor left
-            self._deaf = True
-            self._poller.remove(self._listener.fileno())
-            return
-        sock = _socket.socket(fileno=fd)
-        if len(self._connections) >= CONNECTIONS or not _may_command(sock):
-            sock.close()
-            return
+        for _ in range(ACCEPTS):
+            try:
+                fd, _ = self._take()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError:  # no descriptor left
+                self._deaf = True
+                self._poller.remove(self._listener.fileno())
+                return
+            sock = _socket.socket(fileno=fd)
+            if len(self._connections) < CONNECTIONS and _may_command(sock):
+                self._admit(sock)
+            else:
+                sock.close()
+
+    def _admit(self, sock: _socket.socket) -> None:
         sock.setblocking(False)
         connection = Connection(sock)
         self._connections[connection.fd] = connection

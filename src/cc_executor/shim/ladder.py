@@ -97,12 +97,12 @@ class Ladder:
         """Do what is due; returns when to call again. `done` when nothing is left, or when nothing helps."""
         last = len(self._rungs) - 1
         self._reaper.reap()
-        while not self._reaper.empty:
+        while not self._gone():
             if self._place >= 0 and not self._due(now):
                 if self._place == last:
                     self._tree.kill()
                     self._reaper.reap()
-                    if self._reaper.empty:
+                    if self._gone():
                         break
                     self._pace = min(2 * self._pace, SLOWEST_PACE)
                     return now + self._pace
@@ -115,6 +115,9 @@ class Ladder:
             self._reaper.reap()
         self.done = True
         return now
+
+    def _gone(self) -> bool:
+        return self._tree.is_empty(childless=self._reaper.empty)
 
     def _due(self, now: float) -> bool:
         rung = self._rungs[self._place]

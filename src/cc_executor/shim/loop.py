@@ -192,7 +192,7 @@ class Shim:
     def _settle(self, now: float) -> float:
         """The agent has ended by itself: take its last output, then look at what it left."""
         self.reaper.reap()
-        if self.reaper.empty:
+        if self.tree.is_empty(childless=self.reaper.empty):
             self._enter(DRAINING, self._until)
             return now
         patience = min(self._until, self._ended_at + SETTLE) if self.journal.ended else self._until
@@ -395,19 +395,23 @@ class Shim:
         end = time.monotonic() + KILL_PATIENCE
         pace = 0.0
         self.reaper.reap()
-        while not self.reaper.empty and time.monotonic() < end:
+        while not self.tree.is_empty(childless=self.reaper.empty) and time.monotonic() < end:
             self.tree.kill()
             time.sleep(pace)
             pace = min(0.02, pace + 0.002)
             self.reaper.reap()
-        self._survivors = 0 if self.reaper.empty else len(self.tree.scan())
+        self._survivors = 0 if self.tree.is_empty(childless=self.reaper.empty) else len(self.tree.scan())
         if self.phase == EXITED:
             return
         self._stop_reason = self._stop_reason or "shim_error"
-        try:
-            for stream in self.journal.streams:
+        for stream in self.journal.streams:
+            try:
                 while not stream.ended and self.journal.drain(stream):
                     continue
+                self.journal.close(stream)
+            except BaseException:  # noqa: BLE001  # perhaps what failed before
+                stream.ended = True
+        try:
             self._finish(time.monotonic())
         except BaseException:  # noqa: BLE001  # nothing owns anything any more; the log is the last witness
             log(traceback.format_exc())

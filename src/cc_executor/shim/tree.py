@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STOPPED: Final = "TtZXx"  # proc(5): stopped by a signal or a tracer, or dead
 DEAD: Final = "ZXx"
+HAS_PROC: Final = os.path.exists("/proc/loadavg")
 THREADS: Final = 17  # place of num_threads among the fields after the name
 COMMAND_LENGTH: Final = 200  # characters of a command that are told; enough to recognise it
 BURST: Final = 0.02  # seconds; how long newborns are hunted before the pipes are looked after again
@@ -50,12 +51,16 @@ class Tree:
 
     def __init__(self, root: int, *, portable: bool | None = None) -> None:
         self._root = root
-        self._portable = not os.path.exists("/proc/loadavg") if portable is None else portable
+        self._portable = not HAS_PROC if portable is None else portable
         self._members: set[int] = set()
         self._newest = 0
         self._strays: dict[int, Process] = {}  # portable only: members of an earlier look, in case that they leave the tree
         self._count = 0
         self._counted_at = float("-inf")
+
+    def is_empty(self, *, childless: bool) -> bool:
+        """Whether nothing is left, when there are no children to wait for (`childless`): on Linux that says it all."""
+        return childless and (not self._portable or not self.scan())
 
     def scan(self) -> list[Process]:
         """Every living descendant."""
@@ -166,6 +171,8 @@ class Tree:
 
 def command_of(pid: int) -> str:
     """What a process was started as, on one line; its short name when it hides that, and empty when it has ended."""
+    if not HAS_PROC:
+        return _ps("-p", str(pid), "-o", "command=")[1].decode("utf-8", "replace").strip()[:COMMAND_LENGTH]
     for name in ("cmdline", "comm"):
         data = _read(f"/proc/{pid}/{name}", 4 * COMMAND_LENGTH)
         text = data.replace(b"\0", b" ").decode("utf-8", "replace").strip()
@@ -235,10 +242,21 @@ def _read(path: str, limit: int) -> bytes:
 
 def _ps_rows() -> list[Process]:
     """The process table as POSIX `ps` tells it; the session is asked for separately, for `ps` has no portable word for it."""
+    pid, output = _ps("-A", "-o", "pid=,ppid=,pgid=,state=")
+    rows: list[Process] = []
+    for line in output.splitlines():
+        own, parent, group, state = line.split(None, 3)
+        if int(own) != pid:
+            rows.append(Process(int(own), state[:1].decode("ascii", "replace"), int(parent), int(group), _session_of(int(own))))
+    return rows
+
+
+def _ps(*options: str) -> tuple[int, bytes]:
+    """The process id of a `ps`, and what it says."""
     reading, writing = os.pipe()
     try:
         redirect = [(os.POSIX_SPAWN_DUP2, writing, 1)]
-        pid = os.posix_spawn("/bin/ps", ["ps", "-A", "-o", "pid=,ppid=,pgid=,state="], dict(os.environ), file_actions=redirect)
+        pid = os.posix_spawn("/bin/ps", ["ps", *options], {"PATH": os.defpath, "LC_ALL": "C"}, file_actions=redirect)
     finally:
         os.close(writing)
     try:
@@ -248,12 +266,7 @@ def _ps_rows() -> list[Process]:
     finally:
         os.close(reading)
         os.waitpid(pid, 0)
-    rows: list[Process] = []
-    for line in b"".join(chunks).splitlines():
-        own, parent, group, state = line.split(None, 3)
-        if int(own) != pid:
-            rows.append(Process(int(own), state[:1].decode("ascii", "replace"), int(parent), int(group), _session_of(int(own))))
-    return rows
+    return pid, b"".join(chunks)
 
 
 def _session_of(pid: int) -> int:

@@ -20,28 +20,32 @@ from cc_executor.errors import InvalidRequest
 from cc_executor.model.request import RunRequest
 
 # As the user says it → as the CLI takes it. `manual` is the newer name of `default`: 2.1.329 takes both, 2.1.197 only `default`.
-PERMISSION_MODES: Final[Mapping[str, str]] = MappingProxyType({
-    "acceptEdits": "acceptEdits",
-    "auto": "auto",
-    "bypassPermissions": "bypassPermissions",
-    "default": "default",
-    "dontAsk": "dontAsk",
-    "manual": "default",
-    "plan": "plan",
-})
+PERMISSION_MODES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "acceptEdits": "acceptEdits",
+        "auto": "auto",
+        "bypassPermissions": "bypassPermissions",
+        "default": "default",
+        "dontAsk": "dontAsk",
+        "manual": "default",
+        "plan": "plan",
+    }
+)
 DEFAULT_PERMISSION_MODE: Final = "acceptEdits"
 
 # Linux takes at most 32 pages for one argument, its NUL included (MAX_ARG_STRLEN); 131,072 bytes gave E2BIG.
 ARGUMENT_LIMIT: Final = 131_071
 
-ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType({
-    # `idle` is the one trustworthy sign that background work is over too (both versions); without this it is not said.
-    "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS": "1",
-    # A run is one version of the agent from start to end, and its receipt names that version.
-    "DISABLE_AUTOUPDATER": "1",
-    # Wait for the MCP servers, so that the first turn has the tools that the receipt says it had.
-    "MCP_CONNECTION_NONBLOCKING": "0",
-})
+ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        # `idle` is the one trustworthy sign that background work is over too (both versions); without this it is not said.
+        "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS": "1",
+        # A run is one version of the agent from start to end, and its receipt names that version.
+        "DISABLE_AUTOUPDATER": "1",
+        # Wait for the MCP servers, so that the first turn has the tools that the receipt says it had.
+        "MCP_CONNECTION_NONBLOCKING": "0",
+    }
+)
 
 # In a folder that the user has not trusted, the folder's own settings, hooks and MCP servers are not read: `-p` skips the CLI's trust dialog, and
 # such a folder has run its hook, started its server and received the API key.
@@ -141,7 +145,9 @@ def _schema(schema: dict[str, Any]) -> str:
     try:
         return json.dumps(schema, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"The output schema cannot be written as JSON ({error}): use objects, lists, text, numbers, true, false and null.") from error
+        raise InvalidRequest(
+            f"The output schema cannot be written as JSON ({error}): use objects, lists, text, numbers, true, false and null."
+        ) from error
 
 
 def _permission_mode(mode: str | None) -> str:

@@ -459,13 +459,16 @@ def _system(subtype: str, line: bytes) -> list[AgentEvent]:
         return [Noise(what=f"system/{subtype}")]
     decoder = _SYSTEM_DECODERS.get(subtype)
     if decoder is None:
-        return [Unrecognised(what=f"system/{subtype}"[:100], raw=_bounded(line))]
+        return [Unrecognised(what=salvage.word(f"system/{subtype}"), raw=_bounded(line))]
     kind, event = _SYSTEM[subtype]
     try:
-        frame = decoder.decode(line)
+        return [event(decoder.decode(line))]
     except salvage.REFUSED:
-        frame = salvage.salvaged(kind, salvage.parsed(line))
-    return [event(frame)]
+        pass
+    try:
+        return [event(salvage.salvaged(kind, salvage.parsed(line)))]
+    except salvage.Hopeless:
+        return [Unrecognised(what=f"system/{subtype}", raw=_bounded(line))]
 
 
 # --- text -------------------------------------------------------------------------------------------------------------

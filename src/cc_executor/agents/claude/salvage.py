@@ -36,6 +36,11 @@ def parsed(line: bytes) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
+def word(value: Any) -> str:
+    """A type's name, bounded and such that it can be encoded."""
+    return _SURROGATE.sub("\ufffd", str(value))[:100]
+
+
 def kind_of(value: dict[str, Any]) -> str:
     """The line's type as one word, with the types inside that decide: ``system/init``, ``stream_event/content_block_delta/text_delta``."""
     words = [str(value.get("type", "?"))]
@@ -48,7 +53,7 @@ def kind_of(value: dict[str, Any]) -> str:
         words.append(str(event.get("type", "?")))
         if isinstance(inner, dict):
             words.append(str(cast("dict[str, Any]", inner).get("type", "?")))
-    return _SURROGATE.sub("\ufffd", "/".join(words))[:100]
+    return word("/".join(words))
 
 
 def salvaged(kind: type[_T], value: Any) -> _T:
@@ -79,20 +84,23 @@ def _salvaged(kind: Any, value: Any) -> Any:
 
 def _struct(arms: tuple[Any, ...], value: dict[str, Any]) -> Any:
     structs = [arm for arm in arms if isinstance(arm, type) and issubclass(arm, msgspec.Struct)]
+    tag = word(value.get("type", "?"))
     tagged = {arm.__struct_config__.tag: arm for arm in structs}
-    found = tagged.get(None) or tagged.get(value.get("type"))
+    found = tagged.get(None) or tagged.get(tag)
     if found is None:
         if frames.OtherBlock in structs:
-            return frames.OtherBlock(of=str(value.get("type", "?"))[:100])
+            return frames.OtherBlock(of=tag)
         raise Hopeless
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(found):
-        if field.encode_name in value:
-            try:
+        try:
+            if field.encode_name in value:
                 fields[field.name] = _salvaged(field.type, value[field.encode_name])
-            except Hopeless:
-                if field.required:
-                    raise
+            elif field.required:
+                raise Hopeless
+        except Hopeless:
+            if field.required:
+                raise
     return found(**fields)
 
 

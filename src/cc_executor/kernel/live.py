@@ -1,0 +1,165 @@
+"""The live view of one run, tied to its events: status line, pages from the journal, buttons, and the static end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from cc_executor.kernel.display import Bundle, replace_mime, show_mime
+from cc_executor.kernel.feed import ViewStatus
+from cc_executor.kernel.render import static_bundle
+from cc_executor.kernel.widgets import RunView
+from cc_executor.model import toolcall
+from cc_executor.model.event import Paused
+from cc_executor.model.pager import Checkpoints, Page, earlier
+from cc_executor.model.receipt import Receipt
+from cc_executor.model.state import Phase, RunState
+from cc_executor.model.transcript import Transcript
+from cc_executor.runtime.reader import JournalReader, events_from
+from cc_executor.runtime.run import Batch, Run
+
+WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
+# A tab that is opened again after the end finds its view as long as the kernel keeps it; each holds at most 5,000 lines.
+VIEWS_KEPT: Final = 20
+TOOL_CHARS: Final = 80
+
+_kept: Final[deque[RunView]] = deque()
+_pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cc_executor pages")  # starts its thread when it is first used
+
+
+class WidgetDisplay:
+    """A widget while the run goes on, and the static view in its place at the end.
+
+    Parameters
+    ----------
+    run : Run
+    save_on_start : bool
+        Ask JupyterLab to save the notebook once, so that a tab that is opened again finds the view.
+    """
+
+    def __init__(self, run: Run, *, save_on_start: bool) -> None:
+        self._run = run
+        self._transcript = Transcript()
+        self._checkpoints = Checkpoints(JournalReader(run.folder, agent=run.request.agent), self._transcript)
+        self._paused_at: float | None = None
+        self._view = RunView(
+            self._transcript,
+            on_command=self._command,
+            read_page=self._read_page,
+            title=f"Agent run {run.run_id}",
+            save_on_start=save_on_start,
+        )
+        self._display_id = f"cc-executor-{run.run_id}-{id(self):x}"
+        words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it."
+        data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
+        show_mime(data, {"cc_executor": {"run_id": run.run_id, "status": "running"}}, display_id=self._display_id)
+
+    def apply(self, batch: Batch) -> None:
+        """Take what happened; what of it is due is shown at the next tick."""
+        self._transcript.feed(batch.events)
+        if self._checkpoints.is_due(self._transcript):
+            self._checkpoints.add(batch.position(), self._transcript)
+        for event in batch.events:
+            if isinstance(event, Paused):
+                self._paused_at = event.at
+        self._view.show(self._status(batch.state))
+
+    def tick(self, now: float) -> None:
+        """Send what is due to the views."""
+        self._view.tick(now)
+
+    def finish(self, receipt: Receipt) -> Bundle:
+        """Replace the live view by the static one."""
+        bundle = static_bundle(receipt, self._transcript)
+        self._end(self._status(self._run.state, detail=receipt.outcome.summary if not receipt.outcome.ok else ""))
+        replace_mime(*bundle, display_id=self._display_id)
+        return bundle
+
+    def leave(self, note: str) -> None:
+        """Say that the run goes on, and stop following it."""
+        self._end(self._status(self._run.state, detail=note))
+        replace_mime({"text/plain": note}, {}, display_id=self._display_id)
+
+    def _end(self, status: ViewStatus) -> None:
+        self._view.finish(status)
+        self._view.on_msg(_later(self._view))  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+        _kept.append(self._view)
+        if len(_kept) > VIEWS_KEPT:
+            _kept.popleft().close()
+
+    def _command(self, command: str) -> None:
+        # Blocking, a few milliseconds: the click may come in any thread, and must be obeyed even when the loop is not free.
+        if command == "kill":
+            self._run.send("cancel", reason="cancel", by="view", now=True)
+        elif command == "cancel":
+            self._run.send("cancel", reason="cancel", by="view")
+        else:
+            self._run.send(command, by="view")
+
+    def _read_page(self, before: int, done: Callable[[Page], None]) -> None:
+        _pages.submit(lambda: done(earlier(self._checkpoints, events_from, before=before)))
+
+    def _status(self, state: RunState, *, detail: str = "") -> ViewStatus:
+        phase = state.phase
+        return ViewStatus(
+            phase=phase.value,
+            elapsed=self._elapsed(state),
+            is_ticking=phase not in {Phase.PAUSED, Phase.ENDED},
+            tool=_tool_words(state),
+            model=state.model,
+            input_tokens=state.usage.input_tokens,
+            output_tokens=state.usage.output_tokens,
+            cost=None if self._run.request.rehearse is not None else state.cost,
+            detail=detail or _detail(state),
+            rehearsal=self._run.request.rehearse is not None,
+        )
+
+    def _elapsed(self, state: RunState) -> float:
+        """Seconds at work: less pauses and the sleep of the machine."""
+        if state.started is None:
+            return 0.0
+        until = time.time()
+        if state.exited is not None:
+            until = state.exited.at
+        elif state.is_paused and self._paused_at is not None:
+            until = self._paused_at
+        return max(0.0, until - state.started.at - state.paused - state.frozen)
+
+
+def _later(view: RunView) -> Callable[..., None]:
+    """What answers a view that asks when the run is over and nobody ticks any more."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return lambda *_: view.tick()
+
+    def answer(*_: object) -> None:
+        try:
+            loop.call_soon_threadsafe(view.tick)
+        except RuntimeError:  # that loop is gone (a cell that could not be awaited had its own)
+            view.tick()
+
+    return answer
+
+
+def _tool_words(state: RunState) -> str:
+    running = state.running_tools
+    if not running:
+        return ""
+    tool = running[-1]
+    call = toolcall.fields(tool.input.text)
+    about = toolcall.one_line(toolcall.summary(call), TOOL_CHARS) if call is not None else ""
+    more = f" and {len(running) - 1} more" if len(running) > 1 else ""
+    return f"{tool.name}({about}){more}"
+
+
+def _detail(state: RunState) -> str:
+    retry = state.retry
+    if state.phase is Phase.RETRYING and retry is not None:
+        answered = f"the API answered {retry.status}" if retry.status is not None else "the API could not be reached"
+        return f"{answered}; attempt {retry.attempt} of {retry.max_attempts} in {retry.delay:.0f} s"
+    return ""

@@ -1,0 +1,657 @@
+// The live view of one run. Plain ESM for anywidget: no build step, no dependency, nothing loaded.
+//
+// The protocol is described in ../feed.py. Whatever an agent wrote becomes text nodes; the one exception is `html`, which the kernel has cleaned
+// (../markdown.py), and which is put in at one place, `setCleanHtml`.
+
+const ACK_MS = 200; // at most 5 acknowledgements a second
+const SYNC_RETRY_MS = [1000, 2000, 5000, 10000]; // then give up: no kernel answers
+const ANSWER_MS = 6000; // after this, a button says that nobody answers
+const KILL_GUARD_MS = 500; // a double click on Cancel is one click
+const ANNOUNCE_MS = 4000; // what a screen reader is told, at most this often
+const ANNOUNCE_CHARS = 200;
+const NEAR_END_PX = 24;
+const PAGED_LINES = 10000; // older lines that are held besides the live ones
+
+const PHASES = {
+  queued: "Queued", starting: "Starting", requesting: "Waiting for the model", thinking: "Thinking", writing: "Writing", tool: "Running",
+  retrying: "Retrying", waiting: "Waiting", paused: "Paused", stopping: "Cancelling…", ended: "Ended",
+};
+const NUMBERS = new Intl.NumberFormat("en-US");
+
+function element(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function button(label, className) {
+  const node = element("button", `ccx-button ${className || ""}`.trim(), label);
+  node.type = "button";
+  return node;
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** The only way in for markup: `html` was made by `markdown_html` in the kernel. */
+function setCleanHtml(node, html) {
+  node.innerHTML = html;
+}
+
+function clockText(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  const two = (n) => String(n).padStart(2, "0");
+  const hours = Math.floor(whole / 3600);
+  const minutes = Math.floor((whole % 3600) / 60);
+  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+function shortNumber(n) {
+  return n < 10000 ? NUMBERS.format(n) : n < 1e6 ? `${(n / 1000).toFixed(n < 1e5 ? 1 : 0)}k` : `${(n / 1e6).toFixed(1)}M`;
+}
+
+// --- items -----------------------------------------------------------------------------------------------------------
+
+/** One item: its data and, once it was drawn, its node. */
+class Row {
+  constructor(item) {
+    this.item = item;
+    this.node = null;
+    this.isPaged = false; // it is here because somebody asked for older lines
+  }
+
+  update(item) {
+    this.item = item.append === undefined
+      ? item
+      : { ...this.item, text: (this.item.text || "") + item.append, state: item.state, lines: item.lines };
+  }
+
+  get lines() {
+    return this.item.lines || 1;
+  }
+
+  draw() {
+    const { item } = this;
+    if (!this.node) {
+      this.node = element("div");
+      this.node.dataset.number = item.number;
+    }
+    const classes = ["ccx-item", `ccx-${item.kind}`, `ccx-is-${item.state || "done"}`];
+    if (item.level) classes.push(`ccx-level-${item.level}`);
+    if (item.parent) classes.push("ccx-sub");
+    if (item.continues) classes.push("ccx-continues");
+    this.node.className = classes.join(" ");
+    if (item.kind === "tool") this.drawTool();
+    else if (item.kind === "thinking") this.drawThinking();
+    else if (item.html !== undefined) this.drawHtml();
+    else setText(this.node, item.text || "");
+  }
+
+  drawHtml() {
+    if (this.shownHtml === this.item.html) return;
+    this.shownHtml = this.item.html;
+    setCleanHtml(this.node, this.item.html);
+  }
+
+  /** A folded item. What is inside is made when somebody opens it. */
+  fold(drawBody) {
+    if (this.details) {
+      if (this.details.open) drawBody();
+      return;
+    }
+    this.details = element("details", "ccx-details");
+    this.summary = element("summary", "ccx-summary");
+    this.body = element("div", "ccx-body");
+    this.details.append(this.summary, this.body);
+    this.details.addEventListener("toggle", () => this.details.open && drawBody());
+    this.node.append(this.details);
+  }
+
+  drawThinking() {
+    this.fold(() => setText(this.body, this.item.text || ""));
+    setText(this.summary, this.item.continues ? "Thinking, continued" : this.item.state === "open" ? "Thinking…" : "Thinking");
+  }
+
+  drawTool() {
+    const { item } = this;
+    this.fold(() => this.drawToolBody());
+    if (!this.mark) {
+      this.mark = element("span", "ccx-mark");
+      this.name = element("span", "ccx-name");
+      this.about = element("span", "ccx-about");
+      this.summary.append(this.mark, this.name, this.about);
+    }
+    const [mark, said] = { open: ["", "running"], failed: ["✗", "failed"], cut: ["–", "no result"] }[item.state] || ["✓", "done"];
+    setText(this.mark, mark);
+    this.mark.setAttribute("role", "img");
+    this.mark.setAttribute("aria-label", said);
+    setText(this.name, item.title || "tool");
+    setText(this.about, item.summary || "");
+  }
+
+  drawToolBody() {
+    const { item } = this;
+    if (!this.input) {
+      this.input = element("pre", "ccx-pre ccx-input");
+      this.result = element("pre", "ccx-pre ccx-result");
+      this.input.tabIndex = this.result.tabIndex = 0; // long ones scroll, so the keyboard must reach them
+      this.input.setAttribute("aria-label", "Input");
+      this.result.setAttribute("aria-label", "Result");
+      this.body.append(this.input, this.result);
+    }
+    setText(this.input, item.input || "");
+    setText(this.result, item.text || "");
+    this.input.hidden = !item.input;
+    this.result.hidden = !item.text;
+  }
+}
+
+/** The list of items: bounded, in order, drawn once a frame. */
+class Log {
+  constructor(askForPage) {
+    this.askForPage = askForPage;
+    this.rows = new Map();
+    this.dirty = new Set();
+    this.floor = 0; // older items are in the journal
+    this.elided = 0; // lines of these
+    this.first = null; // with older pages: the first number that is here
+    this.follows = true;
+    this.last = { top: 0, height: 0, client: 0 };
+
+    this.scroller = element("div", "ccx-log");
+    this.scroller.tabIndex = 0;
+    this.scroller.setAttribute("role", "log");
+    this.scroller.setAttribute("aria-label", "Output of the run");
+    this.scroller.setAttribute("aria-live", "off"); // a stream read aloud is noise: `Announcer` says what matters, at its own pace
+    this.pager = element("div", "ccx-pager");
+    this.pagerText = element("span");
+    this.pagerButton = button("Show earlier", "ccx-link");
+    this.pagerButton.addEventListener("click", () => this.page());
+    this.pager.append(this.pagerText, this.pagerButton);
+    this.pager.hidden = true;
+    this.list = element("div", "ccx-list");
+    this.empty = element("div", "ccx-empty", "Nothing yet");
+    this.scroller.append(this.pager, this.list, this.empty);
+    this.jump = button("Jump to latest ↓", "ccx-jump");
+    this.jump.hidden = true;
+    this.jump.addEventListener("click", () => {
+      this.follow(true);
+      this.scroller.focus({ preventScroll: true });
+    });
+    this.node = element("div", "ccx-frame");
+    this.node.append(this.scroller, this.jump);
+
+    this.scroller.addEventListener("scroll", () => this.onScroll(), { passive: true });
+    this.list.addEventListener("click", (event) => {
+      if (event.target.closest("summary")) this.follow(false); // who opens something wants to read it
+    });
+    this.scroller.addEventListener("pointerdown", (event) => {
+      const box = this.scroller.getBoundingClientRect();
+      if (box.bottom - event.clientY < 18 && box.right - event.clientX < 18) { // the resize handle
+        this.scroller.style.height = `${box.height}px`;
+        this.scroller.style.maxHeight = "none";
+      }
+    });
+    this.observer = new ResizeObserver(() => this.follows && this.toEnd());
+    this.observer.observe(this.scroller);
+  }
+
+  dispose() {
+    this.observer.disconnect();
+  }
+
+  clear() {
+    this.rows.clear();
+    this.dirty.clear();
+    this.list.replaceChildren();
+    this.first = null;
+  }
+
+  put(item, isPaged) {
+    const row = this.rows.get(item.number);
+    if (row && isPaged) return; // what is live is fresher
+    if (row) row.update(item);
+    else if (item.append !== undefined) throw new Error("a piece of an item that is not here");
+    else this.rows.set(item.number, new Row(item));
+    const held = this.rows.get(item.number);
+    held.isPaged = Boolean(isPaged);
+    this.dirty.add(held);
+  }
+
+  remove(number) {
+    const row = this.rows.get(number);
+    if (!row) return;
+    if (row.node) row.node.remove();
+    this.dirty.delete(row);
+    this.rows.delete(number);
+  }
+
+  /** Only the journal has it now. Who is reading older pages keeps what joins on to them. */
+  elide(number) {
+    const row = this.rows.get(number);
+    if (!row) return;
+    if (this.first !== null && number >= this.first) row.isPaged = true;
+    else if (!this.follows && this.first === null) {
+      this.first = number;
+      row.isPaged = true;
+    } else this.remove(number);
+  }
+
+  page() {
+    this.pagerButton.disabled = true;
+    setText(this.pagerButton, "Reading…");
+    this.askForPage(this.start);
+    clearTimeout(this.pageTimer);
+    this.pageTimer = setTimeout(() => this.drawPager(), ANSWER_MS * 2);
+  }
+
+  /** The first number from which on everything is here. */
+  get start() {
+    return this.first === null ? this.floor : Math.min(this.first, this.floor);
+  }
+
+  addPage(first, items) {
+    clearTimeout(this.pageTimer);
+    if (first >= this.start && items.length === 0) return this.drawPager();
+    this.follow(false);
+    const anchor = this.list.firstElementChild;
+    const before = anchor ? anchor.getBoundingClientRect().top : 0;
+    for (const item of items) this.put(item, true);
+    this.first = first;
+    this.draw();
+    if (anchor) this.scroller.scrollTop += anchor.getBoundingClientRect().top - before;
+  }
+
+  boundPages() {
+    if (this.first === null) return;
+    if (this.follows) {
+      for (const [number, row] of [...this.rows]) if (row.isPaged) this.remove(number);
+      this.first = null;
+      return;
+    }
+    let lines = 0;
+    for (const number of [...this.rows.keys()].sort((a, b) => b - a)) {
+      const row = this.rows.get(number);
+      if (!row.isPaged) continue;
+      lines += row.lines;
+      if (lines <= PAGED_LINES) continue;
+      this.first = Math.max(this.first, number + 1);
+      this.remove(number);
+    }
+  }
+
+  draw() {
+    this.boundPages();
+    for (const row of [...this.dirty].sort((a, b) => a.item.number - b.item.number)) {
+      row.draw();
+      if (!row.node.parentNode) this.place(row.node, row.item.number);
+    }
+    this.dirty.clear();
+    this.empty.hidden = this.rows.size > 0;
+    this.drawPager();
+    if (this.follows) this.toEnd();
+  }
+
+  place(node, number) {
+    let after = this.list.lastElementChild;
+    while (after && Number(after.dataset.number) > number) after = after.previousElementSibling;
+    if (after) after.after(node);
+    else this.list.prepend(node);
+  }
+
+  drawPager() {
+    let missing = this.elided;
+    for (const row of this.rows.values()) if (row.isPaged) missing -= row.lines;
+    const isFull = this.first === null ? 0 : [...this.rows.values()].reduce((sum, row) => sum + (row.isPaged ? row.lines : 0), 0) >= PAGED_LINES;
+    this.pager.hidden = missing <= 0 || this.start <= 0;
+    setText(this.pagerText, `${NUMBERS.format(missing)} more ${missing === 1 ? "line" : "lines"} in the journal`);
+    setText(this.pagerButton, "Show earlier");
+    this.pagerButton.disabled = false;
+    this.pagerButton.hidden = Boolean(isFull);
+  }
+
+  toEnd() {
+    if (!this.scroller.clientHeight) return; // in a hidden tab
+    this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.remember();
+  }
+
+  remember() {
+    const { scrollTop: top, scrollHeight: height, clientHeight: client } = this.scroller;
+    this.last = { top, height, client };
+  }
+
+  onScroll() {
+    const { scrollTop: top, scrollHeight: height, clientHeight: client } = this.scroller;
+    if (!client) return;
+    const { last } = this;
+    if (height - top - client <= NEAR_END_PX) {
+      if (!this.follows && this.dirty.size === 0) this.follow(true);
+    } else if (top < last.top && height >= last.height && client === last.client) this.follow(false); // a person moved up; a list that shrank moves by itself
+    this.remember();
+  }
+
+  follow(wanted) {
+    this.follows = wanted;
+    this.jump.hidden = wanted;
+    if (wanted) this.draw();
+  }
+}
+
+// --- the status line -------------------------------------------------------------------------------------------------
+
+/** Phase, clock, figures and the buttons. */
+class Bar {
+  constructor(command, rehearsalNote) {
+    this.command = command;
+    this.status = {};
+    this.at = performance.now();
+    this.isDone = false;
+    this.waitsFor = null; // what a button has asked for and nobody has confirmed
+    this.hasCancelled = false;
+
+    this.node = element("div", "ccx-bar");
+    this.dot = element("span", "ccx-dot");
+    this.dot.setAttribute("aria-hidden", "true");
+    this.phase = element("span", "ccx-phase");
+    this.phase.setAttribute("role", "status");
+    this.clock = element("span", "ccx-clock");
+    this.clock.setAttribute("role", "timer");
+    this.clock.setAttribute("aria-label", "Elapsed");
+    this.tool = element("span", "ccx-doing");
+    this.figures = element("span", "ccx-figures");
+    this.toggle = button("Pause", "ccx-toggle");
+    this.cancel = button("Cancel", "ccx-cancel");
+    this.toggle.addEventListener("click", () => this.press(this.toggle, this.isPaused ? "resume" : "pause"));
+    this.cancel.addEventListener("click", () => this.press(this.cancel, this.hasCancelled ? "kill" : "cancel"));
+    const buttons = element("span", "ccx-buttons");
+    buttons.setAttribute("role", "group");
+    buttons.setAttribute("aria-label", "Control the run");
+    buttons.append(this.toggle, this.cancel);
+    const lead = element("span", "ccx-lead");
+    lead.append(this.dot, this.phase, this.clock, this.tool);
+    this.node.append(lead, this.figures, buttons);
+    this.note = element("div", "ccx-note");
+    this.note.setAttribute("role", "alert");
+    this.note.hidden = true;
+    this.rehearsal = rehearsalNote;
+    this.timer = setInterval(() => this.drawClock(), 1000);
+    this.draw();
+  }
+
+  dispose() {
+    clearInterval(this.timer);
+    clearTimeout(this.answerTimer);
+    clearTimeout(this.guardTimer);
+  }
+
+  get isPaused() {
+    return this.status.phase === "paused";
+  }
+
+  get isEnding() {
+    return this.status.phase === "stopping" || this.isOver;
+  }
+
+  get isOver() {
+    return this.isDone || this.status.phase === "ended";
+  }
+
+  show(status, isDone) {
+    this.status = status;
+    this.at = performance.now();
+    this.isDone = Boolean(isDone);
+    const { waitsFor } = this;
+    if ((waitsFor === "pause" && this.isPaused) || (waitsFor === "resume" && !this.isPaused) || this.isOver || (waitsFor === "cancel" && this.isEnding)) {
+      this.settle();
+    }
+    if (this.isEnding) this.hasCancelled = true;
+    if (this.isOver) clearInterval(this.timer);
+    this.draw();
+  }
+
+  press(node, command) {
+    if (this.isOver || node.hasAttribute("aria-disabled")) return;
+    this.waitsFor = command;
+    this.say("");
+    if (command === "cancel") {
+      this.guards = true;
+      this.hasCancelled = true;
+      clearTimeout(this.guardTimer);
+      this.guardTimer = setTimeout(() => {
+        this.guards = false;
+        this.draw();
+      }, KILL_GUARD_MS);
+    }
+    if (command === "kill") this.hasKilled = true;
+    clearTimeout(this.answerTimer);
+    this.answerTimer = setTimeout(() => {
+      this.settle();
+      this.hasKilled = false;
+      this.say("The kernel does not answer. In a terminal, cc-executor cancel does the same.");
+      this.draw();
+    }, ANSWER_MS);
+    this.draw();
+    this.command(command);
+  }
+
+  refused(text) {
+    this.settle();
+    this.hasKilled = false;
+    this.say(text);
+    this.draw();
+  }
+
+  settle() {
+    this.waitsFor = null;
+    clearTimeout(this.answerTimer);
+  }
+
+  say(text) {
+    setText(this.note, text);
+    this.note.hidden = !text;
+  }
+
+  draw() {
+    const { status } = this;
+    const pending = { pause: "Pausing…", resume: "Resuming…", cancel: "Cancelling…", kill: "Killing…" }[this.waitsFor];
+    const word = this.isOver ? status.detail || PHASES.ended : pending || PHASES[status.phase] || status.phase || "Connecting…";
+    setText(this.phase, word);
+    this.dot.dataset.phase = this.isOver ? "ended" : this.waitsFor === "cancel" || this.waitsFor === "kill" ? "stopping" : status.phase || "";
+    setText(this.tool, this.isOver ? "" : [status.phase === "tool" ? status.tool : "", status.detail].filter(Boolean).join(" · "));
+    this.tool.title = this.tool.textContent;
+    const tokens = (status.input_tokens || 0) + (status.output_tokens || 0);
+    const figures = [
+      status.estimate && !this.isOver ? `usually ${status.estimate}` : "",
+      tokens ? `${shortNumber(status.input_tokens || 0)} in / ${shortNumber(status.output_tokens || 0)} out` : "",
+      status.rehearsal ? "nothing spent" : status.cost == null ? "" : `$${status.cost.toFixed(status.cost < 0.1 ? 4 : 2)}`,
+      status.model || "",
+    ];
+    setText(this.figures, figures.filter(Boolean).join(" · "));
+    this.rehearsal.hidden = !status.rehearsal;
+
+    setText(this.toggle, this.waitsFor === "pause" ? "Pausing…" : this.waitsFor === "resume" ? "Resuming…" : this.isPaused ? "Resume" : "Pause");
+    this.disable(this.toggle, this.waitsFor !== null || this.isEnding || this.hasCancelled || !status.phase || status.phase === "queued");
+    setText(this.cancel, this.hasKilled ? "Killing…" : this.guards ? "Cancelling…" : this.hasCancelled ? "Kill now" : "Cancel");
+    this.disable(this.cancel, this.hasKilled || this.guards);
+    this.toggle.hidden = this.cancel.hidden = this.isOver;
+    this.drawClock();
+  }
+
+  /** Disabled for hand and ear, but still focused: a button that vanishes under the keyboard loses the reader's place. */
+  disable(node, isDisabled) {
+    if (isDisabled) node.setAttribute("aria-disabled", "true");
+    else node.removeAttribute("aria-disabled");
+  }
+
+  drawClock() {
+    const { elapsed, is_ticking: isTicking } = this.status;
+    if (elapsed === undefined && !isTicking) return setText(this.clock, "");
+    const since = isTicking && !this.isOver ? (performance.now() - this.at) / 1000 : 0;
+    setText(this.clock, clockText((elapsed || 0) + since));
+  }
+}
+
+// --- a screen reader's share -----------------------------------------------------------------------------------------
+
+/** Says the newest whole text, tool or notice, not more often than somebody can listen. */
+class Announcer {
+  constructor() {
+    this.node = element("div", "ccx-unseen");
+    this.node.setAttribute("aria-live", "polite");
+    this.next = "";
+    this.number = -1;
+  }
+
+  hear(row) {
+    const { item, node } = row;
+    if (item.number <= this.number || (item.state === "open" && item.kind !== "tool")) return;
+    if (!["text", "tool", "notice"].includes(item.kind)) return;
+    this.number = item.number;
+    this.next = item.kind === "tool" ? `${item.title} ${item.summary || ""}` : (node.textContent || "").trim().slice(0, ANNOUNCE_CHARS);
+    if (!this.timer) this.timer = setTimeout(() => this.speak(), ANNOUNCE_MS);
+  }
+
+  speak() {
+    this.timer = null;
+    setText(this.node, this.next);
+  }
+
+  dispose() {
+    clearTimeout(this.timer);
+  }
+}
+
+// --- one view --------------------------------------------------------------------------------------------------------
+
+function readState(model) {
+  try {
+    return JSON.parse(model.get("state") || "{}");
+  } catch {
+    return {};
+  }
+}
+
+/** A tab that is opened again finds the view only if the notebook was saved with it. Nothing of this exists outside of JupyterLab and Notebook 7. */
+function saveOnce(model) {
+  if (!model.get("save_on_start")) return;
+  model.set("save_on_start", false);
+  model.save_changes?.();
+  const context = model.widget_manager?.context;
+  if (typeof context?.save === "function" && !context.model?.readOnly) Promise.resolve(context.save()).catch(() => {});
+}
+
+function render({ model, el }) {
+  const view = crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2);
+  const decoder = new TextDecoder();
+  const root = element("div", "ccx");
+  root.setAttribute("role", "region");
+  root.setAttribute("aria-label", model.get("title") || "Agent run");
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab: keys pressed on our buttons are no notebook commands (D, D deletes a cell)
+  const rehearsal = element("div", "ccx-rehearsal", "Rehearsal: scripted model, no real agent speaks, nothing is spent.");
+  const bar = new Bar((command) => model.send({ op: "command", command, view }), rehearsal);
+  const log = new Log((before) => model.send({ op: "page", view, before }));
+  const announcer = new Announcer();
+  root.append(bar.node, rehearsal, bar.note, log.node, announcer.node);
+  el.replaceChildren(root);
+
+  let seq = null; // the last frame that was understood; null: waits for a reset
+  let lastAck = 0;
+  let owed = null; // the frame to acknowledge
+  let painting = 0;
+  let syncTries = 0;
+  let syncTimer = null;
+
+  function sync() {
+    seq = null;
+    clearTimeout(syncTimer);
+    if (syncTries < SYNC_RETRY_MS.length) {
+      syncTimer = setTimeout(sync, SYNC_RETRY_MS[syncTries]);
+      syncTries += 1;
+      model.send({ op: "sync", view });
+    }
+  }
+
+  function paint() {
+    painting = 0;
+    const fresh = [...log.dirty];
+    log.draw();
+    fresh.forEach((row) => announcer.hear(row));
+    acknowledge();
+  }
+
+  function acknowledge() {
+    if (owed === null) return;
+    const wait = lastAck + ACK_MS - performance.now();
+    if (wait > 0) {
+      setTimeout(() => schedule(), wait);
+      return;
+    }
+    lastAck = performance.now();
+    model.send({ op: "ack", view, seq: owed });
+    owed = null;
+  }
+
+  function schedule() {
+    if (!painting) painting = requestAnimationFrame(paint);
+  }
+
+  function onFrame(frame, body) {
+    const isReset = Array.isArray(frame.reset) && (frame.reset.includes(view) || frame.reset.includes("*"));
+    if (isReset) {
+      log.clear();
+      syncTries = 0;
+      clearTimeout(syncTimer);
+    } else if (seq === null) return; // waits for its reset
+    else if (frame.seq <= seq) return;
+    else if (frame.seq !== seq + 1) return sync(); // one was lost
+    seq = frame.seq;
+    log.floor = frame.floor;
+    log.elided = frame.elided;
+    for (const number of body.withdrawn || []) log.remove(number);
+    for (const number of body.elided || []) log.elide(number);
+    for (const item of body.items || []) log.put(item, false);
+    bar.show(frame.status || {}, frame.done);
+    if (frame.ask) owed = frame.seq;
+    if (!frame.done) saveOnce(model);
+    schedule();
+  }
+
+  function onMessage(content, buffers) {
+    const body = buffers?.length ? JSON.parse(decoder.decode(buffers[0])) : {};
+    if (content.op === "f") {
+      try {
+        onFrame(content, body);
+      } catch (error) {
+        console.warn("cc_executor: a frame did not fit, asking for everything", error);
+        sync();
+      }
+    } else if (content.op === "p" && content.to === view) log.addPage(content.first, body.items || []);
+    else if (content.op === "refused") bar.refused(content.text || "The run does not answer.");
+  }
+
+  function onState() {
+    const state = readState(model);
+    if (seq === null && state.status) bar.show(state.status, state.done);
+    else if (seq !== null && state.seq > seq) setTimeout(() => seq !== null && state.seq > seq && sync(), 300); // its frame may be on the way
+  }
+
+  model.on("msg:custom", onMessage);
+  model.on("change:state", onState);
+  onState();
+  sync();
+
+  return () => {
+    model.off("msg:custom", onMessage);
+    model.off("change:state", onState);
+    cancelAnimationFrame(painting);
+    clearTimeout(syncTimer);
+    bar.dispose();
+    log.dispose();
+    announcer.dispose();
+  };
+}
+
+export default { render };

@@ -1,0 +1,114 @@
+"""The live view of one run as a Jupyter widget. Knows anywidget; what to send and when is `cc_executor.kernel.feed`'s, what it means is `static/view.js`'s.
+
+The view holds nothing that is needed later: the journal has the run, the transcript its page. So any number of views, in any tab, at any time, is the
+same easy case.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import anywidget
+import traitlets
+
+from cc_executor.errors import CCExecutorError
+from cc_executor.kernel.feed import PageReader, ViewFeed, ViewStatus
+from cc_executor.model.transcript import Transcript
+
+COMMANDS: Final = frozenset({"pause", "resume", "cancel", "kill"})
+STATE_SECONDS: Final = 1.0  # the trait is for new pages and lost messages; a second of age does not matter there
+
+_STATIC: Final = Path(__file__).parent / "static"
+
+
+class RunView(anywidget.AnyWidget):
+    """The live view of one run.
+
+    Parameters
+    ----------
+    transcript : Transcript
+        Somebody else feeds it.
+    on_command : callable
+        Called with ``"pause"``, ``"resume"``, ``"cancel"`` or ``"kill"``, in whatever thread the message arrives (it changes from click to click).
+        A `CCExecutorError` that it raises is shown in the view.
+    read_page : callable or None
+        ``read_page(before, done)`` makes the page before a number and calls ``done(page)``; see `ViewFeed`.
+    title : str
+        What the view is called for people who do not see it.
+    save_on_start : bool
+        Ask JupyterLab to save the notebook once when the view first appears, so that a tab that is opened again finds it.
+    clock : callable
+        Seconds; the same clock as that of `tick`.
+    """
+
+    _esm = _STATIC / "view.js"
+    _css = _STATIC / "view.css"
+
+    title = traitlets.Unicode("Agent run").tag(sync=True)
+    save_on_start = traitlets.Bool(default_value=True).tag(sync=True)
+    state = traitlets.Unicode("{}").tag(sync=True)  # JSON: {"seq", "status", "done"}
+
+    def __init__(
+        self,
+        transcript: Transcript,
+        *,
+        on_command: Callable[[str], None],
+        read_page: PageReader | None = None,
+        title: str = "Agent run",
+        save_on_start: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._on_command = on_command
+        self._clock = clock
+        self._state_at = float("-inf")
+        self._status_word = ""
+        self._is_done = False
+        self.feed = ViewFeed(transcript, self._transmit, read_page=read_page)
+        super().__init__(title=title, save_on_start=save_on_start)
+        self.on_msg(self._receive)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+
+    def show(self, status: ViewStatus, now: float | None = None) -> None:
+        """Set the status line; `status.elapsed` is that of `now`."""
+        now = self._clock() if now is None else now
+        self.feed.show(status, now)
+        word = f"{status.phase} {status.is_ticking}"
+        if word != self._status_word and now - self._state_at >= STATE_SECONDS:
+            self._status_word = word
+            self._keep_state(now)
+
+    def tick(self, now: float | None = None) -> None:
+        """Send what is due. Call it every 40 ms, always from the same thread."""
+        self.feed.tick(self._clock() if now is None else now)
+
+    def finish(self, status: ViewStatus, now: float | None = None) -> None:
+        """Send what is left and the last status. What views ask for afterwards is answered by further ticks."""
+        now = self._clock() if now is None else now
+        self._is_done = True
+        self.feed.show(status, now)
+        self.feed.finish(now)
+        self._keep_state(now)
+
+    def _keep_state(self, now: float) -> None:
+        self._state_at = now
+        self.state = json.dumps({"seq": self.feed.seq, "status": self.feed.status_at(now), "done": self._is_done})
+
+    def _transmit(self, content: dict[str, Any], buffers: list[bytes]) -> None:
+        if self.comm is not None:  # closed
+            self.send(content, buffers)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+
+    def _receive(self, _widget: object, content: object, _buffers: object) -> None:
+        match content:
+            case {"op": "command", "command": str(command)} if command in COMMANDS:
+                self._obey(command)
+            case _:
+                self.feed.on_message(content, self._clock())
+
+    def _obey(self, command: str) -> None:
+        try:
+            self._on_command(command)
+        except CCExecutorError as error:
+            self._transmit({"op": "refused", "command": command, "text": str(error)}, [])

@@ -1,0 +1,231 @@
+"""A bare page with `view.js` on one side, the real `RunView` on the other, and between them what a Jupyter server would carry: comm messages.
+
+Only the transport is made up: it is a list in each direction, and it can lose messages, as the server's rate limiter does.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import comm
+import pytest
+from comm.base_comm import BaseComm
+from playwright.sync_api import Browser, Locator, Page, Route
+
+import cc_executor.kernel
+from cc_executor.kernel.feed import PageReader, ViewStatus
+from cc_executor.kernel.widgets import RunView
+from cc_executor.model.event import Event
+from cc_executor.model.transcript import Transcript
+
+STATIC: Final = Path(cc_executor.kernel.__file__).parent / "static"
+SITE: Final = "http://view.test/"
+WAIT: Final = 10.0  # seconds; what is waited for takes some tens of milliseconds
+
+# What JupyterLab's light and dark themes define, where the view looks for it (JupyterLab 4.6, packages/theme-*-extension/style/variables.css).
+LAB_LIGHT: Final = (
+    "--jp-layout-color1:#fff;--jp-layout-color2:#eee;--jp-border-color2:#e0e0e0;--jp-content-font-color1:rgba(0,0,0,.87);"
+    "--jp-content-font-color2:rgba(0,0,0,.54);--jp-brand-color1:#1976d2;--jp-success-color0:#1b5e20;--jp-warn-color0:#e65100;--jp-error-color1:#d32f2f"
+)
+LAB_DARK: Final = (
+    "--jp-layout-color1:#111;--jp-layout-color2:#424242;--jp-border-color2:#616161;--jp-content-font-color1:#fff;"
+    "--jp-content-font-color2:rgba(255,255,255,.7);--jp-brand-color1:#2196f3;--jp-success-color0:#1b5e20;--jp-warn-color0:#e65100;--jp-error-color1:#d32f2f"
+)
+
+HTML: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>view</title><link rel="icon" href="data:,">
+<link rel="stylesheet" href="/view.css"><style>body { margin: 12px; font-family: sans-serif }</style><body><script type="module">
+import view from "/view.js";
+class Model {
+  constructor(state) {
+    this.state = state; this.changed = {}; this.handlers = {}; this.saves = 0;
+    this.widget_manager = { context: { save: async () => { this.saves += 1; } } };
+  }
+  get(name) { return this.state[name]; }
+  set(name, value) { this.state[name] = value; this.changed[name] = value; }
+  save_changes() { fromView({ method: "update", state: this.changed, buffer_paths: [] }); this.changed = {}; }
+  send(content) { fromView({ method: "custom", content }); }
+  on(name, handler) { (this.handlers[name] ||= new Set()).add(handler); }
+  off(name, handler) { this.handlers[name]?.delete(handler); }
+  emit(name, ...values) { for (const handler of [...this.handlers[name] || []]) handler(...values); }
+}
+window.views = [];
+window.open_view = (state) => {
+  const model = new Model(structuredClone(state));
+  const el = document.body.appendChild(document.createElement("div"));
+  const entry = { model, el };
+  views.push(entry);
+  entry.close = view.render({ model, el });
+  return views.length - 1;
+};
+window.deliver = (messages) => {
+  for (const { state, content, buffers } of messages) {
+    for (const { model } of views) {
+      if (state) { Object.assign(model.state, state); for (const name of Object.keys(state)) model.emit(`change:${name}`); }
+      else model.emit("msg:custom", content, buffers.map((text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer)));
+    }
+  }
+};
+window.longTasks = [];
+new PerformanceObserver((list) => longTasks.push(...list.getEntries().map((entry) => entry.duration))).observe({ entryTypes: ["longtask"] });
+window.ready = true;
+</script></body></html>"""
+
+
+class WireComm(BaseComm):
+    """The kernel's end of the transport."""
+
+    outbox: list[dict[str, Any]]
+
+    def publish_msg(self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any) -> None:
+        if msg_type != "comm_msg" or data is None:
+            return
+        if data["method"] == "custom":
+            encoded = [base64.b64encode(bytes(buffer)).decode() for buffer in buffers or []]
+            self.outbox.append({"content": data["content"], "buffers": encoded})
+        elif data["method"] == "update":
+            self.outbox.append({"state": data["state"]})
+
+
+class ViewPage:
+    """A run's transcript, its `RunView`, and views of it in a browser."""
+
+    def __init__(self, browser: Browser, monkeypatch: pytest.MonkeyPatch, *, scheme: str = "light") -> None:
+        self._monkeypatch = monkeypatch
+        self._context = browser.new_context(color_scheme=scheme, viewport={"width": 1000, "height": 700}, reduced_motion="reduce")  # type: ignore[arg-type]
+        self.page: Page = self._context.new_page()
+        self.transcript = Transcript()
+        self.commands: list[str] = []
+        self.requests: list[str] = []  # of anything but the page itself
+        self.errors: list[str] = []
+        self.outbox: list[dict[str, Any]] = []
+        self.inbox: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []  # what views said, for good
+        self.frames: list[tuple[float, dict[str, Any]]] = []
+        self.lose: Callable[[dict[str, Any]], bool] = lambda _: False
+        self.on_command: Callable[[str], None] = self.commands.append
+        self.view: RunView
+
+    def __enter__(self) -> Self:
+        self.page.route("**/*", self._serve)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.errors.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        self.page.expose_binding("fromView", lambda _, message: self.inbox.append(message))
+        self.make_view()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._context.close()
+        self.view.close()
+
+    def make_view(self, **options: Any) -> None:
+        """The kernel's side anew, before a view is open."""
+        outbox = self.outbox
+
+        def create(*arguments: Any, **keys: Any) -> WireComm:
+            wire = WireComm(*arguments, **keys)
+            wire.outbox = outbox
+            return wire
+
+        with self._monkeypatch.context() as patch:
+            patch.setattr(comm, "create_comm", create)
+            self.view = RunView(self.transcript, on_command=lambda command: self.on_command(command), **options)
+        self.outbox.clear()
+
+    def _serve(self, route: Route) -> None:
+        url = route.request.url
+        if url == SITE:
+            route.fulfill(body=HTML, content_type="text/html")
+        elif url in {f"{SITE}view.js", f"{SITE}view.css"}:
+            route.fulfill(path=STATIC / url.rpartition("/")[2])
+        else:
+            self.requests.append(url)
+            route.abort()
+
+    # --- doing ------------------------------------------------------------------------------------------------------
+
+    def open(self) -> int:
+        """Open one more view (the page, too, if this is the first); its number."""
+        if self.page.url != SITE:
+            self.page.goto(SITE)
+            self.page.wait_for_function("window.ready")
+        state = {name: self.view.get_state(name)[name] for name in ("title", "save_on_start", "state")}
+        return self.page.evaluate("(state) => open_view(state)", state)
+
+    def reload(self) -> None:
+        """What a page reload does: every view is gone."""
+        self.page.goto(SITE)
+        self.page.wait_for_function("window.ready")
+        self.inbox.clear()
+
+    def feed(self, *events: Event) -> None:
+        self.transcript.feed(events)
+
+    def show(self, phase: str, **fields: Any) -> None:
+        self.view.show(ViewStatus(phase=phase, **fields))
+
+    def turn(self) -> None:
+        """One tick of the kernel, and the messages of both directions."""
+        inbox, self.inbox = self.inbox, []
+        for message in inbox:
+            self.received.append(message)
+            assert self.view.comm is not None
+            self.view.comm.handle_msg({"content": {"data": message}, "buffers": []})
+        self.view.tick()
+        outbox = [message for message in self.outbox if not self.lose(message)]
+        self.outbox.clear()
+        self.frames += [(time.monotonic(), message["content"]) for message in outbox if "content" in message]
+        if outbox:
+            self.page.evaluate("(messages) => deliver(messages)", outbox)
+
+    def until(self, look: Callable[[], Any], what: str = "", *, within: float = WAIT) -> Any:
+        """Turn until `look` is truthy."""
+        end = time.monotonic() + within
+        while not (found := look()):
+            assert time.monotonic() < end, f"not within {within} s: {what}"
+            self.turn()
+            self.page.evaluate("() => new Promise((done) => setTimeout(done, 10))")
+        return found
+
+    def settle(self) -> None:
+        """Turn until the views have everything and have painted it."""
+        self.until(lambda: self.view.feed.is_settled and not self.outbox and not self.inbox, "everything sent")
+        self.painted()
+
+    def painted(self) -> None:
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    def root(self, view: int = 0) -> Locator:
+        return self.page.locator(".ccx").nth(view)
+
+    def items(self, view: int = 0) -> list[str]:
+        """Texts of the items of a view, in order."""
+        return self.root(view).locator(".ccx-item").all_text_contents()
+
+    def text(self, view: int = 0) -> str:
+        return "".join(self.items(view))
+
+    def button(self, name: str, view: int = 0) -> Locator:
+        return self.root(view).get_by_role("button", name=name, exact=True)
+
+    def status(self, view: int = 0) -> str:
+        return self.root(view).get_by_role("status").inner_text()
+
+    def said(self, op: str) -> list[dict[str, Any]]:
+        """What views have said of one kind."""
+        return [message["content"] for message in self.received if message["method"] == "custom" and message["content"]["op"] == op]
+
+
+def reader(events: Iterable[Event], transcript: Transcript) -> PageReader:
+    """Pages made from the very beginning."""
+    from cc_executor.model.pager import Checkpoints, earlier
+
+    listed = list(events)
+    checkpoints = Checkpoints(0, transcript)
+    return lambda before, done: done(earlier(checkpoints, lambda position: listed[position:], before=before))

@@ -1,0 +1,384 @@
+"""The command line as a process of its own, as a user or a script has it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import nbformat
+import pytest
+
+from cc_executor.cli.codes import OUTCOME_CODES
+from cc_executor.model.outcome import OutcomeKind
+from cc_executor.shim.records import RUN_MARK
+from cc_executor.store.home import StateHome
+from support import receipts
+from support.environments import CHECKOUT
+from support.leaks import marked_processes
+
+Json = dict[str, Any]
+BUDGET: Final = 60.0
+CLI: Final = (sys.executable, "-m", "cc_executor.cli")
+SHELL: Final = ("--agent", "shell", "--shell", "bash")
+
+
+def environ() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(CHECKOUT / "src"), "COLUMNS": "120"}
+
+
+def cli(*arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run to the end."""
+    argv = [*CLI, *map(str, arguments)]
+    given: Any = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
+    done = subprocess.run(argv, env=environ(), cwd=cwd, capture_output=True, timeout=BUDGET, check=False, **given)
+    result = subprocess.CompletedProcess(argv, done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert "Traceback" not in result.stderr, result.stderr
+    return result
+
+
+@contextlib.contextmanager
+def beginning(*arguments: str, output: Any = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
+    """A command that goes on; ended with the block if it still does."""
+    process = subprocess.Popen(
+        [*CLI, *arguments], env=environ(), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=BUDGET)
+
+
+def read_until(process: subprocess.Popen[str], wanted: str) -> str:
+    """Lines of standard output up to the one that holds `wanted`; the test's own time limit bounds it."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if wanted in line:
+            return seen
+    raise AssertionError(
+        f"{wanted!r} never came; standard output: {seen!r}, standard error: {process.stderr.read() if process.stderr else ''!r}"
+    )
+
+
+def rows() -> list[Json]:
+    return json.loads(cli("list", "--json").stdout)
+
+
+def await_status(run_id: str, status: str) -> Json:
+    """Wait until the list says so, at most `BUDGET` seconds."""
+    end = time.monotonic() + BUDGET
+    while time.monotonic() < end:
+        for row in rows():  # each look is a process of its own, which is wait enough
+            if row["id"] == run_id and row["status"] == status:
+                return row
+    raise AssertionError(f"run {run_id} did not become {status}: {rows()}")
+
+
+def alive(run_id: str) -> list[str]:
+    return [item.command for item in marked_processes([Path("/")]) if item.run_id == run_id]
+
+
+def await_nothing_alive(run_id: str) -> None:
+    end = time.monotonic() + 10
+    while (left := alive(run_id)) and time.monotonic() < end:
+        pass
+    assert left == []
+
+
+# --- run ----------------------------------------------------------------------------------------------------------
+
+
+def test_output_goes_to_standard_output_and_everything_else_to_standard_error(tmp_path: Path) -> None:
+    done = cli("run", *SHELL, "echo hello; echo oops >&2", "--cwd", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    assert "oops" in done.stderr
+    assert "ok · " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind"),
+    [
+        (("exit 0",), 0, "ok"),
+        (("exit 7",), 1, "failed"),
+        (("sleep 600", "--timeout", "0.5"), 124, "timeout"),
+        (("sleep 600", "--stall-timeout", "0.5"), 125, "stalled"),
+        (("kill -9 $$",), 17, "crashed"),
+        (("true", "--verify", "false"), 1, "failed"),
+    ],
+)
+def test_the_exit_code_tells_the_outcome(arguments: tuple[str, ...], code: int, kind: str) -> None:
+    done = cli("run", *SHELL, *arguments, "--json")
+    told = json.loads(done.stdout)
+    assert (told["outcome"]["kind"], done.returncode) == (kind, code), told["outcome"]
+    assert told["digest"]
+
+
+def test_every_outcome_has_an_exit_code_of_its_own() -> None:
+    assert set(OUTCOME_CODES) == set(OutcomeKind)
+    assert len(set(OUTCOME_CODES.values())) == len(OUTCOME_CODES)
+    assert 2 not in OUTCOME_CODES.values()
+    assert f"{OUTCOME_CODES[OutcomeKind.TIMEOUT]} timeout" in " ".join(cli("run", "--help").stdout.split())
+
+
+@pytest.mark.parametrize("dash", [("-",), ()])
+def test_the_prompt_comes_from_standard_input_byte_for_byte(dash: tuple[str, ...]) -> None:
+    done = cli("run", *SHELL, *dash, stdin="printf '%s' 'ü $HOME {x}'".encode())
+    assert (done.returncode, done.stdout) == (0, "ü $HOME {x}\n")
+
+
+def test_a_rehearsed_agent_writes_its_whole_answer_to_a_pipe(claude_cli: Path, tmp_path: Path) -> None:
+    done = cli("run", "Say hello.", "--rehearse", "hello", "--cwd", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    told = json.loads(cli("show", "--json").stdout)
+    assert told["text"].strip() == done.stdout.strip()
+    assert told["rehearsed"] == "hello"
+
+
+def test_a_schema_file_is_met(claude_cli: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}), "utf-8")
+    done = cli("run", "Count.", "--rehearse", "schema", "--schema", schema, "--cwd", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout)["data"]["n"], int)
+
+
+# --- stopping -----------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_the_whole_tree_and_says_so() -> None:
+    with beginning("run", *SHELL, "echo ready; setsid sleep 600 & sleep 600") as process:
+        read_until(process, "ready")
+        [run_id] = [row["id"] for row in rows()]
+        assert alive(run_id)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=BUDGET)
+    assert process.returncode == 130
+    assert "Ending the run" in err
+    assert "cancelled · " in err
+    assert "Traceback" not in err
+    await_nothing_alive(run_id)
+
+
+def test_a_second_ctrl_c_kills_what_does_not_want_to_end() -> None:
+    with beginning("run", *SHELL, "trap '' INT TERM HUP; echo ready; while :; do sleep 600; done") as process:
+        read_until(process, "ready")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "Ending the run" in line:
+                break
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=BUDGET)
+    assert process.returncode == 130
+    assert "Killing the run" in err
+    assert time.monotonic() - began < 5
+
+
+def test_a_killed_command_takes_its_run_with_it() -> None:
+    with beginning("run", *SHELL, "echo ready; sleep 600") as process:
+        read_until(process, "ready")
+        [run_id] = [row["id"] for row in rows()]
+        process.kill()
+        process.wait(BUDGET)
+    assert await_status(run_id, "ended")["id"] == run_id
+    await_nothing_alive(run_id)
+    shown = cli("show", run_id, "--json")  # nobody was there to seal it; this does
+    assert json.loads(shown.stdout)["outcome"]["kind"] == "cancelled"
+
+
+def test_a_reader_that_goes_away_ends_the_run_quietly() -> None:
+    reading, writing = os.pipe()
+    with beginning("run", *SHELL, "while :; do echo line; sleep 0.01; done", output=writing) as process:
+        os.close(writing)
+        assert os.read(reading, 4)
+        os.close(reading)
+        _, err = process.communicate(timeout=BUDGET)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+
+
+# --- detached runs ------------------------------------------------------------------------------------------------
+
+
+def test_a_detached_run_is_listed_paused_resumed_attached_and_cancelled() -> None:
+    started = cli("run", *SHELL, "--detach", "echo one; sleep 600", "--label", "a name")
+    assert started.returncode == 0
+    run_id = started.stdout.strip()
+    assert [(row["id"], row["status"], row["agent"], row["label"]) for row in rows()] == [(run_id, "running", "shell", "a name")]
+    assert isinstance(rows()[0]["started"], float)
+
+    assert json.loads(cli("pause", run_id[-6:], "--json").stdout)["state"] == "paused"
+    assert "goes on" in cli("resume").stdout
+
+    with beginning("attach", run_id) as watching:
+        read_until(watching, "one")
+        watching.send_signal(signal.SIGINT)
+        _, err = watching.communicate(timeout=BUDGET)
+    assert watching.returncode == 130
+    assert "goes on" in err
+    assert alive(run_id)
+    assert json.loads(cli("show", "--json").stdout)["status"] == "running"
+
+    assert cli("cancel", run_id).returncode == 0
+    finished = cli("attach", run_id)
+    assert (finished.returncode, finished.stdout) == (130, "one\n")
+    await_nothing_alive(run_id)
+    late = cli("pause", run_id)
+    assert late.returncode == 2
+    assert "has ended" in late.stderr
+
+
+def test_a_detached_run_says_json_too() -> None:
+    told = json.loads(cli("run", *SHELL, "--detach", "--json", "true").stdout)
+    assert told["agent"] == "shell"
+    assert cli("attach", told["id"]).returncode == 0
+
+
+# --- looking ------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_list_is_an_empty_array() -> None:
+    assert rows() == []
+    done = cli("list")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_show_prints_text_and_receipt() -> None:
+    cli("run", *SHELL, "echo the answer")
+    done = cli("show")
+    assert done.returncode == 0
+    assert done.stdout.startswith("the answer\n")
+    receipt = json.loads(cli("show", "--json").stdout)
+    assert receipt["digest"] in done.stdout
+
+
+def test_doctor_says_what_is_there_and_what_is_missing(monkeypatch: pytest.MonkeyPatch, state_folder: Path) -> None:
+    findings = {finding["what"]: finding for finding in json.loads(cli("doctor", "--json").stdout)}
+    assert findings["python"]["ok"]
+    assert findings["state folder"]["detail"] == str(state_folder)
+    state_folder.chmod(0o755)
+    done = cli("doctor")
+    assert done.returncode == 1
+    assert "✗ state folder" in done.stdout
+    assert "chmod 700" in done.stdout
+
+
+# --- receipts -----------------------------------------------------------------------------------------------------
+
+
+def test_verify_tells_verified_contradicted_and_unverifiable_apart(state_folder: Path, tmp_path: Path) -> None:
+    receipt = json.loads(cli("run", *SHELL, "echo hello", "--json").stdout)
+    path = tmp_path / "receipt.json"
+    path.write_text(json.dumps(receipt), "utf-8")
+    assert cli("verify", receipt["run_id"]).returncode == 0
+    done = cli("verify", path, "--json")
+    assert done.returncode == 0
+    assert [item["verdict"] for item in json.loads(done.stdout)] == ["verified"]
+
+    stdout = state_folder / "runs" / receipt["run_id"] / "stdout"
+    stdout.write_bytes(b"hellp\n")
+    done = cli("verify", path)
+    assert done.returncode == 1
+    assert "✗ contradicted" in done.stdout
+
+    StateHome(state_folder).find(receipt["run_id"]).path.rename(tmp_path / "elsewhere")
+    done = cli("verify", path)
+    assert done.returncode == 3
+    assert "? unverifiable" in done.stdout
+
+
+def test_lift_does_for_a_file_what_a_save_does(tmp_path: Path) -> None:
+    path = tmp_path / "work.ipynb"
+    sealed = receipts.receipt(1)
+    nbformat.write(nbformat.from_dict(receipts.notebook(receipts.code_cell("a", receipts.final_output(sealed)))), path)
+    assert "lifted" in cli("lift", path).stdout
+    assert json.loads(path.read_bytes())["metadata"]["cc_executor"]["receipts"][sealed.run_id]["digest"] == sealed.digest
+    assert json.loads(cli("lift", path, "--json").stdout) == [{"file": str(path), "changed": False}]
+
+
+# --- what cannot be done ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("run", ""), "empty"),
+        (("run", "   "), "empty"),
+        (("run", "x", "--agent", "nobody"), "nobody"),
+        (("run", "x", "--cwd", "/no/such/folder"), "/no/such/folder"),
+        (("run", "x", "--timeout", "-1"), "timeout"),
+        (("run", "x", "--timeout", "nan"), "timeout"),
+        (("run", "x", "--timeout", "soon"), "--timeout"),
+        (("run", "x", "--max-turns", "0"), "max_turns"),
+        (("run", "x", "--schema", "/no/such/file"), "/no/such/file"),
+        (("run", "x", "--schema", "/etc/hostname"), "JSON"),
+        (("run", "x", "--rehearse", "no-such-script"), "no-such-script"),
+        (("run", "x", "--cli", "/no/such/cli"), "/no/such/cli"),
+        (("run", *SHELL[:2], "no-such-command-anywhere"), "no-such-command-anywhere"),
+        (("run", *SHELL[:2], "echo 'open"), "quote"),
+        (("show",), "Nothing was run"),
+        (("attach", "ffff"), "ffff"),
+        (("cancel", "../../etc"), "../../etc"),
+        (("pause", "x"), "x"),
+        (("verify", "/no/such/file.ipynb"), "/no/such/file.ipynb"),
+        (("verify", "/etc/hostname"), "/etc/hostname"),
+        (("verify", "abcdef"), "abcdef"),
+        (("lift", "/etc/hostname"), "/etc/hostname"),
+        (("lift", "/"), "/"),
+        (("list", "--limit", "0"), "--limit"),
+        (("no-such-command",), "no-such-command"),
+        (("run", "--no-such-option"), "no-such-option"),
+    ],
+)
+def test_bad_input_is_a_sentence_on_standard_error_and_exit_code_2(arguments: tuple[str, ...], sentence: str) -> None:
+    done = cli(*arguments, stdin=b"" if arguments == ("run", "--no-such-option") else None)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert sentence in done.stderr
+    assert rows() == []
+
+
+def test_a_prompt_that_is_not_text_is_refused() -> None:
+    done = cli("run", "-", stdin=b"caf\xe9")
+    assert done.returncode == 2
+    assert "UTF-8" in done.stderr
+
+
+def test_an_unsafe_state_folder_is_refused_with_its_cure(state_folder: Path) -> None:
+    state_folder.mkdir(mode=0o755)
+    done = cli("run", *SHELL, "true")
+    assert done.returncode == 2
+    assert "chmod 700" in done.stderr
+
+
+def test_a_notebook_without_receipts_has_nothing_to_verify(tmp_path: Path) -> None:
+    path = tmp_path / "plain.ipynb"
+    path.write_text(json.dumps(receipts.notebook()), "utf-8")
+    done = cli("verify", path)
+    assert done.returncode == 2
+    assert "no receipt" in done.stderr
+
+
+def test_help_and_version_are_plain_text() -> None:
+    assert "cc-executor" in cli("--help").stdout
+    assert cli("--version").stdout.strip()
+    assert cli("run", "--help").returncode == 0
+
+
+def test_the_run_carries_the_mark_that_leak_checks_look_for() -> None:
+    done = cli("run", *SHELL, f"echo mark=${RUN_MARK}")
+    run_id = rows()[0]["id"]
+    assert done.stdout == f"mark={run_id}\n"

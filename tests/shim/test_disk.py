@@ -1,0 +1,139 @@
+"""A full disk costs output, which is counted; never the agent, and never the last words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import cc_executor.shim.records as fmt
+from support.shims import Run, until
+
+Start = Callable[..., Run]
+
+SIZE = 2 * 2**20
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A tmpfs of 2 MiB: its folder as we see it, the same as the shim sees it, and what brings the shim there."""
+
+    folder: Path
+    inside: Path
+    prefix: tuple[str, ...] = ()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0700", "none", str(folder))
+    if os.geteuid() == 0:
+        subprocess.run(mount, check=True, timeout=10)
+        yield Disk(folder, folder)
+        subprocess.run(("umount", "--lazy", str(folder)), check=True, timeout=10)
+        return
+    # Without root: in a user and mount namespace of its own, held open by a process and looked into through /proc.
+    with subprocess.Popen(
+        ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f"{' '.join(mount)} && echo mounted && exec cat"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"mounted\n"
+        enter = ("nsenter", f"--target={holder.pid}", "--user", "--mount", "--preserve-credentials")
+        yield Disk(Path(f"/proc/{holder.pid}/root{folder}"), folder, enter)
+        holder.kill()
+
+
+def launch(start: Start, disk: Disk, agent: str, **fields: object) -> Run:
+    run_dir = disk.folder / "run"
+    run_dir.mkdir(mode=0o700, exist_ok=True)
+    return start(agent, folder=run_dir, run_dir=str(disk.inside / "run"), prefix=disk.prefix, **fields)
+
+
+def test_a_full_disk_costs_output_and_nothing_else(start: Start, disk: Disk, tmp_path: Path) -> None:
+    code = """
+import os, time
+folder = os.environ["FOLDER"]
+for _ in range(100): os.write(1, b"x" * 65536)
+os.write(2, b"e" * 100)
+open(folder + "/full", "w").close()
+while not os.path.exists(folder + "/freed"): time.sleep(0.01)
+os.write(1, b"the last line\\n")
+"""
+    filler = disk.folder / "filler"
+    filler.write_bytes(bytes(SIZE // 4))
+    run = launch(start, disk, code)
+    until((tmp_path / "full").exists)
+    assert run.ask(op="status")["state"] == "running"
+    until(lambda: [record for record in run.records() if record["kind"] == "degraded"])
+    filler.unlink()
+    (tmp_path / "freed").touch()
+    facts = run.wait()
+    assert facts["code"] == 0
+    assert facts["dropped"]["stdout"] > 4 * 2**20
+    assert facts["written"]["stdout"] + facts["dropped"]["stdout"] == 100 * 65536 + len("the last line\n")
+    assert run.read().endswith(b"the last line\n")
+    assert len(run.read()) == facts["written"]["stdout"]
+    degraded = [record for record in run.records() if record["kind"] == "degraded"]
+    assert [record["error"] for record in degraded] == ["No space left on device"] * len(degraded)
+    assert len(degraded) == len({record["stream"] for record in degraded})
+
+
+def test_the_last_words_fit_a_disk_that_stays_full(start: Start, disk: Disk) -> None:
+    code = """
+import os, time
+for _ in range(100): os.write(1, b"x" * 65536)
+for _ in range(3000): os.write(1, b"y")
+os.write(2, b"full")
+time.sleep(60)
+"""
+    run = launch(start, disk, code)
+    until(lambda: "degraded" in run.kinds())
+    until(lambda: run.ask(op="status")["written"]["stdout"] > 2**20)
+    for _ in range(10):
+        assert run.ask(op="pause", by="x" * 100)["ok"]
+        assert run.ask(op="resume", by="x" * 100)["ok"]
+    run.ask(op="cancel", now=True)
+    facts = run.wait()
+    assert os.statvfs(disk.folder).f_bavail * os.statvfs(disk.folder).f_frsize < 128 * 1024
+    assert facts["stop_reason"] == "cancel"
+    assert facts["records"] == len(run.records())
+    assert run.kinds()[-1] == "exited"
+    assert run.kinds().count("paused") == 10
+
+
+def test_no_agent_is_started_on_a_disk_that_is_full_already(start: Start, disk: Disk) -> None:
+    (disk.folder / "run").mkdir(mode=0o700)
+    subprocess.run(
+        ("dd", "if=/dev/zero", f"of={disk.folder / 'filler'}", "bs=4096"), capture_output=True, timeout=20, check=False
+    )  # until it is full
+    run = launch(start, disk, "print('never')")
+    assert run.answer["ok"] is False
+    assert run.answer["errno"] == 28
+    assert run.marked() == []
+
+
+def test_a_stream_that_cannot_be_written_at_all_is_counted(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "full"
+    folder.mkdir(mode=0o700)
+    (folder / fmt.STDOUT).symlink_to("/dev/full")
+    run = start("import os\nfor _ in range(50): os.write(1, b'x' * 1000)\nos.write(2, b'kept')", folder=folder)
+    facts = run.wait()
+    assert facts["code"] == 0
+    assert facts["dropped"] == {"stdout": 50_000, "stderr": 0}
+    assert facts["written"] == {"stdout": 0, "stderr": 4}
+    assert run.record("degraded")["stream"] == "stdout"
+    assert run.kinds() == ["started", "degraded", "exited"]
+
+
+def test_room_that_was_set_aside_and_not_used_is_given_back(start: Start) -> None:
+    run = start(("/bin/true",))
+    run.wait()
+    assert (run.folder / fmt.CONTROL).stat().st_blocks * 512 <= 8192
+    assert (run.folder / fmt.EXIT).stat().st_blocks * 512 <= 8192

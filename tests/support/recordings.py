@@ -1,0 +1,57 @@
+"""The recordings of real agents: their output, exactly, and how the process ended (tests/recordings/INDEX.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from cc_executor.agents.claude.decode import ClaudeDecoder
+from cc_executor.model.event import AgentEvent
+from support.environments import CHECKOUT
+
+FOLDER: Final = CHECKOUT / "tests" / "recordings"
+_OTHER_AGENTS: Final = ("20", "21", "30")  # Codex, Gemini CLI, an agent of the Agent Client Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return FOLDER / f"{self.name}.jsonl"
+
+    @property
+    def stdout(self) -> bytes:
+        return self.path.read_bytes()
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return json.loads((FOLDER / f"{self.name}.meta.json").read_bytes())
+
+    @property
+    def is_claude(self) -> bool:
+        return not self.name.startswith(_OTHER_AGENTS)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _names(pattern: str) -> list[str]:
+    return sorted(path.name.removesuffix(".jsonl") for path in FOLDER.glob(pattern))
+
+
+# Their last event may be anything: what counts is that they are Claude's own lines.
+CLAUDE: Final = [Recording(name) for name in _names("*.jsonl") if not name.endswith(".exchange") and Recording(name).is_claude]
+OTHERS: Final = [Recording(name) for name in _names("*.jsonl") if not name.endswith(".exchange") and not Recording(name).is_claude]
+EXCHANGES: Final = [Recording(name) for name in _names("*.exchange.jsonl")]
+
+
+@cache
+def events_of(name: str) -> tuple[AgentEvent, ...]:
+    """The events of a recording of Claude, decoded in one piece."""
+    decoder = ClaudeDecoder()
+    return (*decoder.feed(Recording(name).stdout), *decoder.close())

@@ -22,8 +22,8 @@ ORDER: Final = (
     "project", "model", "agents", "policy", "wire", "store", "shim", "runtime", "rehearsal", "cli", "kernel", "server", "docs", "browser",
 )  # fmt: skip
 
-# What belongs to the person at the machine: logins, addresses, their own runs, how their own Jupyter is set up.
-PERSONAL: Final = ("ANTHROPIC_", "CLAUDE", "CC_EXECUTOR_", "JUPYTER", "JPY_", "IPYTHON", "XDG_")
+# What belongs to the person at the machine: logins, addresses, their own runs, how their own Jupyter is set up, and the `make` that runs this.
+PERSONAL: Final = ("ANTHROPIC_", "CLAUDE", "CC_EXECUTOR_", "JUPYTER", "JPY_", "IPYTHON", "XDG_", "MAKE", "MFLAGS")
 KEPT: Final = frozenset({"CC_EXECUTOR_TEST_IPYKERNEL6"})
 
 
@@ -79,6 +79,8 @@ def pytest_configure(config: pytest.Config) -> None:
     world = config.stash[WORLD] = World()
     world.enter()
     config.add_cleanup(world.leave)
+    # Whoever ends the tests by SIGTERM gets the same cleaning up as with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 class CCExecutorError(Exception):
     """The root: catch this to catch everything that cc_executor raises on purpose."""
 
+    def _render_traceback_(self) -> list[str]:
+        """One line instead of a stack: IPython and nbclient print what this returns, and the sentence says it all."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class InvalidRequest(CCExecutorError, ValueError):
     """What was asked for cannot be run (empty prompt, negative timeout, missing folder). Nothing was started or spent; change the request."""

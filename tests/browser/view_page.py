@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import comm
 import pytest
 from comm.base_comm import BaseComm
-from playwright.sync_api import Browser, Locator, Page, Route
+from playwright.sync_api import Browser, Dialog, Locator, Page, Route
 
 import cc_executor.kernel
 from cc_executor.kernel.feed import PageReader, ViewStatus
@@ -113,7 +113,7 @@ class ViewPage:
     def __enter__(self) -> Self:
         self.page.route("**/*", self._serve)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.errors.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.expose_binding("fromView", lambda _, message: self.inbox.append(message))
         self.make_view()
         return self
@@ -135,6 +135,10 @@ class ViewPage:
             patch.setattr(comm, "create_comm", create)
             self.view = RunView(self.transcript, on_command=lambda command: self.on_command(command), **options)
         self.outbox.clear()
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.errors.append(f"dialog {dialog.message}")
+        dialog.dismiss()
 
     def _serve(self, route: Route) -> None:
         url = route.request.url

@@ -344,11 +344,11 @@ def test_lift_does_for_a_file_what_a_save_does(tmp_path: Path) -> None:
         (("run", "--no-such-option"), "no-such-option"),
     ],
 )
-def test_bad_input_is_a_sentence_on_standard_error_and_exit_code_2(arguments: tuple[str, ...], sentence: str) -> None:
-    done = cli(*arguments, stdin=b"" if arguments == ("run", "--no-such-option") else None)
+def test_bad_input_is_a_sentence_on_standard_error_and_exit_code_2(arguments: tuple[str, ...], sentence: str, state_folder: Path) -> None:
+    done = cli(*arguments)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert sentence in done.stderr
-    assert rows() == []
+    assert list(StateHome(state_folder).runs()) == []
 
 
 def test_a_prompt_that_is_not_text_is_refused() -> None:

@@ -384,7 +384,7 @@ def test_a_running_tool_outlives_any_number_of_ended_ones() -> None:
     happened: list[Event] = [call("long", "Task")]
     for n in range(model.TOOLS_LIMIT + 10):
         happened += [call(f"t{n}", parent="long"), ToolReturned(tool_id=f"t{n}", text="", parent="long")]
-    assert "long" in advance_all(RunState(), happened).tasks | dict(advance_all(RunState(), happened).tools)
+    assert "long" in advance_all(RunState(), happened).tools
 
 
 def test_five_megabytes_in_pieces_of_forty_characters_are_joined_before_they_are_kept() -> None:

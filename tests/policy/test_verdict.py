@@ -136,7 +136,13 @@ def run(*events: Event, request_: RunRequest | None = None, exit_: ExitFacts | N
 
 
 def done(**fields: Any) -> Finished:
-    said: dict[str, Any] = {"subtype": "success", "is_error": False, "text": "x", "terminal_reason": "completed", "usage": Usage(output_tokens=1)}
+    said: dict[str, Any] = {
+        "subtype": "success",
+        "is_error": False,
+        "text": "x",
+        "terminal_reason": "completed",
+        "usage": Usage(output_tokens=1),
+    }
     said |= fields
     return Finished(**said)
 

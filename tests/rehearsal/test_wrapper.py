@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,7 +31,7 @@ PERSONAL = (
 def wrapper(*arguments: str | Path, folder: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """The wrapper around any command, with the input "from stdin"."""
     return subprocess.run(
-        [sys.executable, "-m", "cc_executor.rehearsal", *arguments],
+        [sys.executable, "-P", "-m", "cc_executor.rehearsal", *arguments],
         cwd=folder,
         env=bare_environment(folder, TMPDIR=str(folder), **(env or {})),
         input="from stdin",
@@ -124,6 +125,12 @@ def test_a_named_configuration_folder_is_made_private_used_and_kept(tmp_path: Pa
     ended = wrapper("--script", "hello", "--config-dir", "a/b", "--", "/bin/sh", "-c", "echo $CLAUDE_CONFIG_DIR", folder=tmp_path)
     assert ended.stdout == f"{folder}\n"
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_modules_that_lie_in_the_workspace_are_not_loaded(tmp_path: Path) -> None:
+    for name in ("anyio", "h11", "msgspec", "cc_executor"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(99)\n")
+    assert shell("cat", folder=tmp_path).returncode == 0
 
 
 def test_the_environment_is_a_function_of_the_one_outside() -> None:
@@ -261,3 +268,15 @@ def test_a_session_is_resumed_where_the_configuration_folder_is_kept(tmp_path: P
 def test_the_cli_for_tests_is_executable_and_real() -> None:
     said = subprocess.run([find_cli(), "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
     assert said.endswith("(Claude Code)\n")
+
+
+def test_a_cli_without_its_execute_bit_is_copied_and_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tmp_path / "claude"
+    plain.write_text("#!/bin/sh\necho here\n")
+    plain.chmod(0o644)
+    monkeypatch.setenv("CC_EXECUTOR_TEST_CLI", str(plain))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = find_cli()
+    assert found == find_cli() != plain
+    assert subprocess.run([found], capture_output=True, text=True, timeout=30, check=True).stdout == "here\n"
+    assert plain.stat().st_mode & 0o777 == 0o644

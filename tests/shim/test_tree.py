@@ -56,8 +56,7 @@ def test_the_count_is_reused_for_a_while(owner: subprocess.Popen[bytes], portabl
 def test_a_process_whose_first_thread_has_ended_is_alive() -> None:
     with subprocess.Popen((*PYTHON, THREADED)) as process:
         until(lambda: state(process.pid) == "Z")
-        members = [item for item in Tree(os.getpid()).scan() if item.pid == process.pid]
-        assert [item.state for item in members] == ["S"]
+        until(lambda: [item.state for item in Tree(os.getpid()).scan() if item.pid == process.pid] == ["S"])
         process.kill()
 
 
@@ -82,3 +81,8 @@ def test_a_name_with_brackets_and_spaces_confuses_nobody() -> None:
         (row,) = [item for item in rows._rows([process.pid]) if isinstance(item, Process)]
         assert (row.pid, row.parent, row.session) == (process.pid, os.getpid(), os.getsid(0))
         process.kill()
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(b"00:07", 7), (b"12:34", 754), (b"1:00:00", 3600), (b"2-03:04:05", 183845)])
+def test_ages_as_ps_tells_them(age: bytes, seconds: int) -> None:
+    assert rows._seconds(age) == seconds

@@ -29,15 +29,14 @@ STREAM: Final = ("-p", "--output-format", "stream-json", "--verbose", "--include
 QUIET: Final = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "DISABLE_TELEMETRY": "1"}
 START_BUDGET: Final = 20.0  # seconds to the first line of a CLI on a busy machine; 0.5 on an idle one
 
-_NAMED: Final = os.environ.get("CC_EXECUTOR_TEST_CLI")  # read when the tests are collected, before anybody changes the environment
-
 
 def find_cli() -> Path:
     """The CLI to test with: `CC_EXECUTOR_TEST_CLI`, else the one on PATH, else the one that claude-agent-sdk bundles.
 
     A file without the execute bit (some installers drop it, and the SDK runs the file as it is) is copied, never changed where it lies.
     """
-    path = Path(_NAMED) if _NAMED else environments.claude_cli()
+    named = os.environ.get("CC_EXECUTOR_TEST_CLI")
+    path = Path(named) if named else environments.claude_cli()
     if not path.is_file():
         raise environments.Missing(f"{path} is not there: set CC_EXECUTOR_TEST_CLI to a claude executable, or unset it.")
     return path if os.access(path, os.X_OK) else _executable_copy(path)
@@ -223,7 +222,7 @@ def rehearsed(
     scratch = folder / "tmp"
     scratch.mkdir(exist_ok=True)
     log = folder / "requests.jsonl"
-    wrapper = [sys.executable, "-m", "cc_executor.rehearsal", "--script", script, "--request-log", log, *options, "--"]
+    wrapper = [sys.executable, "-P", "-m", "cc_executor.rehearsal", "--script", script, "--request-log", log, *options, "--"]
     allowed = ["--allowedTools", *allow] if allow else []
     return Watched(
         [*wrapper, find_cli() if cli is None else cli, *arguments, *allowed],

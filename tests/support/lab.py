@@ -144,7 +144,13 @@ class NotebookPage:
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
 
     def wait_for_kernel(self) -> None:
-        """Wait until the kernel is there and idle."""
+        """Wait until the kernel is there, idle, and connected to the page."""
+
+        def is_ready() -> bool:
+            mine = [session["kernel"] for session in self.lab.api("sessions") if session["path"] == self.name]
+            return any(kernel["execution_state"] == "idle" and kernel["connections"] > 0 for kernel in mine)
+
+        eventually(is_ready, within=60, what="the kernel is ready")
         self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=60_000)
 
     def close(self) -> None:
@@ -156,9 +162,11 @@ class NotebookPage:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
 
     def run(self, number: int) -> None:
-        """Click into a cell and press Shift+Enter."""
+        """Click into a cell and press Shift+Enter; it is queued or done then."""
+        before = self.prompt(number)
         self.cell(number).locator(".cm-content").first.click()
         self.page.keyboard.press("Shift+Enter")
+        eventually(lambda: self.prompt(number) != before, within=20, what=f"cell {number} is taken")
 
     def prompt(self, number: int) -> str:
         """What stands in the brackets: `[*]:`, `[3]:`."""

@@ -11,12 +11,13 @@ from typing import Final
 
 from cc_executor.shim.records import RUN_MARK
 
+_SHIM: Final = b"/cc_executor/shim/__main__.py"
 GRACE: Final = 5.0  # seconds; a run that has just been cancelled has this long to end (the promise is 3 s)
 
 
 @dataclass(frozen=True, slots=True)
 class MarkedProcess:
-    """A living process that carries the mark of a run."""
+    """A living process of a run: an agent, what it started, or its shim."""
 
     pid: int
     run_id: str
@@ -36,10 +37,12 @@ def marked_processes(roots: Sequence[Path]) -> list[MarkedProcess]:
             command = (entry / "cmdline").read_bytes()
         except OSError:  # it has ended, or it is somebody else's
             continue
-        names = [item for item in environment.split(b"\0") if item.startswith(mark)]
-        if names and any(needle in environment or needle in command for needle in needles):
+        runs = [item.removeprefix(mark).decode(errors="replace") for item in environment.split(b"\0") if item.startswith(mark)]
+        if _SHIM in command:  # it carries no mark itself; it is there as long as anything of its run is
+            runs.append("(shim)")
+        if runs and any(needle in environment or needle in command for needle in needles):
             text = command.replace(b"\0", b" ").decode(errors="replace").strip()
-            found.append(MarkedProcess(int(entry.name), names[0].removeprefix(mark).decode(errors="replace"), text[:200]))
+            found.append(MarkedProcess(int(entry.name), runs[0], text[:200]))
     return found
 
 

@@ -55,7 +55,8 @@ _LINK: Final = {"target": "_blank"}
 def markdown_html(source: str, *, styles: Mapping[str, str] | None = None) -> str:
     """`source` (CommonMark, tables, strike-through) as HTML without scripts, images, frames, ids, classes, and styles but ours.
 
-    `styles` gives tags an inline style, for a page that has no style sheet. Links are absolute `http`, `https` or `mailto`, and open in a new tab that knows nothing of the notebook.
+    `styles` gives tags an inline style, for a page that has no style sheet.
+    Links are absolute `http`, `https` or `mailto`, and open in a new tab that knows nothing of the notebook.
     """
     try:
         html = str(_parser().render(source))

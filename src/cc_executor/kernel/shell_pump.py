@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -40,7 +41,10 @@ def shell_pump(kernel: Any) -> Generator[None]:
 
 
 def _installer(kernel: Any) -> Callable[[], Callable[[], None]] | None:
-    if kernel is None or not all(hasattr(kernel, name) for name in ("session", "shell_handlers", "set_parent", "get_parent", "_publish_status")):
+    # A cell that could not be awaited runs on a loop of its own in another thread; the kernel's loop is blocked then, and answers nobody.
+    if kernel is None or threading.current_thread() is not threading.main_thread():
+        return None
+    if not all(hasattr(kernel, name) for name in ("session", "shell_handlers", "set_parent", "get_parent", "_publish_status")):
         return None
     manager = getattr(getattr(kernel, "shell_channel_thread", None), "manager", None)
     if manager is not None and hasattr(manager, "set_on_recv_callback") and hasattr(kernel, "shell_main"):

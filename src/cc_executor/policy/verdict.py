@@ -277,7 +277,7 @@ def _bad_exit(case: _Case) -> Outcome | None:
         )
     return Outcome(
         kind=OutcomeKind.FAILED,
-        summary="The agent reported success, and " + _exit_words(case),
+        summary=f"The agent reported success and {_exit_words(case)}",
         evidence=(*_exit_evidence(case), *_stderr_evidence(case), *_closing_evidence(case)),
         cure=SEE_MORE,
     )
@@ -295,7 +295,7 @@ def _command_failed(case: _Case) -> Outcome | None:
         return None
     return Outcome(
         kind=OutcomeKind.FAILED,
-        summary="The command "+ _exit_words(case),
+        summary=f"The command {_exit_words(case)}",
         evidence=(*_exit_evidence(case), *_stderr_evidence(case)),
         cure=SEE_MORE,
     )
@@ -343,6 +343,10 @@ def _exit_evidence(case: _Case) -> tuple[str, ...]:
     if case.exit.signal is not None:
         return (f"signal = {case.exit.signal}",)
     return (f"exit code = {case.exit.code}",) if case.exit.code is not None else ()
+
+
+def _exit_words(case: _Case) -> str:
+    return f"ended with exit code {case.exit.code}." if case.exit.code is not None else "ended with an exit code that nobody knows."
 
 
 def _stderr_evidence(case: _Case) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""``python -m cc_executor.rehearsal --script NAME_OR_PATH [options] -- CLAUDE ARGV…``: the real CLI, and the scripted model in the process above it.
+"""``python -P -m cc_executor.rehearsal --script NAME_OR_PATH [options] -- CLAUDE ARGV…``: the real CLI, and the scripted model in the process above it.
 
-This process is the argv of a rehearsed run, so the model lives, stands still and dies with the run's own process tree. The port is opened and the
-CLI started first; the server's modules are loaded while the CLI loads its own, so that a rehearsed run starts hardly later than a real one.
+This process is the argv of a rehearsed run, so the model lives, stands still and dies with the run's own process tree. ``-P`` (or ``-I``) is part of
+it: the current folder is the agent's, and a module that lies there must not be loaded here. The port is opened and the CLI started first; the
+server's modules are loaded while the CLI loads its own, so that a rehearsed run starts hardly later than a real one.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _arguments(argv: list[str]) -> tuple[Namespace, list[str]]:
     parser = ArgumentParser(
-        prog="python -m cc_executor.rehearsal",
+        prog="python -P -m cc_executor.rehearsal",
         usage="%(prog)s --script NAME_OR_PATH [--request-log FILE] [--config-dir FOLDER] [--pace FACTOR] -- CLAUDE ARGV…",
         description="Run the real Claude Code CLI against a scripted model on loopback: no login, no network, no cost.",
         allow_abbrev=False,

@@ -95,5 +95,8 @@ async def nudges(folder: RunFolder) -> AsyncGenerator[anyio.abc.ByteReceiveStrea
     except OSError as error:
         raise ControlFailed(f"Run {folder.run_id} cannot be reached ({error.strerror or error}).") from error
     async with stream:
-        await stream.send(b'{"op": "follow"}\n')
+        try:
+            await stream.send(b'{"op": "follow"}\n')
+        except anyio.BrokenResourceError as error:  # it ended between the two steps
+            raise ControlFailed(f"Run {folder.run_id} has ended.") from error
         yield stream

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 STOPPED: Final = "TtZXx"  # proc(5): stopped by a signal or a tracer, or dead
 DEAD: Final = "ZXx"
+SAME_BIRTH: Final = 2.0  # seconds; `ps` tells ages in whole seconds
 HAS_PROC: Final = os.path.exists("/proc/loadavg")
 THREADS: Final = 17  # place of num_threads among the fields after the name
 COMMAND_LENGTH: Final = 200  # characters of a command that are told; enough to recognise it
+COMMAND_READ: Final = 64 * 1024  # bytes of it that are read; far more, so that a secret in it is seen whole and masked
 BURST: Final = 0.02  # seconds; how long newborns are hunted before the pipes are looked after again
 CALM: Final = 3  # looks in which nothing was born; then the hunt is over
 FAR: Final = 4096  # process numbers; beyond that, reading the whole table is cheaper than asking for each
@@ -28,14 +30,15 @@ FAR: Final = 4096  # process numbers; beyond that, reading the whole table is ch
 class Process:
     """One row of the process table."""
 
-    __slots__ = ("group", "parent", "pid", "session", "state")
+    __slots__ = ("born", "group", "parent", "pid", "session", "state")
 
-    def __init__(self, pid: int, state: str, parent: int, group: int, session: int) -> None:
+    def __init__(self, pid: int, state: str, parent: int, group: int, session: int, born: float = 0.0) -> None:
         self.pid = pid
         self.state = state
         self.parent = parent
         self.group = group
         self.session = session
+        self.born = born  # monotonic seconds, to a second; only from `ps`
 
 
 class Tree:
@@ -160,7 +163,7 @@ class Tree:
         now = {process.pid: process for process in rows}
         for pid, before in list(self._strays.items()):
             stray = now.get(pid)
-            if stray is None or stray.group != before.group:
+            if stray is None or abs(stray.born - before.born) > SAME_BIRTH:  # the number was given to another
                 del self._strays[pid]
             elif stray.parent == 1:
                 stray.parent = self._root  # an orphan of ours that fell to init
@@ -172,9 +175,9 @@ class Tree:
 def command_of(pid: int) -> str:
     """What a process was started as, on one line; its short name when it hides that, and empty when it has ended."""
     if not HAS_PROC:
-        return _ps("-p", str(pid), "-o", "command=")[1].decode("utf-8", "replace").strip()[:COMMAND_LENGTH]
+        return _ps("-p", str(pid), "-o", "command=")[1].decode("utf-8", "replace").strip()
     for name in ("cmdline", "comm"):
-        data = _read(f"/proc/{pid}/{name}", 4 * COMMAND_LENGTH)
+        data = _read(f"/proc/{pid}/{name}", COMMAND_READ)
         text = data.replace(b"\0", b" ").decode("utf-8", "replace").strip()
         if text:
             return text
@@ -242,13 +245,24 @@ def _read(path: str, limit: int) -> bytes:
 
 def _ps_rows() -> list[Process]:
     """The process table as POSIX `ps` tells it; the session is asked for separately, for `ps` has no portable word for it."""
-    pid, output = _ps("-A", "-o", "pid=,ppid=,pgid=,state=")
+    pid, output = _ps("-A", "-o", "pid=,ppid=,pgid=,state=,etime=")
+    now = time.monotonic()
     rows: list[Process] = []
     for line in output.splitlines():
-        own, parent, group, state = line.split(None, 3)
+        own, parent, group, state, age = line.split()
         if int(own) != pid:
-            rows.append(Process(int(own), state[:1].decode("ascii", "replace"), int(parent), int(group), _session_of(int(own))))
+            letter = state[:1].decode("ascii", "replace")
+            rows.append(Process(int(own), letter, int(parent), int(group), _session_of(int(own)), now - _seconds(age)))
     return rows
+
+
+def _seconds(age: bytes) -> int:
+    """The seconds in POSIX's `[[dd-]hh:]mm:ss`."""
+    days, _, rest = age.rpartition(b"-")
+    total = 0
+    for part in rest.split(b":"):
+        total = 60 * total + int(part)
+    return int(days or 0) * 86400 + total
 
 
 def _ps(*options: str) -> tuple[int, bytes]:

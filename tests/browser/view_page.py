@@ -133,8 +133,11 @@ class ViewPage:
 
         with self._monkeypatch.context() as patch:
             patch.setattr(comm, "create_comm", create)
-            self.view = RunView(self.transcript, on_command=lambda command: self.on_command(command), **options)
+            self.view = RunView(self.transcript, on_command=self._obey, **options)
         self.outbox.clear()
+
+    def _obey(self, command: str) -> None:
+        self.on_command(command)
 
     def _dismiss(self, dialog: Dialog) -> None:
         self.errors.append(f"dialog {dialog.message}")

@@ -314,6 +314,19 @@ async def test_a_mangled_receipt_in_an_output_contradicts(sealed: Receipt, home:
         assert found.verdict is Verdict.CONTRADICTED
 
 
+async def test_a_receipt_that_was_too_big_for_the_notebook_is_examined_in_the_store(
+    sealed: Receipt, home: StateHome, tmp_path: Path
+) -> None:
+    notebook = notebook_of(sealed, home)
+    stub = {"schema_version": 1, "run_id": sealed.run_id, "digest": sealed.digest, "left_out": "It has 9 MB."}
+    notebook["cells"][1]["outputs"][0]["data"][RECEIPT_MIME] = stub
+    [found] = verify_notebook(notebook, home, tmp_path)
+    assert (found.verdict, found.where) == (Verdict.VERIFIED, "cell 2"), found.reasons
+    stub["digest"] = "0" * 64
+    [found] = verify_notebook(notebook, home, tmp_path)
+    assert found.verdict is Verdict.CONTRADICTED
+
+
 def test_a_notebook_without_runs_has_nothing_to_verify(home: StateHome, tmp_path: Path) -> None:
     assert verify_notebook(receipts.notebook(receipts.code_cell("a")), home, tmp_path) == []
 

@@ -129,6 +129,25 @@ def test_a_live_view_whose_run_has_ended_is_replaced_by_the_stored_output(home: 
     assert not lift(notebook, home)
 
 
+def too_big(sealed: Receipt) -> Json:
+    """The output of a run whose receipt has no room in a notebook."""
+    output = final_output(sealed)
+    output["data"][RECEIPT_MIME] = {"schema_version": 1, "run_id": sealed.run_id, "digest": sealed.digest, "left_out": "It has 9 MB."}
+    return output
+
+
+def test_a_receipt_that_was_too_big_for_the_notebook_gets_its_record_from_the_store(home: StateHome) -> None:
+    sealed = receipt(1)
+    notebook = receipts.notebook(code_cell("a", too_big(sealed)))
+    assert not lift(notebook, home)  # on another machine there is nothing to take it from
+    receipts.keep(home, sealed)
+    assert lift(notebook, home)
+    assert notebook["metadata"]["cc_executor"]["receipts"][run_id(1)]["digest"] == sealed.digest
+    assert notebook["cells"][0]["outputs"] == [too_big(sealed)]
+    another = receipts.notebook(code_cell("a", too_big(receipt(1, text="another"))))
+    assert not lift(another, home)
+
+
 def test_a_live_view_whose_run_goes_on_is_left_alone(home: StateHome) -> None:
     notebook = receipts.notebook(code_cell("a", live_output(1)))
     before = copy.deepcopy(notebook)

@@ -115,6 +115,7 @@ class ViewFeed:
         self._last_frame = float("-inf")
         self._last_ask = float("-inf")
         self._asked: list[int] = []
+        self._is_done = False
         self.seq = 0
 
     # --- the owner's side -------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ class ViewFeed:
             self._reading.discard(view)
             self._send_page(view, page)
         elif self._frame_is_due(now):
-            self._send_frame(now, done=False)
+            self._send_frame(now)
         else:
             return False
         self._next_due = max(self._next_due, now - FRAME_SECONDS / 2) + FRAME_SECONDS  # a tick may come half a frame early or late
@@ -177,9 +178,10 @@ class ViewFeed:
         """Send what is left, and that this is all. If nobody looks, one frame."""
         self._read_inbox()
         self._collect()
-        while self.is_watched and len(self._pending) > 1 and self._send_frame(now, done=False):
+        while self.is_watched and len(self._pending) > 1 and self._send_frame(now):
             pass
-        self._send_frame(now, done=True)
+        self._is_done = True
+        self._send_frame(now)
 
     def status_at(self, now: float) -> dict[str, Any]:
         """The status line as of `now`."""
@@ -240,7 +242,7 @@ class ViewFeed:
             self._rendered.pop(number, None)
             said.append(number)  # even if the views never saw it: to know that would cost more than to say it
 
-    def _send_frame(self, now: float, *, done: bool) -> int:
+    def _send_frame(self, now: float) -> int:
         """Send one frame; how many items are still pending."""
         self.seq += 1
         content: dict[str, Any] = {
@@ -251,9 +253,9 @@ class ViewFeed:
             self._resets.clear()
             self._sent.clear()
             self._pending = dict.fromkeys(item.number for item in self._transcript.items)
-        if done:
+        if self._is_done:
             content["done"] = True
-        if done or now - self._last_ask >= ASK_SECONDS:
+        if self._is_done or now - self._last_ask >= ASK_SECONDS:
             content["ask"] = True
             self._last_ask = now
             self._asked = [*self._asked[-UNANSWERED:], self.seq]

@@ -120,11 +120,15 @@ class ModelSwitched(_Event, frozen=True, kw_only=True, tag="model_switched"):
 
 
 class TaskChanged(_Event, frozen=True, kw_only=True, tag="task_changed"):
-    """A background task of the agent (a command, a subagent) started or ended."""
+    """A task of the agent (a command, a subagent) started or ended.
+
+    `background`: it is said to run beside the conversation; a foreground command that takes longer than 2 s is a task, too.
+    """
 
     task_id: str
     status: str
     description: str = ""
+    background: bool = False
 
 
 class HookRan(_Event, frozen=True, kw_only=True, tag="hook_ran"):

@@ -84,7 +84,9 @@ def notice(event: Event) -> Notice | None:
             return Notice("permission", f"Waits for leave to use {name}{f': {about}' if about else ''}", Level.WARN)
         case ModelSwitched(model=model, reason=reason):
             return Notice("model", f"Goes on with {model}{f' ({reason})' if reason else ''}", Level.WARN)
-        case TaskChanged(status=status, description=description):
+        case TaskChanged(status=status, description=description, background=background):
+            if not background:
+                return None
             return Notice("task", f"Background task {status}{f': {toolcall.one_line(description)}' if description else ''}")
         case HookRan(name=name, status=status, text=text):
             said = f": {toolcall.one_line(text)}" if text else ""

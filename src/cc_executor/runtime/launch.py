@@ -90,13 +90,12 @@ def _prepare(request: RunRequest, folder: RunFolder, executable: Executable, env
     agent = agent_named(request.agent)
     session_id = str(uuid.uuid4())
     command = agent.command(request, executable=executable.path, session_id=session_id)
-    additions = dict(command.env)
     argv, config_dir = command.argv, environ.get("CLAUDE_CONFIG_DIR") if agent.name == "claude" else None
     if request.rehearse is not None:
         config_dir = str(folder.path / "agent")
-        argv = (sys.executable, "-m", "cc_executor.rehearsal", "--script", request.rehearse, "--config-dir", config_dir, "--", *argv)
-        additions["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])  # the wrapper must be this very cc_executor
-    env, secrets = child_environment(environ, extra_names=request.env_names, additions=additions, agent=agent.name)
+        # -I: nothing in the workspace or in PYTHON* variables may stand in for a module of ours.
+        argv = (sys.executable, "-I", "-m", "cc_executor.rehearsal", "--script", request.rehearse, "--config-dir", config_dir, "--", *argv)
+    env, secrets = child_environment(environ, extra_names=request.env_names, additions=command.env, agent=agent.name)
     env[records.RUN_MARK] = folder.run_id
     if command.stdin is not None:
         folder.write_new(records.PROMPT, command.stdin)

@@ -50,7 +50,7 @@ async def seal(folder: RunFolder, state: RunState, *, redactor: Redactor, now: f
     if (known := folder.receipt()) is not None:
         return known
     request, plan, facts = folder.request(), Plan.of(folder), folder.exit_facts()
-    checks = await _checks(request, plan, cancelled=state.stop is not None)
+    checks = await _checks(request, plan, cancelled=state.stop is not None and state.stop.reason != "linger")
     journal = await anyio.to_thread.run_sync(_digests, folder, facts)
     files = await anyio.to_thread.run_sync(_files, request, plan, state)
     receipt = _receipt(folder, request, plan, state, facts, checks=checks, journal=journal, files=files, now=now)

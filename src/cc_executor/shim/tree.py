@@ -32,7 +32,7 @@ class Process:
 
     __slots__ = ("born", "group", "parent", "pid", "session", "state")
 
-    def __init__(self, pid: int, state: str, parent: int, group: int, session: int, born: float = 0.0) -> None:
+    def __init__(self, pid: int, state: str, parent: int, group: int, session: int, *, born: float = 0.0) -> None:
         self.pid = pid
         self.state = state
         self.parent = parent
@@ -252,7 +252,10 @@ def _ps_rows() -> list[Process]:
         own, parent, group, state, age = line.split()
         if int(own) != pid:
             letter = state[:1].decode("ascii", "replace")
-            rows.append(Process(int(own), letter, int(parent), int(group), _session_of(int(own)), now - _seconds(age)))
+            seconds = _seconds(age)
+            if seconds > now:  # older than the machine: procps gives the newly born an age below 0, printed without its sign
+                seconds = 0
+            rows.append(Process(int(own), letter, int(parent), int(group), _session_of(int(own)), born=now - seconds))
     return rows
 
 

@@ -23,6 +23,7 @@ from cc_executor.store.home import RUN_ID, StateHome
 
 MARK: Final = "cc_executor"  # the key in an output's and in the notebook's metadata
 BUNDLE: Final = "bundle.json"  # in the run's folder: what replaces the live view, {"data": …, "metadata": …}
+LEFT_OUT: Final = "left_out"  # in the place of a receipt that was too big for the notebook: why, beside its run id and digest
 NBFORMAT: Final = 4
 WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 # A record is some 450 bytes, so this is less than half a megabyte in a notebook; the runs themselves stay in the store.
@@ -52,7 +53,7 @@ class FoundReceipt:
     mark : mapping
         The output's ``metadata["cc_executor"]``; empty when there is none.
     receipt : Any
-        The JSON under the receipt's MIME type, unchecked; None when the output holds none.
+        The JSON under the receipt's MIME type, unchecked; None when the output holds none, or only names one that was too big for a notebook.
     output : dict
         The output itself.
     """
@@ -79,6 +80,8 @@ def receipts_in(notebook: Json) -> Iterator[FoundReceipt]:
         for output in map(_object, _array(cell.get("outputs"))):
             mark = _object(_object(output.get("metadata")).get(MARK))
             receipt = _object(output.get("data")).get(RECEIPT_MIME)
+            if LEFT_OUT in _object(receipt):
+                mark, receipt = {**mark, **{name: value for name, value in _object(receipt).items() if name in {"run_id", "digest"}}}, None
             run_id = _object(receipt).get("run_id") or mark.get("run_id")
             if isinstance(run_id, str) and run_id:
                 yield FoundReceipt(
@@ -148,7 +151,11 @@ def lift(notebook: Json, *, previous: Json | None, receipt_of: ReceiptOf, bundle
             receipt = stored
             _make_static(found, stored, bundle_of)
             changed = True
-        if receipt is not None and found.run_id not in records:
+        if found.run_id in records:
+            continue
+        if receipt is None and found.mark.get("digest") and (stored := receipt_of(found.run_id)) is not None:
+            receipt = stored if stored.digest == found.mark["digest"] else None
+        if receipt is not None:
             records[found.run_id] = record_of(receipt, cell_id=found.cell_id)
     # A run id begins with the time, so the order of the ids is the order of the runs, and the last ones are the newest.
     records = dict(sorted(records.items())[-RECORDS_LIMIT:])

@@ -423,6 +423,7 @@ class TaskPatch(_Frame, frozen=True):
 
     status: str | None = None
     description: str | None = None
+    is_backgrounded: bool = False
 
 
 class Task(_Frame, frozen=True):
@@ -432,6 +433,7 @@ class Task(_Frame, frozen=True):
     status: str | None = None
     description: str | None = None
     summary: str | None = None
+    is_backgrounded: bool = False
     patch: TaskPatch = TaskPatch()
 
 

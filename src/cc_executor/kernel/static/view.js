@@ -231,12 +231,19 @@ class Log {
   /** Only the journal has it now. Who is reading older pages keeps what joins on to them. */
   elide(number) {
     const row = this.rows.get(number);
-    if (!row) return;
-    if (this.first !== null && number >= this.first) row.isPaged = true;
+    if (!row) {
+      if (this.first !== null && number >= this.first) this.letGo(number); // a flood: it came and went unsent, and what is older joins on to nothing
+    } else if (this.first !== null && number >= this.first) row.isPaged = true;
     else if (!this.follows && this.first === null) {
       this.first = number;
       row.isPaged = true;
     } else this.remove(number);
+  }
+
+  /** Forget the older pages up to `number`. */
+  letGo(number) {
+    for (const [each, row] of [...this.rows]) if (row.isPaged && each <= number) this.remove(each);
+    this.first = number + 1;
   }
 
   page() {

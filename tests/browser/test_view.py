@@ -485,7 +485,11 @@ def test_what_somebody_reads_does_not_move_while_older_lines_go(view_page: ViewP
     log = view_page.root().get_by_role("log")
     log.evaluate("n => { n.scrollTop = n.scrollHeight / 2; }")
     view_page.painted()
-    where = "n => { const box = n.getBoundingClientRect(); const r = document.caretRangeFromPoint(box.left + 40, box.top + 100); return r.startContainer.textContent.slice(r.startOffset - r.startOffset % 12).slice(0, 11); }"
+    where = """n => {
+      const box = n.getBoundingClientRect();
+      const range = document.caretRangeFromPoint(box.left + 40, box.top + 100);
+      return range.startContainer.textContent.slice(range.startOffset - range.startOffset % 12).slice(0, 11);
+    }"""
     before = log.evaluate(where)
     assert before.startswith("line 00")
     view_page.feed(output(lines(5000, 9000)))
@@ -586,6 +590,22 @@ def test_a_screen_reader_is_told_the_newest_at_its_own_pace(view_page: ViewPage)
 # --- attacks ----------------------------------------------------------------------------------------------------------
 
 
+BAD = """() => [...document.querySelectorAll(".ccx *, #static *")].filter((node) =>
+  /^(script|img|iframe|object|embed|style|link|meta|base|form|input|video|svg|math|template)$/i.test(node.tagName)
+  || [...node.attributes].some(({ name }) => /^on|^srcdoc$|^formaction$|commandlinker/.test(name))
+  || (node.href && !/^(https?|mailto):/.test(node.href))
+).map((node) => node.outerHTML)"""
+
+# As JupyterLab puts a trusted text/html output into the page: scripts in it are run.
+PUT = """(html) => {
+  window.__pwned = undefined;
+  const box = document.createElement("div");
+  box.id = "static";
+  document.body.append(box);
+  box.append(document.createRange().createContextualFragment(html));
+}"""
+
+
 def assert_harmless(view_page: ViewPage, payload: str) -> None:
     page = view_page.page
     page.mouse.move(300, 200)
@@ -595,11 +615,7 @@ def assert_harmless(view_page: ViewPage, payload: str) -> None:
     assert page.evaluate("window.__pwned") is None, payload
     assert view_page.requests == [], payload
     assert view_page.errors == [], payload
-    bad = page.evaluate(
-        "() => [...document.querySelectorAll('.ccx *, #static *')].filter((n) => /^(script|img|iframe|object|embed|style|link|meta|base|form|input|video|svg|math|template)$/i.test(n.tagName)"
-        " || [...n.attributes].some((a) => /^on|^srcdoc$|^formaction$|commandlinker/.test(a.name)) || (n.href && !/^(https?|mailto):/.test(n.href))).map((n) => n.outerHTML)"
-    )
-    assert bad == [], payload
+    assert page.evaluate(BAD) == [], payload
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -623,9 +639,7 @@ def test_nothing_that_an_agent_writes_acts_in_the_browser(view_page: ViewPage, p
     view_page.settle()
     assert_harmless(view_page, payload)
     static, _ = static_bundle(receipt(text=payload, model=payload), view_page.transcript)
-    # As JupyterLab puts a trusted text/html output into the page: scripts in it are run.
-    put = "(html) => { const box = document.createElement('div'); box.id = 'static'; document.body.append(box); box.append(document.createRange().createContextualFragment(html)); }"
-    view_page.page.evaluate(put, static["text/html"])
+    view_page.page.evaluate(PUT, static["text/html"])
     assert_harmless(view_page, payload)
 
 
@@ -636,10 +650,7 @@ def test_the_attacks_are_real(view_page: ViewPage) -> None:
     for payload in PAYLOADS:
         if "http-equiv" in payload:
             continue  # it acts so well that the page is gone
-        view_page.page.evaluate(
-            "(html) => { window.__pwned = undefined; const box = document.createElement('div'); document.body.append(box); box.append(document.createRange().createContextualFragment(html)); }",
-            payload,
-        )
+        view_page.page.evaluate(PUT, payload)
         view_page.page.evaluate("() => new Promise((done) => setTimeout(done, 30))")
         acted += bool(view_page.page.evaluate("window.__pwned")) or any(HOST in url for url in view_page.requests)
         view_page.requests.clear()
@@ -649,13 +660,32 @@ def test_the_attacks_are_real(view_page: ViewPage) -> None:
 # --- looks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("scheme", "variables", "ground"),
-    [("light", "", (255, 255, 255)), ("dark", "", (22, 24, 28)), ("dark", LAB_LIGHT, (255, 255, 255)), ("light", LAB_DARK, (17, 17, 17))],
-)
+CONTRASTS = """(ground) => {
+  const rgba = (text) => { const c = text.match(/[\\d.]+/g).map(Number); return c.length === 4 ? c : [...c, 1]; };
+  const over = (top, below) => below.map((value, i) => top[i] * top[3] + value * (1 - top[3]));
+  const channel = (v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = (c) => { const [r, g, b] = c.map((v) => channel(v / 255)); return .2126 * r + .7152 * g + .0722 * b; };
+  const result = { ground: getComputedStyle(document.querySelector(".ccx")).backgroundColor };
+  for (const name of ["phase", "figures", "doing", "name", "about", "mark", "text p", "text code", "text a", "notice", "stderr", "toggle"]) {
+    const ink = rgba(getComputedStyle(document.querySelector(`.ccx-${name}`)).color);
+    const [a, b] = [light(over(ink, ground)), light(ground)];
+    result[name] = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  }
+  return result;
+}"""
+THEMES = [
+    ("light", "", (255, 255, 255)),
+    ("dark", "", (22, 24, 28)),
+    ("dark", LAB_LIGHT, (255, 255, 255)),
+    ("light", LAB_DARK, (17, 17, 17)),
+]
+
+
+@pytest.mark.parametrize("theme", THEMES)
 def test_text_is_readable_in_every_theme(
-    browser: Browser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str, variables: str, ground: tuple[int, int, int]
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, theme: tuple[Any, str, tuple[int, ...]]
 ) -> None:
+    scheme, variables, ground = theme
     with ViewPage(browser, monkeypatch, scheme=scheme) as view_page:
         view_page.open()
         view_page.page.add_style_tag(content=f"body {{ {variables} }}")
@@ -668,22 +698,7 @@ def test_text_is_readable_in_every_theme(
             ApiRetried(attempt=1, max_attempts=2, delay=1, status=529), StderrWritten(text="err\n"),
         )  # fmt: skip
         view_page.settle()
-        contrasts = view_page.page.evaluate(
-            """(ground) => {
-              const rgba = (text) => { const c = text.match(/[\\d.]+/g).map(Number); return c.length === 4 ? c : [...c, 1]; };
-              const over = (top, below) => below.map((value, i) => top[i] * top[3] + value * (1 - top[3]));
-              const light = (c) => { const [r, g, b] = c.map((v) => v / 255).map((v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
-              const result = {};
-              for (const name of [".ccx-phase", ".ccx-figures", ".ccx-doing", ".ccx-name", ".ccx-about", ".ccx-mark", ".ccx-text p", ".ccx-text code", ".ccx-text a", ".ccx-notice", ".ccx-stderr", ".ccx-toggle"]) {
-                const ink = rgba(getComputedStyle(document.querySelector(name)).color);
-                const [a, b] = [light(over(ink, ground)), light(ground)];
-                result[name] = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-              }
-              result.ground = getComputedStyle(document.querySelector(".ccx")).backgroundColor;
-              return result;
-            }""",
-            list(ground),
-        )
+        contrasts = view_page.page.evaluate(CONTRASTS, list(ground))
         assert contrasts.pop("ground") == f"rgb{ground}"
         assert {
             name: round(value, 1) for name, value in contrasts.items() if value < 4.4

@@ -135,7 +135,8 @@ class NotebookPage:
         self.name = name
         self.context = browser.new_context(viewport={"width": 1180, "height": 900})
         self.page: Page = self.context.new_page()
-        self.path = f"{'notebooks' if classic else 'lab/tree'}/{name}"
+        # A workspace of its own: the tabs of other notebooks are not restored beside it.
+        self.path = f"notebooks/{name}" if classic else f"lab/workspaces/{name.partition('.')[0]}/tree/{name}"
         self.open()
 
     def open(self) -> None:

@@ -27,8 +27,8 @@ from cc_executor.runtime.login import login_of
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.notebook import BUNDLE
 
-BUNDLE: Final = "bundle.json"  # what the cell shows at the end, kept so that a save can repair an output that missed it
 TICK: Final = 0.04  # seconds: 25 frames a second
 
 

@@ -56,7 +56,11 @@ class WidgetDisplay:
         self._display_id = f"cc-executor-{run.run_id}-{id(self):x}"
         words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
-        show_mime(data, {"cc_executor": {"run_id": run.run_id, "status": "running"}}, display_id=self._display_id)
+        show_mime(data, self._mark(), display_id=self._display_id)
+
+    def _mark(self) -> dict[str, object]:
+        """What lets a save find the run of this output, and put its end in place if the page missed it."""
+        return {"cc_executor": {"run_id": self._run.run_id, "status": "running"}}
 
     def apply(self, batch: Batch) -> None:
         """Take what happened; what of it is due is shown at the next tick."""
@@ -82,7 +86,7 @@ class WidgetDisplay:
     def leave(self, note: str) -> None:
         """Say that the run goes on, and stop following it."""
         self._end(self._status(self._run.state, detail=note))
-        replace_mime({"text/plain": note}, {}, display_id=self._display_id)
+        replace_mime({"text/plain": note}, self._mark(), display_id=self._display_id)
 
     def _end(self, status: ViewStatus) -> None:
         self._view.finish(status)

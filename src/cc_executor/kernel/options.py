@@ -78,14 +78,3 @@ def option_table() -> list[tuple[str, str, str]]:
 def option_help() -> str:
     """The table as text, for `%%cc_execute?`."""
     return "\n".join(f"  {f'{flags} {value}'.strip():<34} {text}" for flags, value, text in option_table())
-
-
-def split_tools(text: str) -> tuple[str, ...]:
-    """`"Bash(git log, git diff),Write"` at the commas that stand outside parentheses."""
-    parts, depth, start = list[str](), 0, 0
-    for place, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append(text[start:place])
-            start = place + 1
-    return tuple(part.strip() for part in [*parts, text[start:]] if part.strip())

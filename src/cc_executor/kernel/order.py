@@ -11,9 +11,10 @@ from typing import Any
 from cc_executor.api import make_request
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.config import CCExecutor
-from cc_executor.kernel.options import parse, split_tools
+from cc_executor.kernel.options import parse
 from cc_executor.kernel.variables import filled
 from cc_executor.model.request import RunRequest
+from cc_executor.model.toollist import split_tools
 from cc_executor.rehearsal import scripts
 
 

@@ -53,7 +53,7 @@ async def seal(folder: RunFolder, state: RunState, *, redactor: Redactor, now: f
     checks = await _checks(request, plan, cancelled=state.stop is not None and state.stop.reason != "linger")
     journal = await anyio.to_thread.run_sync(_digests, folder, facts)
     files = await anyio.to_thread.run_sync(_files, request, plan, state)
-    receipt = _receipt(folder, request, plan, state, facts, checks=checks, journal=journal, files=files, now=now)
+    receipt = receipt_over(folder, request, plan, state, facts, checks=checks, journal=journal, files=files, now=now)
     masked = Receipt.model_validate(redactor.json(receipt.model_dump(mode="json"))).sealed()
     return await anyio.to_thread.run_sync(_keep_first, folder, masked)
 
@@ -115,7 +115,7 @@ async def _run_check(command: str, *, cwd: str) -> Check:
 
 def _digests(folder: RunFolder, facts: ExitFacts | None) -> dict[str, StreamDigest]:
     dropped = facts.dropped if facts else {}
-    return {name: folder.digest(name, dropped=dropped.get(name, 0)) for name in (*records.STREAMS, records.CONTROL)}
+    return {name: folder.digest(name, dropped=dropped.get(name, 0)) for name in (*records.STREAMS, records.CONTROL, records.INDEX_FILE, records.EXIT)}
 
 
 def _files(request: RunRequest, plan: Plan, state: RunState) -> tuple[FileChange, ...]:
@@ -139,7 +139,7 @@ def _bounded(text: str) -> str:
     return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out; the journal has them …]\n{text[-half:]}"
 
 
-def _receipt(
+def receipt_over(
     folder: RunFolder,
     request: RunRequest,
     plan: Plan,
@@ -151,6 +151,7 @@ def _receipt(
     files: tuple[FileChange, ...],
     now: float,
 ) -> Receipt:
+    """The receipt, not sealed yet, that follows from a run's journal and checks."""
     data: Any = None
     if state.finished is not None and state.finished.structured is not None:
         data = msgspec.json.decode(state.finished.structured)

@@ -22,7 +22,7 @@ from cc_executor.model.toolcall import one_line
 from cc_executor.policy.redact import MASK
 from cc_executor.runtime.plan import PLAN, Plan
 from cc_executor.runtime.reader import replay
-from cc_executor.runtime.seal import _receipt as receipt_over  # pyright: ignore[reportPrivateUsage] - the same words twice would drift apart
+from cc_executor.runtime.seal import receipt_over
 from cc_executor.runtime.transcripts import compare
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome

@@ -88,7 +88,7 @@ def declaration(name: str, value: Any) -> str:
         body = list(fields(value))
     else:
         body = []
-    return "\n".join([head, *(f"    {line}" for line in body or ["..."])])
+    return "\n".join([head, *(f"    {line}" for line in body)]) if body else f"{head} ..."
 
 
 def function(name: str, value: Any) -> str:

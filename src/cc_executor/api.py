@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import json
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 from pydantic import ValidationError
 
 from cc_executor.agents import agent_named
-from cc_executor.errors import ControlFailed, InvalidRequest
+from cc_executor.errors import InvalidRequest
 from cc_executor.model.event import Event
 from cc_executor.model.request import Limits, OnKernelExit, RunRequest
 from cc_executor.model.result import Result
+from cc_executor.model.toollist import split_tools
 from cc_executor.rehearsal import scripts
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome, state_path
@@ -32,6 +35,7 @@ EventCallback = Callable[[Event], Awaitable[None] | None]
 T = TypeVar("T")
 
 STOP_BUDGET: Final = 10.0  # seconds; the stop ladder takes 3 at most
+_SIGNAL_LOOK: Final = 0.1  # seconds; short, so that the main thread still takes signals
 
 
 def make_request(
@@ -43,9 +47,11 @@ def make_request(
     stall_timeout: float | None = None,
     max_cost: float | None = None,
     max_turns: int | None = None,
-    tools: Sequence[str] = (),
-    add_dirs: Sequence[str | Path] = (),
-    expect: Sequence[str | Path] = (),
+    limits: Limits | None = None,
+    tools: str | Sequence[str] = (),
+    add_dirs: str | Path | Sequence[str | Path] = (),
+    expect: str | Path | Sequence[str | Path] = (),
+    env_names: str | Sequence[str] = (),
     schema: Any = None,
     rehearse: str | None = None,
     on_kernel_exit: str = "cancel",
@@ -63,6 +69,14 @@ def make_request(
         Seconds.
     max_cost : float, optional
         US dollars.
+    limits : Limits, optional
+        All of these at once; what is also given by itself counts.
+    tools : str or sequence of str
+        Tools allowed without asking; one text may name several, as ``"Bash(git log, git diff),Write"`` does.
+    add_dirs, expect, env_names : str or sequence
+        Several, or just one.
+    on_kernel_exit : str
+        ``"cancel"`` or ``"continue"``: what becomes of the run when this process ends.
     schema : dict or pydantic model class, optional
         What the structured output must look like.
     **more
@@ -76,34 +90,80 @@ def make_request(
     agent_named(agent)  # raises InvalidRequest with the names that there are
     if rehearse is not None:
         scripts.load(rehearse)  # as above
-    folder = os.path.abspath(os.path.expanduser(str(cwd))) if cwd is not None else _current_folder()
+    if "output_schema" in more:
+        raise InvalidRequest("There is no option 'output_schema': it is called schema.")
     try:
-        limits = Limits(wall=timeout, stall=stall_timeout, cost=max_cost, turns=max_turns)
+        given = {"wall": timeout, "stall": stall_timeout, "cost": max_cost, "turns": max_turns}
         return RunRequest(
             prompt=prompt,
             agent=agent,
-            cwd=folder,
-            limits=limits,
-            tools=tuple(tools),
-            add_dirs=tuple(os.path.abspath(os.path.expanduser(os.fspath(path))) for path in add_dirs),
-            expect=tuple(os.fspath(path) for path in expect),
+            cwd=_absolute("cwd", "." if cwd is None else cwd),
+            limits=_limits(limits, {name: value for name, value in given.items() if value is not None}),
+            tools=split_tools(tools) if isinstance(tools, str) else tuple(tools),
+            add_dirs=tuple(_absolute("add_dirs", path) for path in _several(add_dirs)),
+            expect=tuple(_path_text("expect", path) for path in _several(expect)),
+            env_names=tuple(_several(env_names)),
             output_schema=_json_schema(schema),
             rehearse=rehearse,
-            on_kernel_exit=OnKernelExit(on_kernel_exit),
+            on_kernel_exit=_on_kernel_exit(on_kernel_exit),
             **more,
         )
     except ValidationError as error:
         raise InvalidRequest(_sentence(error)) from None
 
 
-_OPTION_OF_FIELD: Final = {"wall": "timeout", "stall": "stall_timeout", "cost": "max_cost", "turns": "max_turns", "prompt": "The prompt", "output_schema": "schema"}
+def _limits(base: Any, given: dict[str, Any]) -> Limits:
+    if base is not None and not isinstance(base, Limits):
+        raise InvalidRequest(f"limits must be a cc_executor.Limits, not {type(base).__name__}.")
+    return Limits(**{**(base.model_dump() if base is not None else {}), **given})
+
+
+def _several(values: Any) -> Sequence[Any]:
+    if isinstance(values, str | bytes | os.PathLike):
+        return (cast("Any", values),)
+    return tuple(values)
+
+
+def _path_text(option: str, path: Any) -> str:
+    """A path as Python carries it: bytes that are no UTF-8 become lone surrogates."""
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise InvalidRequest(f"{option} must be a path, not {type(path).__name__}.") from None
+    if "\0" in text:
+        raise InvalidRequest(f"{option} holds a NUL character: remove it.")
+    return text
+
+
+def _absolute(option: str, path: Any) -> str:
+    try:
+        return os.path.abspath(os.path.expanduser(_path_text(option, path)))
+    except FileNotFoundError:
+        raise InvalidRequest("The current folder does not exist any more. Change to another, or name one with cwd.") from None
+
+
+def _on_kernel_exit(word: str) -> OnKernelExit:
+    try:
+        return OnKernelExit(word)
+    except ValueError:
+        raise InvalidRequest(f"on_kernel_exit must be 'cancel' or 'continue' (given: {word!r}).") from None
+
+
+_OPTION_OF_FIELD: Final = {
+    "wall": "timeout",
+    "stall": "stall_timeout",
+    "cost": "max_cost",
+    "turns": "max_turns",
+    "prompt": "The prompt",
+    "output_schema": "schema",
+}
 
 
 def _sentence(error: ValidationError) -> str:
     """Pydantic's finding as one sentence without its URLs and type codes."""
     first = error.errors(include_url=False, include_context=False)[0]
     field = str(first["loc"][0]) if first["loc"] else ""
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
     if first["type"] == "extra_forbidden":
         return f"There is no option {field!r}."
     name = _OPTION_OF_FIELD.get(field, field)
@@ -112,20 +172,20 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _json_schema(schema: Any) -> dict[str, Any] | None:
-    if schema is None or isinstance(schema, dict):
-        return schema  # pyright: ignore[reportUnknownVariableType] - a JSON Schema is any dict; RunRequest checks it
+    if schema is None:
+        return None
     maker = getattr(schema, "model_json_schema", None)
-    if callable(maker):
-        made: Any = maker()
-        return made
-    raise InvalidRequest(f"schema must be a JSON Schema (dict) or a pydantic model class, not {type(schema).__name__}.")
-
-
-def _current_folder() -> str:
     try:
-        return str(Path.cwd())
-    except FileNotFoundError:
-        raise InvalidRequest("The current folder does not exist any more. Change to another, or name one with cwd.") from None
+        found: Any = maker() if callable(maker) else schema
+        json.dumps(found, allow_nan=False)  # it goes to the agent, and into the run's folder
+    except Exception as error:  # the user's own class, and whatever pydantic finds in it: the user is owed a sentence
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # pydantic goes on with an address
+        raise InvalidRequest(
+            f"schema cannot be written as JSON ({reason}): use objects, lists, text, numbers, true, false and null."
+        ) from error
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"schema must be a JSON Schema (dict) or a pydantic model class, not {type(schema).__name__}.")
+    return cast("dict[str, Any]", found)
 
 
 async def cc_execute(
@@ -181,22 +241,12 @@ async def cc_execute(
         receipt = await run.finish()
     except BaseException:
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_BUDGET):
-            await stop_and_seal(run, reason="interrupt", by="python")
+            await run.end(reason="interrupt", by="python")
         raise
     result = Result(receipt=receipt, folder=run.folder.path)
     if raise_error:
         result.raise_for_outcome()
     return result
-
-
-async def stop_and_seal(run: Run, *, reason: str, by: str) -> None:
-    """End a run whose caller goes away, and keep its receipt."""
-    with suppress(ControlFailed):  # it has ended by itself
-        await run.cancel(reason=reason, by=by)
-    async with aclosing(run.follow()) as batches:
-        async for _ in batches:
-            pass
-    await run.finish()
 
 
 async def _tell(callback: EventCallback, event: Event) -> None:
@@ -218,17 +268,20 @@ def cc_execute_sync(prompt: str, **options: Any) -> Result:
 
 
 def run_blocking(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, whatever loop is or is not running in this thread."""
+    """The result of `work`, whatever loop is or is not running in this thread. An interrupt cancels it, and is raised when it has ended."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return _run(work)
     if _can_nest(loop):
-        import nest_asyncio  # pyright: ignore[reportMissingTypeStubs] - it ships none
-
-        nest_asyncio.apply(loop)  # noqa: TID251 - the one exception that the ban names  # pyright: ignore[reportUnknownMemberType] - it ships no types
-        return loop.run_until_complete(work)
+        return _run_nested(work, loop)
     return run_in_thread(work)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    # Not asyncio.run: where nest-asyncio was applied, that one is another, which leaves its loop open.
+    with asyncio.Runner() as runner:
+        return runner.run(work)
 
 
 def _can_nest(loop: asyncio.AbstractEventLoop) -> bool:
@@ -239,36 +292,92 @@ def _can_nest(loop: asyncio.AbstractEventLoop) -> bool:
     return kernel is None or int(str(kernel.__version__).split(".")[0]) < 7  # noqa: PLR2004 - the version that runs cells in one context
 
 
+def _run_nested(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+    import nest_asyncio  # pyright: ignore[reportMissingTypeStubs] - it ships none
+
+    nest_asyncio.apply(loop)  # noqa: TID251 - the one exception that the ban names  # pyright: ignore[reportUnknownMemberType] - it ships no types
+    task = loop.create_task(work, name="cc_executor")
+    # Left alone, Ctrl-C would reach the outer task, which does not run now, and the second one would leave this one behind.
+    with _sigint_calls(lambda: loop.call_soon_threadsafe(task.cancel)) as interrupts:
+        try:
+            result = loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            if interrupts:
+                raise KeyboardInterrupt from None
+            raise
+    if interrupts:
+        raise KeyboardInterrupt
+    return result
+
+
 def run_in_thread(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, run on a loop of its own in another thread, with this thread's context variables. Interrupts cancel it."""
     outcome: list[T] = []
     failure: list[BaseException] = []
-    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
-
-    async def drive() -> None:
-        task = asyncio.current_task()
-        assert task is not None  # a coroutine that runs has a task
-        started.append((asyncio.get_running_loop(), task))
-        outcome.append(await work)
+    driver = _Driver()
 
     def target() -> None:
         try:
-            asyncio.run(drive())
+            outcome.append(_run(driver.drive(work)))
         except BaseException as error:  # noqa: BLE001 - carried to the calling thread, which is owed it
             failure.append(error)
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(target,), name="cc_executor", daemon=True)
-    thread.start()
-    interrupted = False
-    while thread.is_alive():
-        try:
-            thread.join(0.1)  # short, so that the main thread still takes signals
-        except KeyboardInterrupt:
-            interrupted = True
-            for loop, task in started:
-                loop.call_soon_threadsafe(task.cancel)
-    if interrupted:
+    with _sigint_calls(driver.cancel) as interrupts:
+        thread.start()
+        while thread.is_alive():
+            thread.join(_SIGNAL_LOOK)
+    if interrupts:
         raise KeyboardInterrupt
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+class _Driver:
+    """A task in another thread's loop that can be cancelled at any time, also before it has begun."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = 0
+        self._place: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+
+    async def drive(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine that runs has a task
+        with self._lock:
+            self._place = (asyncio.get_running_loop(), task)
+            if self._cancelled:
+                task.cancel()
+        try:
+            return await work
+        finally:
+            with self._lock:
+                self._place = None
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled += 1
+            if self._place is not None:
+                loop, task = self._place
+                loop.call_soon_threadsafe(task.cancel)
+
+
+@contextmanager
+def _sigint_calls(act: Callable[[], object]) -> Generator[list[int]]:
+    """In the main thread, let Ctrl-C call `act` instead of raising `KeyboardInterrupt` wherever the code happens to be. Gives the list of interrupts."""
+    interrupts: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in {None, signal.SIG_IGN, signal.SIG_DFL}:
+        yield interrupts
+        return
+
+    def interrupted(number: int, _: object) -> None:
+        interrupts.append(number)
+        act()
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -5,30 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from support.kernel import Kernel, running_kernel
+from kernel.cells import shell_cell
+from support.kernel import Kernel
 from support.lab import eventually
 from support.leaks import await_none
 
 pytestmark = pytest.mark.usefixtures("claude_cli")
-
-
-@pytest.fixture
-def kernel(kernel_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
-    monkeypatch.chdir(tmp_path)
-    with running_kernel(kernel_name) as kernel:
-        loaded = kernel.run("%load_ext cc_executor")
-        assert loaded.status == "ok", loaded.traceback
-        yield kernel
-
-
-def shell_cell(script: str, options: str = "") -> str:
-    return f"%%cc_execute --agent shell --shell bash {options}\n{script}"
 
 
 def test_a_cell_runs_the_real_agent_and_leaves_one_static_output_with_the_receipt(kernel: Kernel, tmp_path: Path) -> None:
@@ -69,7 +56,9 @@ def test_no_raise_error_returns_the_failed_result(kernel: Kernel) -> None:
 
 
 def test_an_interrupt_ends_the_tree_and_keeps_the_partial_result(kernel: Kernel, tmp_path: Path) -> None:
-    cell = kernel.send(shell_cell("setsid bash -c 'trap \"\" TERM; echo $$ > pid; while :; do read -t 1 < /dev/zero; done' & echo started; wait", "-o r"))
+    cell = kernel.send(
+        shell_cell("setsid bash -c 'trap \"\" TERM; echo $$ > pid; while :; do read -t 1 < /dev/zero; done' & echo started; wait", "-o r")
+    )
     pid_file = tmp_path / "pid"
     eventually(lambda: pid_file.exists() and pid_file.read_text().strip(), within=20, what="the command runs")
     kernel.interrupt()
@@ -84,7 +73,12 @@ def test_an_interrupt_ends_the_tree_and_keeps_the_partial_result(kernel: Kernel,
 def test_the_prompt_is_sent_byte_for_byte(kernel: Kernel) -> None:
     body = r""">>> {x} $HOME `a` "q" 'q' {{name}} \frac{1}{2} %d ? ! %time $5 naïve 🙂"""
     kernel.run(f"%%cc_execute -o r --rehearse hello\n{body}\n  indented\n\nlast")
-    stored = json.loads(kernel.value("__import__('json').dumps(__import__('pathlib').Path(r.folder, 'prompt').read_text())").strip("'").encode().decode("unicode_escape"))
+    stored = json.loads(
+        kernel.value("__import__('json').dumps(__import__('pathlib').Path(r.folder, 'prompt').read_text())")
+        .strip("'")
+        .encode()
+        .decode("unicode_escape")
+    )
     assert stored == f"{body}\n  indented\n\nlast"
 
 
@@ -101,10 +95,13 @@ def test_capture_and_autoawait_off_run_all_the_same(kernel: Kernel) -> None:
 
 
 def test_the_loop_goes_on_while_a_cell_runs(kernel: Kernel) -> None:
-    kernel.run("import asyncio\nseen = []\nasync def tick():\n    while True:\n        seen.append(1)\n        await asyncio.sleep(0.01)\nt = asyncio.ensure_future(tick())")
+    kernel.run(
+        "import asyncio\nseen = []\nasync def tick():\n    while True:\n        seen.append(1)\n        await asyncio.sleep(0.01)\n"
+        "t = asyncio.ensure_future(tick())"
+    )
     kernel.run("seen.clear()")
     kernel.run(shell_cell("for n in 1 2 3 4 5; do echo $n; sleep 0.2; done"))
-    assert int(kernel.value("len(seen)")) > 30
+    assert int(kernel.value("t.cancel() and len(seen)")) > 30
 
 
 def test_background_runs_go_on_without_the_cell_and_are_awaitable(kernel: Kernel, tmp_path: Path) -> None:
@@ -143,23 +140,13 @@ def test_once_replays_the_sealed_receipt(kernel: Kernel) -> None:
         ("%cc show ffffffff", ["ffffffff"]),
     ],
 )
-def test_bad_input_is_one_clear_sentence(kernel_of_the_session: Kernel, cell: str, words: list[str]) -> None:
-    answer = kernel_of_the_session.run(cell)
+def test_bad_input_is_one_clear_sentence(kernel: Kernel, cell: str, words: list[str]) -> None:
+    answer = kernel.run(cell)
     assert answer.status == "error", answer.stream
     for word in words:
         assert word in answer.evalue
     assert "\n" not in answer.evalue.strip()
-    assert kernel_of_the_session.run("%cc list").stream.startswith("Nothing was run yet")
-
-
-@pytest.fixture(scope="module")
-def kernel_of_the_session(kernelspecs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("CC_EXECUTOR_STATE", str(tmp_path_factory.mktemp("state") / "s"))
-    with running_kernel("ipykernel7") as kernel:
-        assert kernel.run("%load_ext cc_executor").status == "ok"
-        yield kernel
-    patch.undo()
+    assert kernel.run("%cc list").stream.startswith("Nothing was run yet")
 
 
 def test_large_prompts_work_and_larger_ones_are_refused_before_anything_starts(kernel: Kernel, tmp_path: Path) -> None:
@@ -179,15 +166,17 @@ def test_five_megabytes_stay_small_in_the_notebook_and_whole_in_the_journal(kern
     assert kernel.value("open(r.folder / 'stdout', 'rb').read() == open('copy', 'rb').read()") == "True"
 
 
-def test_killing_the_kernel_ends_an_attached_run(kernel: Kernel, tmp_path: Path) -> None:
-    kernel.send(shell_cell("setsid bash -c 'echo $$ > pid; while :; do read -t 1 < /dev/zero; done'"))
+def test_killing_the_kernel_ends_an_attached_run(own_kernel: Kernel, tmp_path: Path) -> None:
+    own_kernel.send(shell_cell("setsid bash -c 'echo $$ > pid; while :; do read -t 1 < /dev/zero; done'"))
     eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), within=20, what="the command runs")
-    os.kill(kernel.pid, signal.SIGKILL)
+    os.kill(own_kernel.pid, signal.SIGKILL)
     assert not await_none([tmp_path])
 
 
 def test_unloading_and_loading_again_leaves_nothing_twice(kernel: Kernel) -> None:
-    before = "len(get_ipython().input_transformers_post), len(get_ipython().configurables), len(get_ipython().events.callbacks['pre_run_cell'])"
+    before = (
+        "len(get_ipython().input_transformers_post), len(get_ipython().configurables), len(get_ipython().events.callbacks['pre_run_cell'])"
+    )
     loaded = kernel.value(before)
     kernel.run("%reload_ext cc_executor")
     assert kernel.value(before) == loaded
@@ -202,6 +191,7 @@ def test_a_taken_cc_is_left_alone(kernel: Kernel) -> None:
     assert "%cc_list" in answer.stream
     assert kernel.value("get_ipython().run_line_magic('cc', '')") == "'theirs'"
     assert kernel.run("%cc_list").stream.startswith("Nothing was run yet")
+    kernel.run("del get_ipython().magics_manager.magics['line']['cc']")
 
 
 def test_help_prints_the_options_and_tab_completes_them(kernel: Kernel) -> None:

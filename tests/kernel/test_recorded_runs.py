@@ -12,11 +12,7 @@ from cc_executor.model.event import Event, Exited
 from cc_executor.model.item import ItemState, Kind
 from cc_executor.model.transcript import Bounds, Transcript
 from kernel.test_render import receipt
-from support.recordings import FOLDER, Recording
-
-RECORDINGS = [
-    each for each in (Recording(path.stem) for path in sorted(FOLDER.glob("*.jsonl")) if ".exchange" not in path.name) if each.is_claude
-]
+from support.recordings import CLAUDE, Recording
 
 
 def batches(recording: Recording, size: int) -> list[list[Event]]:
@@ -25,7 +21,7 @@ def batches(recording: Recording, size: int) -> list[list[Event]]:
     return [*decoded, [*decoder.close(), Exited(code=0)]]
 
 
-@pytest.mark.parametrize("recording", RECORDINGS, ids=str)
+@pytest.mark.parametrize("recording", CLAUDE, ids=str)
 def test_a_recorded_run_is_shown_alike_in_any_chunking(recording: Recording) -> None:
     bounds = Bounds(lines=10**9, items=10**9, chars=10**12)
     pages: list[Transcript] = []
@@ -38,7 +34,7 @@ def test_a_recorded_run_is_shown_alike_in_any_chunking(recording: Recording) -> 
     assert not [item for item in pages[0].items if item.state is ItemState.OPEN]
 
 
-@pytest.mark.parametrize("recording", RECORDINGS, ids=str)
+@pytest.mark.parametrize("recording", CLAUDE, ids=str)
 def test_a_recorded_run_reads_well_in_a_terminal_and_in_the_saved_notebook(recording: Recording) -> None:
     stream, page = io.StringIO(), Transcript()
     view = TerminalView(stream)

@@ -433,6 +433,17 @@ def test_pages_give_back_exactly_what_was_elided(script: list[tuple[str, int]], 
     assert tuple(shown[number] for number in sorted(shown)) == everything.items
 
 
+def test_a_page_begins_where_an_unfinished_text_is_only_partly_held() -> None:
+    events = run_of([("piece", 201), ("return", 3), ("stderr", 396), ("out", 1), ("text", 198), ("text", 600)])
+    live = Transcript(Bounds(lines=600))
+    checkpoints: Checkpoints[int] = Checkpoints(0, live)
+    for index, event in enumerate(events):
+        checkpoints.add(index, live)
+        live.feed([event])
+    page = earlier(checkpoints, lambda position: events[position:], before=live.floor, lines=198)
+    assert [item.number for item in page.items] == [4, 5]
+
+
 def test_a_flood_is_held_in_bounds_and_paged_in_full() -> None:
     lines = [f"line {n:06d}\n" for n in range(100_000)]
     batches = ["".join(lines[n : n + 37]) for n in range(0, len(lines), 37)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from jupyter_client.blocking import BlockingKernelClient
+from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 START_BUDGET: Final = 60.0
@@ -20,14 +20,15 @@ class Answer:
     """What one cell gave."""
 
     status: str = "running"
-    messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    stream: str = ""
+    messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], repr=False)
+    stream: str = field(default="", repr=False)
     ename: str = ""
     evalue: str = ""
     traceback: str = ""
     displays: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])  # the newest data of each display, in order
     metadata: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     value: str | None = None
+    payload: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])  # what the pager shows, among others
 
     def take(self, message: dict[str, Any]) -> bool:
         """Keep one message of the cell; True when it was the last."""
@@ -66,18 +67,30 @@ class Kernel:
     @property
     def pid(self) -> int:
         """The kernel's process."""
-        return int(self.manager.provisioner.pid)
+        provisioner: Any = self.manager.provisioner  # that of the local machine, which has a process
+        return int(provisioner.pid)
 
     def send(self, code: str) -> str:
         """Queue a cell; its message's id."""
         return self.client.execute(code, allow_stdin=False)
 
-    def wait(self, message_id: str, *, within: float = 60, until: str | None = None) -> Answer:
-        """Everything that a cell gives until it is idle, or until `until` stands in its stream output."""
-        answer, end = Answer(), time.monotonic() + within
+    def wait(
+        self,
+        message_id: str,
+        *,
+        within: float = 60,
+        until: str | Callable[[Answer], object] | None = None,
+        answer: Answer | None = None,
+    ) -> Answer:
+        """Everything that a cell gives until it is idle, or until `until` stands in its stream output or is true.
+
+        `answer`: what an earlier wait for the same cell has brought, to go on with.
+        """
+        answer, end = answer or Answer(), time.monotonic() + within
+        wanted = (lambda answer: until in answer.stream) if isinstance(until, str) else until
         while True:
             left = end - time.monotonic()
-            assert left > 0, f"the cell is not done within {within} s: {answer}"
+            assert left > 0, f"the cell is not done within {within} s; it is {answer.status}, its last output {answer.stream[-500:]!r}"
             try:
                 message = self.client.get_iopub_msg(timeout=left)
             except queue.Empty:
@@ -86,10 +99,11 @@ class Kernel:
                 continue
             if answer.take(message):
                 break
-            if until is not None and until in answer.stream:
+            if wanted is not None and wanted(answer):
                 return answer
         reply = self._reply(message_id, end)
         answer.status = reply["content"]["status"]
+        answer.payload = reply["content"].get("payload", [])
         return answer
 
     def _reply(self, message_id: str, end: float) -> dict[str, Any]:
@@ -108,6 +122,20 @@ class Kernel:
         assert answer.status == "ok", answer.traceback
         assert answer.value is not None, f"{expression} shows nothing"
         return answer.value
+
+    def tell(self, comm_id: str, data: dict[str, Any]) -> None:
+        """Send a widget a message, as its view in a page does."""
+        message = self.client.session.msg("comm_msg", {"comm_id": comm_id, "data": data})
+        self.client.shell_channel.send(message)
+
+    def completions(self, text: str) -> list[str]:
+        """What Tab offers at the end of `text`."""
+        return self._reply(self.client.complete(text), time.monotonic() + 30)["content"]["matches"]
+
+    def restart(self) -> None:
+        """Kernel > Restart."""
+        self.manager.restart_kernel()
+        self.client.wait_for_ready(timeout=START_BUDGET)
 
     def interrupt(self) -> None:
         """Kernel > Interrupt."""

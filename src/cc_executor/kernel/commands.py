@@ -9,9 +9,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
-from cc_executor.api import run_blocking
+from cc_executor.api import run_in_thread
 from cc_executor.errors import InvalidRequest, RunNotFound
-from cc_executor.kernel.cell import attach, home_of, newest, stored_bundle
+from cc_executor.kernel.cell import attach_blocking, ended_bundle, home_of, newest, stored_bundle
 from cc_executor.kernel.display import show_mime, show_static
 from cc_executor.model.receipt import Receipt
 from cc_executor.runtime.control import command
@@ -58,7 +58,9 @@ def _list(shell: Any, name: str) -> None:
         return
     table = [("run", "started", "status", "time", "cost", "agent", "prompt"), *(_cells(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]) - 1)]
-    plain = "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in table)
+    plain = "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in table
+    )
     head, *body = ("".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) for row in table)
     marked = f"<table><thead><tr>{head.replace('<td', '<th').replace('</td', '</th')}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
     show_mime({"text/plain": plain, "text/html": marked}, {})
@@ -80,18 +82,14 @@ def _cells(row: RunSummary) -> tuple[str, ...]:
 def _show(shell: Any, name: str) -> None:
     folder = _folder(shell, name)
     bundle = stored_bundle(folder)
-    if bundle is not None:
-        show_static(bundle)
-        return
-    if folder.is_supervised():
+    if bundle is None and folder.is_supervised():
         print(f"Run {folder.run_id} is going on: `%cc attach {folder.run_id}` shows it live.")  # noqa: T201 - the command's answer
         return
-    print(f"Run {folder.run_id} has ended without a view; its receipt:")  # noqa: T201 - the command's answer
-    _receipt(shell, folder.run_id)
+    show_static(bundle or run_in_thread(ended_bundle(shell, folder.run_id)))
 
 
 def _attach(shell: Any, name: str) -> Any:
-    return run_blocking(attach(shell, name))
+    return attach_blocking(shell, name)
 
 
 def _receipt(shell: Any, name: str) -> Receipt:
@@ -100,7 +98,7 @@ def _receipt(shell: Any, name: str) -> Receipt:
     if receipt is None:
         if folder.is_supervised():
             raise InvalidRequest(f"Run {folder.run_id} is going on; its receipt is sealed when it has ended.")
-        receipt = run_blocking(_sealed(home_of(shell), folder.run_id))
+        receipt = run_in_thread(_sealed(home_of(shell), folder.run_id))
     return receipt
 
 

@@ -19,23 +19,43 @@ class CCExecutor(Configurable):
 
     agent = Unicode("claude", help="The agent: claude or shell.").tag(config=True)
     model = Unicode(None, allow_none=True, help="The agent's model; none: the agent's own default.").tag(config=True)
-    permission_mode = Unicode("acceptEdits", help="What the agent may do unasked: acceptEdits, default, plan, dontAsk, bypassPermissions.").tag(config=True)
-    tools = List(Unicode(), help="Tools allowed without asking, as the agent writes them; in the environment comma-separated.").tag(config=True)
+    permission_mode = Unicode(
+        "acceptEdits", help="What the agent may do unasked: acceptEdits, default, plan, dontAsk, bypassPermissions."
+    ).tag(config=True)
+    tools = List(Unicode(), help="Tools allowed without asking, as the agent writes them; in the environment comma-separated.").tag(
+        config=True
+    )
     cwd = Unicode(None, allow_none=True, help="Folder in which agents work; none: the kernel's.").tag(config=True)
     cli = Unicode(None, allow_none=True, help="Path of the agent's executable; none: PATH, then the bundled one.").tag(config=True)
     timeout = Float(None, allow_none=True, help="Seconds for a run; none: no limit.").tag(config=True)
     stall_timeout = Float(600.0, allow_none=True, help="Seconds without a sign of life; none: no limit.").tag(config=True)
     max_cost = Float(None, allow_none=True, help="US dollars for a run; none: no limit.").tag(config=True)
     max_turns = Int(None, allow_none=True, help="Agent turns for a run; none: no limit.").tag(config=True)
-    on_kernel_exit = Enum(("cancel", "continue"), "cancel", help="What becomes of a run whose kernel is gone (a --bg run always continues).").tag(config=True)
+    on_kernel_exit = Enum(
+        ("cancel", "continue"), "cancel", help="What becomes of a run whose kernel is gone (a --bg run always continues)."
+    ).tag(config=True)
     raise_error = Bool(True, help="Raise CCExecutionError in the cell for an outcome other than ok.").tag(config=True)
-    view = Enum(("auto", "widget", "text"), "auto", help="How a running cell shows itself; auto: the widget in a notebook, text in a terminal.").tag(config=True)
-    save_on_start = Bool(True, help="Ask JupyterLab to save the notebook when a run starts, so that a re-opened tab finds the run.").tag(config=True)
+    view = Enum(
+        ("auto", "widget", "text"), "auto", help="How a running cell shows itself; auto: the widget in a notebook, text in a terminal."
+    ).tag(config=True)
+    save_on_start = Bool(True, help="Ask JupyterLab to save the notebook when a run starts, so that a re-opened tab finds the run.").tag(
+        config=True
+    )
     env = List(Unicode(), help="Names of further environment variables for agents; in the environment comma-separated.").tag(config=True)
 
     def __init__(self, environ: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        """Take the defaults from `environ` and what the user has set.
+
+        Raises
+        ------
+        InvalidRequest
+            A value does not fit; the sentence names it.
+        """
         given = from_environment(os.environ if environ is None else environ)
-        super().__init__(**kwargs)
+        try:
+            super().__init__(**kwargs)
+        except TraitError as error:
+            raise InvalidRequest(f"A setting in a configuration file or by %config does not fit: {error} Change or remove it.") from None
         config: Any = self.config  # traitlets types its sections as unknown
         loaded = config.get(type(self).__name__, {})
         for name, value in given.items():
@@ -63,17 +83,21 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         try:
             found[name] = _parsed(trait, text)
         except (ValueError, TraitError):
-            kind = type(trait).__name__.lower()
-            raise InvalidRequest(f"The environment variable {PREFIX}{name.upper()} is {text!r}, which is no {kind}. Change or unset it.") from None
+            raise InvalidRequest(
+                f"The environment variable {PREFIX}{name.upper()} is {text!r}; it must be {trait.info()}. Change or unset it."
+            ) from None
     return found
 
 
 def _parsed(trait: TraitType[Any, Any], text: str) -> Any:
-    if text == "" or text.lower() == "none":
-        return [] if isinstance(trait, List) else None
+    is_none = text == "" or text.lower() == "none"
     if isinstance(trait, List):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return trait.from_string(text)
+        return [] if is_none else [part.strip() for part in text.split(",") if part.strip()]
+    if is_none and trait.allow_none:
+        return None
+    checked: Any = trait  # `from_string` of an Enum checks nothing, and not every trait has a `validate`
+    value = trait.from_string(text)
+    return checked.validate(None, value) if hasattr(checked, "validate") else value
 
 
 def settings_table() -> list[tuple[str, str, str, str]]:

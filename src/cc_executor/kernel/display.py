@@ -33,6 +33,13 @@ class Display(Protocol):
         """Put the static view in the place of the live one, and return it."""
         ...
 
+    def repeat(self) -> None:
+        """Do the last of it once more, in a cell that has waited for the end of a run in the background.
+
+        nbclient and papermill listen to the cell that runs; to them, what another cell's run says meanwhile is lost.
+        """
+        ...
+
     def leave(self, note: str) -> None:
         """Stop watching a run that goes on."""
         ...
@@ -91,9 +98,23 @@ class StaticDisplay:
         show_mime(*bundle)
         return bundle
 
+    def repeat(self) -> None:
+        """Nothing was shown while others listened."""
+
     def leave(self, note: str) -> None:
         """Say that the run goes on."""
         show_mime({"text/plain": note}, {})
+
+
+class SilentDisplay(StaticDisplay):
+    """Nothing at all: the run is shown where somebody attaches to it."""
+
+    def finish(self, receipt: Receipt) -> Bundle:
+        """Make the static view, for `%cc show`."""
+        return static_bundle(receipt, self._transcript)
+
+    def leave(self, note: str) -> None:
+        """Nobody watches."""
 
 
 class TextDisplay:
@@ -123,6 +144,9 @@ class TextDisplay:
         else:
             self._view.close(receipt)
         return bundle
+
+    def repeat(self) -> None:
+        """Lines are not written twice."""
 
     def leave(self, note: str) -> None:
         """Say that the run goes on."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 from cc_executor.errors import UnsupportedPlatform
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.magics import CELL_MAGICS, COMPLETED, LINE_MAGICS, CCMagics, complete, transform
+
+RECEIPT: Final = ("cc_executor.model.receipt", "Receipt")  # by name: the model is not loaded before something is run
 
 
 def load(shell: Any) -> None:
@@ -17,9 +19,12 @@ def load(shell: Any) -> None:
     ------
     UnsupportedPlatform
         On Windows.
+    InvalidRequest
+        An environment variable `CC_EXECUTOR_…` does not fit. Nothing was registered.
     """
     if sys.platform == "win32":
         raise UnsupportedPlatform("cc_executor needs POSIX processes and signals, which Windows lacks. Run Jupyter inside WSL.")
+    settings = CCExecutor(parent=shell)  # first: what it refuses must not leave half of an extension
     unload(shell)
     line_magics: dict[str, Any] = shell.magics_manager.magics["line"]
     taken = "cc" in line_magics
@@ -29,7 +34,8 @@ def load(shell: Any) -> None:
     if taken:
         line_magics["cc"] = others
         print("cc_executor: %cc belongs to another extension and was left alone; use %cc_list, %cc_show, … instead.")  # noqa: T201 - the user's own question
-    shell.configurables.append(CCExecutor(parent=shell))
+    shell.configurables.append(settings)
+    shell.display_formatter.formatters["text/plain"].for_type_by_name(*RECEIPT, _receipt_text)
     shell.input_transformers_post.append(transform)
     shell.events.register("pre_run_cell", _remember_raw_cell)
     for name in COMPLETED:
@@ -49,6 +55,7 @@ def unload(shell: Any) -> None:
     shell.magics_manager.registry.pop(CCMagics.__name__, None)
     ours = (CCExecutor.__name__, CCMagics.__name__)  # by name, as in `_is_ours`
     shell.configurables[:] = [known for known in shell.configurables if type(known).__name__ not in ours]
+    shell.display_formatter.formatters["text/plain"].pop(".".join(RECEIPT), None)
     callbacks = shell.events.callbacks["pre_run_cell"]
     callbacks[:] = [known for known in callbacks if getattr(known, "__module__", None) != __name__]
     commands = shell.strdispatchers.get("complete_command")
@@ -65,6 +72,13 @@ def _remember_raw_cell(info: Any) -> None:
     shell._cc_executor_raw_cell = info.raw_cell
 
 
+def _receipt_text(receipt: Any, printer: Any, _cycle: bool) -> None:
+    """A receipt line by line; its own repr is one line of some thousand characters."""
+    printer.text(receipt.model_dump_json(indent=2))
+
+
 def _is_ours(function: Any, beginning: str) -> bool:
     # By name, not by identity: after a reload of the module the objects differ.
-    return getattr(function, "__module__", None) == "cc_executor.kernel.magics" and getattr(function, "__qualname__", "").startswith(beginning)
+    return getattr(function, "__module__", None) == "cc_executor.kernel.magics" and getattr(function, "__qualname__", "").startswith(
+        beginning
+    )

@@ -26,6 +26,7 @@ WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 # A tab that is opened again after the end finds its view as long as the kernel keeps it; each holds at most 5,000 lines.
 VIEWS_KEPT: Final = 20
 TOOL_CHARS: Final = 80
+NO_CODE: Final = "export default {};"  # a module that shows nothing, should a page come too late
 
 _kept: Final[deque[RunView]] = deque()
 _pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cc_executor pages")  # starts its thread when it is first used
@@ -53,10 +54,17 @@ class WidgetDisplay:
             title=f"Agent run {run.run_id}",
             save_on_start=save_on_start,
         )
+        self._was_looked_at = False
+        self._last: Bundle | None = None
+        self._view.on_msg(self._look)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
         self._display_id = f"cc-executor-{run.run_id}-{id(self):x}"
         words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
         show_mime(data, self._mark(), display_id=self._display_id)
+
+    def _look(self, *_: object) -> None:
+        """A page speaks: it asks for what there is when it opens the view."""
+        self._was_looked_at = True
 
     def _mark(self) -> dict[str, object]:
         """What lets a save find the run of this output, and put its end in place if the page missed it."""
@@ -79,9 +87,15 @@ class WidgetDisplay:
     def finish(self, receipt: Receipt) -> Bundle:
         """Replace the live view by the static one."""
         bundle = static_bundle(receipt, self._transcript)
-        self._end(self._status(self._run.state, detail=receipt.outcome.summary if not receipt.outcome.ok else ""))
-        replace_mime(*bundle, display_id=self._display_id)
+        self._end(self._status(self._run.state, detail=f"{receipt.outcome.kind.value}: {receipt.outcome.summary}"))
+        self._last = bundle
+        self.repeat()
         return bundle
+
+    def repeat(self) -> None:
+        """Put the end in its place once more."""
+        if self._last is not None:
+            replace_mime(*self._last, display_id=self._display_id)
 
     def leave(self, note: str) -> None:
         """Say that the run goes on, and stop following it."""
@@ -90,6 +104,11 @@ class WidgetDisplay:
 
     def _end(self, status: ViewStatus) -> None:
         self._view.finish(status)
+        if not self._was_looked_at:
+            # Nobody will: the output no longer names the view. nbclient and papermill keep the state of every widget in the file, and the view's code
+            # is 35 KB for each cell.
+            self._view.set_trait("_esm", NO_CODE)
+            self._view.set_trait("_css", "")
         self._view.on_msg(_later(self._view))  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
         _kept.append(self._view)
         if len(_kept) > VIEWS_KEPT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,7 +20,8 @@ COMPLETED: Final = ("%%cc_execute", "%cc", *(f"%cc_{verb}" for verb in VERBS))
 # What IPython makes of a magic, and what makes it awaited.
 _AWAITED: Final = (
     ("get_ipython().run_cell_magic('cc_execute',", "await get_ipython().run_cell_magic('cc_execute_async',"),
-    ("get_ipython().run_line_magic('cc', 'attach", "await get_ipython().run_line_magic('cc_attach_async', '"),
+    ("get_ipython().run_line_magic('cc', 'attach'", "await get_ipython().run_line_magic('cc_attach_async', ''"),
+    ("get_ipython().run_line_magic('cc', 'attach ", "await get_ipython().run_line_magic('cc_attach_async', '"),
     ("get_ipython().run_line_magic('cc_attach',", "await get_ipython().run_line_magic('cc_attach_async',"),
 )
 
@@ -27,7 +29,8 @@ _AWAITED: Final = (
 def transform(lines: list[str]) -> list[str]:
     """Make our magics top-level `await`s, which IPython runs on the kernel's own loop; it does not await magics by itself.
 
-    Left alone where a cell cannot be awaited: inside another cell magic (`%%capture`, `%%time` run the body by a nested call), and with autoawait off.
+    Left alone where a cell cannot be awaited: inside another cell magic (`%%capture`, `%%time` run the body by a nested call), in a cell that code runs while
+    the loop is busy with that code (`get_ipython().run_cell(…)`, `%run` of a notebook), and with autoawait off.
     """
     if not any(line.startswith(plain) for line in lines for plain, _ in _AWAITED) or not _is_awaitable_here():
         return lines
@@ -45,9 +48,12 @@ def _is_awaitable_here() -> bool:
     shell: Any = get_ipython()
     if shell is None or not shell.autoawait:
         return False
+    blocking = {"run_cell_magic"}
+    if asyncio._get_running_loop() is not None:  # documented, and does not raise
+        blocking.add("run_cell")  # in a terminal every cell comes this way, and no loop runs yet
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - the only way to see who calls
     while frame is not None:
-        if frame.f_code.co_name == "run_cell_magic":
+        if frame.f_code.co_name in blocking:
             return False
         frame = frame.f_back
     return True

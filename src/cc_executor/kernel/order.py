@@ -104,5 +104,7 @@ def _schema(name: str | None, namespace: Mapping[str, Any]) -> Any:
     if name is None:
         return None
     if name not in namespace:
-        raise InvalidRequest(f"--schema names the variable {name!r}, which is not defined: assign a JSON Schema (dict) or a pydantic model class to it first.")
+        raise InvalidRequest(
+            f"--schema names the variable {name!r}, which is not defined: assign a JSON Schema (dict) or a pydantic model class to it first."
+        )
     return namespace[name]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Protocol
 
-from cc_executor.kernel.display import show_mime
+from cc_executor.kernel.display import Display, show_mime
+from cc_executor.kernel.loop import cancelled, interruptible, own
 from cc_executor.model.result import Result
 from cc_executor.runtime.run import Run
 
@@ -26,11 +27,22 @@ class ShownResult(Result):
             object.__setattr__(self, "_is_silent", False)
             return
         from IPython.core.getipython import get_ipython
+
         if not hasattr(get_ipython(), "kernel"):
             print(repr(self))  # noqa: T201 - a terminal's view of a value
             return
         data, metadata = self._repr_mimebundle_()
         show_mime(data, metadata)
+
+
+class Watch(Protocol):
+    """Whoever follows a run and shows it."""
+
+    display: Display
+
+    async def follow(self) -> ShownResult:
+        """Follow the run until it has ended."""
+        ...
 
 
 class RunHandle:
@@ -43,9 +55,11 @@ class RunHandle:
         None while it goes on.
     """
 
-    def __init__(self, run: Run, task: asyncio.Task[ShownResult] | None) -> None:
+    def __init__(self, run: Run, watch: Watch, *, is_shown: bool) -> None:
         self._run = run
-        self._task = task
+        self._watch = watch
+        self._task: asyncio.Task[ShownResult] | None = None
+        self._is_silent = is_shown
 
     @property
     def run_id(self) -> str:
@@ -69,10 +83,27 @@ class RunHandle:
         """End every process of the run."""
         self._run.send("cancel", reason="cancel", by="python")
 
-    def __await__(self) -> Generator[Any, Any, Result]:
+    def follow(self) -> asyncio.Task[ShownResult]:
+        """Begin to follow the run on the running loop, unless that has begun."""
         if self._task is None:
-            raise RuntimeError(f"Run {self.run_id} is not followed here; `%cc attach {self.run_id}` does that.")
-        return asyncio.shield(self._task).__await__()
+            self._task = own(self._watch.follow(), name=f"cc_executor {self.run_id}")
+        return self._task
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        return interruptible(self._end()).__await__()
+
+    async def _end(self) -> Result:
+        try:
+            result = await asyncio.shield(self.follow())
+        except asyncio.CancelledError as error:
+            raise cancelled(error, f"run {self.run_id} goes on") from None
+        self._watch.display.repeat()
+        return result
+
+    def _ipython_display_(self) -> None:
+        if not self._is_silent:
+            raise NotImplementedError  # IPython's word for "in the usual way"
+        self._is_silent = False  # its cell shows the run already
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id} in the background{'' if self.result is None else f', {self.result.status}'}>"

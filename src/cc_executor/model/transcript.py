@@ -106,6 +106,7 @@ class Transcript:
         self._bounds = bounds or Bounds()
         self._ceiling: int | None = None
         self._next = 0
+        self._newest = -1  # the highest number that was ever shown: numbers come in order
         self._latest = -1  # the newest item that an event made; a note is none
         self._latest_topic = ""
         self._items: dict[int, Item | Part] = {}
@@ -213,14 +214,16 @@ class Transcript:
         other._notes = self._notes  # shared on purpose: notes that are put in later belong to the numbering as well
         other._blocks = {key: block.copy() for key, block in self._blocks.items()}
         other._tools = dict(self._tools)
+        other._newest = self._newest
+        held: dict[int, Item | Part] = {}
         for block in other._blocks.values():
-            for number in block.numbers:
-                if number in self._items:
-                    is_tail = block.tail is not None and block.tail.number == number
-                    other._put(number, block.tail if is_tail and block.tail else self._items[number])
-        for number, item, _ in other._tools.values():
-            other._put(number, self._whole(self._items.get(number, item)))
-        other._items = dict(sorted(other._items.items()))
+            held |= {number: self._items[number] for number in block.numbers if number in self._items}
+            if block.tail is not None and block.tail.number in held:
+                held[block.tail.number] = block.tail
+        held |= {number: self._whole(self._items.get(number, item)) for number, item, _ in self._tools.values()}
+        for number in sorted(held):
+            if ceiling is None or number < ceiling:
+                other._hold(number, held[number])
         return other
 
     def _advance(self, event: Event) -> None:
@@ -416,11 +419,15 @@ class Transcript:
             self._put(number, msgspec.structs.replace(found, state=state))
 
     def _put(self, number: int, thing: Item | Part) -> None:
-        """Show a new item, or a held one anew. An elided one stays elided."""
+        """Show a new item, or a held one anew. What was elided or withdrawn stays so."""
         if self._ceiling is not None and number >= self._ceiling:
             return
-        if number not in self._items and (number < self.floor or number in self._removed):
+        if number not in self._items and number <= self._newest:
             return
+        self._newest = max(self._newest, number)
+        self._hold(number, thing)
+
+    def _hold(self, number: int, thing: Item | Part) -> None:
         self._items[number] = thing
         size = (thing.lines, thing.chars if isinstance(thing, Part) else len(thing.text) + len(thing.input))
         self._count(number, size)

@@ -56,7 +56,9 @@ ENDS: Final[dict[str, End]] = {
     "stop_hook_prevented": _HOOK,
     "hook_stopped": _HOOK,
     "blocking_limit": End(
-        OutcomeKind.FAILED, "The conversation reached the agent's limit.", "Start a new session, or let it compact the old one."
+        OutcomeKind.FAILED,
+        "The conversation reached the agent's limit.",
+        "Shorten the prompt, name files instead of pasting them, or start a new session.",
     ),
     "rapid_refill_breaker": End(OutcomeKind.FAILED, "The context filled up again at once after compacting.", "Let it read less at a time."),
     "model_error": End(OutcomeKind.FAILED, "The model's answer could not be used.", "Run it again."),

@@ -175,7 +175,10 @@ def _said_so(case: _Case) -> Outcome | None:
         end = ends.get(word or "")
         if end is not None:
             return Outcome(
-                kind=end.kind, summary=end.summary, evidence=(f"result.{field} = {word}", *_closing_evidence(case)), cure=end.cure
+                kind=end.kind,
+                summary=end.summary,
+                evidence=tuple(dict.fromkeys((f"result.{field} = {word}", *_closing_evidence(case)))),
+                cure=end.cure,
             )
     return None
 

@@ -8,21 +8,25 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cc_executor.errors import AgentNotFound, AgentUnsupported, InvalidRequest
 from cc_executor.model.request import RunRequest
+from cc_executor.runtime.question import NoAnswer, ask
 from cc_executor.store.home import StateHome
 
 # Older ones lack flags that are always passed (`--setting-sources` came with 2.0); read and recorded with 2.1.197 and 2.1.329.
 CLAUDE_MINIMUM: Final = (2, 0, 0)
 VERSION_BUDGET: Final = 20.0  # seconds; 0.1-0.5 s on an idle machine, a cold 377 MB file from a slow disk takes longer
 _VERSION_CACHE: Final = "agents.json"
-_INSTALL: Final = "Install it with `pip install 'cc-executor[claude]'` or `npm install -g @anthropic-ai/claude-code`, or name it with --cli PATH."
+_VERSION: Final = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}", re.ASCII)
+_INSTALL: Final = (
+    "Install it with `pip install 'cc-executor[claude]'` or `npm install -g @anthropic-ai/claude-code`, or name it with --cli PATH."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,15 @@ def find_executable(request: RunRequest, *, environ: Mapping[str, str], home: St
         With the cure in the sentence. Nothing was started.
     """
     if request.agent == "claude":
-        return _with_version(find_claude(request.cli, environ=environ), home=home)
+        return _with_version(find_claude(request.cli, environ=environ), environ=environ, home=home)
     if request.shell:
         return Executable(_on_path(request.shell, environ=environ, cwd=request.cwd))
     try:
         words = shlex.split(request.prompt)
     except ValueError as error:
-        raise InvalidRequest(f"The command cannot be split into words ({error}). Close the quotes, or name a shell with --shell bash.") from error
+        raise InvalidRequest(
+            f"The command cannot be split into words ({error}). Close the quotes, or name a shell with --shell bash."
+        ) from error
     if not words:
         raise InvalidRequest("The command is empty.")
     return Executable(_on_path(words[0], environ=environ, cwd=request.cwd))
@@ -78,7 +84,10 @@ def find_claude(chosen: str | None, *, environ: Mapping[str, str]) -> str:
 
 def _bundled_claude() -> str | None:
     # find_spec reads no code of the package: importing claude_agent_sdk costs 1.4 s of CPU in a Jupyter environment.
-    spec = importlib.util.find_spec("claude_agent_sdk")
+    try:
+        spec = importlib.util.find_spec("claude_agent_sdk")
+    except ValueError:  # a module of this name that was put together by hand
+        return None
     if spec is None or not spec.origin:
         return None
     path = Path(spec.origin).parent / "_bundled" / "claude"
@@ -89,51 +98,59 @@ def _on_path(name: str, *, environ: Mapping[str, str], cwd: str) -> str:
     candidate = os.path.join(cwd, os.path.expanduser(name)) if os.sep in name else name
     path = shutil.which(candidate, path=environ.get("PATH"))
     if path is None:
-        raise AgentNotFound(f"The command {name!r} was not found. Check its spelling and PATH; for shell syntax name a shell with --shell bash.")
+        raise AgentNotFound(
+            f"The command {name!r} was not found. Check its spelling and PATH; for shell syntax name a shell with --shell bash."
+        )
     return os.path.abspath(path)
 
 
-def _with_version(path: str, *, home: StateHome) -> Executable:
-    version = _cached_version(path, home=home)
+def _with_version(path: str, *, environ: Mapping[str, str], home: StateHome) -> Executable:
+    version = _cached_version(path, environ=environ, home=home)
     if _numbers(version) < CLAUDE_MINIMUM:
         wanted = ".".join(map(str, CLAUDE_MINIMUM))
-        raise AgentUnsupported(f"{path} is Claude Code {version}; {wanted} or later is needed. Update it with `claude update`, or name another with --cli PATH.")
+        raise AgentUnsupported(
+            f"{path} is Claude Code {version}; {wanted} or later is needed. Update it with `claude update`, or name another with --cli PATH."
+        )
     return Executable(path, version)
 
 
-def _cached_version(path: str, *, home: StateHome) -> str:
+def _cached_version(path: str, *, environ: Mapping[str, str], home: StateHome) -> str:
     """`--version` costs 0.1-0.5 s, so its answer is kept for as long as the file is the same."""
-    status = Path(path).stat()
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise AgentNotFound(f"{path} cannot be read: {error.strerror}. {_INSTALL}") from error
     key = f"{os.path.realpath(path)}:{status.st_size}:{status.st_mtime_ns}"
     cache_file = home.root / _VERSION_CACHE
     try:
         known = json.loads(cache_file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         known = {}
-    if isinstance(known, dict) and isinstance(version := known.get(key), str):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - foreign JSON
+    if isinstance(known, dict) and isinstance(version := known.get(key), str) and _VERSION.fullmatch(version):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - foreign JSON
         return version
-    version = _ask_version(path)
+    version = _ask_version(path, environ=environ)
     home.prepare()
     temporary = cache_file.with_name(f".{_VERSION_CACHE}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps({key: version}), "utf-8")
-        temporary.replace(cache_file)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # a full disk costs the cache, not the run
+    with suppress(OSError):  # a full disk costs the cache, not the run
+        try:
+            temporary.write_text(json.dumps({key: version}), "utf-8")
+            temporary.replace(cache_file)
+        finally:
+            temporary.unlink(missing_ok=True)
     return version
 
 
-def _ask_version(path: str) -> str:
-    environ = {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.environ.get("HOME", "/"), "DISABLE_AUTOUPDATER": "1"}
+def _ask_version(path: str, *, environ: Mapping[str, str]) -> str:
+    env = {"PATH": environ.get("PATH", os.defpath), "HOME": environ.get("HOME", "/"), "DISABLE_AUTOUPDATER": "1"}
     try:
-        answer = subprocess.run([path, "--version"], env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=VERSION_BUDGET, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise AgentUnsupported(f"{path} --version did not answer in {VERSION_BUDGET:.0f} s. Name another with --cli PATH.") from error
+        code, answer = ask((path, "--version"), env=env, budget=VERSION_BUDGET)
+    except NoAnswer as error:
+        raise AgentUnsupported(f"{path} --version did not answer in {VERSION_BUDGET:g} s. Name another with --cli PATH.") from error
     except OSError as error:
         raise AgentNotFound(f"{path} cannot be run: {error.strerror}. {_INSTALL}") from error
-    match = re.search(rb"\d+\.\d+\.\d+", answer.stdout)
-    if answer.returncode != 0 or match is None:
-        raise AgentUnsupported(f"{path} --version did not answer like Claude Code (exit code {answer.returncode}). Name another with --cli PATH.")
+    match = re.search(rb"\d{1,9}\.\d{1,9}\.\d{1,9}", answer)
+    if code != 0 or match is None:
+        raise AgentUnsupported(f"{path} --version did not answer like Claude Code (exit code {code}). Name another with --cli PATH.")
     return match.group().decode()
 
 

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import anyio.to_thread
+import anyio
 
 from cc_executor.agents import agent_named
-from cc_executor.errors import InvalidRequest, LaunchFailed, UnsupportedPlatform
+from cc_executor.errors import InvalidRequest, LaunchFailed, StateUnusable, UnsupportedPlatform
 from cc_executor.model.request import RunRequest
 from cc_executor.policy.environment import child_environment
-from cc_executor.runtime.executable import Executable, find_executable
+from cc_executor.runtime.errand import Errand
+from cc_executor.runtime.executable import VERSION_BUDGET, Executable, find_executable
 from cc_executor.runtime.plan import PLAN, Plan, digest_of_file, resolved
 from cc_executor.shim import records
-from cc_executor.store.home import StateHome, new_run_id
-from cc_executor.store.journal import RunFolder
+from cc_executor.store.home import STATE_VARIABLE, StateHome, new_run_id
+from cc_executor.store.journal import RunFolder, request_json
 
 START_BUDGET: Final = 20.0  # seconds for the shim's answer: 25-60 ms in the measurements, more on a machine that swaps
+# A cancelled launch waits for its thread: asking for the version, and the shim's answer. It is told, and both are quick, or end at their own budgets.
+ABANDON_BUDGET: Final = VERSION_BUDGET + START_BUDGET + 2.0
+END_BUDGET: Final = 10.0  # seconds for the end of a run that nobody wants any more; the ladder's last rung takes some milliseconds
+REAP_BUDGET: Final = 0.5  # seconds; a shim ends some milliseconds after its last record, or when a slow disk has it all
 _SHIM: Final = Path(__file__).resolve().parents[1] / "shim" / "__main__.py"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 # Shims started by this process, kept until they are reaped: an unreaped child is a zombie for as long as the kernel lives.
-_shims: list[subprocess.Popen[bytes]] = []
+_shims: Final[dict[str, subprocess.Popen[bytes]]] = {}
 
 
-async def launch(request: RunRequest, *, home: StateHome, environ: Mapping[str, str], pid: int) -> RunFolder:
+async def launch(
+    request: RunRequest,
+    *,
+    home: StateHome,
+    environ: Mapping[str, str],
+    pid: int,
+    unwanted: Callable[[RunFolder], Awaitable[object]],
+) -> RunFolder:
     """Start a run and return when the agent's process is there.
 
     Parameters
@@ -46,6 +61,8 @@ async def launch(request: RunRequest, *, home: StateHome, environ: Mapping[str, 
         The environment that the agent's is chosen from.
     pid : int
         The process that wants the run; when it ends, `request.on_kernel_exit` applies.
+    unwanted : callable
+        Awaited with the run that could not be kept from starting when this was cancelled; it has to end it.
 
     Raises
     ------
@@ -54,10 +71,18 @@ async def launch(request: RunRequest, *, home: StateHome, environ: Mapping[str, 
     """
     if os.name != "posix":
         raise UnsupportedPlatform("cc_executor stops and pauses process trees by POSIX signals, which Windows lacks. Use WSL.")
-    return await anyio.to_thread.run_sync(_launch, request, home, dict(environ), pid)
+    chosen = dict(environ)
+    errand = Errand(lambda stop: _launch(request, home, chosen, pid, stop), patience=ABANDON_BUDGET)
+    try:
+        return await errand.run()
+    except BaseException:
+        if errand.result is not None:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(END_BUDGET):
+                await unwanted(errand.result)
+        raise
 
 
-def _launch(request: RunRequest, home: StateHome, environ: dict[str, str], pid: int) -> RunFolder:
+def _launch(request: RunRequest, home: StateHome, environ: dict[str, str], pid: int, stop: threading.Event) -> RunFolder:
     reap()
     _check_folders(request)
     home.prepare()
@@ -65,8 +90,10 @@ def _launch(request: RunRequest, home: StateHome, environ: dict[str, str], pid: 
     folder = home.create(new_run_id(time.time()))
     try:
         plan, spec = _prepare(request, folder, executable, environ, pid)
-        folder.write_new(records.REQUEST, request.model_dump_json().encode("utf-8", "surrogatepass"))
-        folder.write_new(PLAN, plan.model_dump_json().encode("utf-8", "surrogatepass"))
+        folder.write_new(records.REQUEST, request_json(request))
+        folder.write_new(PLAN, plan.to_json())
+        if stop.is_set():
+            raise LaunchFailed("The launch was cancelled.")
         _start_shim(spec, folder)
     except BaseException:
         # Nothing runs, so nothing is to be kept: a folder without a run would be listed as lost.
@@ -80,13 +107,22 @@ def _check_folders(request: RunRequest) -> None:
         path = Path(name)
         if not path.is_absolute():
             raise InvalidRequest(f"The {what} {name!r} is not an absolute path.")
-        if not path.is_dir():
+        if not _is_folder(path):
             raise InvalidRequest(f"The {what} {name} does not exist or is not a folder. Make it, or name another.")
         if not os.access(path, os.R_OK | os.X_OK):
             raise InvalidRequest(f"The {what} {name} cannot be entered. Change its mode, or name another.")
 
 
-def _prepare(request: RunRequest, folder: RunFolder, executable: Executable, environ: dict[str, str], pid: int) -> tuple[Plan, dict[str, Any]]:
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or a parent that is closed to us
+        return False
+
+
+def _prepare(
+    request: RunRequest, folder: RunFolder, executable: Executable, environ: dict[str, str], pid: int
+) -> tuple[Plan, dict[str, Any]]:
     agent = agent_named(request.agent)
     session_id = str(uuid.uuid4())
     command = agent.command(request, executable=executable.path, session_id=session_id)
@@ -133,47 +169,99 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
     try:
         # start_new_session keeps vfork (0.1 ms); preexec_fn would fork a 2 GB kernel and block it for 60 ms. Out of the kernel's group, no signal
         # that Jupyter sends there reaches the shim.
-        shim = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/")
+        shim = subprocess.Popen(
+            argv, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/"
+        )
     except OSError as error:
-        raise LaunchFailed(f"The run's supervisor could not be started ({error.strerror}): is the machine out of processes or memory?") from error
+        raise LaunchFailed(
+            f"The run's supervisor could not be started ({error.strerror}): is the machine out of processes or memory?"
+        ) from error
     raw = _answer_to(json.dumps(spec).encode(), shim)
-    if raw is None:
-        shim.kill()
-        shim.wait()
-        raise LaunchFailed(f"The run's supervisor did not answer in {START_BUDGET:.0f} s and was ended. Is the machine overloaded?")
     answer: Any = None
     with suppress(ValueError):  # no answer: the supervisor died, and its log says why
-        answer = json.loads(raw)
-    if not isinstance(answer, dict) or not answer.get("ok"):  # pyright: ignore[reportUnknownMemberType] - JSON of our own shim
+        answer = json.loads(raw or b"")
+    if isinstance(answer, dict) and answer.get("ok"):  # pyright: ignore[reportUnknownMemberType] - JSON of our own shim
+        _shims[folder.run_id] = shim
+        return
+    if raw is None:
+        shim.kill()
+    with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it is reaped when it is an orphan
         shim.wait(START_BUDGET)
-        reason: object = answer.get("error") if isinstance(answer, dict) else folder.read(records.LOG, 0, 2000).decode(errors="replace").strip()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - as above
-        raise LaunchFailed(f"The agent could not be started: {reason or 'its supervisor gave no reason'}.")
-    _shims.append(shim)
+    if raw is None:
+        raise LaunchFailed(f"The run's supervisor did not answer in {START_BUDGET:.0f} s and was ended. Is the machine overloaded?")
+    raise _refusal(cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}, folder)
+
+
+def _refusal(answer: dict[str, Any], folder: RunFolder) -> LaunchFailed | StateUnusable:
+    """Why the shim did not start the agent."""
+    number = answer.get("errno")
+    if number in _FULL:
+        return StateUnusable(
+            f"There is no room for a run in {folder.path.parent} ({os.strerror(number)}). Make room, or set {STATE_VARIABLE} to another folder."
+        )
+    log = folder.read(records.LOG, 0, 2000).decode(errors="replace").strip()
+    reason = str(answer.get("error") or (log.splitlines() or [""])[-1] or "its supervisor gave no reason").rstrip(".")
+    return LaunchFailed(f"The agent could not be started: {reason}.")
 
 
 def _answer_to(spec: bytes, shim: subprocess.Popen[bytes]) -> bytes | None:
     """The shim's one line; None if it does not come in time. Not `communicate`, which waits for the end of the process."""
     assert shim.stdin is not None  # both were asked for
     assert shim.stdout is not None
-    with shim.stdin, suppress(BrokenPipeError):  # it died early; its silence tells
-        shim.stdin.write(spec)
     deadline = time.monotonic() + START_BUDGET
     answer = bytearray()
+    rest = memoryview(spec)
     poll = select.poll()  # select() cannot watch descriptors over 1023, which a long-lived kernel may have
-    with shim.stdout:
+    with shim.stdin, shim.stdout:
+        os.set_blocking(shim.stdin.fileno(), False)  # a large environment is more than a pipe holds
+        poll.register(shim.stdin, select.POLLOUT)
         poll.register(shim.stdout, select.POLLIN)
         while not answer.endswith(b"\n"):
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+            if not ready:
                 return None
-            chunk = os.read(shim.stdout.fileno(), 65536)
-            if not chunk:
-                break
-            answer += chunk
+            if not shim.stdin.closed and shim.stdin.fileno() in ready:
+                rest = _written(rest, shim.stdin.fileno())
+                if not rest:
+                    poll.unregister(shim.stdin)
+                    shim.stdin.close()
+            elif shim.stdout.fileno() in ready:
+                chunk = os.read(shim.stdout.fileno(), 65536)
+                if not chunk:
+                    break
+                answer += chunk
     return bytes(answer)
+
+
+def _written(rest: memoryview, pipe: int) -> memoryview:
+    """What is still to be written; nothing, if nobody reads any more: its silence tells."""
+    try:
+        return rest[os.write(pipe, rest) :]
+    except BlockingIOError:
+        return rest
+    except BrokenPipeError:
+        return rest[:0]
 
 
 def reap() -> None:
     """Collect the exit status of shims that have ended."""
-    _shims[:] = [shim for shim in _shims if shim.poll() is None]
+    for run_id, shim in list(_shims.items()):
+        if shim.poll() is not None:
+            _shims.pop(run_id, None)
 
 
+def terminate(run_id: str) -> bool:
+    """Tell the shim of a run to end it, where its socket is gone with its folder. False when it was not started here, or has ended."""
+    shim = _shims.get(run_id)
+    if shim is None or shim.poll() is not None:
+        return False
+    shim.terminate()
+    return True
+
+
+async def reaped(run_id: str) -> None:
+    """Wait, a moment at most, until the shim of a run that has ended is gone and reaped, if it was started here."""
+    with anyio.move_on_after(REAP_BUDGET):
+        while (shim := _shims.get(run_id)) is not None and shim.poll() is None:  # noqa: ASYNC110 - a process, which has no event
+            await anyio.sleep(REAP_BUDGET / 100)
+    reap()

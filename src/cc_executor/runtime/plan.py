@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,9 @@ from cc_executor.model.receipt import FileChange
 from cc_executor.store.journal import RunFolder
 
 PLAN: Final = "plan.json"
+# Bytes: 8 s of one core, and no one's source. Somebody waits for the receipt, and a file with a hole in it can be of any size.
+SIZE_LIMIT: Final = 4 * 2**30
+BLOCK: Final = 2**20
 
 
 class Plan(BaseModel):
@@ -44,6 +49,10 @@ class Plan(BaseModel):
     rehearsed: str | None = None
     config_dir: str | None = None
 
+    def to_json(self) -> bytes:
+        """For the run's folder. ASCII: a path may hold bytes that are no UTF-8, and `json` escapes what they become in Python."""
+        return json.dumps(self.model_dump(mode="json")).encode()
+
     @classmethod
     def of(cls, folder: RunFolder) -> Plan:
         """The plan of a run.
@@ -54,18 +63,9 @@ class Plan(BaseModel):
             It is missing or damaged.
         """
         try:
-            return cls.model_validate_json((folder.path / PLAN).read_bytes())
-        except (OSError, ValueError) as error:
+            return cls.model_validate(json.loads((folder.path / PLAN).read_bytes()))
+        except (OSError, ValueError, RecursionError) as error:
             raise StateUnusable(f"The plan of run {folder.run_id} cannot be read: {error}") from error
-
-
-def digest_of_file(path: Path) -> str | None:
-    """SHA-256 hex of a file's content; None when it is not there or is not a plain file that can be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def resolved(name: str, *, cwd: str) -> Path:
@@ -73,8 +73,37 @@ def resolved(name: str, *, cwd: str) -> Path:
     return Path(os.path.normpath(os.path.join(cwd, os.path.expanduser(name))))
 
 
+def digest_of_file(path: Path) -> str | None:
+    """SHA-256 hex of a file's content; None when it is not there, is not a plain file that can be read, or is larger than `SIZE_LIMIT`."""
+    return _look_at(path)[0]
+
+
 def change_of(name: str, *, cwd: str, before: str | None) -> FileChange:
-    """What became of one file."""
+    """What became of one file. `size` without `after`: it is there, and too large to be read."""
     path = resolved(name, cwd=cwd)
-    after = digest_of_file(path)
-    return FileChange(path=str(path), before=before, after=after, size=path.stat().st_size if after is not None else None)
+    after, size = _look_at(path)
+    return FileChange(path=str(path), before=before, after=after, size=size)
+
+
+def _look_at(path: Path) -> tuple[str | None, int | None]:
+    """Digest and size of a plain file. The names come from agents too: a pipe or a device would be read for ever, a NUL is in no file's name."""
+    try:
+        # Not blocking: opening a pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None, None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None, None
+        if status.st_size > SIZE_LIMIT:
+            return None, status.st_size
+        hasher, size = hashlib.sha256(), 0
+        while (block := os.read(descriptor, BLOCK)) and size <= SIZE_LIMIT:  # it may grow meanwhile
+            hasher.update(block)
+            size += len(block)
+        return hasher.hexdigest(), size
+    except OSError:
+        return None, None
+    finally:
+        os.close(descriptor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,7 +13,6 @@ from typing import Final
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import anyio.to_thread
 
 from cc_executor.errors import ControlFailed
 from cc_executor.model.event import ApiRetried, Event
@@ -21,8 +20,10 @@ from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.state import RunState, advance_all
 from cc_executor.policy.redact import Redactor, secret_values
+from cc_executor.runtime.checks import Checking
 from cc_executor.runtime.control import Status, command, nudges
-from cc_executor.runtime.launch import launch, reap
+from cc_executor.runtime.errand import in_thread
+from cc_executor.runtime.launch import launch, reaped, terminate
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.runtime.seal import seal
 from cc_executor.store.home import StateHome
@@ -55,14 +56,19 @@ class Run:
     folder : RunFolder
     request : RunRequest
     state : RunState
-        The fold of everything that `follow` has yielded.
+        The fold of everything that `follow` has yielded; with several followers, to the one that is furthest.
     """
 
-    def __init__(self, folder: RunFolder, request: RunRequest, *, redactor: Redactor) -> None:
+    def __init__(self, folder: RunFolder, request: RunRequest, *, environ: Mapping[str, str], started_here: bool) -> None:
+        redactor = Redactor(secret_values(environ))
         self.folder = folder
         self.request = request
         self.state = RunState()
         self._redactor = redactor
+        self._checking = Checking(environ, redactor)
+        self._started_here = started_here
+        self._final: RunState | None = None
+        self._is_sealing = False
         self._gave_up = False
 
     @property
@@ -72,9 +78,16 @@ class Run:
 
     @classmethod
     async def start(cls, request: RunRequest, *, home: StateHome, environ: Mapping[str, str]) -> Run:
-        """Launch `request`; see `cc_executor.runtime.launch.launch` for what can be refused."""
-        folder = await launch(request, home=home, environ=environ, pid=os.getpid())
-        return cls(folder, request, redactor=Redactor(secret_values(environ)))
+        """Launch `request`; see `cc_executor.runtime.launch.launch` for what can be refused.
+
+        Cancelled in the middle, it ends what may be running already and seals its receipt.
+        """
+
+        async def unwanted(folder: RunFolder) -> None:
+            await cls(folder, request, environ=environ, started_here=True).end(reason="interrupt", by="python", now=True)
+
+        folder = await launch(request, home=home, environ=environ, pid=os.getpid(), unwanted=unwanted)
+        return cls(folder, request, environ=environ, started_here=True)
 
     @classmethod
     async def attach(cls, home: StateHome, run_id: str, *, environ: Mapping[str, str]) -> Run:
@@ -85,46 +98,54 @@ class Run:
         RunNotFound, StateUnusable
         """
         folder = home.find(run_id)
-        return cls(folder, folder.request(), redactor=Redactor(secret_values(environ)))
+        return cls(folder, folder.request(), environ=environ, started_here=False)
 
     async def follow(self) -> AsyncGenerator[Batch]:
         """Everything from the beginning, then what comes, until the run has ended or its supervisor is gone. Folds `state` on the way."""
         reader = JournalReader(self.folder, agent=self.request.agent)
-        self.state = RunState()
+        state = RunState()
+
+        def folded(events: list[Event]) -> Batch:
+            nonlocal state
+            state = advance_all(state, events)
+            if state.events >= self.state.events:  # another follower may be further
+                self.state = state
+            return Batch(events, state, reader.copy)
+
         async with AsyncExitStack() as stack:
             wake = await self._listen(stack)
             while True:
                 events = reader.read()
                 if events is not None:
                     if events:
-                        yield self._fold(events, reader)
+                        yield folded(events)
                     await anyio.lowlevel.checkpoint()
                 elif reader.exited is not None:
                     break
-                elif wake is None or not await _woken(wake):
-                    if self.folder.standing(time.time()) is RunStanding.STARTING:
-                        await anyio.sleep(LOOK_AGAIN / 20)
+                elif wake is None or not await _woken(wake) or not self.folder.path.exists():
+                    wake = None
+                    await stack.aclose()
+                    standing = self.folder.standing(time.time())
+                    # The exit file is written a moment before the last record, and both before the supervisor goes.
+                    is_alive = standing in {RunStanding.STARTING, RunStanding.RUNNING} or self.folder.is_supervised()
+                    if (events := reader.read()) is not None:  # looked at after its supervisor: what is not there now will never be
+                        if events:
+                            yield folded(events)
+                    elif is_alive:
+                        # It does not take our connection (yet): look at the files meanwhile.
+                        await anyio.sleep(LOOK_AGAIN / 20 if standing is RunStanding.STARTING else LOOK_AGAIN)
                         wake = await self._listen(stack)
-                    elif (events := reader.read()) is not None:
-                        yield self._fold(events, reader)
-                    elif self.folder.standing(time.time()) is RunStanding.RUNNING:
-                        await anyio.sleep(LOOK_AGAIN)  # it lives, but does not take our connection: look at the files instead
-                    elif reader.exited is None and (rest := reader.close()):
-                        yield self._fold(rest, reader)
-                        break
                     else:
+                        if rest := reader.close():
+                            yield folded(rest)
                         break
-        reap()
+        self._final = state
 
     async def _listen(self, stack: AsyncExitStack) -> anyio.abc.ByteReceiveStream | None:
         try:
             return await stack.enter_async_context(nudges(self.folder))
         except ControlFailed:
             return None
-
-    def _fold(self, events: list[Event], reader: JournalReader) -> Batch:
-        self.state = advance_all(self.state, events)
-        return Batch(events, self.state, reader.copy)
 
     async def refuse_hopeless(self, batch: Batch) -> None:
         """End the run when the agent keeps asking an API that will go on refusing it. Called by the one who owns the run, not by mere watchers."""
@@ -134,18 +155,54 @@ class Run:
                 await self.cancel(reason="auth", by="cc_executor")
 
     async def finish(self) -> Receipt:
-        """The sealed receipt. Makes it (checks, outcome, digests) unless there is one already; call it after `follow` has ended."""
-        return await seal(self.folder, self.state, redactor=self._redactor, now=time.time())
+        """The sealed receipt. Waits for the end of the run, then makes it (checks, outcome, digests) unless there is one already."""
+        if self._final is None:
+            async with aclosing(self.follow()) as batches:
+                async for _ in batches:
+                    pass
+        assert self._final is not None  # `follow` has reached the end
+        self._is_sealing = True
+        try:
+            receipt = await seal(
+                self.folder,
+                self._final,
+                checking=self._checking,
+                redactor=self._redactor,
+                now=time.time(),
+                is_watcher=not self._started_here,
+            )
+        finally:
+            self._is_sealing = False
+        await reaped(self.run_id)
+        return receipt
+
+    async def end(self, *, reason: str, by: str, now: bool = False) -> Receipt:
+        """End the run, for its caller goes away, and seal its receipt. Checks that are not made yet are left out."""
+        self._checking.end()
+        with suppress(ControlFailed):  # it has ended by itself
+            await self.cancel(reason=reason, by=by, now=now)
+        return await self.finish()
 
     def send(self, op: str, **fields: object) -> Status:
         """One command, blocking (a few milliseconds), from any thread. `op`: pause, resume, cancel or status.
+
+        When the agent has ended and only the checks of this run go on, `cancel` ends those. It works without the run's folder, too, where the run was
+        started.
 
         Raises
         ------
         ControlFailed
             The run has ended or does not answer.
         """
-        return command(self.folder, op, **fields)
+        try:
+            return command(self.folder, op, **fields)
+        except ControlFailed:
+            if op == "cancel" and self._is_sealing:
+                self._checking.end()
+                return Status({"ok": True, "state": "exited", "processes": 0})
+            if op == "cancel" and not self.folder.path.exists() and terminate(self.run_id):
+                return Status({"ok": True, "state": "stopping", "processes": 0})
+            raise
 
     async def pause(self, *, by: str = "") -> Status:
         """Stop every process of the run; returns when they stand."""
@@ -164,7 +221,7 @@ class Run:
         return await self._ask("status")
 
     async def _ask(self, op: str, **fields: object) -> Status:
-        return await anyio.to_thread.run_sync(partial(self.send, op, **fields))
+        return await in_thread(partial(self.send, op, **fields))
 
 
 async def _woken(stream: anyio.abc.ByteReceiveStream) -> bool:

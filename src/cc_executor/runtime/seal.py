@@ -2,120 +2,155 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
+import logging
 import os
-import signal
+import re
 import socket
-import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from cc_executor import __version__
+from cc_executor.errors import StateUnusable
 from cc_executor.model.event import Usage
 from cc_executor.model.exit import ExitFacts
 from cc_executor.model.receipt import Check, Exit, FileChange, Receipt, Standing, StreamDigest, Times, TokenUsage
-from cc_executor.model.request import RunRequest
+from cc_executor.model.request import RunRequest, canonical_digest
 from cc_executor.model.state import RunState
 from cc_executor.policy.redact import Redactor
 from cc_executor.policy.verdict import judge
+from cc_executor.runtime.checks import KILL_BUDGET, Checking
+from cc_executor.runtime.errand import Errand, in_thread
+from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.plan import Plan, change_of, resolved
 from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder
 
-VERIFY_BUDGET: Final = 600.0  # seconds; a test suite fits, a hang ends the same evening
-_DETAIL_LIMIT: Final = 2000  # characters of a check's output that the receipt keeps
+logger = logging.getLogger(__name__)
+
+HEAD_START: Final = 2.0  # seconds; whoever started a run and follows it reaches its end within some milliseconds
+LOOK: Final = 0.02  # seconds
+_CLAIM: Final = "sealing"  # locked (flock) by whoever seals
 _TEXT_LIMIT: Final = 32_000  # characters of the final text that the receipt keeps; longer ones are in the journal
 _FILE_LIMIT: Final = 200  # files that the receipt names
-KILL_BUDGET: Final = 5.0
+_DEPTH_LIMIT: Final = 100  # brackets inside brackets of a structured output; what writes and reads receipts gives up at some 250
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-async def seal(folder: RunFolder, state: RunState, *, redactor: Redactor, now: float) -> Receipt:
+async def seal(
+    folder: RunFolder, state: RunState, *, checking: Checking, redactor: Redactor, now: float, is_watcher: bool = False
+) -> Receipt:
     """The receipt of a run that has ended or was lost; the stored one if there is one already.
+
+    Several may reach the end together, in one process or in many: one of them makes the checks and the receipt, and the others wait for it.
 
     Parameters
     ----------
     state : RunState
         The fold of every event of the run.
+    checking : Checking
+        Makes the checks outside the agent.
     redactor : Redactor
         Masks what the shim could not see whole (text put together from several lines).
     now : float
         Seconds since the epoch, used as the end of a run that was lost.
+    is_watcher : bool
+        Somebody else has started the run: where the user's command is to be run, that one goes first, for it is meant for that one's environment.
     """
     if (known := folder.receipt()) is not None:
         return known
-    request, plan, facts = folder.request(), Plan.of(folder), folder.exit_facts()
-    checks = await _checks(request, plan, cancelled=state.stop is not None and state.stop.reason != "linger")
-    journal = await anyio.to_thread.run_sync(_digests, folder, facts)
-    files = await anyio.to_thread.run_sync(_files, request, plan, state)
-    receipt = receipt_over(folder, request, plan, state, facts, checks=checks, journal=journal, files=files, now=now)
-    masked = Receipt.model_validate(redactor.json(receipt.model_dump(mode="json"))).sealed()
-    return await anyio.to_thread.run_sync(_keep_first, folder, masked)
+    request, plan = folder.request(), Plan.of(folder)
+    async with _turn(folder, head_start=HEAD_START if is_watcher and request.verify is not None else 0.0):
+        if (known := folder.receipt()) is not None:
+            return known
+        facts = folder.exit_facts()
+        if facts is None and not request.keep_background:
+            # Nobody owns what is left of the tree: the kernel ended the agent with its supervisor, and its tools live on in sessions of their own.
+            await Errand(lambda _: end_marked(folder.run_id), patience=KILL_BUDGET).run()
+        was_stopped = facts is None or (state.stop is not None and state.stop.reason != "linger")
+        checks = await checking.make(request, plan, run_id=folder.run_id, was_stopped=was_stopped)
+        journal = await in_thread(lambda: _digests(folder, facts))
+        files = await in_thread(lambda: _files(request, plan, state))
+        receipt = receipt_over(folder, request, plan, state, facts, checks=checks, journal=journal, files=files, now=now)
+        sealed = _masked(receipt, redactor).sealed()
+        with anyio.CancelScope(shield=True):  # some milliseconds
+            await in_thread(lambda: _keep(folder, sealed))
+        return sealed
 
 
-def _keep_first(folder: RunFolder, receipt: Receipt) -> Receipt:
-    """Two readers may reach the end together: the first receipt stays."""
-    temporary = f".{records.RECEIPT}.{os.getpid()}"
-    folder.replace(temporary, receipt.model_dump_json(indent=1).encode())
+@asynccontextmanager
+async def _turn(folder: RunFolder, *, head_start: float) -> AsyncGenerator[None]:
+    """Wait for the one turn to seal. `head_start`: seconds that are left to others who may want it."""
     try:
-        os.link(folder.path / temporary, folder.path / records.RECEIPT)
-    except FileExistsError:
-        return folder.receipt() or receipt
+        descriptor = os.open(folder.path / _CLAIM, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # a full disk, or an archive that cannot be written: nothing will be kept either
+        yield
+        return
+    try:
+        until = time.monotonic() + head_start
+        while time.monotonic() < until and folder.receipt() is None and _is_free(descriptor):  # noqa: ASYNC110 - a lock of a file
+            await anyio.sleep(LOOK)
+        while not _is_free(descriptor, take=True):  # noqa: ASYNC110 - as above
+            await anyio.sleep(LOOK)
+        yield
     finally:
-        (folder.path / temporary).unlink()
-    return receipt
+        os.close(descriptor)
 
 
-async def _checks(request: RunRequest, plan: Plan, *, cancelled: bool) -> tuple[Check, ...]:
-    found: list[Check] = []
-    for name, before in plan.before.items():
-        change = await anyio.to_thread.run_sync(lambda name=name, before=before: change_of(name, cwd=request.cwd, before=before))
-        if change.after is None:
-            found.append(Check(what=f"file {name}", passed=False, detail="is not there"))
-        elif change.after == before:
-            found.append(Check(what=f"file {name}", passed=False, detail="is unchanged"))
-        else:
-            found.append(Check(what=f"file {name}", passed=True, detail="is new" if before is None else "has changed"))
-    if request.verify is not None:
-        if cancelled:
-            found.append(Check(what=request.verify, passed=None, detail="not run: the run was stopped"))
-        else:
-            found.append(await _run_check(request.verify, cwd=request.cwd))
-    return tuple(found)
-
-
-async def _run_check(command: str, *, cwd: str) -> Check:
-    """The user's own command line, in the user's own environment, outside the agent; in its own session, so that a hang can be ended whole."""
+def _is_free(descriptor: int, *, take: bool = False) -> bool:
     try:
-        process = await anyio.open_process(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
-    except OSError as error:
-        return Check(what=command, passed=None, detail=f"could not be started: {error.strerror}")
-    output = bytearray()
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    if not take:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
+
+
+def _keep(folder: RunFolder, receipt: Receipt) -> None:
+    if (folder.path / records.RECEIPT).exists():  # one that cannot be read here: a newer version's, or damaged. Either is evidence
+        return
     try:
-        with anyio.move_on_after(VERIFY_BUDGET):
-            assert process.stdout is not None  # PIPE was asked for
-            async for chunk in process.stdout:
-                output += chunk
-                del output[: -4 * _DETAIL_LIMIT]
-            code = await process.wait()
-            detail = output.decode(errors="replace")[-_DETAIL_LIMIT:].strip()
-            return Check(what=command, passed=code == 0, detail=f"exit code {code}" + (f": {detail}" if detail else ""))
-        return Check(what=command, passed=None, detail=f"did not end in {VERIFY_BUDGET:.0f} s and was ended")
-    finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(KILL_BUDGET):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.aclose()
+        folder.replace(records.RECEIPT, receipt.model_dump_json(indent=1).encode())
+    except StateUnusable:
+        # The run has ended and may have cost money: its result is owed to whoever waits for it, kept or not.
+        logger.warning("the receipt of run %s could not be kept", folder.run_id, exc_info=True)
+
+
+def _masked(receipt: Receipt, redactor: Redactor) -> Receipt:
+    """The receipt without secrets, wherever words of people, agents and programs stand. Not in the record's own words: a password may be `verified`."""
+    text = redactor.text
+    outcome = receipt.outcome
+    changes: dict[str, Any] = {
+        name: text(getattr(receipt, name))
+        for name in ("agent_version", "agent_path", "model", "cwd", "permission_mode", "session_id", "text")
+    }
+    changes["argv"] = tuple(map(text, receipt.argv))
+    changes["denials"] = tuple(map(text, receipt.denials))
+    changes["data"] = redactor.json(receipt.data)
+    changes["files"] = tuple(change.model_copy(update={"path": text(change.path)}) for change in receipt.files)
+    changes["checks"] = tuple(check.model_copy(update={"what": text(check.what), "detail": text(check.detail)}) for check in receipt.checks)
+    changes["exit"] = receipt.exit.model_copy(update={"left_behind": tuple(map(text, receipt.exit.left_behind))})
+    changes["outcome"] = outcome.model_copy(
+        update={"summary": text(outcome.summary), "evidence": tuple(map(text, outcome.evidence)), "cure": text(outcome.cure)}
+    )
+    return receipt.model_copy(update=changes)
 
 
 def _digests(folder: RunFolder, facts: ExitFacts | None) -> dict[str, StreamDigest]:
     dropped = facts.dropped if facts else {}
-    return {name: folder.digest(name, dropped=dropped.get(name, 0)) for name in (*records.STREAMS, records.CONTROL, records.INDEX_FILE, records.EXIT)}
+    return {
+        name: folder.digest(name, dropped=dropped.get(name, 0))
+        for name in (*records.STREAMS, records.CONTROL, records.INDEX_FILE, records.EXIT)
+    }
 
 
 def _files(request: RunRequest, plan: Plan, state: RunState) -> tuple[FileChange, ...]:
@@ -154,12 +189,12 @@ def receipt_over(
     """The receipt, not sealed yet, that follows from a run's journal and checks."""
     data: Any = None
     if state.finished is not None and state.finished.structured is not None:
-        data = msgspec.json.decode(state.finished.structured)
+        data = _value_of(bytes(state.finished.structured))
     exit_ = Exit()
     if facts is not None:
         left = tuple(leftover.command for leftover in facts.left_behind)
         exit_ = Exit(code=facts.code, signal=facts.signal, stopped_for=facts.stop_reason, left_behind=left, survivors=facts.survivors)
-    return Receipt(
+    receipt = Receipt(
         run_id=folder.run_id,
         request_digest=request.digest(),
         agent=request.agent,
@@ -190,6 +225,48 @@ def receipt_over(
         host=socket.gethostname(),
         cc_executor_version=__version__,
     )
+    return Receipt.model_validate(_encodable(receipt.model_dump(mode="json")))
+
+
+def _value_of(structured: bytes) -> Any:
+    """The agent's structured output. What cannot be a JSON value of a receipt (a number beyond every double, brackets without end) stays a text."""
+    try:
+        value: Any = msgspec.json.decode(structured)
+        canonical_digest(value)  # it goes as deep into the value as the seal does
+    except (ValueError, RecursionError):
+        return _salvaged(structured)
+    return value if _is_shallow(value, _DEPTH_LIMIT) else structured.decode(errors="replace")
+
+
+def _salvaged(structured: bytes) -> Any:
+    """As well as can be: half a pair of surrogates is what JavaScript writes when a text was cut in the middle of an emoji."""
+    text = structured.decode(errors="replace")
+    try:
+        value: Any = _encodable(json.loads(text))
+        canonical_digest(value)
+    except (ValueError, RecursionError):  # ValueError also: a number of more than 4300 digits
+        return text
+    return value if _is_shallow(value, _DEPTH_LIMIT) else text
+
+
+def _is_shallow(value: Any, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    items = cast("list[Any]", list(cast("dict[Any, Any]", value).values()) if isinstance(value, dict) else value)
+    return depth > 0 and all(_is_shallow(item, depth - 1) for item in items)
+
+
+def _encodable(value: Any) -> Any:
+    """JSON in which every text can be written as UTF-8: a path that is none, or a prompt with half a pair of surrogates, has U+FFFD there."""
+    match value:
+        case str():
+            return _SURROGATE.sub("\ufffd", value)
+        case dict():
+            return {_encodable(name): _encodable(item) for name, item in cast("dict[str, Any]", value).items()}
+        case list():
+            return [_encodable(item) for item in cast("list[Any]", value)]
+        case _:
+            return value
 
 
 def _prompt_digest(request: RunRequest) -> str:

@@ -23,9 +23,19 @@ class Index:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._entries = 0
+        self._wanted = 0  # a bit for each stream
+
+    def want(self) -> None:
+        """A control record was written: an entry for the next block of each stream, so that a reader knows which came first."""
+        self._wanted = ~0
+
+    def wants(self, stream: int) -> bool:
+        """Whether the next block of `stream` needs an entry."""
+        return bool(self._wanted >> stream & 1)
 
     def add(self, offset: int, t: float, stream: int) -> None:
         """Note that the block at `offset` of `stream` came at `t`."""
+        self._wanted &= ~(1 << stream)
         entry = INDEX.pack(offset, t, self._entries, stream)
         try:
             done = os.write(self._fd, entry)
@@ -77,6 +87,14 @@ class Stream:
         if not size:
             return None
         offset = self.file.written
+        if (
+            offset - self._indexed_offset >= INDEX_EVERY_BYTES
+            or t - self._indexed_t >= INDEX_EVERY_SECONDS
+            or self._index.wants(self._number)
+        ):
+            # Before the bytes: who sees them finds their time.
+            self._indexed_offset, self._indexed_t = offset, t
+            self._index.add(offset, t, self._number)
         problem: OSError | None = None
         done = 0
         try:
@@ -86,11 +104,7 @@ class Stream:
         except OSError as error:
             problem = error
             self.dropped += size - done
-        if done:
-            self.file.written = offset + done
-            if offset - self._indexed_offset >= INDEX_EVERY_BYTES or t - self._indexed_t >= INDEX_EVERY_SECONDS:
-                self._indexed_offset, self._indexed_t = offset, t
-                self._index.add(offset, t, self._number)
+        self.file.written = offset + done
         return problem
 
     def filtered(self, data: memoryview) -> bytes | memoryview:

@@ -5,6 +5,7 @@ Plain synchronous files. Knows the record format's file names; knows nothing of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -27,7 +28,7 @@ def state_path(environ: Mapping[str, str]) -> Path:
     """Where runs are kept: `CC_EXECUTOR_STATE`, or `cc-executor` under `XDG_STATE_HOME` or `~/.local/state`."""
     chosen = environ.get(STATE_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     base = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
     return Path(base) / "cc-executor"
 
@@ -43,11 +44,21 @@ class StateHome:
     Parameters
     ----------
     root : Path
-        The state folder. Made on first use with mode 0700; refused when it is a link, somebody else's, or open to others.
+        The state folder, seen from the current one. Made on first use with mode 0700; refused when it is a link, somebody else's, or open to others.
+
+    Raises
+    ------
+    StateUnusable
+        The path is relative, and there is no current folder.
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        try:
+            self.root = Path(os.path.abspath(root))
+        except FileNotFoundError:
+            raise StateUnusable(
+                f"The state folder {root} is relative, and the current folder does not exist any more. Set {STATE_VARIABLE} to an absolute path."
+            ) from None
 
     @property
     def runs_path(self) -> Path:
@@ -65,16 +76,21 @@ class StateHome:
         cure = f"Mend it, or set {STATE_VARIABLE} to a folder of your own."
         for path in (self.root, self.runs_path):
             try:
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):  # whatever stands there is looked at below
+                    path.mkdir(mode=0o700, parents=True)
                 status = path.lstat()
-            except OSError as error:
-                raise StateUnusable(f"The state folder {path} cannot be made or read: {error.strerror}. {cure}") from error
+            except (OSError, ValueError) as error:  # ValueError: a NUL
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                raise StateUnusable(f"The state folder {path} cannot be made or read: {reason}. {cure}") from error
             if not stat.S_ISDIR(status.st_mode):
-                raise StateUnusable(f"The state folder {path} is not a plain folder (a link or a file stands there). {cure}")
+                what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a file"
+                raise StateUnusable(f"The state folder {path} is not a plain folder: {what} stands there. {cure}")
             if status.st_uid != os.getuid():
                 raise StateUnusable(f"The state folder {path} belongs to another user (uid {status.st_uid}). {cure}")
             if status.st_mode & 0o077:
-                raise StateUnusable(f"The state folder {path} is open to others (mode {stat.S_IMODE(status.st_mode):o}). `chmod 700 {path}` mends it.")
+                raise StateUnusable(
+                    f"The state folder {path} is open to others (mode {stat.S_IMODE(status.st_mode):o}). `chmod 700 {path}` mends it."
+                )
             if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
                 raise StateUnusable(f"The state folder {path} cannot be read and written. {cure}")
 

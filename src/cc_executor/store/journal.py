@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import tempfile
 from enum import StrEnum
@@ -25,6 +26,7 @@ from cc_executor.shim import records
 
 BLOCK: Final = 256 * 1024  # one read: big enough to cost nothing per byte, small enough to decode between two frames
 HASH_BLOCK: Final = 1024 * 1024
+STARTING_GRACE: Final = 25.0  # seconds; a supervisor that has not answered after 20 is ended by its launcher, and the folder removed
 
 _control = msgspec.json.Decoder(ControlRecord)
 _exit = msgspec.json.Decoder(ExitFacts)
@@ -37,6 +39,11 @@ class RunStanding(StrEnum):
     RUNNING = "running"  # its supervisor lives
     ENDED = "ended"
     LOST = "lost"  # its supervisor is gone and left no exit record
+
+
+def request_json(request: RunRequest) -> bytes:
+    """A request for its run's folder. ASCII: a prompt may hold half a pair of surrogates, which `json` escapes and pydantic refuses."""
+    return json.dumps(request.model_dump(mode="json")).encode()
 
 
 class RunFolder:
@@ -72,12 +79,15 @@ class RunFolder:
             with open(descriptor, "wb") as file:
                 file.write(data)
         except OSError as error:
-            raise StateUnusable(f"{path} cannot be written: {error.strerror}. Nothing was started.") from error
+            raise StateUnusable(
+                f"{path} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
+            ) from error
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all, 0600, and to the disk."""
-        descriptor, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
+        temporary = ""
         try:
+            descriptor, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
             with open(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
@@ -113,7 +123,7 @@ class RunFolder:
         found: list[ControlRecord] = []
         for line in data[:end].splitlines():
             # A record kind of a newer version is no reason to lose the others.
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(ValueError):
                 found.append(_control.decode(line))
         return found, offset + end
 
@@ -126,15 +136,15 @@ class RunFolder:
             The file is missing or damaged.
         """
         try:
-            return RunRequest.model_validate_json((self.path / records.REQUEST).read_bytes())
-        except (OSError, ValueError) as error:
+            return RunRequest.model_validate(json.loads((self.path / records.REQUEST).read_bytes()))
+        except (OSError, ValueError, RecursionError) as error:
             raise StateUnusable(f"The request of run {self.run_id} cannot be read: {error}") from error
 
     def exit_facts(self) -> ExitFacts | None:
         """What the supervisor wrote at the end, or None while it runs or when it was killed."""
         try:
             return _exit.decode((self.path / records.EXIT).read_bytes())
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, ValueError):
             return None
 
     def receipt(self) -> Receipt | None:
@@ -147,7 +157,7 @@ class RunFolder:
     def is_supervised(self) -> bool:
         """Whether a shim holds the lock."""
         try:
-            descriptor = os.open(self.path / records.LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self.path / records.LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)  # also where nothing can be written
         except FileNotFoundError:
             return False
         try:
@@ -159,15 +169,15 @@ class RunFolder:
         finally:
             os.close(descriptor)
 
-    def standing(self, now: float, *, grace: float = 5.0) -> RunStanding:
-        """What the files say. Between claim and lock a run is `starting` for `grace` seconds, then `lost`."""
+    def standing(self, now: float, *, grace: float = STARTING_GRACE) -> RunStanding:
+        """What the files say. Between claim and lock a run is `starting` for `grace` seconds, then `lost`; so it is when its folder was removed."""
         if (self.path / records.EXIT).exists():
             return RunStanding.ENDED
         if self.is_supervised():
             return RunStanding.RUNNING
         if (self.path / records.EXIT).exists():  # it ended between the two looks
             return RunStanding.ENDED
-        if not (self.path / records.LOCK).exists() and now - self.created_at < grace:
+        if self.path.exists() and not (self.path / records.LOCK).exists() and now - self.created_at < grace:
             return RunStanding.STARTING
         return RunStanding.LOST
 

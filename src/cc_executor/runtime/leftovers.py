@@ -1,0 +1,63 @@
+"""Processes by the mark that they carry: what is left of a run whose supervisor is gone, or of a check. Reads /proc; elsewhere it finds nothing.
+
+The shim owns a run's tree and ends it. This is for the two trees that no shim owns. A process that has cleared its environment is not found.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+from cc_executor.shim import records
+
+BUDGET: Final = 3.0  # seconds; what then still lives is stuck in the kernel
+PACE: Final = 0.01
+
+
+def end_marked(mark: str) -> int:
+    """End every process whose `CC_EXECUTOR_RUN` is `mark`, until none is found. Blocking. Returns how many were met; at most `BUDGET` seconds."""
+    deadline = time.monotonic() + BUDGET
+    met: set[int] = set()
+    while time.monotonic() < deadline:
+        found = list(_marked(mark))
+        if not found:
+            break
+        met.update(found)
+        for pid in found:
+            _kill(pid, mark)
+        time.sleep(PACE)
+    return len(met)
+
+
+def _marked(mark: str) -> Iterator[int]:
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
+        if name.isdecimal() and int(name) != os.getpid() and _carries(int(name), mark):
+            yield int(name)
+
+
+def _carries(pid: int, mark: str) -> bool:
+    """Whether a living process has the mark: a zombie's environment is empty."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environment = file.read()
+    except OSError:  # it has ended, or is somebody else's
+        return False
+    return f"{records.RUN_MARK}={mark}".encode() in environment.split(b"\0")
+
+
+def _kill(pid: int, mark: str) -> None:
+    with suppress(OSError):
+        handle = os.pidfd_open(pid)
+        try:
+            if _carries(pid, mark):  # looked at again: the number may be another process's by now, the handle stays with this one
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        finally:
+            os.close(handle)

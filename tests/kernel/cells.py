@@ -1,0 +1,42 @@
+"""Cells for the tests in real kernels and terminals."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from support.lab import eventually
+from support.leaks import marked_processes
+
+WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
+
+# Says that it is there, then waits for a word at the gate. The quotes keep the word out of what a terminal echoes.
+WAIT: Final = "echo $$ > pid; echo sta''rted; cat gate; echo en''ded"
+STUBBORN: Final = (
+    """trap "echo trap''ped; : > trapped" INT; trap '' TERM; echo $$ > pid; echo sta''rted; while :; do read -r nothing < gate; done"""
+)
+
+
+def shell_cell(script: str, options: str = "") -> str:
+    """A cell that runs a shell script as its agent."""
+    return f"%%cc_execute --agent shell --shell bash {options}\n{script}"
+
+
+def make_gate(folder: Path) -> Path:
+    """The gate of `WAIT`: who reads it waits for somebody who writes."""
+    gate = folder / "gate"
+    os.mkfifo(gate)
+    return gate
+
+
+def wait_for_pid(folder: Path) -> int:
+    """The shell that runs the script, when it has begun."""
+    path = folder / "pid"
+    text = eventually(lambda: path.exists() and path.read_text().strip(), within=30, what="the script runs")
+    return int(text)
+
+
+def living(folder: Path) -> list[str]:
+    """The commands of runs that name this folder and are alive."""
+    return [process.command for process in marked_processes([folder])]

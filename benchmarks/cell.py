@@ -55,7 +55,13 @@ def load_cost(statement: str) -> float:
     """Milliseconds of CPU in a fresh kernel that has run a line magic before."""
     with running_kernel(IPYKERNEL7.name) as kernel:
         kernel.run("import time\nip = get_ipython()\nip.run_line_magic('pwd', '')\nip.run_line_magic('load_ext', 'storemagic')")
-        return float(kernel.value(f"(lambda t: ({statement}, (time.process_time() - t) * 1000)[1])(time.process_time())".replace("import pydantic.main", "__import__('pydantic.main')")))
+        return float(
+            kernel.value(
+                f"(lambda t: ({statement}, (time.process_time() - t) * 1000)[1])(time.process_time())".replace(
+                    "import pydantic.main", "__import__('pydantic.main')"
+                )
+            )
+        )
 
 
 def main() -> None:

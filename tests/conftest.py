@@ -24,7 +24,7 @@ ORDER: Final = (
 
 # What belongs to the person at the machine: logins, addresses, their own runs, how their own Jupyter is set up, and the `make` that runs this.
 PERSONAL: Final = ("ANTHROPIC_", "CLAUDE", "CC_EXECUTOR_", "JUPYTER", "JPY_", "IPYTHON", "XDG_", "MAKE", "MFLAGS")
-KEPT: Final = frozenset({"CC_EXECUTOR_TEST_IPYKERNEL6"})
+KEPT: Final = frozenset({"CC_EXECUTOR_TEST_IPYKERNEL6", "CC_EXECUTOR_TEST_CLI"})
 
 
 class World:
@@ -81,6 +81,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(world.leave)
     # Whoever ends the tests by SIGTERM gets the same cleaning up as with Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell's `&` without job control, `nohup` and some CI runners start us with SIGINT ignored. What the tests interrupt, here and in children, is to feel it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

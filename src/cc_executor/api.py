@@ -338,7 +338,7 @@ class _Driver:
     """A task in another thread's loop that can be cancelled at any time, also before it has begun."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler calls `cancel`, perhaps while this thread holds it
         self._cancelled = 0
         self._place: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 

@@ -85,7 +85,7 @@ def test_pause_resume_and_cancel_reach_the_tools_of_the_agent_while_other_cells_
 
     page.cell(1).get_by_role("slider").first.focus()
     page.page.keyboard.press("ArrowRight")
-    eventually(lambda: (tmp_path / "size").exists(), within=5, what="the slider in another cell answers during the run")
+    eventually((tmp_path / "size").exists, within=5, what="the slider in another cell answers during the run")
 
     view.get_by_role("button", name="Cancel").click()
     assert not await_none([tmp_path], budget=3.0), "processes of the run were alive 3 s after Cancel"

@@ -30,11 +30,23 @@ class Finding:
 
 def examine(*, home: StateHome, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Every finding, cheapest first."""
-    yield Finding(what="system", ok=os.name == "posix", detail=f"{platform.system()} {platform.release()}", cure="" if os.name == "posix" else "Run Jupyter inside WSL.")
+    yield Finding(
+        what="system",
+        ok=os.name == "posix",
+        detail=f"{platform.system()} {platform.release()}",
+        cure="" if os.name == "posix" else "Run Jupyter inside WSL.",
+    )
     yield Finding(what="python", ok=sys.version_info >= (3, 11), detail=platform.python_version())
     yield _state(home)
     yield from _claude(home, environ)
-    for package, required in (("ipython", True), ("anywidget", True), ("ipykernel", False), ("jupyterlab", False), ("notebook", False), ("jupyter-server", False)):
+    for package, required in (
+        ("ipython", True),
+        ("anywidget", True),
+        ("ipykernel", False),
+        ("jupyterlab", False),
+        ("notebook", False),
+        ("jupyter-server", False),
+    ):
         yield _package(package, required=required)
     yield _server_extension()
 
@@ -63,7 +75,9 @@ def _package(name: str, *, required: bool) -> Finding:
     try:
         return Finding(what=name, ok=True, detail=importlib.metadata.version(name), required=required)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(what=name, ok=False, detail="not in this environment", cure=f"pip install {name}" if required else "", required=required)
+        return Finding(
+            what=name, ok=False, detail="not in this environment", cure=f"pip install {name}" if required else "", required=required
+        )
 
 
 def _server_extension() -> Finding:
@@ -73,6 +87,8 @@ def _server_extension() -> Finding:
         what="server extension",
         ok=there,
         detail="enabled" if there else "not enabled in this environment",
-        cure="" if there else "Install cc-executor where the Jupyter server runs, so that saving lifts receipts; `cc-executor lift NOTEBOOK` does the same.",
+        cure=""
+        if there
+        else "Install cc-executor where the Jupyter server runs, so that saving lifts receipts; `cc-executor lift NOTEBOOK` does the same.",
         required=False,
     )

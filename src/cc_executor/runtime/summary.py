@@ -64,7 +64,16 @@ def summary(folder: RunFolder, *, now: float) -> RunSummary:
         rehearsed, agent = Plan.of(folder).rehearsed, folder.request().agent
     except StateUnusable:
         rehearsed, agent = None, ""
-    return RunSummary(id=folder.run_id, status=standing.value, started=folder.created_at, agent=agent, elapsed=elapsed, rehearsed=rehearsed, label=label, prompt=prompt)
+    return RunSummary(
+        id=folder.run_id,
+        status=standing.value,
+        started=folder.created_at,
+        agent=agent,
+        elapsed=elapsed,
+        rehearsed=rehearsed,
+        label=label,
+        prompt=prompt,
+    )
 
 
 def _asked(folder: RunFolder) -> tuple[str, str]:

@@ -412,7 +412,12 @@ def _retried(retry: frames.ApiRetry) -> AgentEvent:
 def _task(status: str) -> Callable[[frames.Task], AgentEvent]:
     def change(task: frames.Task) -> AgentEvent:
         said = task.summary or task.description or task.patch.description or ""
-        return TaskChanged(task_id=task.task_id, status=task.status or task.patch.status or status, description=said, background=task.is_backgrounded or task.patch.is_backgrounded)
+        return TaskChanged(
+            task_id=task.task_id,
+            status=task.status or task.patch.status or status,
+            description=said,
+            background=task.is_backgrounded or task.patch.is_backgrounded,
+        )
 
     return change
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -198,3 +199,32 @@ def test_help_prints_the_options_and_tab_completes_them(kernel: Kernel) -> None:
     assert kernel.value("'--stall-timeout SECONDS' in get_ipython().find_magic('cc_execute', 'cell').__doc__") == "True"
     assert "--stall-timeout" in kernel.value("get_ipython().complete('--st', '%%cc_execute --st')[1]")
     assert "ticker" in kernel.value("get_ipython().complete('ti', '%%cc_execute --rehearse ti')[1]")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "import sys; sys.modules['cc_executor.kernel.live'] = None",
+        "from cc_executor.kernel import live\ndef broken(*_): raise RuntimeError('no comm')\nlive.WidgetDisplay.apply = broken",
+        "from cc_executor.kernel import live\ndef broken(*_): raise RuntimeError('no comm')\nlive.WidgetDisplay.finish = broken",
+    ],
+    ids=["cannot be made", "fails midway", "fails at the end"],
+)
+def test_a_view_that_fails_costs_neither_the_run_nor_its_receipt(own_kernel: Kernel, fault: str) -> None:
+    own_kernel.run(fault)
+    answer = own_kernel.run(shell_cell("echo one; sleep 0.3; echo two", "-o r"))
+    assert answer.status == "ok", answer.traceback
+    assert answer.stream.count("The live view of run ") == 1
+    assert answer.displays[-1][RECEIPT_MIME]["outcome"]["kind"] == "ok"
+    assert own_kernel.value("r.text.split()") == "['one', 'two']"
+
+
+def test_a_run_whose_folder_is_removed_is_ended_and_said_to_be(own_kernel: Kernel, tmp_path: Path) -> None:
+    cell = own_kernel.send(shell_cell("setsid bash -c 'echo $$ > pid; while :; do read -t 1 < /dev/zero; done'"))
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), within=20, what="the command runs")
+    (folder,) = Path(os.environ["CC_EXECUTOR_STATE"], "runs").iterdir()
+    shutil.rmtree(folder)
+    answer = own_kernel.wait(cell, within=30)
+    assert answer.status == "error"
+    assert folder.name in answer.evalue
+    assert not await_none([tmp_path])

@@ -42,8 +42,8 @@ if os.fork() == 0:
 if os.fork() == 0:
     os.setsid(); deaf()
     os.environ["PATH"] = "/bin"
-    code = ("import signal, time\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n"
-            "open(%r + '/born-cleared', 'w').close()\nwhile True: time.sleep(1)" % os.environ["FOLDER"])
+    code = ("import os, signal, time\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n"
+            "open(%r + '/born-' + str(os.getpid()), 'w').close()\nwhile True: time.sleep(1)" % os.environ["FOLDER"])
     os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", code], {})
 live()
 """

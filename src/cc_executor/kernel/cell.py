@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import anyio.to_thread
 
 from cc_executor.api import run_in_thread
-from cc_executor.errors import ControlFailed, RunNotFound
+from cc_executor.errors import ControlFailed, RunNotFound, StateUnusable
 from cc_executor.kernel.config import settings_of
-from cc_executor.kernel.display import Bundle, Display, SilentDisplay, make_display, show_static
+from cc_executor.kernel.display import Bundle, Display, SilentDisplay, StaticDisplay, make_display, show_static
 from cc_executor.kernel.loop import cancelled, interrupted, interruptible, outlast, own, tell_of_nesting
 from cc_executor.kernel.order import Order, order_of
 from cc_executor.kernel.shell_pump import shell_pump
@@ -30,8 +31,11 @@ from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.notebook import BUNDLE
 
+logger = logging.getLogger(__name__)
+
 TICK: Final = 0.04  # seconds: 25 frames a second
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -80,7 +84,7 @@ async def _attach(shell: Any, run_id: str) -> ShownResult:
     if not wanted:
         raise RunNotFound("Nothing was run yet.")
     run = await Run.attach(home, wanted, environ=os.environ)
-    watch = _Watch(run, home=home, display=make_display(shell, run, settings=settings_of(shell)))
+    watch = _Watch(run, home=home, display=_display(shell, run))
     task = own(watch.follow(), name=f"cc_executor {run.run_id}")
     with shell_pump(getattr(shell, "kernel", None)):
         stopped = await outlast(task, lambda _: task.cancel())
@@ -145,7 +149,7 @@ def _replayed(shell: Any, order: Order, folder: RunFolder, receipt: Receipt) -> 
 
 async def _begin(shell: Any, order: Order, home: StateHome, *, followed_later: bool) -> RunHandle:
     run = await Run.start(order.request, home=home, environ=os.environ)
-    display = make_display(shell, run, settings=settings_of(shell)) if followed_later else SilentDisplay()
+    display = _display(shell, run) if followed_later else SilentDisplay()
     handle = RunHandle(run, _Watch(run, home=home, display=display, owns=True), is_shown=followed_later)
     if followed_later:
         handle.follow()
@@ -162,7 +166,7 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
 
     async def whole() -> ShownResult:
         run = await Run.start(order.request, home=home, environ=os.environ)
-        watch = _Watch(run, home=home, display=make_display(shell, run, settings=settings_of(shell)), owns=True)
+        watch = _Watch(run, home=home, display=_display(shell, run), owns=True)
         watches.append(watch)
         return await watch.follow()
 
@@ -212,13 +216,32 @@ async def ended_bundle(shell: Any, run_id: str) -> Bundle:
     return (await _Watch(run, home=home, display=SilentDisplay()).follow()).bundle or ({}, {})
 
 
+def _display(shell: Any, run: Run) -> Display:
+    """How this run is shown here; by its end alone where the live view cannot be made."""
+    try:
+        return make_display(shell, run, settings=settings_of(shell))
+    except Exception as error:  # noqa: BLE001 - as in `_Watch._show`
+        _tell_of_view(run, error)
+        return StaticDisplay()
+
+
+def _tell_of_view(run: Run, error: Exception) -> None:
+    logger.error("the view of run %s failed", run.run_id, exc_info=error)
+    with suppress(OSError, ValueError):  # what failed may be this very output
+        print(f"The live view of run {run.run_id} failed ({error!r}). The run goes on, and its end will be shown.")  # noqa: T201 - a person is to read it
+
+
 class _Watch:
-    """One run and its display, from the first event to the static end."""
+    """One run and its display, from the first event to the static end.
+
+    The run may cost money: when its display fails, it goes on unseen; when its journal can no longer be followed, the one who owns it ends it.
+    """
 
     def __init__(self, run: Run, *, home: StateHome, display: Display, owns: bool = False) -> None:
         self._run = run
         self._home = home
         self._owns = owns
+        self._is_blind = False
         self.display = display
 
     def stop(self, *, now: bool) -> None:
@@ -232,22 +255,45 @@ class _Watch:
         try:
             async with aclosing(self._run.follow()) as batches:
                 async for batch in batches:
-                    self.display.apply(batch)
+                    self._show(self.display.apply, batch)
                     if self._owns:
                         await self._run.refuse_hopeless(batch)
             receipt = await self._run.finish()
             once.remember(self._home, receipt)
+        except Exception:
+            if self._owns:
+                self.stop(now=True)
+            raise
         finally:
             ticker.cancel()
-        bundle = self.display.finish(receipt)
+        bundle = self._show(self.display.finish, receipt)
+        if bundle is None and not isinstance(self.display, SilentDisplay):
+            bundle = (await _Watch(self._run, home=self._home, display=SilentDisplay()).follow()).bundle
+            show_static(bundle)
         self._keep(bundle)
         return ShownResult(receipt, self._run.folder.path, bundle)
 
-    def _keep(self, bundle: Bundle) -> None:
+    def _show(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What `act` of the display gives; None when the display fails or has failed."""
+        if self._is_blind:
+            return None
+        try:
+            return act(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the run is owed its life, the person is told
+            self._is_blind = True
+            _tell_of_view(self._run, error)
+            return None
+
+    def _keep(self, bundle: Bundle | None) -> None:
+        if bundle is None:
+            return
         data, metadata = bundle
-        self._run.folder.replace(BUNDLE, json.dumps({"data": data, "metadata": metadata}).encode())
+        try:
+            self._run.folder.replace(BUNDLE, json.dumps({"data": data, "metadata": metadata}).encode())
+        except StateUnusable:  # its result is owed to whoever waits for it, kept or not
+            logger.warning("the view of run %s could not be kept", self._run.run_id, exc_info=True)
 
     async def _tick(self) -> None:
         while True:
-            self.display.tick(time.monotonic())
+            self._show(self.display.tick, time.monotonic())
             await asyncio.sleep(TICK)

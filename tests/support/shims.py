@@ -84,9 +84,10 @@ class Run:
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        with self.process.stdin as stdin:
-            stdin.write(json.dumps(spec).encode())
-        with self.process.stdout as stdout:
+        # The pipe stays open until there is an answer, as it does when another process of the launcher holds it, too.
+        with self.process.stdin as stdin, self.process.stdout as stdout:
+            stdin.write(json.dumps(spec).encode() + b"\n")
+            stdin.flush()
             self.answer: dict[str, Any] = json.loads(stdout.readline())
         self.agent: int = self.answer.get("agent_pid", 0)
 

@@ -39,7 +39,8 @@ def _image(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: O
 
 @lru_cache(maxsize=1)
 def _parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": NESTING}).enable(["table", "strikethrough"])
+    # breaks: agents write line by line, and the text has streamed so; paragraphs as CommonMark makes them would join the lines.
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": NESTING}).enable(["table", "strikethrough"])
     parser.add_render_rule("image", _image)
     return parser
 

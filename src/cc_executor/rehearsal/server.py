@@ -259,6 +259,8 @@ class RehearsalServer:
         await wire.headers(200, {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", **turn.headers})
         deltas = 0
         for step in answer.steps(turn, scene):
+            if step.delay and self._pace:
+                await anyio.sleep(step.delay * self._pace)
             # Midway is after `after` deltas; in an answer that is shorter, before its end.
             if fault is not None and (deltas >= fault.after if step.is_delta else step.event["type"] == "message_delta"):
                 if fault.kind == "error_event":
@@ -266,8 +268,6 @@ class RehearsalServer:
                     await wire.end()
                     return
                 await self._break(wire, fault)
-            if step.delay and self._pace:
-                await anyio.sleep(step.delay * self._pace)
             deltas += step.is_delta
             await wire.data(answer.sse(step.event))
         await wire.end()

@@ -176,7 +176,7 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
         raise LaunchFailed(
             f"The run's supervisor could not be started ({error.strerror}): is the machine out of processes or memory?"
         ) from error
-    raw = _answer_to(json.dumps(spec).encode(), shim)
+    raw = _answer_to(json.dumps(spec).encode() + b"\n", shim)
     answer: Any = None
     with suppress(ValueError):  # no answer: the supervisor died, and its log says why
         answer = json.loads(raw or b"")

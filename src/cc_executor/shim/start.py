@@ -37,7 +37,7 @@ def main() -> NoReturn:
     clock = Clock(time.monotonic(), time.time())
     _own_descriptors()
     try:
-        spec = read(_all_of(0))
+        spec = read(_line_of(0))
     except SpecRefused as problem:
         _refuse(str(problem), errno.EINVAL)
     try:
@@ -180,10 +180,13 @@ def _own_descriptors() -> None:
     os.closerange(FIRST_FREE, os.sysconf("SC_OPEN_MAX"))
 
 
-def _all_of(fd: int) -> bytes:
+def _line_of(fd: int) -> bytes:
+    """To the end of the line, not of the pipe: a process that the kernel forked meanwhile may hold the other end for as long as it likes."""
     chunks: list[bytes] = []
     while chunk := os.read(fd, 2**20):
         chunks.append(chunk)
+        if chunk.endswith(b"\n"):
+            break
     return b"".join(chunks)
 
 

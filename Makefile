@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check lint types floors blocks format environments chromium reference lock clean
+.PHONY: help run test check lint types floors blocks format environments chromium reference pictures lock clean
 
 # More words for the commands:  make run JUPYTER_ARGS="--no-browser --port=9999"   make test PYTEST_ARGS="-k pause -x"
 JUPYTER_ARGS ?=
@@ -53,6 +53,9 @@ format: $(DEV_READY) ## Put the code into the one style
 
 reference: $(DEV_READY) ## Write docs/reference.md anew from the code
 	$(DEV) docs/make_reference.py
+
+pictures: environments chromium ## Take the pictures of the docs anew
+	CC_EXECUTOR_TEST_PICTURES=$(CURDIR)/docs/images $(DEV) -m pytest -q tests/browser/test_pictures.py
 
 lock: ## Choose the newest allowed versions anew, for every platform and Python
 	@command -v uv >/dev/null || CONSTRAINTS= .ci/venv .venvs/lock uv

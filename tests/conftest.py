@@ -24,7 +24,7 @@ ORDER: Final = (
 
 # What belongs to the person at the machine: logins, addresses, their own runs, how their own Jupyter is set up, and the `make` that runs this.
 PERSONAL: Final = ("ANTHROPIC_", "CLAUDE", "CC_EXECUTOR_", "JUPYTER", "JPY_", "IPYTHON", "XDG_", "MAKE", "MFLAGS")
-KEPT: Final = frozenset({"CC_EXECUTOR_TEST_IPYKERNEL6", "CC_EXECUTOR_TEST_CLI"})
+KEPT: Final = frozenset({"CC_EXECUTOR_TEST_IPYKERNEL6", "CC_EXECUTOR_TEST_CLI", "CC_EXECUTOR_TEST_PICTURES"})
 
 
 class World:

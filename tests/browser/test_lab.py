@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser
 
 from cc_executor.model.receipt import RECEIPT_MIME
 from support.environments import KERNELS
-from support.lab import CHROMIUM_ARGUMENTS, Lab, NotebookPage, eventually, running_lab
+from support.lab import Lab, NotebookPage, eventually, running_lab
 from support.leaks import await_none
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
@@ -19,19 +19,6 @@ pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.
 LOAD = "%load_ext cc_executor\nimport pathlib\nfolder = pathlib.Path({folder!r})"
 TICKER = "%%cc_execute --vars --cwd {{folder}} --tools Bash --rehearse ticker -o ticks\nWrite a line into ticks.txt, five times a second."
 SLOW = "%%cc_execute --rehearse slow-text -o slow\nCount slowly."
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright, chromium: Path) -> Iterator[Browser]:
-    browser = playwright.chromium.launch(executable_path=str(chromium), args=list(CHROMIUM_ARGUMENTS))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -296,7 +296,7 @@ def test_a_receipt_without_room_is_named() -> None:
         ),
         ("[t](/api/shutdown)", "<p><a>t</a></p>\n"),
         ("<script>alert(1)</script>", "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>\n"),
-        ("```python\nx < 1\n```", "<pre><code>x &lt; 1\n</code></pre>\n"),
+        ("```python\nx < 1\n```", "<pre>x &lt; 1\n</pre>\n"),
         ("|a|b|\n|-|:-:|\n|1|2|", None),
         ("line 1\nline 2", "<p>line 1<br>\nline 2</p>\n"),
         (

@@ -37,11 +37,18 @@ def _image(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: O
     return f'<a href="{escape(str(token.attrGet("src") or ""), quote=True)}">{label}</a>'
 
 
+def _code(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: OptionsDict, _env: MutableMapping[str, Any]) -> str:
+    """A block of code. Without `<code>` inside: pages give that one a ground of its own, which shows as a band behind every line."""
+    return f"<pre>{escape(tokens[index].content)}</pre>\n"
+
+
 @lru_cache(maxsize=1)
 def _parser() -> MarkdownIt:
     # breaks: agents write line by line, and the text has streamed so; paragraphs as CommonMark makes them would join the lines.
     parser = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": NESTING}).enable(["table", "strikethrough"])
     parser.add_render_rule("image", _image)
+    parser.add_render_rule("fence", _code)
+    parser.add_render_rule("code_block", _code)
     return parser
 
 

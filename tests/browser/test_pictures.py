@@ -1,0 +1,65 @@
+"""The pictures of the docs, taken from a real JupyterLab in both of its themes. `make pictures` keeps them in docs/images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from support.lab import NotebookPage, eventually, running_lab
+
+pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
+
+FINISHED = "%%cc_execute --tools Bash --expect haiku.md --rehearse tour\nWrite a haiku about notebooks into haiku.md, then print the file."
+LIVE = "%%cc_execute --tools Bash --rehearse ./flaky.toml\nFind out which test is flaky. Run the suite until it fails."
+SCRIPT = """
+description = "runs a command for a while"
+allow = ["Bash"]
+
+[[turn]]
+[[turn.block]]
+thinking = "One pass shows nothing. I run the suite several times and look at what differs."
+[[turn.block]]
+text = "I run the suite **twenty times** and note what fails."
+[[turn.block]]
+tool = "Bash"
+[turn.block.input]
+command = "for run in $(seq 20); do echo run $run; sleep 3; done"
+description = "Run the suite twenty times"
+"""
+# The light of the ground on which the cell's output stands, 0 to 255.
+LIGHT = """() => {
+    for (let node = document.querySelector('.jp-OutputArea'); node; node = node.parentElement) {
+        const [red, green, blue, alpha] = getComputedStyle(node).backgroundColor.match(/[\\d.]+/g).map(Number);
+        if (alpha !== 0) return (red + green + blue) / 3;
+    }
+}"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    named = os.environ.get("CC_EXECUTOR_TEST_PICTURES")
+    return Path(named) if named else tmp_path
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_a_live_cell_and_a_finished_one(browser: Browser, tmp_path: Path, folder: Path, theme: str) -> None:
+    with running_lab(tmp_path / theme, theme=f"JupyterLab {theme}") as lab:
+        (lab.root / "flaky.toml").write_text(SCRIPT)
+        lab.write("haiku.ipynb", "%load_ext cc_executor", FINISHED, LIVE, kernel="ipykernel7")
+        page = NotebookPage(lab, browser, "haiku.ipynb")
+        page.wait_for_kernel()
+        for cell in range(3):
+            page.run(cell)
+        page.wait_done(1)
+        view = page.output(2)
+        eventually(lambda: view.get_by_text("Bash").count(), within=40, what="the agent is at work")
+        assert (page.page.evaluate(LIGHT) > 127) == (theme == "Light")
+        for name, cell in (("live", 2), ("cell", 1)):
+            page.cell(cell).scroll_into_view_if_needed()
+            page.cell(cell).screenshot(path=folder / f"{name}-{theme.lower()}.png")
+        view.get_by_role("button", name="Cancel").click()
+        page.wait_done(2, within=10)
+        page.close()

@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check lint types floors blocks format environments chromium reference pictures lock clean
+.PHONY: help run test faults outcomes floods threats kernels check lint types floors blocks format environments chromium reference pictures lock clean
 
 # More words for the commands:  make run JUPYTER_ARGS="--no-browser --port=9999"   make test PYTEST_ARGS="-k pause -x"
 JUPYTER_ARGS ?=
@@ -24,13 +24,16 @@ DEV_READY := .venvs/dev/.ready-$(CLAUDE)
 IPYKERNEL6_READY := .venvs/ipykernel6/.ready
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z ]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(RUN_READY) ## Set up a private environment and open JupyterLab on the quickstart
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/quickstart.ipynb $(AS_ROOT) $(JUPYTER_ARGS)
 
 test: environments chromium ## Set up all that the tests need, and run every test
 	$(DEV) -m pytest $(PYTEST_ARGS)
+
+faults outcomes floods threats kernels: environments chromium ## Run the tests of one table of promises and print it
+	$(DEV) -m pytest -q --durations=0 --durations-min=999 --table=$@ $(PYTEST_ARGS)
 
 check: lint types floors blocks ## Style, types, import contracts, the code blocks of the docs
 

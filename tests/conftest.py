@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from support import environments
+from support import environments, tables
 from support.leaks import await_none
 
 # Cheap ones first, so that a fault is seen soon; what is sensitive to load comes late.
@@ -75,7 +75,13 @@ class World:
 WORLD: Final = pytest.StashKey[World]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--table", choices=tables.NAMES, help="run the tests of one table of promises, and print it")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if name := config.getoption("--table"):
+        config.pluginmanager.register(tables.Tables(name))
     world = config.stash[WORLD] = World()
     world.enter()
     config.add_cleanup(world.leave)
@@ -114,6 +120,9 @@ def state_folder(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -
     path = pytestconfig.stash[WORLD].new_state()
     monkeypatch.setenv("CC_EXECUTOR_STATE", str(path))
     return path
+
+
+saw = tables.saw
 
 
 @pytest.fixture(scope="session")

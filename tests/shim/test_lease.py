@@ -28,6 +28,7 @@ def kernel() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+@pytest.mark.row("faults", "kernel killed, policy cancel", "every process of the run is gone within 3 s, receipt facts written")
 def test_with_cancel_the_run_ends_with_its_kernel(start: Start, kernel: subprocess.Popen[bytes]) -> None:
     run = start(CHATTY, lease_pid=kernel.pid)
     until(run.read)
@@ -44,6 +45,7 @@ def test_with_cancel_a_paused_run_ends_too(start: Start, kernel: subprocess.Pope
     assert run.wait(5)["stop_reason"] == "kernel_exit"
 
 
+@pytest.mark.row("faults", "kernel killed, policy continue", "the run goes on to its own end")
 def test_with_continue_the_run_goes_on(start: Start, kernel: subprocess.Popen[bytes]) -> None:
     run = start(CHATTY, lease_pid=kernel.pid, on_lease_end="continue")
     until(run.read)

@@ -186,9 +186,14 @@ class NotebookPage:
         return self.cell(number).locator(".jp-Cell-outputWrapper")
 
     def save(self) -> nbformat.NotebookNode:
-        """Press Ctrl+S and read the file when the server has written it."""
+        """Press Ctrl+S and read the file when the server has written it, whole."""
         path = self.lab.root / self.name
         before = path.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        eventually(lambda: path.stat().st_mtime_ns != before, within=20, what="the notebook is saved")
-        return nbformat.read(path, as_version=4)
+
+        def saved() -> nbformat.NotebookNode | None:
+            with contextlib.suppress(nbformat.reader.NotJSONError):
+                return nbformat.read(path, as_version=4) if path.stat().st_mtime_ns != before else None
+            return None
+
+        return eventually(saved, within=20, what="the notebook is saved")

@@ -107,11 +107,11 @@ class Shim:
     def run(self, agent: int, ready: Callable[[], None]) -> None:
         """Own the agent until nothing of it is left. `ready` tells the launcher that it runs."""
         try:
+            now = time.monotonic()  # from here on, standing still is noticed
             self.reaper.agent = agent
             self.ledger.write("started", shim_pid=os.getpid(), agent_pid=agent, host=os.uname().nodename)
             ready()
             self._syncer.start()
-            now = time.monotonic()
             while True:
                 wake = min(now + TICK, self._step(now))
                 if self.phase == EXITED:

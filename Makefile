@@ -3,11 +3,14 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test faults outcomes floods threats kernels check lint types floors blocks format environments chromium reference pictures lock clean
+.PHONY: help run test bench matrix nemesis floods-long faults outcomes floods threats kernels check lint types floors blocks format environments chromium reference pictures lock clean
 
 # More words for the commands:  make run JUPYTER_ARGS="--no-browser --port=9999"   make test PYTEST_ARGS="-k pause -x"
 JUPYTER_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+MATRIX ?=
+SEEDS ?= 5000
 
 LOCK := requirements.lock
 DEV := .venvs/dev/bin/python
@@ -35,6 +38,18 @@ test: environments chromium ## Set up all that the tests need, and run every tes
 faults outcomes floods threats kernels: environments chromium ## Run the tests of one table of promises and print it
 	$(DEV) -m pytest -q --durations=0 --durations-min=999 --table=$@ $(PYTEST_ARGS)
 
+nemesis: environments ## Runs under random faults; SEEDS=5000
+	CC_EXECUTOR_TEST_SEEDS=$(SEEDS) $(DEV) -m pytest -q --timeout=0 tests/runtime/test_nemesis.py
+
+floods-long: environments chromium ## The floods in their full sizes: 10 GB, a million lines
+	CC_EXECUTOR_TEST_LONG=1 $(DEV) -m pytest -q --table=floods tests/floods
+
+matrix: environments ## Run the kernel tests over every ipykernel and Python; MATRIX="7.0 3.13" picks some
+	PYTHONPATH=tests $(DEV) -m kernel.matrix $(MATRIX)
+
+bench: environments chromium ## Measure, side by side in one run; BENCH_ARGS="--quick" or "--long"
+	$(DEV) benchmarks/run.py $(BENCH_ARGS)
+
 check: lint types floors blocks ## Style, types, import contracts, the code blocks of the docs
 
 lint: $(DEV_READY)
@@ -58,7 +73,7 @@ reference: $(DEV_READY) ## Write docs/reference.md anew from the code
 	$(DEV) docs/make_reference.py
 
 pictures: environments chromium ## Take the pictures of the docs anew
-	CC_EXECUTOR_TEST_PICTURES=$(CURDIR)/docs/images $(DEV) -m pytest -q tests/browser/test_pictures.py
+	CC_EXECUTOR_TEST_PICTURES=$(CURDIR)/docs/images $(DEV) -m pytest -q tests/browser/test_pictures.py tests/browser/test_tasks_pictures.py
 
 lock: ## Choose the newest allowed versions anew, for every platform and Python
 	@command -v uv >/dev/null || CONSTRAINTS= .ci/venv .venvs/lock uv

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 import cc_executor
 from cc_executor.cli.commands import app
+from cc_executor.kernel import taskoptions
 from cc_executor.kernel.config import settings_table
 from cc_executor.kernel.options import option_table
 from cc_executor.store.home import STATE_VARIABLE
@@ -37,6 +38,9 @@ def page() -> str:
         "## Options of `%%cc_execute`",
         "`%%cc_execute?` prints them too. What a cell says wins over the settings below.",
         table(("option", "value", "meaning"), ((code(flags), code(value), text) for flags, value, text in option_table())),
+        "## Options of `%%cc_tasks`",
+        "`%%cc_tasks?` prints them too. [Task lists](tasks.md) tells how a list is written.",
+        table(("option", "value", "meaning"), ((code(flags), code(value), text) for flags, value, text in taskoptions.option_table())),
         "## Settings",
         SETTINGS,
         table(
@@ -157,12 +161,18 @@ def docstring(value: Any) -> str:
 
 def commands() -> Iterator[str]:
     """A section for each command of `cc-executor`."""
-    group: Any = typer.main.get_command(app)
+    yield from group_of_commands("cc-executor", typer.main.get_command(app))
+
+
+def group_of_commands(prefix: str, group: Any) -> Iterator[str]:
+    """What a group is for, then its commands, then its groups."""
     yield str(group.help or "").strip()
-    for name, command in group.commands.items():
-        if command.hidden:
+    shown = {name: command for name, command in group.commands.items() if not command.hidden}
+    for name, command in sorted(shown.items(), key=lambda item: hasattr(item[1], "commands")):
+        yield f"### {prefix} {name}"
+        if hasattr(command, "commands"):
+            yield from group_of_commands(f"{prefix} {name}", command)
             continue
-        yield f"### cc-executor {name}"
         yield dedent(command.help or "").strip()
         rows = [(parameter_name(item), parameter_help(item)) for item in command.params if not getattr(item, "hidden", False)]
         yield table(("argument or option", "meaning"), rows) if rows else ""

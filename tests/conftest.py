@@ -13,18 +13,23 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import settings
 
 from support import environments, tables
 from support.leaks import await_none
 
 # Cheap ones first, so that a fault is seen soon; what is sensitive to load comes late.
 ORDER: Final = (
-    "project", "model", "agents", "policy", "wire", "store", "shim", "runtime", "rehearsal", "cli", "kernel", "server", "docs", "browser",
+    "project", "model", "agents", "policy", "wire", "store", "shim", "runtime", "security", "rehearsal", "cli", "kernel", "floods", "server", "docs",
+    "browser",
 )  # fmt: skip
 
 # What belongs to the person at the machine: logins, addresses, their own runs, how their own Jupyter is set up, and the `make` that runs this.
 PERSONAL: Final = ("ANTHROPIC_", "CLAUDE", "CC_EXECUTOR_", "JUPYTER", "JPY_", "IPYTHON", "XDG_", "MAKE", "MFLAGS")
-KEPT: Final = frozenset({"CC_EXECUTOR_TEST_IPYKERNEL6", "CC_EXECUTOR_TEST_CLI", "CC_EXECUTOR_TEST_PICTURES"})
+KEPT: Final = frozenset({
+    "CC_EXECUTOR_TEST_IPYKERNEL6", "CC_EXECUTOR_TEST_KERNELS", "CC_EXECUTOR_TEST_CLI", "CC_EXECUTOR_TEST_PICTURES", "CC_EXECUTOR_TEST_LONG",
+    "CC_EXECUTOR_TEST_SEEDS",
+})  # fmt: skip
 
 
 class World:
@@ -73,6 +78,11 @@ class World:
 
 
 WORLD: Final = pytest.StashKey[World]()
+
+# The same examples every time, so that a change is judged and not the dice; HYPOTHESIS_PROFILE=long throws them, and often.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("long", max_examples=3_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

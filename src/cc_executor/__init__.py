@@ -10,35 +10,49 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cc_executor.api import Result, cc_execute, cc_execute_sync
-    from cc_executor.errors import CCExecutionError, CCExecutorError
+    from cc_executor.errors import CCExecutionError, CCExecutorError, InvalidTaskList, TaskListFailed
+    from cc_executor.kernel.taskcell import cc_tasks
     from cc_executor.model.outcome import Outcome, OutcomeKind
     from cc_executor.model.receipt import Receipt
     from cc_executor.model.request import Limits
+    from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CCExecutionError",
     "CCExecutorError",
+    "InvalidTaskList",
     "Limits",
+    "ListResult",
     "Outcome",
     "OutcomeKind",
     "Receipt",
     "Result",
+    "TaskListFailed",
     "cc_execute",
+    "cc_execute_list",
     "cc_execute_sync",
+    "cc_execute_task_list",
+    "cc_tasks",
 ]
 
 _HOMES = {
     "CCExecutionError": "cc_executor.errors",
     "CCExecutorError": "cc_executor.errors",
+    "InvalidTaskList": "cc_executor.errors",
     "Limits": "cc_executor.model.request",
+    "ListResult": "cc_executor.tasks",
     "Outcome": "cc_executor.model.outcome",
     "OutcomeKind": "cc_executor.model.outcome",
     "Receipt": "cc_executor.model.receipt",
     "Result": "cc_executor.api",
+    "TaskListFailed": "cc_executor.errors",
     "cc_execute": "cc_executor.api",
+    "cc_execute_list": "cc_executor.tasks",
     "cc_execute_sync": "cc_executor.api",
+    "cc_execute_task_list": "cc_executor.tasks",
+    "cc_tasks": "cc_executor.kernel.taskcell",
 }
 
 

@@ -47,6 +47,7 @@ def make_request(
     stall_timeout: float | None = None,
     max_cost: float | None = None,
     max_turns: int | None = None,
+    linger: float | None = None,
     limits: Limits | None = None,
     tools: str | Sequence[str] = (),
     add_dirs: str | Path | Sequence[str | Path] = (),
@@ -69,6 +70,8 @@ def make_request(
         Seconds.
     max_cost : float, optional
         US dollars.
+    linger : float, optional
+        Seconds that the agent may stay after its last word for what it left in the background; 60 if not given. With `keep_background` that lives on.
     limits : Limits, optional
         All of these at once; what is also given by itself counts.
     tools : str or sequence of str
@@ -93,7 +96,7 @@ def make_request(
     if "output_schema" in more:
         raise InvalidRequest("There is no option 'output_schema': it is called schema.")
     try:
-        given = {"wall": timeout, "stall": stall_timeout, "cost": max_cost, "turns": max_turns}
+        given = {"wall": timeout, "stall": stall_timeout, "cost": max_cost, "turns": max_turns, "linger": linger}
         return RunRequest(
             prompt=prompt,
             agent=agent,
@@ -103,7 +106,7 @@ def make_request(
             add_dirs=tuple(_absolute("add_dirs", path) for path in _several(add_dirs)),
             expect=tuple(_path_text("expect", path) for path in _several(expect)),
             env_names=tuple(_several(env_names)),
-            output_schema=_json_schema(schema),
+            output_schema=json_schema(schema),
             rehearse=rehearse,
             on_kernel_exit=_on_kernel_exit(on_kernel_exit),
             **more,
@@ -171,7 +174,8 @@ def _sentence(error: ValidationError) -> str:
     return f"{name} {message}{value}.".strip()
 
 
-def _json_schema(schema: Any) -> dict[str, Any] | None:
+def json_schema(schema: Any) -> dict[str, Any] | None:
+    """A schema as users give it (dict, pydantic model class) as JSON Schema. Raises `InvalidRequest`."""
     if schema is None:
         return None
     maker = getattr(schema, "model_json_schema", None)
@@ -212,7 +216,7 @@ async def cc_execute(
     environ : mapping, optional
         The environment to choose the agent's from; `os.environ` if not given.
     **options
-        See `make_request`: agent, cwd, model, fallback_model, permission_mode, tools, timeout, stall_timeout, max_cost, max_turns, schema, resume,
+        See `make_request`: agent, cwd, model, fallback_model, permission_mode, tools, timeout, stall_timeout, max_cost, max_turns, linger, schema, resume,
         add_dirs, append_system_prompt, verify, expect, rehearse, cli, shell, env_names, keep_background, trust_workspace, label.
 
     Returns

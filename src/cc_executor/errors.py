@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cc_executor.model.receipt import Receipt
 
 
@@ -38,6 +40,40 @@ class LaunchFailed(CCExecutorError):
 
 class RunNotFound(CCExecutorError, LookupError):
     """No run with this id is kept here. `%cc list` and `cc-executor list` show the ids."""
+
+
+class TaskListNotFound(CCExecutorError, LookupError):
+    """No task list with this id is kept here. `cc-executor tasks list` shows the ids."""
+
+
+class InvalidTaskList(CCExecutorError, ValueError):
+    """A task list cannot be run as it stands: a circle, an unknown need, a wrong option. Nothing was started; the message names every place.
+
+    Attributes
+    ----------
+    problems : tuple of str
+        One sentence for each thing that is wrong, with its place.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        count = "One thing is" if len(self.problems) == 1 else f"{len(self.problems)} things are"
+        super().__init__(
+            "\n".join((f"{count} wrong with the task list; nothing was started.", *(f"  {problem}" for problem in self.problems)))
+        )
+
+
+class TaskListFailed(CCExecutorError):
+    """A task list did not end well, and the caller asked for that to be raised.
+
+    Attributes
+    ----------
+    list_id, status, summary : str
+    """
+
+    def __init__(self, list_id: str, status: str, summary: str) -> None:
+        self.list_id, self.status, self.summary = list_id, status, summary
+        super().__init__(f"{status}: {summary} (list {list_id})")
 
 
 class ControlFailed(CCExecutorError):

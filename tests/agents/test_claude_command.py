@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
@@ -8,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_executor.agents import AGENTS, agent_named
-from cc_executor.agents.claude.command import ARGUMENT_LIMIT, PERMISSION_MODES, ClaudeAgent
+from cc_executor.agents.claude.command import ANEW, ARGUMENT_LIMIT, DONE, PERMISSION_MODES, ClaudeAgent
 from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.request import Limits, RunRequest
+from support.recordings import CLAUDE, Recording
 
 CLI = "/opt/bin/claude"
 SESSION = "3f0c1a52-6c1f-4c77-8a35-0a4be1d7a001"
@@ -27,12 +29,28 @@ def argv(**fields: Any) -> tuple[str, ...]:
     return ClaudeAgent().command(request(**fields), executable=CLI, session_id=SESSION).argv
 
 
+@pytest.mark.parametrize("recording", CLAUDE, ids=str)
+def test_the_marks_of_a_last_word_are_the_beginnings_of_result_lines_and_of_no_other(recording: Recording) -> None:
+    for line in recording.stdout.split(b"\n"):
+        if not line.startswith(b"{"):
+            continue
+        told: dict[str, Any] = json.loads(line)
+        assert line.startswith(tuple(mark.encode() for mark in DONE)) is (told["type"] == "result"), line[:100]
+        is_init = (told["type"], told.get("subtype")) == ("system", "init")
+        assert line.startswith(tuple(mark.encode() for mark in ANEW)) is is_init, line[:100]
+
+
 def test_the_plain_command_line() -> None:
     assert argv() == (*ALWAYS, *UNTRUSTED, "--permission-mode=acceptEdits", f"--session-id={SESSION}")
 
 
 def test_only_a_trusted_folder_has_its_own_settings() -> None:
-    assert argv(trust_workspace=True) == (*ALWAYS, "--permission-mode=acceptEdits", f"--session-id={SESSION}")
+    assert argv(trust_workspace=True) == (
+        *ALWAYS,
+        "--setting-sources=user,project,local",
+        "--permission-mode=acceptEdits",
+        f"--session-id={SESSION}",
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,6 +88,7 @@ def test_every_permission_mode_can_be_asked_for(mode: str) -> None:
     assert f"--permission-mode={passed}" in argv(permission_mode=mode)
 
 
+@pytest.mark.row("threats", "option injection", "prompts, models, tools, folders and session ids that begin with a dash stay values")
 def test_permissions_are_bypassed_only_when_exactly_that_was_asked_for() -> None:
     for fields in ({}, {"permission_mode": "acceptEdits"}, {"trust_workspace": True}, {"prompt": "--dangerously-skip-permissions"}):
         assert not any("bypass" in option or "dangerous" in option for option in argv(**fields))
@@ -104,6 +123,7 @@ def test_a_session_id_is_a_uuid() -> None:
     assert f"--session-id={SESSION}" in made
 
 
+@pytest.mark.row("threats", "option injection", "prompts, models, tools, folders and session ids that begin with a dash stay values")
 @pytest.mark.parametrize(
     ("prompt", "sent"),
     [
@@ -128,6 +148,7 @@ def test_the_prompt_goes_to_stdin_and_never_into_the_command_line(prompt: str, s
     assert command.argv == argv()
 
 
+@pytest.mark.row("threats", "option injection", "prompts, models, tools, folders and session ids that begin with a dash stay values")
 @given(
     st.text(min_size=1).filter(lambda text: text.strip() and "\0" not in text),
     st.lists(st.text(min_size=1).filter(lambda text: text.strip() and "\0" not in text), max_size=3),

@@ -63,6 +63,60 @@ def assistant(message_id: str, *content: dict[str, Any], parent: str | None = No
     return line(type="assistant", message=message, parent_tool_use_id=parent, **more)
 
 
+# --- answers over several messages -------------------------------------------------------------------------------------
+
+
+def closed(stop_reason: str) -> bytes:
+    return line(type="stream_event", event={"type": "message_delta", "delta": {"stop_reason": stop_reason}}, parent_tool_use_id=None)
+
+
+def result(text: str, **more: Any) -> bytes:
+    return line(type="result", subtype="success", result=text, **{"is_error": False} | more)
+
+
+ABANDONED = line(type="stream_event", event={"type": "message_stop"}, abandoned_blocks={"from_block_index": 1})
+RESUME = line(type="user", message={"role": "user", "content": [{"type": "text", "text": "Resume."}]}, isSynthetic=True)
+
+
+def text_block(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def final(*lines: bytes) -> str | None:
+    *_, last = decoded(b"".join(lines))
+    assert isinstance(last, Finished)
+    return last.text
+
+
+def test_an_answer_that_was_cut_and_resumed_is_whole() -> None:
+    first = started("A") + assistant("A", text_block("one ")) + delta("lost", index=1)
+    second = started("B") + assistant("B", text_block("two "))
+    last = started("C") + assistant("C", text_block("three"))
+    assert final(first, ABANDONED, RESUME, last, result("three")) == "one three"
+    assert final(first, closed("max_tokens"), RESUME, last, result("three")) == "one three"
+    assert final(first, ABANDONED, RESUME, second, closed("max_tokens"), RESUME, last, result("three")) == "one two three"
+
+
+def test_messages_that_are_no_continuation_stay_apart() -> None:
+    first = started("A") + assistant("A", text_block("one "))
+    second = started("B") + assistant("B", text_block("two"))
+    tool = line(type="user", message={"content": [{"type": "tool_result", "tool_use_id": "t", "content": "x"}]}, parent_tool_use_id=None)
+    assert final(first, closed("tool_use"), tool, second, result("two")) == "two"
+    assert final(first, closed("end_turn"), RESUME, second, result("two")) == "two"  # another turn: a command in the background has ended
+    assert final(first, ABANDONED, second, result("two")) == "two"  # asked again from the start
+    assert final(first, ABANDONED, RESUME, second, result("something else")) == "something else"
+    assert final(first, ABANDONED, RESUME, second, result("two", is_error=True)) == "two"
+    in_subagent = started("S", "t") + assistant("S", text_block("sub"), parent="t")
+    assert final(first, ABANDONED, RESUME, in_subagent, second, result("two")) == "one two"
+
+
+def test_a_full_window_is_told_from_the_output_limit_by_the_api_s_own_word() -> None:
+    failure = assistant("s", text_block("API Error"), model="<synthetic>", error="max_output_tokens")
+    for reason, code in (("model_context_window_exceeded", "model_context_window_exceeded"), ("max_tokens", "max_output_tokens")):
+        events = decoded(started("A") + assistant("A", text_block("one")) + closed(reason) + failure)
+        assert [event.code for event in events if isinstance(event, AgentFailed)] == [code]
+
+
 # --- recordings -------------------------------------------------------------------------------------------------------
 
 

@@ -112,6 +112,7 @@ def run(cli: Path, api: Api, folder: Path, prompt: str, **fields: Any) -> Run:
     return Run(state, judge(state, request=request, exit=facts))
 
 
+@pytest.mark.row("threats", "option injection", "prompts, models, tools, folders and session ids that begin with a dash stay values")
 @pytest.mark.parametrize("prompt", ["/cost", "/foo bar", "--dangerously-skip-permissions", "-p", "say é \U0001f600"])
 def test_every_prompt_reaches_the_model_as_text(claude_cli: Path, api: Api, tmp_path: Path, prompt: str) -> None:
     done = run(claude_cli, api, tmp_path, prompt)
@@ -122,6 +123,7 @@ def test_every_prompt_reaches_the_model_as_text(claude_cli: Path, api: Api, tmp_
     assert done.state.unrecognised == 0
 
 
+@pytest.mark.row("threats", "option injection", "prompts, models, tools, folders and session ids that begin with a dash stay values")
 def test_values_that_look_like_options_are_values(claude_cli: Path, api: Api, tmp_path: Path) -> None:
     (tmp_path / "--bare").mkdir()
     done = run(

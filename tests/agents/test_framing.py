@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Iterable
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,6 +118,7 @@ def test_characters_cut_by_a_chunk_are_put_together(text: str, places: list[int]
     assert "".join(map(stream.feed, cut(data, places))) + stream.close() == data.decode()
 
 
+@pytest.mark.row("faults", "invalid UTF-8, NUL, half a character", "every byte is kept")
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60)))
 def test_bytes_that_are_not_utf8_become_the_same_text_however_they_are_cut(data: bytes, places: list[int]) -> None:
     stream = TextStream()

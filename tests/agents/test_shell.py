@@ -28,6 +28,7 @@ def test_a_shell_gets_the_cell_as_its_script(shell: str) -> None:
     assert argv(script, executable="/x", shell=shell) == ("/x", "-c", script)
 
 
+@pytest.mark.row("threats", "shell injection", "without a named shell nothing is expanded, joined or substituted")
 def test_without_a_shell_the_cell_is_words_and_nothing_is_expanded() -> None:
     assert argv("pytest -q 'a b' $HOME *.py \"x;y\" && rm", executable="/x/pytest") == (
         "/x/pytest", "-q", "a b", "$HOME", "*.py", "x;y", "&&", "rm",
@@ -49,6 +50,7 @@ def test_what_cannot_be_started_is_refused_with_the_cure(prompt: str, fields: di
         argv(prompt, **fields)
 
 
+@pytest.mark.row("threats", "option injection", "prompts, models, tools, folders and session ids that begin with a dash stay values")
 @pytest.mark.parametrize("shell", ["bash", "sh"])
 @pytest.mark.parametrize("script", ["-x 2>/dev/null; echo said", "+e 2>/dev/null; echo said", "--help 2>/dev/null; echo said", "echo said"])
 def test_a_script_that_begins_with_a_sign_is_a_script(shell: str, script: str) -> None:

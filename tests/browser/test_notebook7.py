@@ -30,6 +30,7 @@ def ticks(folder: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
+@pytest.mark.row("kernels", "Notebook 7", "pause, resume and cancel by its buttons; the static end stays")
 def test_a_run_is_paused_resumed_and_cancelled_by_its_buttons_and_its_end_stays(notebook7: Lab, browser: Browser, tmp_path: Path) -> None:
     notebook7.write("ticker.ipynb", LOAD.format(folder=str(tmp_path)), TICKER, "print('next', ticks.status)", kernel="ipykernel7")
     page = NotebookPage(notebook7, browser, "ticker.ipynb", classic=True)

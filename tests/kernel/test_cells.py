@@ -19,6 +19,7 @@ from support.leaks import await_none
 pytestmark = pytest.mark.usefixtures("claude_cli")
 
 
+@pytest.mark.row("kernels", "cell with the real agent", "one static output with the receipt")
 def test_a_cell_runs_the_real_agent_and_leaves_one_static_output_with_the_receipt(kernel: Kernel, tmp_path: Path) -> None:
     answer = kernel.run("%%cc_execute -o r --tools Bash --expect haiku.md --rehearse tour\nWrite a haiku.")
     assert answer.status == "ok", answer.traceback
@@ -56,14 +57,17 @@ def test_no_raise_error_returns_the_failed_result(kernel: Kernel) -> None:
     assert kernel.value("r.status, r.receipt.exit.code") == "('failed', 3)"
 
 
+@pytest.mark.row("faults", "interrupt, real kernel", "0 processes of the run alive within 5 s")
+@pytest.mark.row("kernels", "Kernel > Interrupt", "the whole tree is gone, the partial result is kept, the kernel lives")
 def test_an_interrupt_ends_the_tree_and_keeps_the_partial_result(kernel: Kernel, tmp_path: Path) -> None:
     cell = kernel.send(
         shell_cell("setsid bash -c 'trap \"\" TERM; echo $$ > pid; while :; do read -t 1 < /dev/zero; done' & echo started; wait", "-o r")
     )
     pid_file = tmp_path / "pid"
     eventually(lambda: pid_file.exists() and pid_file.read_text().strip(), within=20, what="the command runs")
+    begun = kernel.wait(cell, until=lambda answer: answer.displays)  # before that it is a launch that is interrupted
     kernel.interrupt()
-    answer = kernel.wait(cell, within=20)
+    answer = kernel.wait(cell, within=20, answer=begun)
     assert (answer.status, answer.ename) == ("error", "KeyboardInterrupt")
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
@@ -95,6 +99,7 @@ def test_capture_and_autoawait_off_run_all_the_same(kernel: Kernel) -> None:
     assert kernel.value("s.text.strip()") == "'plain'"
 
 
+@pytest.mark.row("kernels", "asyncio tasks during a run", "the kernel's loop goes on")
 def test_the_loop_goes_on_while_a_cell_runs(kernel: Kernel) -> None:
     kernel.run(
         "import asyncio\nseen = []\nasync def tick():\n    while True:\n        seen.append(1)\n        await asyncio.sleep(0.01)\n"
@@ -167,6 +172,7 @@ def test_five_megabytes_stay_small_in_the_notebook_and_whole_in_the_journal(kern
     assert kernel.value("open(r.folder / 'stdout', 'rb').read() == open('copy', 'rb').read()") == "True"
 
 
+@pytest.mark.row("kernels", "kernel killed, policy cancel", "no process of the run is left")
 def test_killing_the_kernel_ends_an_attached_run(own_kernel: Kernel, tmp_path: Path) -> None:
     own_kernel.send(shell_cell("setsid bash -c 'echo $$ > pid; while :; do read -t 1 < /dev/zero; done'"))
     eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), within=20, what="the command runs")
@@ -219,6 +225,7 @@ def test_a_view_that_fails_costs_neither_the_run_nor_its_receipt(own_kernel: Ker
     assert own_kernel.value("r.text.split()") == "['one', 'two']"
 
 
+@pytest.mark.row("faults", "the run's folder is removed while somebody waits", "ended, and the caller told")
 def test_a_run_whose_folder_is_removed_is_ended_and_said_to_be(own_kernel: Kernel, tmp_path: Path) -> None:
     cell = own_kernel.send(shell_cell("setsid bash -c 'echo $$ > pid; while :; do read -t 1 < /dev/zero; done'"))
     eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), within=20, what="the command runs")

@@ -94,6 +94,7 @@ def receipts(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:
     return [notebook.cells[cell].outputs[0].data[RECEIPT_MIME] for cell in RUNS]
 
 
+@pytest.mark.row("kernels", "nbclient, Run All", "cells run in order, one static output each")
 def test_run_all_goes_in_order(done: Done) -> None:
     code = done.notebook.cells
     assert [cell.execution_count for cell in code] == list(range(1, len(RUN_ALL) + 1))
@@ -182,6 +183,7 @@ ORDINARY: Final = re.compile(r"|\[IPKernelApp\] WARNING \| Kernel is running ove
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.row("kernels", "papermill", "nothing on its standard error but its own words")
 def test_papermill_says_nothing_but_its_own_words(kernel: str, tmp_path: Path) -> None:
     cells = ("%load_ext cc_executor", "%%cc_execute --rehearse hello -o r\nSay hello.", shell_cell("echo two"), "r.status")
     nbformat.write(notebook_of(*cells, kernel=kernel), tmp_path / "in.ipynb")

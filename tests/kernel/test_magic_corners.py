@@ -34,12 +34,14 @@ def ok(answer: Answer) -> Answer:
 # --- other magics -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("kernels", "inside %%capture", "the static end is what is captured")
 def test_capture_keeps_the_static_end(kernel: Kernel) -> None:
     captured = ok(kernel.run("%%capture out\n" + shell_cell("echo captured", "-o r")))
     assert (captured.displays, captured.stream) == ([], "")
     assert kernel.value("[sorted(o.data)[0] for o in out.outputs if o.data], r.text.strip()") == repr(([RECEIPT_MIME], "captured"))
 
 
+@pytest.mark.row("kernels", "nested in %%time", "the prompt stays byte for byte, the time is shown, the receipt is there")
 def test_time_is_stacked_over_a_cell(kernel: Kernel, tmp_path: Path) -> None:
     timed = ok(kernel.run("%%time\n%%cc_execute --agent shell --shell bash -o r\ncat <<'END'\n>>> kept as it is\nEND"))
     assert "Wall time" in timed.stream
@@ -52,14 +54,16 @@ def test_without_autoawait_an_interrupt_ends_the_run_too(kernel: Kernel, tmp_pat
     kernel.run("%autoawait off")
     cell = kernel.send(shell_cell(WAIT, "-o r"))
     wait_for_pid(tmp_path)
+    begun = kernel.wait(cell, until=lambda answer: answer.displays)  # before that it is a launch that is interrupted
     kernel.interrupt()
-    answer = kernel.wait(cell, within=20)
+    answer = kernel.wait(cell, within=20, answer=begun)
     assert (answer.status, answer.ename) == ("error", "KeyboardInterrupt")
     assert answer.evalue.startswith("run ")
     assert living(tmp_path) == []
     assert kernel.value("r.status, r.text.strip()") == "('cancelled', 'started')"
 
 
+@pytest.mark.row("kernels", "run by code, gathered, nested in run_cell", "every run has its own output")
 def test_code_runs_cells_by_itself(kernel: Kernel) -> None:
     kernel.run("ip = get_ipython()\nline = '--agent shell --shell bash'")
     blocking = ok(kernel.run("r = ip.run_cell_magic('cc_execute', line, 'echo by code')"))
@@ -72,6 +76,7 @@ def test_code_runs_cells_by_itself(kernel: Kernel) -> None:
     assert kernel.value("[x.text.strip() for x in (r, s, t, u, v)]") == "['by code', 'awaited', 'nested', 'u', 'v']"
 
 
+@pytest.mark.row("faults", "interrupt of several runs, real kernel", "all of them end, the kernel lives")
 def test_an_interrupt_ends_all_runs_of_a_cell_and_the_kernel_lives(kernel: Kernel, tmp_path: Path) -> None:
     make_gate(tmp_path)
     kernel.run("import asyncio\nip = get_ipython()\nline = '--agent shell --shell bash'")
@@ -101,6 +106,7 @@ def test_a_body_given_by_code_is_never_taken_for_that_of_the_cell_that_runs(kern
     assert kernel.value("(await task).text.strip(), r.text.split()") == "('another', ['started', 'through', 'ended'])"
 
 
+@pytest.mark.row("kernels", "%autoreload 2", "a module that the agent wrote is reloaded for the next cell")
 def test_autoreload_loaded_together_reloads_what_an_agent_has_written(kernel: Kernel, tmp_path: Path) -> None:
     (tmp_path / "subject.py").write_text("value = 'before'\n")
     kernel.run("%load_ext autoreload\n%autoreload 2\nimport sys; sys.path.insert(0, ''); sys.dont_write_bytecode = True; import subject")
@@ -136,6 +142,9 @@ slider.comm.comm_id
 """
 
 
+@pytest.mark.row(
+    "kernels", "asyncio tasks and ipywidgets in neighbouring cells", "they go on during the run and write into their own outputs"
+)
 def test_neighbours_go_on_and_keep_their_outputs(kernel: Kernel, tmp_path: Path) -> None:
     gate = make_gate(tmp_path)
     slider = ok(kernel.run(NEIGHBOURS)).value
@@ -154,6 +163,7 @@ def test_neighbours_go_on_and_keep_their_outputs(kernel: Kernel, tmp_path: Path)
     assert (tmp_path / "size").read_text() == "7"
 
 
+@pytest.mark.row("kernels", "cell run again while its --bg run lives", "two runs, each with its own end")
 def test_a_cell_that_is_run_again_while_its_background_run_lives_has_two_runs(kernel: Kernel, tmp_path: Path) -> None:
     gate = make_gate(tmp_path)
     cell = shell_cell("echo $$ >> pids; cat gate", "--bg -o h")
@@ -163,7 +173,7 @@ def test_a_cell_that_is_run_again_while_its_background_run_lives_has_two_runs(ke
     pids = tmp_path / "pids"
     eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2, within=20, what="both run")
     assert kernel.value("first.run_id != h.run_id, first.result, h.result") == "(True, None, None)"
-    kernel.run("first.cancel()")
+    ok(kernel.run("first.cancel()\nawait first"))  # both read the same gate
     gate.write_text("through\n")
     assert kernel.value("(await first).status, (await h).text.strip()") == "('cancelled', 'through')"
 
@@ -183,16 +193,18 @@ def test_a_background_run_ends_in_its_own_output(kernel: Kernel, tmp_path: Path)
 # --- interrupts -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("faults", "interrupt of what ignores signals, real kernel", "three of them end it at once")
 def test_three_interrupts_end_what_ignores_signals_at_once(kernel: Kernel, tmp_path: Path) -> None:
     make_gate(tmp_path)
     cell = kernel.send(shell_cell(f"echo {'x' * 20}; {STUBBORN}", "-o r"))
     wait_for_pid(tmp_path)
+    shown = kernel.wait(cell, until=lambda answer: answer.displays)  # before that it is a launch that is interrupted
     kernel.interrupt()
     eventually((tmp_path / "trapped").exists, within=10, what="the first interrupt has come to the script")
     begun = time.monotonic()
     kernel.interrupt()
     kernel.interrupt()
-    answer = kernel.wait(cell, within=20)
+    answer = kernel.wait(cell, within=20, answer=shown)
     assert time.monotonic() - begun < 1.5, "the ladder was walked down to its end"
     assert (answer.status, answer.ename) == ("error", "KeyboardInterrupt")
     assert answer.traceback == f"KeyboardInterrupt: {answer.evalue}"
@@ -209,6 +221,7 @@ def test_three_interrupts_end_what_ignores_signals_at_once(kernel: Kernel, tmp_p
 SLOW_CLAUDE: Final = "#!/bin/sh\ncase $1 in --version) : > asked; cat answer;; *) exec sleep 1000;; esac\n"
 
 
+@pytest.mark.row("faults", "interrupt during the launch, real kernel", "nothing is left")
 @pytest.mark.parametrize("option", ["", "--bg"])
 def test_an_interrupt_while_the_run_is_being_launched_leaves_nothing(kernel: Kernel, tmp_path: Path, option: str) -> None:
     cli = tmp_path / "claude"
@@ -226,6 +239,7 @@ def test_an_interrupt_while_the_run_is_being_launched_leaves_nothing(kernel: Ker
     assert "running" not in json.dumps(kernel.run("%cc list").displays)
 
 
+@pytest.mark.row("faults", "interrupt while watching a background run, real kernel", "the run goes on and can be watched again")
 def test_an_interrupt_of_attach_leaves_the_run_alive(kernel: Kernel, tmp_path: Path) -> None:
     gate = make_gate(tmp_path)
     ok(kernel.run(shell_cell(WAIT, "--bg -o h")))
@@ -248,6 +262,7 @@ def test_an_interrupt_of_attach_leaves_the_run_alive(kernel: Kernel, tmp_path: P
     assert kernel.value("(await h).text.split()") == "['started', 'through', 'ended']"
 
 
+@pytest.mark.row("faults", "interrupt while watching a background run, real kernel", "the run goes on and can be watched again")
 def test_an_interrupt_of_a_wait_for_a_background_run_leaves_it_alive(kernel: Kernel, tmp_path: Path) -> None:
     gate = make_gate(tmp_path)
     ok(kernel.run(shell_cell(WAIT, "--bg -o h")))
@@ -278,6 +293,7 @@ def test_a_timeout_around_a_cell_lets_its_run_tidy_up_and_stays_a_timeout(kernel
 # --- another kernel ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("kernels", "kernel restarted, --bg with policy continue", "the new kernel shows every line, in order, and the end")
 def test_a_background_run_outlives_a_restart_and_is_shown_whole_by_the_new_kernel(own_kernel: Kernel, tmp_path: Path) -> None:
     gate = make_gate(tmp_path)
     script = "for n in $(seq 1 300); do echo line $n; done; cat gate; for n in $(seq 301 600); do echo line $n; done"
@@ -301,6 +317,7 @@ print(result.status, result.text.strip())
 """
 
 
+@pytest.mark.row("kernels", "%run of a script", "it waits, an interrupt ends its run, and no queued cell is lost")
 def test_a_script_run_by_the_run_magic_waits_and_no_queued_cell_is_lost(own_kernel: Kernel, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     cells = [own_kernel.send(code) for code in ("%run script.py", shell_cell("echo between"), "%run script.py", "print('last')")]
@@ -316,6 +333,7 @@ def test_a_script_run_by_the_run_magic_waits_and_no_queued_cell_is_lost(own_kern
     assert await_none([tmp_path], budget=5) == []
 
 
+@pytest.mark.row("kernels", "nest_asyncio applied by somebody", "said once; cells, buttons and interrupts work")
 def test_where_somebody_has_applied_nest_asyncio_it_is_told_once_and_everything_works(own_kernel: Kernel, tmp_path: Path) -> None:
     kernel = own_kernel
     gate = make_gate(tmp_path)
@@ -445,6 +463,10 @@ load = lambda: get_ipython().extension_manager.load_extension('cc_executor')
 """
 
 
+@pytest.mark.row(
+    "threats", "%load_ext", "starts no process, opens no port, resumes nothing, whatever the notebook or the state folder says"
+)
+@pytest.mark.row("kernels", "%load_ext", "a share of what pydantic takes, no file, no thread, no process")
 def test_loading_is_cheap_and_leaves_no_trace(kernel_name: str, kernelspecs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # what Python itself would keep is not the extension's

@@ -169,7 +169,7 @@ def test_the_card_tells_the_story() -> None:
     assert "strong" in page.tags
     assert page.text.count("It is ") == 1, "the final text is no step as well"
     assert page.tags <= ALLOWED
-    assert page.attributes <= {"style", "title", "href", "rel", "target", "start"}
+    assert page.attributes <= {"class", "style", "title", "href", "rel", "target", "start"}
 
 
 def test_the_final_text_is_no_step_even_in_many_parts() -> None:
@@ -219,7 +219,7 @@ def test_nothing_of_an_agent_gets_into_the_markup(payload: str) -> None:
     )  # fmt: skip
     page = html_of(sealed, transcript(*events))
     assert page.tags <= ALLOWED
-    assert page.attributes <= {"style", "title", "href", "rel", "target", "start"}
+    assert page.attributes <= {"class", "style", "title", "href", "rel", "target", "start"}
     assert all(link.lower().startswith(("http://", "https://", "mailto:")) for link in page.links)
 
 
@@ -376,6 +376,7 @@ def test_a_terminal_shows_only_the_last_state_of_a_progress_bar() -> None:
     ) == ("start\n100%\nwarning\n• Exit code 2\n" + END)
 
 
+@pytest.mark.row("threats", "terminal control", "no escape sequence of an agent reaches a terminal")
 def test_a_terminal_gets_no_control_sequences_from_the_agent() -> None:
     text = written(
         [TextWritten(block="a:0", text="\x1b]52;c;cm0=\x07hi\x1b[2J"), StderrWritten(text="\x1b[31mred")],

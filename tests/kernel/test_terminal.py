@@ -76,6 +76,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Termina
         terminal.child.close(force=True)
 
 
+@pytest.mark.row("kernels", "IPython in a terminal", "lines appear as they come; Ctrl-C ends the run")
 def test_lines_appear_while_the_run_goes_on_and_ctrl_c_ends_it(terminal: Terminal, tmp_path: Path) -> None:
     gate = make_gate(tmp_path)
     terminal.enter(shell_cell(WAIT, "-o first"))

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_executor.agents.claude.decode import ClaudeDecoder
@@ -132,7 +132,6 @@ EVENTS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=300)
 @given(st.lists(EVENTS, max_size=40), st.lists(st.integers(0, 40), max_size=4))
 def test_any_events_in_any_batches_give_one_state(happened: list[Event], cuts: list[int]) -> None:
     one_by_one = folded(*happened)

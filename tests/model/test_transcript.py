@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_executor.model.ansi import Cleaner, clean
@@ -97,7 +97,6 @@ def test_terminal_control_is_removed_in_any_chunking(raw: str, cuts: list[int]) 
 
 
 @given(markdown, st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_a_cut_depends_on_nothing_behind_the_limit(value: str, as_markdown: bool) -> None:
     where = cut(value, markdown=as_markdown)
     if where is None:
@@ -148,7 +147,6 @@ def test_an_excerpt_counts_every_line(rows: list[str], lines: int, chars: int) -
 
 
 @given(markdown, st.lists(st.integers(0, 100_000), max_size=30))
-@settings(max_examples=60, deadline=None)
 def test_a_text_gives_the_same_items_in_any_pieces(value: str, cuts: list[int]) -> None:
     whole = folded([text(value, whole=True)])
     streamed = folded([text(piece) for piece in pieces(value, cuts)])
@@ -159,7 +157,6 @@ def test_a_text_gives_the_same_items_in_any_pieces(value: str, cuts: list[int]) 
 
 
 @given(terminal, st.lists(st.integers(0, 10_000), max_size=12), st.sampled_from(["out", "err"]))
-@settings(max_examples=100, deadline=None)
 def test_raw_output_gives_the_same_items_in_any_pieces(value: str, cuts: list[int], stream: str) -> None:
     value = value * 20
 
@@ -386,7 +383,6 @@ def run_of(script: list[tuple[str, int]]) -> list[Event]:
 
 
 @given(steps, st.integers(1, 6))
-@settings(max_examples=150, deadline=None)
 def test_a_page_is_bounded_and_a_follower_holds_the_same(script: list[tuple[str, int]], batch: int) -> None:
     bounds = Bounds(lines=1500, items=20, chars=60_000)
     transcript = Transcript(bounds)
@@ -403,7 +399,6 @@ def test_a_page_is_bounded_and_a_follower_holds_the_same(script: list[tuple[str,
 
 
 @given(steps, st.integers(20, 900), st.integers(1, 7), st.data())
-@settings(max_examples=150, deadline=None)
 def test_pages_give_back_exactly_what_was_elided(script: list[tuple[str, int]], page_lines: int, every: int, data: st.DataObject) -> None:
     events = run_of(script)
     everything = Transcript(Bounds(lines=10**9, items=10**9, chars=10**12))

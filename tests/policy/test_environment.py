@@ -25,6 +25,9 @@ def test_what_every_agent_gets(name: str, agent: str) -> None:
     assert made({name: "value"}, agent=agent)[0] == {name: "value"}
 
 
+@pytest.mark.row(
+    "threats", "environment of the agent", "an allow-list: no token of the hub or the server, no cloud key, nothing that was not named"
+)
 @pytest.mark.parametrize("agent", AGENTS)
 @pytest.mark.parametrize("name", [
     "JUPYTERHUB_API_TOKEN", "JUPYTERHUB_USER", "JPY_API_TOKEN", "JPY_PARENT_PID", "JUPYTER_TOKEN", "AWS_SECRET_ACCESS_KEY", "GOOGLE_API_KEY",
@@ -40,6 +43,9 @@ def test_settings_of_the_cli_are_for_the_cli_alone() -> None:
     assert made(environ, agent="shell")[0] == BASE
 
 
+@pytest.mark.row(
+    "threats", "environment of the agent", "an allow-list: no token of the hub or the server, no cloud key, nothing that was not named"
+)
 @pytest.mark.parametrize(
     ("switch", "name"),
     [("CLAUDE_CODE_USE_BEDROCK", "AWS_PROFILE"), ("CLAUDE_CODE_USE_BEDROCK", "AWS_BEARER_TOKEN_BEDROCK"), ("CLAUDE_CODE_USE_VERTEX", "CLOUD_ML_REGION"),
@@ -57,6 +63,9 @@ def test_the_user_hands_on_more_by_name() -> None:
     assert made({**BASE, "MY_VALUE": "1", "OTHER": "2"}, extra=("MY_VALUE",))[0] == {**BASE, "MY_VALUE": "1"}
 
 
+@pytest.mark.row(
+    "threats", "environment of the agent", "an allow-list: no token of the hub or the server, no cloud key, nothing that was not named"
+)
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -67,6 +67,7 @@ def test_secret_values_of_an_environment() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.row("threats", "redaction", "known values first, shapes second; split, escaped and overlapping ones too")
 @pytest.mark.parametrize("key", SHAPED)
 def test_keys_of_known_shapes_need_not_be_named(key: str) -> None:
     for before, after in (("", ""), ("key=", " end"), ('{"k":"', '"}'), ("(", ")"), ("é", "\n")):
@@ -86,6 +87,7 @@ def test_ordinary_text_stays(text: str) -> None:
     assert Redactor(["", "short"]).text(text) == text
 
 
+@pytest.mark.row("threats", "redaction", "known values first, shapes second; split, escaped and overlapping ones too")
 @given(
     st.lists(st.text(LETTERS, min_size=SHORTEST, max_size=30), min_size=1, max_size=4),
     st.lists(st.tuples(st.text(max_size=10), st.integers(0, 3)), max_size=8),
@@ -99,6 +101,7 @@ def test_no_canary_gets_through(canaries: list[str], story: list[tuple[str, int]
     assert not any(canary in json.dumps(redactor.json(value), ensure_ascii=False) for canary in canaries)
 
 
+@pytest.mark.row("threats", "redaction", "known values first, shapes second; split, escaped and overlapping ones too")
 @given(st.text(min_size=SHORTEST, max_size=30).filter(lambda text: "[" not in text and "masked" not in text))
 def test_a_canary_in_json_is_found_however_often_it_is_escaped(canary: str) -> None:
     redactor = Redactor([canary])

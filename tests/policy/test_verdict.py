@@ -12,19 +12,21 @@ from cc_executor.model.event import (
     Denial,
     Event,
     Finished,
+    Leftover,
     LimitReached,
     MessageStarted,
     RateLimited,
     SessionOpened,
     StderrWritten,
     StopRequested,
+    TaskChanged,
     TextWritten,
     Usage,
 )
 from cc_executor.model.exit import ExitFacts
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import Check
-from cc_executor.model.request import RunRequest
+from cc_executor.model.request import Limits, RunRequest
 from cc_executor.model.state import RunState, advance_all
 from cc_executor.policy.verdict import judge
 from support.recordings import CLAUDE, FOLDER, Recording, events_of
@@ -220,6 +222,23 @@ def test_a_limit_and_the_last_retry_are_evidence_of_the_stop() -> None:
     assert outcome.evidence == ("stop requested: timeout", "limit wall = 60 s", "last api_retry.error_status = 401", "signal = SIGTERM")
 
 
+@pytest.mark.parametrize(
+    ("status", "cure"), [(429, "Wait"), (529, "--fallback-model"), (500, "network"), (None, "network")], ids=["429", "529", "500", "none"]
+)
+@pytest.mark.parametrize("reason", ["timeout", "stalled"])
+def test_a_limit_while_the_api_has_said_nothing_but_errors_is_not_cured_by_more_time(reason: str, status: int | None, cure: str) -> None:
+    retry = ApiRetried(attempt=3, max_attempts=10, delay=30.0, status=status)
+    stop = StopRequested(reason=reason)
+    unheard = judge(
+        advance_all(RunState(), [SessionOpened(session_id="s"), retry, stop]), request=request(), exit=facts(stop_reason=reason)
+    )
+    assert "nothing but errors" in unheard.summary
+    assert cure in unheard.cure
+    heard = run(retry, stop, exit_=facts(stop_reason=reason))
+    assert heard.kind is unheard.kind
+    assert "nothing but errors" not in heard.summary
+
+
 def test_an_agent_that_lingered_is_judged_by_its_last_word() -> None:
     stop = StopRequested(reason="linger")
     assert run(done(), stop, exit_=facts(code=143, stop_reason="linger")).ok
@@ -227,6 +246,17 @@ def test_an_agent_that_lingered_is_judged_by_its_last_word() -> None:
     assert run(stop, exit_=facts(signal="SIGKILL", stop_reason="linger")).kind is OutcomeKind.CRASHED
     denied = done(denials=(Denial(name="Bash", tool_id="t"),))
     assert run(denied, stop, exit_=facts(code=143, stop_reason="linger")).kind is OutcomeKind.DENIED
+
+
+def test_what_was_left_running_is_said_beside_a_success() -> None:
+    left = (Leftover(pid=7, command="sleep 1000"),)
+    ended = run(done(), exit_=facts(left_behind=left, stop_reason="linger"), request_=request(limits=Limits(linger=3)))
+    assert ended.summary == (
+        "The run ended well; it had not gone 3 s after its last word (--linger), and 1 command that it had left running was ended."
+    )
+    assert ended.evidence[-2:] == ("stop requested: linger", "left running: sleep 1000")
+    kept = run(done(), exit_=facts(left_behind=left * 2, kept=True))
+    assert kept.summary == "The run ended well; 2 commands that it had left running live on."
 
 
 # --- no closing statement ---------------------------------------------------------------------------------------------
@@ -243,6 +273,34 @@ def test_a_full_disk_is_named_as_what_cut_the_output() -> None:
     assert outcome.kind is OutcomeKind.CRASHED
     assert "stdout: 12,345 bytes dropped" in outcome.evidence
     assert "disk" in outcome.cure
+
+
+def test_output_that_was_dropped_before_the_last_word_is_said_beside_a_success() -> None:
+    outcome = run(done(), exit_=facts(dropped={"stdout": 12_345, "stderr": 0}))
+    assert outcome.ok
+    assert outcome.summary == "The run ended well; not all of its output could be kept."
+    assert outcome.evidence[-1] == "stdout: 12,345 bytes dropped"
+
+
+def test_a_last_word_that_may_have_been_dropped_is_no_success() -> None:
+    task = TaskChanged(task_id="t", status="started", background=True)
+    working = run(task, done(), exit_=facts(dropped={"stdout": 1}))
+    assert working.kind is OutcomeKind.CRASHED
+    assert "1 bytes dropped" in working.evidence[0]
+    assert run(task, done(), exit_=facts(dropped={"stderr": 1})).ok
+    over = TaskChanged(task_id="t", status="completed", background=True)
+    assert run(task, done(), over, done(), exit_=facts(dropped={"stdout": 1})).ok
+
+
+def test_a_command_s_exit_code_needs_no_output() -> None:
+    shell = request(agent="shell")
+    dropped = facts(dropped={"stdout": 6, "stderr": 2})
+    outcome = judge(RunState(), request=shell, exit=dropped)
+    assert outcome.ok
+    assert outcome.summary == "The run ended well; not all of its output could be kept."
+    assert outcome.evidence[-2:] == ("stdout: 6 bytes dropped", "stderr: 2 bytes dropped")
+    contradicted = judge(RunState(), request=shell, exit=dropped, checks=(Check(what="grep", passed=False),))
+    assert contradicted.kind is OutcomeKind.FAILED
 
 
 def test_an_agent_that_refused_its_options_says_so_on_standard_error() -> None:
@@ -265,13 +323,15 @@ def test_an_agent_that_refused_its_options_says_so_on_standard_error() -> None:
         ({}, "oauth_org_not_allowed", "auth", "organisation"),
         ({"api_status": 400}, "billing_error", "usage_limited", "credit"),
         ({"api_status": 402}, "", "usage_limited", "credit"),
-        ({"api_status": 429}, "rate_limit", "rate_limited", "Wait"),
+        ({"api_status": 429}, "rate_limit", "rate_limited", "in an hour"),
         ({}, "rate_limit", "rate_limited", "Wait"),
         ({"api_status": 529}, "server_error", "rate_limited", "--fallback-model"),
         ({}, "overloaded", "rate_limited", "--fallback-model"),
         ({"api_status": 404}, "model_not_found", "failed", "--model"),
         ({"api_status": 413}, "invalid_request", "failed", "Shorten"),
         ({}, "max_output_tokens", "failed", "CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
+        ({}, "model_context_window_exceeded", "failed", "new session"),
+        ({"terminal_reason": "image_error", "api_status": 413}, "invalid_request", "failed", "Name files"),
         ({"api_status": 500}, "server_error", "failed", "network"),
         ({"api_status": 503}, "", "failed", "network"),
         ({}, "server_error", "failed", "network"),
@@ -301,6 +361,7 @@ def test_a_used_up_window_says_until_when() -> None:
     outcome = run(limited, AgentFailed(code="rate_limit"), done(is_error=True, api_status=429), exit_=facts(code=1))
     assert outcome.kind is OutcomeKind.USAGE_LIMITED
     assert "until 2026-11-21 01:36 UTC" in outcome.summary
+    assert "Run it again after 2026-11-21 01:36 UTC" in outcome.cure
     warned = RateLimited(status="allowed_warning", resets_at=1795224998.0)
     assert run(warned, done(is_error=True, api_status=429), exit_=facts(code=1)).kind is OutcomeKind.RATE_LIMITED
     assert run(limited, done()).ok

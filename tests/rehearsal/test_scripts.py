@@ -10,9 +10,9 @@ from cc_executor.errors import InvalidRequest
 from cc_executor.rehearsal import scripts
 
 VOCABULARY = {
-    "background", "bad-key", "denied", "flood", "forbidden", "hello", "markdown-attack", "max-tokens", "max-turns", "no-credit", "overloaded",
+    "background", "bad-key", "cut-after-block", "denied", "flood", "forbidden", "hello", "markdown-attack", "max-tokens", "max-turns", "no-credit", "overloaded",
     "refusal", "reset-midway", "schema", "schema-unmet", "server-error-once", "slow-text", "stall-headers", "stall-midway", "throttled",
-    "throttled-forever", "ticker", "tour", "unknown-model", "write-file",
+    "throttled-for-an-hour", "throttled-forever", "ticker", "tour", "unknown-model", "write-file",
 }  # fmt: skip
 
 

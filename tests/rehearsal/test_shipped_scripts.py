@@ -36,6 +36,7 @@ class Played:
     arguments: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
     retries: tuple[int | None, ...] = ()  # status of each retry
+    pace: float = 0
     files: dict[str, str] = field(default_factory=dict[str, str])
 
     also: Callable[[Ended], None] | None = None
@@ -85,6 +86,7 @@ PLAYED: Final = (
     Played("unknown-model", 1, 2, failed(404)),
     Played("throttled", 0, 2, OK | {"result": "The second try went through."}, retries=(429,)),
     Played("throttled-forever", 1, 2, failed(429), env=ONE_RETRY, retries=(429,)),
+    Played("throttled-for-an-hour", 1, 1, failed(429)),
     Played("overloaded", 1, 2, failed(529), env=ONE_RETRY, retries=(529,)),
     Played("server-error-once", 0, 2, OK | {"result": "The second try went through."}, retries=(500,)),
     Played(
@@ -94,6 +96,7 @@ PLAYED: Final = (
         OK | {"result": "This sentence is cut in its middle the first time, and whole the second time."},
         retries=(None,),
     ),
+    Played("cut-after-block", 0, 2, OK | {"result": "and the second half is told anew."}, pace=1),
     Played("schema", 0, 1, OK | {"structured_output": {"name": "name", "size": 3}}, arguments=("--json-schema", SCHEMA)),
     Played(
         "schema-unmet",
@@ -124,7 +127,9 @@ def test_each_shipped_script_is_played_here() -> None:
 def test_the_cli_ends_a_script_as_it_is_meant_to(played: Played, tmp_path: Path) -> None:
     allow = scripts.load(played.script).allow
     arguments = (*STREAM, *played.arguments)
-    with rehearsed(played.script, folder=tmp_path, arguments=arguments, allow=allow, options=("--pace", "0"), env=played.env) as run:
+    with rehearsed(
+        played.script, folder=tmp_path, arguments=arguments, allow=allow, options=("--pace", str(played.pace)), env=played.env
+    ) as run:
         ended = run.end()
 
     assert (ended.code, ended.stderr) == (played.code, "")
@@ -172,8 +177,8 @@ def test_a_background_command_outlives_the_result_and_holds_the_cli(tmp_path: Pa
         result = run.wait_for(lambda line: line["type"] == "result")
         assert result["is_error"] is False
         assert run.process.poll() is None
-        before = (tmp_path / "project" / "background.txt").read_text("utf-8")
-        assert before.startswith("tick 1\n")
+        ticks = tmp_path / "project" / "background.txt"
+        wait_until(lambda: ticks.exists() and ticks.read_text("utf-8").startswith("tick 1\n"))
         run.process.send_signal(signal.SIGTERM)
         ended = run.end(within=20)
     assert ended.code == 128 + signal.SIGTERM

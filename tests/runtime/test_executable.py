@@ -61,6 +61,7 @@ def test_the_chosen_one_comes_first_then_path_then_the_bundle(tmp_path: Path, cl
     assert os.path.realpath(bundled) == os.path.realpath(claude_cli)
 
 
+@pytest.mark.row("outcomes", "no CLI", "AgentNotFound before anything is started; cure: how to install it, and --cli")
 @pytest.mark.usefixtures("no_bundle")
 async def test_without_any_cli_the_sentence_names_the_cure(tmp_path: Path, state_folder: Path) -> None:
     with pytest.raises(AgentNotFound) as caught:
@@ -87,6 +88,11 @@ def test_an_executable_that_the_system_cannot_run_is_not_found(tmp_path: Path, h
 # --- whether it will do -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row(
+    "outcomes",
+    "CLI too old",
+    "AgentUnsupported before anything is started; cure: both versions and `claude update` (a program that says its version)",
+)
 async def test_a_cli_that_is_too_old_is_refused_with_both_versions(tmp_path: Path) -> None:
     old = claude(tmp_path / "old", "1.0.128 (Claude Code)")
     with pytest.raises(AgentUnsupported) as caught:

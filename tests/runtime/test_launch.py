@@ -51,6 +51,7 @@ async def echo(state: Path, tmp_path: Path, **options: Any) -> str:
 # --- the state folder ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("threats", "state folder that is not safe", "not a link, somebody else's, or open to others; folders 0700, files 0600")
 async def test_a_state_folder_that_is_missing_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     state = tmp_path / "not" / "there" / "yet"
     assert await echo(state, tmp_path) == "ok"
@@ -96,6 +97,7 @@ def runs_a_link(state: Path) -> None:
     (state / "runs").symlink_to(state.parent / "real")
 
 
+@pytest.mark.row("threats", "state folder that is not safe", "not a link, somebody else's, or open to others; folders 0700, files 0600")
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -125,6 +127,7 @@ def everything_in(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
 
 
+@pytest.mark.row("threats", "state folder of somebody else", "neither written nor read: refused in one sentence")
 async def test_a_state_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     state = Path("/usr")  # root's, for everybody else
     if IS_ROOT:
@@ -220,7 +223,7 @@ filler = disk / "filler"
 async def attempt():
     try:
         result = await cc_execute("echo hello", agent="shell", shell="bash", cwd=cwd, state=disk / "state")
-        return result.status, result.text or f"dropped {result.receipt.journal['stdout'].dropped}"
+        return result.status, result.text or f"dropped {result.receipt.journal['stdout'].dropped}: {result.receipt.outcome.summary}"
     except StateUnusable as error:
         return "refused", str(error)
 
@@ -248,6 +251,8 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.row("faults", "disk full before the start", "refused, nothing is started")
+@pytest.mark.row("outcomes", "disk full, a command's output dropped", "ok with a warning and the count, or refused before it is begun")
 def test_however_little_room_there_is_a_run_gives_its_receipt_or_was_never_begun(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -272,7 +277,8 @@ def test_however_little_room_there_is_a_run_gives_its_receipt_or_was_never_begun
         free, status, kept, text = line.split("\t")
         seen.add(status)
         if status == "ok":
-            assert text in {"hello", "dropped 6"}, line  # what could not be kept is counted
+            # What could not be kept is counted, and said; a command's outcome is its exit code, which needs none of it.
+            assert text in {"hello", "dropped 6: The run ended well; not all of its output could be kept."}, line
             assert kept == "1", line
         else:
             assert status == "refused", line
@@ -287,6 +293,7 @@ def test_however_little_room_there_is_a_run_gives_its_receipt_or_was_never_begun
 # --- the folder in which the agent works --------------------------------------------------------------------------
 
 
+@pytest.mark.row("threats", "option injection", "prompts, models, tools, folders and session ids that begin with a dash stay values")
 @pytest.mark.parametrize("name", ["with space", "'quoted\" $HOME `x`", "-leading dash", "ünïcödé 漢字 🙂", "new\nline", "back\\slash"])
 async def test_any_folder_s_name_works(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
@@ -355,6 +362,9 @@ async def test_without_a_current_folder_one_must_be_named(tmp_path: Path, monkey
 # --- what the agent gets ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row(
+    "threats", "environment of the agent", "an allow-list: no token of the hub or the server, no cloud key, nothing that was not named"
+)
 async def test_a_run_s_environment_is_an_allow_list_and_what_was_named(tmp_path: Path) -> None:
     environ = {**os.environ, "MY_SETTING": "one", "UNNAMED": "two", "JPY_API_TOKEN": "canary-jpy-token", "LANG": "C.UTF-8"}
     result = await cc_execute("env -0", **BASH, cwd=tmp_path, environ=environ, env_names="MY_SETTING")
@@ -495,6 +505,7 @@ async def test_a_supervisor_that_dies_at_once_is_one_sentence_and_leaves_nothing
     assert run_folders(state_folder) == []
 
 
+@pytest.mark.row("faults", "supervisor does not answer", "ended, nothing is kept")
 async def test_a_supervisor_that_never_answers_is_ended(tmp_path: Path, state_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deaf = tmp_path / "python"
     deaf.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
@@ -557,6 +568,7 @@ async def test_an_errand_that_does_not_listen_is_left_after_its_patience() -> No
     release.set()
 
 
+@pytest.mark.row("faults", "launch cancelled at any moment", "nothing is left running, what is kept is sealed")
 async def test_a_launch_that_is_cancelled_anywhere_leaves_nothing_running_and_every_kept_run_sealed(
     tmp_path: Path, home: StateHome
 ) -> None:
@@ -591,6 +603,7 @@ def owning(folder: Path, what: OnKernelExit) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", OWNER, str(folder), what.value], env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src")})
 
 
+@pytest.mark.row("faults", "owning process killed", "the run ends or goes on as was said")
 @pytest.mark.parametrize("what", list(OnKernelExit))
 async def test_when_its_owner_is_killed_a_run_ends_or_goes_on_as_was_said(what: OnKernelExit, tmp_path: Path, home: StateHome) -> None:
     make_gate(tmp_path)

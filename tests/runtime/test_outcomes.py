@@ -3,69 +3,183 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import pytest
 
 from cc_executor import cc_execute
-from cc_executor.model.event import ApiRetried, Event, Finished, LimitReached
+from cc_executor.model.event import (
+    ApiRetried,
+    Event,
+    Finished,
+    LimitReached,
+    ModelSwitched,
+    StopRequested,
+    TextWritten,
+)
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Standing
 from cc_executor.model.result import Result
+from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.login import Login, login_of
 from cc_executor.shim import records
 from support.leaks import await_none
 
 pytestmark = pytest.mark.usefixtures("claude_cli")
+T = TypeVar("T")
 
 ABREAST: Final = 3  # on two cores; a CLI mostly waits
 SCHEMA: Final = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"], "additionalProperties": False}
 ONE_RETRY: Final = {"CLAUDE_CODE_MAX_RETRIES": "1"}  # alone, the CLI asks an overloaded API for three minutes
+NO_SECOND_WAY: Final = {"CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1"}
+SCRIPTS: Final = Path(__file__).with_name("scripts")  # those that are of use to nobody but this table
 
 
 @dataclass(frozen=True)
 class Case:
-    """One run: the script that is rehearsed, the options of the call, and what is added to the environment."""
+    """One run, and what its receipt must say. `cure`: words of it; empty for ok. `within`: seconds from start to end."""
 
-    script: str
+    script: str | None
+    kind: OutcomeKind
+    evidence: str
+    cure: str = ""
+    within: float = 30.0  # the real ones take one to four seconds on a free machine
+    about: str = ""  # for the table
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     environ: Mapping[str, str] = field(default_factory=dict[str, str])
 
+    @property
+    def rehearse(self) -> str | None:
+        """What is rehearsed."""
+        own = SCRIPTS / f"{self.script}.toml"
+        return str(own) if own.is_file() else self.script
 
-def case(script: str, environ: Mapping[str, str] | None = None, **options: Any) -> Case:
-    return Case(script, options, environ or {})
+
+def case(
+    script: str | None,
+    kind: OutcomeKind,
+    evidence: str,
+    cure: str = "",
+    *,
+    within: float = 30.0,
+    about: str = "",
+    environ: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Case:
+    return Case(script, kind, evidence, cure, within, about, options, environ or {})
 
 
+WELL: Final = "result.is_error = false"
 # Those that are asked for their time come first, when the machine has least to do.
 CASES: Final = {
-    "bad-key": case("bad-key"),
-    "stall-midway": case("stall-midway", stall_timeout=2),
-    "timeout": case("slow-text", timeout=2),
-    "background": case("background", timeout=8, tools="Bash"),
-    "hello": case("hello"),
-    "tour": case("tour", tools=["Write", "Bash"], expect="haiku.md", verify="grep -q awake haiku.md && echo found"),
-    "write-file": case("write-file", tools="Write", expect=["hello.txt"]),
-    "file not written": case("hello", expect=["never.txt"]),
-    "verify fails": case("write-file", tools="Write", expect=["hello.txt"], verify="echo wrong content >&2; exit 4"),
-    "denied": case("denied"),
-    "forbidden": case("forbidden"),
-    "no-credit": case("no-credit"),
-    "unknown-model": case("unknown-model"),
-    "throttled": case("throttled"),
-    "throttled-forever": case("throttled-forever", environ=ONE_RETRY),
-    "overloaded": case("overloaded", environ=ONE_RETRY),
-    "server-error-once": case("server-error-once"),
-    "schema": case("schema", schema=SCHEMA),
-    "schema-unmet": case("schema-unmet", schema=SCHEMA),
-    "max-turns": case("max-turns", max_turns=2, tools="Bash"),
-    "max-tokens": case("max-tokens"),
-    "refusal": case("refusal"),
-    "reset-midway": case("reset-midway"),
-    "flood": case("flood"),
+    "401": case("bad-key", OutcomeKind.AUTH, "last api_retry.error_status = 401", "ANTHROPIC_API_KEY", about="the CLI alone: 180 s"),
+    "stall midway": case("stall-midway", OutcomeKind.STALLED, "limit stall = 5 s", "--stall-timeout", stall_timeout=5),
+    "wall limit": case("slow-text", OutcomeKind.TIMEOUT, "limit wall = 2 s", "--timeout", timeout=2),
+    "stall, pings only": case(
+        "stall-pings", OutcomeKind.STALLED, "limit stall = 5 s", "--stall-timeout", about="a ping is no sign of life", stall_timeout=5
+    ),
+    "stall before the headers": case("stall-headers", OutcomeKind.STALLED, "limit stall = 2 s", "--stall-timeout", stall_timeout=2),
+    "background task left running": case(
+        "background",
+        OutcomeKind.OK,
+        "stop requested: linger",
+        about="ended 3 s after the last word, with --linger 3; the CLI alone: 600 s",
+        tools="Bash",
+        linger=3,
+        verify="grep -q tick background.txt && echo ticked",
+    ),
+    "background task, wall limit": case(
+        "background", OutcomeKind.TIMEOUT, "limit wall = 8 s", "--timeout", about="also after the last word", timeout=8, tools="Bash"
+    ),
+    "429 for ever, wall limit": case(
+        "throttled-forever",
+        OutcomeKind.TIMEOUT,
+        "last api_retry.error_status = 429",
+        "Wait",
+        about="the run's own limit bounds the CLI's 180 s of asking, and the cure is not more time",
+        timeout=5,
+    ),
+    "success": case("hello", OutcomeKind.OK, WELL),
+    "success, verified": case(
+        "tour", OutcomeKind.OK, WELL, tools=["Write", "Bash"], expect="haiku.md", verify="grep -q awake haiku.md && echo found"
+    ),
+    "success, file written": case("write-file", OutcomeKind.OK, WELL, tools="Write", expect=["hello.txt"]),
+    "file not written": case("hello", OutcomeKind.FAILED, "check failed: file never.txt", "evidence", expect=["never.txt"]),
+    "verify fails": case(
+        "write-file",
+        OutcomeKind.FAILED,
+        "(exit code 4: wrong content)",
+        "evidence",
+        tools="Write",
+        expect=["hello.txt"],
+        verify="echo wrong content >&2; exit 4",
+    ),
+    "denied tool": case("denied", OutcomeKind.DENIED, "denied: Bash", '--tools "Bash"', about="whatever the agent claims"),
+    "403": case("forbidden", OutcomeKind.AUTH, "result.api_error_status = 403", "a login of an organisation"),
+    "no credit": case("no-credit", OutcomeKind.USAGE_LIMITED, "assistant.error = billing_error", "Buy credit"),
+    "404 model": case("unknown-model", OutcomeKind.FAILED, "assistant.error = model_not_found", "--model"),
+    "413": case("too-large", OutcomeKind.FAILED, "result.api_error_status = 413", "Name files"),
+    "prompt too long": case("too-long", OutcomeKind.FAILED, "result.terminal_reason = prompt_too_long", "Shorten the prompt"),
+    "429 once": case("throttled", OutcomeKind.OK, WELL, about="each retry is seen live"),
+    "429 for ever": case("throttled-forever", OutcomeKind.RATE_LIMITED, "api_error_status = 429", "Wait", environ=ONE_RETRY),
+    "429 with an hour's retry-after": case(
+        "throttled-for-an-hour",
+        OutcomeKind.RATE_LIMITED,
+        "api_error_status = 429",
+        "in an hour",
+        about="ends at once; nothing waits for an hour",
+    ),
+    "500 once": case("server-error-once", OutcomeKind.OK, WELL),
+    "500 for ever": case("server-error", OutcomeKind.FAILED, "api_error_status = 500", "run it again", environ=ONE_RETRY),
+    "529 for ever": case("overloaded", OutcomeKind.RATE_LIMITED, "api_error_status = 529", "--fallback-model", environ=ONE_RETRY),
+    "529, with a fallback model": case("overloaded-thrice", OutcomeKind.OK, WELL, fallback_model="claude-haiku-4-5"),
+    "connection refused": case(
+        None,
+        OutcomeKind.FAILED,
+        "last api_retry.error_status = null",
+        "ANTHROPIC_BASE_URL",
+        environ={**ONE_RETRY, "ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "ANTHROPIC_API_KEY": "sk-ant-nobody"},
+    ),
+    "reset midway, once": case("reset-midway", OutcomeKind.OK, WELL),
+    "reset midway, for ever": case(
+        "reset-forever", OutcomeKind.FAILED, "assistant.error = server_error", "Check the network", environ=ONE_RETRY
+    ),
+    "reset midway, no second way": case(
+        "reset-forever",
+        OutcomeKind.FAILED,
+        "assistant.error = server_error",
+        "Check the network",
+        about="and without the CLI's non-streaming requests",
+        environ={**ONE_RETRY, **NO_SECOND_WAY},
+    ),
+    "reset midway, for ever, with a fallback model": case(
+        "reset-forever",
+        OutcomeKind.FAILED,
+        "assistant.error = server_error",
+        "Check the network",
+        about="which is for an overloaded API and does not help here",
+        environ=ONE_RETRY,
+        fallback_model="claude-haiku-4-5",
+    ),
+    "end of stream midway, once": case("eof-midway", OutcomeKind.OK, WELL),
+    "end of stream midway, for ever": case(
+        "eof-forever", OutcomeKind.FAILED, "assistant.error = server_error", "Check the network", environ=ONE_RETRY
+    ),
+    "cut after a whole block": case("cut-after-block", OutcomeKind.OK, WELL, about="the text is both messages together"),
+    "max tokens, then more": case("max-tokens-once", OutcomeKind.OK, WELL, about="the text is both messages together"),
+    "max tokens": case("max-tokens", OutcomeKind.FAILED, "max_output_tokens", "CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
+    "context window exceeded": case("context-window", OutcomeKind.FAILED, "stop_reason = model_context_window_exceeded", "new session"),
+    "refusal": case("refusal", OutcomeKind.FAILED, "result.stop_reason = refusal", "Rephrase"),
+    "schema met": case("schema", OutcomeKind.OK, WELL, schema=SCHEMA),
+    "unmet schema": case("schema-unmet", OutcomeKind.SCHEMA, "result.structured_output is absent", "schema", schema=SCHEMA),
+    "max turns": case("max-turns", OutcomeKind.MAX_TURNS, "terminal_reason = max_turns", "--max-turns", max_turns=2, tools="Bash"),
+    "budget": case("expensive", OutcomeKind.BUDGET, "terminal_reason = budget_exhausted", "--max-cost", max_cost=0.01, tools="Bash"),
+    "flood": case("flood", OutcomeKind.OK, WELL, about="5 MB, whole in the journal"),
 }
 
 
@@ -85,7 +199,7 @@ class Seen:
         assert self.result is not None
         return self.result
 
-    def kinds(self, kind: type[Event]) -> list[Event]:
+    def kinds(self, kind: type[T]) -> list[T]:
         return [event for event in self.events if isinstance(event, kind)]
 
 
@@ -93,7 +207,7 @@ class Seen:
 def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
     """Every case's end. The state folder is one for all, which is how a notebook uses it."""
     root = tmp_path_factory.mktemp("outcomes")
-    seen = {name: Seen(root / name) for name in CASES}
+    seen = {name: Seen(root / str(number)) for number, name in enumerate(CASES)}
     abreast = anyio.Semaphore(ABREAST)
 
     async def play(name: str) -> None:
@@ -105,7 +219,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
                     f"Do what {name} says.",
                     cwd=entry.folder,
                     state=root / "state",
-                    rehearse=wanted.script,
+                    rehearse=wanted.rehearse,
                     environ={**os.environ, **wanted.environ},
                     on_event=entry.events.append,
                     **{"timeout": 60, **wanted.options},
@@ -122,74 +236,52 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
     return seen
 
 
-EXPECTED: Final[dict[str, tuple[OutcomeKind, str]]] = {
-    "bad-key": (OutcomeKind.AUTH, "last api_retry.error_status = 401"),
-    "stall-midway": (OutcomeKind.STALLED, "limit stall = 2 s"),
-    "timeout": (OutcomeKind.TIMEOUT, "limit wall = 2 s"),
-    "background": (OutcomeKind.TIMEOUT, "limit wall = 8 s"),
-    "hello": (OutcomeKind.OK, "result.is_error = false"),
-    "tour": (OutcomeKind.OK, "result.is_error = false"),
-    "write-file": (OutcomeKind.OK, "result.is_error = false"),
-    "file not written": (OutcomeKind.FAILED, "check failed: file never.txt"),
-    "verify fails": (OutcomeKind.FAILED, "(exit code 4: wrong content)"),
-    "denied": (OutcomeKind.DENIED, "denied: Bash"),
-    "forbidden": (OutcomeKind.AUTH, "result.api_error_status = 403"),
-    "no-credit": (OutcomeKind.USAGE_LIMITED, "assistant.error = billing_error"),
-    "unknown-model": (OutcomeKind.FAILED, "assistant.error = model_not_found"),
-    "throttled": (OutcomeKind.OK, "result.is_error = false"),
-    "throttled-forever": (OutcomeKind.RATE_LIMITED, "api_error_status = 429"),
-    "overloaded": (OutcomeKind.RATE_LIMITED, "api_error_status = 529"),
-    "server-error-once": (OutcomeKind.OK, "result.is_error = false"),
-    "schema": (OutcomeKind.OK, "result.is_error = false"),
-    "schema-unmet": (OutcomeKind.SCHEMA, "result.structured_output is absent"),
-    "max-turns": (OutcomeKind.MAX_TURNS, "terminal_reason = max_turns"),
-    "max-tokens": (OutcomeKind.FAILED, "max_output_tokens"),
-    "refusal": (OutcomeKind.FAILED, "result.stop_reason = refusal"),
-    "reset-midway": (OutcomeKind.OK, "result.is_error = false"),
-    "flood": (OutcomeKind.OK, "result.is_error = false"),
-}
-
-
-def test_the_table_is_whole() -> None:
-    assert EXPECTED.keys() == CASES.keys()
+def required(wanted: Case) -> str:
+    """The table's words for a case."""
+    cure = f"; cure: {wanted.cure}" if wanted.cure else ""
+    return f"{wanted.kind.value}{cure}{f'; {wanted.about}' if wanted.about else ''}"
 
 
 @pytest.mark.timeout(180)  # the first one waits for the whole table
-@pytest.mark.parametrize("name", CASES)
-def test_every_script_ends_as_it_should(table: dict[str, Seen], name: str) -> None:
-    kind, evidence = EXPECTED[name]
-    receipt = table[name].ended.receipt
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.row("outcomes", name, required(wanted))) for name, wanted in CASES.items()]
+)
+def test_every_case_ends_as_it_should(table: dict[str, Seen], name: str, saw: Callable[[str], None]) -> None:
+    wanted, receipt = CASES[name], table[name].ended.receipt
     outcome = receipt.outcome
-    assert outcome.kind is kind, outcome
-    assert any(evidence in item for item in outcome.evidence), outcome.evidence
+    saw(f"{outcome.kind.value}, {receipt.times.elapsed:.1f} s")
+    assert outcome.kind is wanted.kind, outcome
+    assert any(wanted.evidence in item for item in outcome.evidence), outcome.evidence
     assert outcome.summary.endswith(".")
     if outcome.ok:
         assert outcome.cure == ""
     else:
+        assert wanted.cure
+        assert wanted.cure in outcome.cure, outcome.cure
         assert outcome.cure[0].isupper()
         assert outcome.cure.endswith(".")
+    assert receipt.times.elapsed < wanted.within
     assert receipt.is_intact
-    assert receipt.rehearsed == CASES[name].script
+    assert receipt.rehearsed == wanted.rehearse
     assert receipt.cost in {None, 0.0}
     assert receipt.exit.survivors == 0
 
 
 def test_after_the_table_no_process_of_it_is_left(table: dict[str, Seen]) -> None:
-    assert not await_none([table["hello"].folder.parent])
+    assert not await_none([table["success"].folder.parent])
 
 
 def test_hello_gives_the_text_and_the_events_live(table: dict[str, Seen]) -> None:
-    hello = table["hello"]
+    hello = table["success"]
     assert hello.ended.text.startswith("Hello! This is a **rehearsal**")
     (finished,) = hello.kinds(Finished)
-    assert isinstance(finished, Finished)
     assert finished.text == hello.ended.text
     assert hello.ended.receipt.session_id
     assert hello.ended.receipt.standing is Standing.CLAIMED
 
 
 def test_files_that_were_asked_for_are_verified_with_their_digests(table: dict[str, Seen]) -> None:
-    tour = table["tour"].ended
+    tour = table["success, verified"].ended
     assert tour.receipt.standing is Standing.VERIFIED
     assert [(check.what, check.passed) for check in tour.receipt.checks] == [
         ("file haiku.md", True),
@@ -197,13 +289,13 @@ def test_files_that_were_asked_for_are_verified_with_their_digests(table: dict[s
     ]
     assert tour.receipt.checks[1].detail == "exit code 0: found"
     (haiku,) = tour.files
-    assert haiku.path == str(table["tour"].folder / "haiku.md")
+    assert haiku.path == str(table["success, verified"].folder / "haiku.md")
     assert haiku.before is None
-    assert haiku.size == (table["tour"].folder / "haiku.md").stat().st_size
+    assert haiku.size == (table["success, verified"].folder / "haiku.md").stat().st_size
 
-    written = table["write-file"].ended
+    written = table["success, file written"].ended
     assert written.receipt.standing is Standing.VERIFIED
-    assert (table["write-file"].folder / "hello.txt").read_text() == "Hello from a rehearsal.\n"
+    assert (table["success, file written"].folder / "hello.txt").read_text() == "Hello from a rehearsal.\n"
 
 
 @pytest.mark.parametrize("name", ["file not written", "verify fails"])
@@ -215,7 +307,7 @@ def test_a_success_that_the_checks_contradict_is_none(table: dict[str, Seen], na
 
 
 def test_a_denied_tool_is_named_and_never_ran(table: dict[str, Seen]) -> None:
-    denied = table["denied"]
+    denied = table["denied tool"]
     assert denied.ended.receipt.denials == ("Bash",)
     assert '--tools "Bash"' in denied.ended.receipt.outcome.cure
     assert "I have run the command" in denied.ended.text  # which is what it claims
@@ -223,13 +315,13 @@ def test_a_denied_tool_is_named_and_never_ran(table: dict[str, Seen]) -> None:
 
 
 def test_a_bad_key_is_told_within_five_seconds(table: dict[str, Seen]) -> None:
-    receipt = table["bad-key"].ended.receipt
-    assert receipt.times.elapsed < 5
+    receipt = table["401"].ended.receipt
+    assert receipt.times.elapsed < 5 + table["success"].ended.receipt.times.elapsed, "on a free machine in 2 s; the CLI alone: 180 s"
     assert receipt.exit.stopped_for == "auth"
     assert "ANTHROPIC_API_KEY" in receipt.outcome.cure
 
 
-@pytest.mark.parametrize("name", ["throttled", "server-error-once", "reset-midway"])
+@pytest.mark.parametrize("name", ["429 once", "500 once", "reset midway, once", "end of stream midway, once"])
 def test_what_the_agent_gets_over_by_itself_is_ok_and_was_seen_live(table: dict[str, Seen], name: str) -> None:
     seen = table[name]
     assert seen.ended.receipt.retries >= 1
@@ -239,26 +331,25 @@ def test_what_the_agent_gets_over_by_itself_is_ok_and_was_seen_live(table: dict[
 
 
 def test_a_text_that_was_cut_and_begun_anew_is_there_once(table: dict[str, Seen]) -> None:
-    assert table["reset-midway"].ended.text == "This sentence is cut in its middle the first time, and whole the second time."
+    assert table["reset midway, once"].ended.text == "This sentence is cut in its middle the first time, and whole the second time."
 
 
 def test_structured_output_is_python_data(table: dict[str, Seen]) -> None:
-    data = table["schema"].ended.data
+    data = table["schema met"].ended.data
     assert isinstance(data["answer"], int)
     assert data.keys() == {"answer"}
-    assert table["schema-unmet"].ended.data is None
+    assert table["unmet schema"].ended.data is None
 
 
 def test_turns_are_counted(table: dict[str, Seen]) -> None:
-    assert "--max-turns" in table["max-turns"].ended.receipt.outcome.cure
+    assert "--max-turns" in table["max turns"].ended.receipt.outcome.cure
 
 
-@pytest.mark.parametrize("name", ["stall-midway", "timeout"])
+@pytest.mark.parametrize("name", ["stall midway", "stall before the headers", "stall, pings only", "wall limit"])
 def test_a_limit_ends_the_run_soon_after_it_is_reached(table: dict[str, Seen], name: str) -> None:
-    seen = table[name]
+    seen, options = table[name], CASES[name].options
     (limit,) = seen.kinds(LimitReached)
-    assert isinstance(limit, LimitReached)
-    assert limit.seconds == 2
+    assert limit.seconds == options.get("stall_timeout", options.get("timeout"))
     assert seen.ended.receipt.times.elapsed - limit.t < 4, "the ladder takes 3 s at most"
 
 
@@ -273,14 +364,87 @@ def test_a_flood_is_whole_in_the_journal(table: dict[str, Seen]) -> None:
     assert len(flood.text) < 40_000, "a receipt travels with its notebook"
 
 
-def test_a_command_in_the_background_ends_with_its_run(table: dict[str, Seen]) -> None:
-    background = table["background"]
+@pytest.mark.parametrize("name", ["stall midway", "stall, pings only"])
+def test_what_came_before_a_stall_is_kept(table: dict[str, Seen], name: str) -> None:
+    assert "".join(event.text for event in table[name].kinds(TextWritten)).startswith(
+        "I begin to answer, and in the middle of the sentence"
+    )
+
+
+@pytest.mark.row("outcomes", "429 for ever, wall limit", "each attempt is told live, with its wait")
+def test_every_wait_for_the_api_is_told_live(table: dict[str, Seen], saw: Callable[[str], None]) -> None:
+    retries = table["429 for ever, wall limit"].kinds(ApiRetried)
+    assert [retry.attempt for retry in retries] == list(range(1, len(retries) + 1))
+    assert retries
+    assert all(retry.status == 429 and retry.delay > 0 for retry in retries)
+    saw(f"{len(retries)} attempts told")
+
+
+def test_the_api_s_silence_until_a_limit_is_said(table: dict[str, Seen]) -> None:
+    assert "had answered nothing but errors" in table["429 for ever, wall limit"].ended.receipt.outcome.summary
+    assert "had answered" not in table["wall limit"].ended.receipt.outcome.summary
+
+
+def test_a_second_model_is_told(table: dict[str, Seen]) -> None:
+    (switched,) = table["529, with a fallback model"].kinds(ModelSwitched)
+    assert switched.model == "claude-haiku-4-5"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cut after a whole block", "The first half is whole, and the second half is told anew."),
+        ("max tokens, then more", "The first half fills a message, and the second half another."),
+        ("end of stream midway, once", "This sentence ends in its middle the first time, and is whole the second time."),
+    ],
+)
+def test_an_answer_over_several_messages_is_whole(table: dict[str, Seen], name: str, text: str) -> None:
+    assert table[name].ended.text == table[name].ended.receipt.text == text
+
+
+def test_a_command_in_the_background_ends_soon_after_the_last_word(table: dict[str, Seen]) -> None:
+    background = table["background task left running"]
+    receipt = background.ended.receipt
     ticks = (background.folder / "background.txt").read_text()
     assert ticks.startswith("tick 1\n"), "it ran, and the agent had its say meanwhile"
-    assert background.kinds(Finished)
+    assert len(background.kinds(Finished)) == 1
     assert background.ended.text == "The command goes on in the background; I am done."
+    assert receipt.standing is Standing.VERIFIED
+    assert receipt.exit.stopped_for == "linger"
+    assert any("background.txt" in command for command in receipt.exit.left_behind)
+    assert "--linger" in receipt.outcome.summary
+    (stop,) = background.kinds(StopRequested)
+    assert background.events.index(background.kinds(Finished)[0]) < background.events.index(stop)
+    assert receipt.times.elapsed - stop.t < 4, "the ladder takes 3 s at most"
+    assert not await_none([background.folder], budget=0)
+
+
+def test_a_wall_limit_holds_after_the_last_word_too(table: dict[str, Seen]) -> None:
+    background = table["background task, wall limit"]
+    assert background.kinds(Finished)
     assert background.ended.receipt.times.elapsed < 14, "its command alone takes five minutes"
     assert not await_none([background.folder], budget=0)
+
+
+@pytest.mark.row("outcomes", "background task kept", "ok; with --keep-background it outlives the agent's --linger, is listed, and lives on")
+async def test_a_command_that_shall_be_kept_outlives_the_agent_s_linger(tmp_path: Path, saw: Callable[[str], None]) -> None:
+    result = await cc_execute(
+        "Do it.", cwd=tmp_path, rehearse="background", tools="Bash", linger=1, keep_background=True, timeout=60, environ=os.environ
+    )
+    receipt = result.receipt
+    try:
+        saw(f"{receipt.outcome.kind.value}, {receipt.times.elapsed:.1f} s")
+        assert receipt.outcome.ok, receipt.outcome
+        assert receipt.exit.stopped_for == "linger"
+        assert any("background.txt" in command for command in receipt.exit.left_behind)
+        assert receipt.exit.survivors >= 1
+        assert re.search("lives? on", receipt.outcome.summary)
+        before = (tmp_path / "background.txt").stat().st_size
+        with anyio.fail_after(10):
+            while (tmp_path / "background.txt").stat().st_size == before:  # noqa: ASYNC110 - a file, which has no event
+                await anyio.sleep(0.05)
+    finally:
+        end_marked(result.folder.name)
 
 
 # --- without a script ---------------------------------------------------------------------------------------------
@@ -295,13 +459,15 @@ def nobody_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
     return {**os.environ, "HOME": str(home), "ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}
 
 
+@pytest.mark.row("outcomes", "no login", "auth within 5 s; cure: one command")
 async def test_nobody_logged_in_is_told_within_five_seconds_with_one_command(
-    nobody_home: dict[str, str], tmp_path: Path, claude_cli: Path
+    table: dict[str, Seen], nobody_home: dict[str, str], tmp_path: Path, claude_cli: Path, saw: Callable[[str], None]
 ) -> None:
     result = await cc_execute("Hello", cwd=tmp_path, environ=nobody_home)
     outcome = result.receipt.outcome
+    saw(f"{outcome.kind.value}, {result.receipt.times.elapsed:.1f} s")
     assert outcome.kind is OutcomeKind.AUTH, outcome
-    assert result.receipt.times.elapsed < 5
+    assert result.receipt.times.elapsed < 5 + table["success"].ended.receipt.times.elapsed, "on a free machine in 1.1 s"
     assert "`claude`" in outcome.cure
     assert outcome.cure.count("`") == 2, "one command"
     assert outcome.evidence

@@ -195,6 +195,7 @@ def test_a_copy_goes_its_own_way(journal: Journal) -> None:
     assert position.exited is None
 
 
+@pytest.mark.row("faults", "torn last record", "readers pass it over")
 def test_a_torn_record_is_left_until_it_is_whole(journal: Journal) -> None:
     folder = journal.steps(STARTED)
     control = folder.path / records.CONTROL
@@ -229,6 +230,7 @@ def test_output_without_an_index_entry_counts_to_the_block_before_it(journal: Jo
     assert told(events(journal.steps(Noted("paused", {}), out("c\n"), EXITED))) == ["Started", "out:a\nb\n", "Paused", "out:c\n", "Exited"]
 
 
+@pytest.mark.row("faults", "torn last record", "readers pass it over")
 def test_a_journal_without_an_end_gives_what_there_is_down_to_the_last_half_line(journal: Journal) -> None:
     line = b'{"type":"system","subtype":"init","session_id":"s"}'
     folder = journal.steps(STARTED, out(line))

@@ -257,6 +257,7 @@ async def test_threads_may_command_all_at_once(tmp_path: Path, home: StateHome) 
     assert (await run.finish()).outcome.kind is OutcomeKind.CANCELLED
 
 
+@pytest.mark.row("faults", "more callers than places", "each gets its answer")
 async def test_more_callers_than_there_are_places_wait_for_one(tmp_path: Path, home: StateHome) -> None:
     """A socket with a time limit does not wait for room in the queue; without care, cancel would fail when many look on."""
     run = await started("sleep 1000", home=home, cwd=tmp_path)
@@ -300,6 +301,7 @@ async def test_a_command_that_there_is_not_is_refused(tmp_path: Path, home: Stat
 DAEMON: Final = "setsid sleep 1000 > /dev/null 2>&1 & echo $! > pid; echo done"
 
 
+@pytest.mark.row("outcomes", "process left at a normal end", "ok; it is listed in the receipt, and ended")
 async def test_what_a_command_leaves_behind_is_ended_and_named(tmp_path: Path) -> None:
     result = await cc_execute(DAEMON, **BASH, cwd=tmp_path)
     assert (result.status, result.text) == ("ok", "done\n")
@@ -308,6 +310,7 @@ async def test_what_a_command_leaves_behind_is_ended_and_named(tmp_path: Path) -
     assert not alive(int((tmp_path / "pid").read_text()))
 
 
+@pytest.mark.row("outcomes", "process left at a normal end, kept", "ok; it is listed in the receipt, and lives on")
 async def test_what_shall_be_kept_is_kept_and_named(tmp_path: Path) -> None:
     result = await cc_execute(DAEMON, **BASH, cwd=tmp_path, keep_background=True)
     pid = int((tmp_path / "pid").read_text())
@@ -321,6 +324,7 @@ async def test_what_shall_be_kept_is_kept_and_named(tmp_path: Path) -> None:
 # --- lost ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("faults", "supervisor killed: its grandchildren", "ended by whoever seals the run")
 @pytest.mark.parametrize("somebody_follows", [True, False])
 async def test_a_run_whose_supervisor_is_killed_is_lost_and_nothing_of_it_lives_on(
     somebody_follows: bool, tmp_path: Path, home: StateHome
@@ -356,6 +360,7 @@ async def test_a_run_whose_supervisor_is_killed_is_lost_and_nothing_of_it_lives_
     assert (await (await Run.attach(home, run.run_id, environ=os.environ)).finish()) == receipt
 
 
+@pytest.mark.row("faults", "the run's folder is removed while somebody waits", "ended, and the caller told")
 async def test_a_run_whose_folder_is_removed_is_ended_and_the_caller_told(tmp_path: Path, home: StateHome) -> None:
     def on_event(event: Event) -> None:
         if isinstance(event, TextWritten):
@@ -368,6 +373,7 @@ async def test_a_run_whose_folder_is_removed_is_ended_and_the_caller_told(tmp_pa
     assert list(home.runs()) == []
 
 
+@pytest.mark.row("faults", "agent killed", "crashed, with its signal")
 async def test_a_run_whose_agent_is_killed_has_crashed(tmp_path: Path, home: StateHome) -> None:
     run = await started("echo begun; exec sleep 1000", home=home, cwd=tmp_path)
     state = await until(run, lambda state: "begun" in state.text)
@@ -493,6 +499,7 @@ async def test_cancel_ends_a_check_that_hangs_from_any_thread(tmp_path: Path, ho
     assert receipts[0].standing is Standing.CLAIMED
 
 
+@pytest.mark.row("faults", "killed while its check was made", "the check is ended and made once more")
 async def test_a_check_whose_maker_was_killed_is_ended_by_the_next(tmp_path: Path, home: StateHome) -> None:
     run = await started("true", home=home, cwd=tmp_path, verify="echo $$ >> pids; test $(wc -l < pids) -eq 2 || exec sleep 1000")
     await to_end(run)

@@ -115,6 +115,7 @@ async def test_one_changed_byte_of_the_journal_contradicts(
     assert name in found.reasons[0]
 
 
+@pytest.mark.row("threats", "forged notebook or receipt", "lift and verify say what is wrong, start no process and open no connection")
 async def test_one_changed_byte_of_a_receipt_never_passes(sealed: Receipt, home: StateHome, tmp_path: Path) -> None:
     original = sealed.model_dump_json(indent=1).encode()
     path = tmp_path / "receipt.json"
@@ -235,6 +236,7 @@ async def test_a_file_that_is_gone_makes_it_unverifiable(sealed: Receipt, home: 
     assert "no longer" in found.reasons[0]
 
 
+@pytest.mark.row("threats", "path as a run id", "an id is 26 hex digits or a part of one; nothing else names a run")
 def test_a_run_id_that_is_a_path_is_not_followed(home: StateHome) -> None:
     home.prepare()
     found = verified(receipts.receipt(1, run_id="../../../etc"), home)

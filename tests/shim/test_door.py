@@ -97,6 +97,7 @@ def test_a_request_that_is_too_long_ends_its_connection_only(run: Run) -> None:
     assert run.ask(op="status")["ok"]
 
 
+@pytest.mark.row("faults", "subscriber that never reads", "blocks nobody, costs no memory")
 def test_who_never_reads_holds_up_nobody(start: Start) -> None:
     run = start("import os\nwhile True: os.write(1, b'x' * 1000)")
     followers = [Client(run.folder) for _ in range(5)]
@@ -122,6 +123,7 @@ def rss(run: Run) -> int:
     return int(Path(f"/proc/{run.process.pid}/statm").read_text().split()[1]) * 4096
 
 
+@pytest.mark.row("faults", "subscribers that vanish", "blocks nobody")
 def test_vanishing_clients_disturb_nothing(run: Run) -> None:
     for number in range(200):
         client = Client(run.folder)
@@ -219,6 +221,7 @@ def test_names_that_no_record_can_hold_are_made_fit(start: Start) -> None:
     assert (run.record("stop_requested")["by"], run.record("stop_requested")["reason"]) == ("", "cancel")
 
 
+@pytest.mark.row("threats", "another user at the control socket", "hung up on, also where the modes were opened by hand")
 def test_somebody_else_may_not_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() != 0:  # nobody to become: the decision alone
         ours, theirs = socket.socketpair()

@@ -119,6 +119,7 @@ def test_after_a_failed_start_the_folder_can_be_used_again(start: Start, tmp_pat
     assert run.read() == b"now\n"
 
 
+@pytest.mark.row("faults", "the same run started twice", "started once")
 def test_a_second_start_is_refused_while_the_first_runs_and_afterwards(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "one"
     first = start(("/bin/sh", "-c", "echo first; sleep 60"), folder=folder)
@@ -141,7 +142,9 @@ def test_a_second_start_is_refused_while_the_first_runs_and_afterwards(start: St
     [
         ("version", 99), ("run_dir", "relative"), ("argv", []), ("argv", ["sh"]), ("argv", "text"), ("argv", ["/bin/sh", "\0"]),
         ("env", {"A=B": "x"}), ("env", {"A": 1}), ("cwd", 3), ("stdin", "tty"), ("wall", 0), ("wall", True), ("stall", "1"),
-        ("lease_pid", 0), ("on_lease_end", "wait"), ("secrets", [1]), ("keep_background", 1), ("run_id", None),
+        ("lease_pid", 0), ("on_lease_end", "wait"), ("secrets", [1]), ("keep_background", 1), ("linger", 60),
+        ("linger", {"done": [], "seconds": 1}), ("linger", {"done": ["a"], "anew": [], "seconds": 0}),
+        ("linger", {"done": ["a\nb"], "anew": [], "seconds": 1}), ("run_id", None),
     ],
 )  # fmt: skip
 def test_a_spec_that_is_wrong_is_refused_by_name(start: Start, field: str, value: object) -> None:

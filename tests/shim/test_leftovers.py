@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from support.shims import Run, alive, until
 
 Start = Callable[..., Run]
@@ -22,6 +24,7 @@ os._exit(4)
 """
 DAEMON = r"""
 import os, signal, time
+
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
@@ -36,6 +39,7 @@ os.write(1, b"done\n")
 """
 
 
+@pytest.mark.row("faults", "grandchild keeps stdout open", "the run ends within a second of its agent")
 def test_a_grandchild_that_holds_the_pipe_delays_the_end_by_a_second_at_most(start: Start) -> None:
     run = start(HOLDER)
     until(lambda: not alive(run.agent))
@@ -61,6 +65,7 @@ def test_what_is_left_behind_is_listed_and_ended(start: Start, tmp_path: Path) -
     assert run.record("left_behind")["processes"] == facts["left_behind"]
 
 
+@pytest.mark.row("faults", "agent ends and leaves a daemon", "listed and ended")
 def test_what_is_left_behind_and_deaf_is_killed(start: Start, tmp_path: Path) -> None:
     run = start(DAEMON.replace("DEAF", "True"))
     run.wait()
@@ -68,6 +73,7 @@ def test_what_is_left_behind_and_deaf_is_killed(start: Start, tmp_path: Path) ->
     assert [record.get("signal") for record in run.records() if record["kind"] == "signalled"] == ["SIGTERM", "SIGKILL"]
 
 
+@pytest.mark.row("faults", "agent ends and leaves a daemon that is to be kept", "kept and listed")
 def test_what_is_to_be_kept_lives_on(start: Start, tmp_path: Path) -> None:
     run = start(DAEMON.replace("DEAF", "False"), keep_background=True)
     facts = run.wait()

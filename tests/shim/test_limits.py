@@ -6,23 +6,19 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
+
 from cc_executor.shim.clock import Clock
 from cc_executor.shim.limits import Limits
-from support.shims import Run, until, watch
+from cc_executor.shim.linger import LastWord
+from support.shims import PYTHON, Run, until, watch
 
 Start = Callable[..., Run]
 
 SILENT = "import time\nwhile True: time.sleep(1)"
 CHATTY = "import os, time\nwhile True: os.write(2, b'.'); time.sleep(0.05)"
-TOOL = r"""
-import os, time
-if os.fork() == 0:
-    os.setsid(); os.close(1); os.close(2)
-    time.sleep(1.5)
-    os._exit(0)
-os.wait()
-while True: time.sleep(1)
-"""
+# A shell, because it starts at once: an interpreter may need longer than the limit on a loaded machine, and then nothing has begun.
+TOOL = ("/bin/sh", "-c", "setsid sleep 1.5 >/dev/null 2>&1; exec sleep 60")
 
 
 def test_the_wall_limit_ends_a_run(start: Start) -> None:
@@ -35,6 +31,7 @@ def test_the_wall_limit_ends_a_run(start: Start) -> None:
     assert 0.6 <= limit["t"] < 1.5
 
 
+@pytest.mark.row("faults", "agent hangs in silence", "stalled")
 def test_silence_on_both_streams_is_a_stall(start: Start) -> None:
     run = start(SILENT, stall=0.5)
     facts = run.wait()
@@ -50,12 +47,13 @@ def test_output_on_either_stream_is_life(start: Start) -> None:
 
 
 def test_a_tool_in_a_session_of_its_own_is_life_and_so_is_its_end(start: Start) -> None:
-    run = start(TOOL, stall=0.6)
+    run = start(TOOL, stall=1.0)
     facts = run.wait()
     assert facts["stop_reason"] == "stalled"
-    assert run.record("limit_reached")["t"] >= 1.5 + 0.6
+    assert run.record("limit_reached")["t"] >= 1.5 + 1.0
 
 
+@pytest.mark.row("faults", "pause longer than every limit", "no limit is reached")
 def test_both_clocks_stand_still_while_paused(start: Start) -> None:
     run = start(SILENT, stall=0.8, wall=1.2)
     run.ask(op="pause")
@@ -68,6 +66,88 @@ def test_both_clocks_stand_still_while_paused(start: Start) -> None:
     assert run.record("limit_reached")["t"] >= 1.6 + 0.8
 
 
+# Says its last word, cut anywhere, and stays, with a child in a session of its own; then does what `more` says.
+LINGERER = r"""
+import os, sys, time
+if os.fork() == 0:
+    os.setsid(); os.close(1); os.close(2)
+    time.sleep(60)
+    os._exit(0)
+os.write(1, b'{"a":1}\n{"do'); time.sleep(0.05); os.write(1, b'ne":1}\n')
+%s
+while True: time.sleep(1)
+"""
+LINGER = {"done": ['{"done"'], "anew": ['{"anew"'], "seconds": 0.6}
+
+
+def test_an_agent_that_lingers_after_its_last_word_is_ended_with_what_it_left(start: Start) -> None:
+    run = start(LINGERER % "", linger=LINGER | {"seconds": 1.5}, stall=0.8, wall=15)  # the silence after a last word is no stall
+    facts = run.wait()
+    assert facts["stop_reason"] == "linger"
+    assert run.kinds()[:3] == ["started", "left_behind", "stop_requested"]
+    assert run.record("left_behind")["kept"] is False
+    assert [left["command"].split()[0] for left in facts["left_behind"]] == [PYTHON[0]]
+    assert 1.5 <= run.record("stop_requested")["t"] < 4
+    assert facts["survivors"] == 0
+    assert run.marked() == []
+
+
+def test_what_is_to_be_kept_lives_on_when_the_agent_lingered(start: Start) -> None:
+    run = start(LINGERER % "", linger=LINGER, keep_background=True)
+    facts = run.wait()
+    assert (facts["stop_reason"], facts["signal"], facts["kept"], facts["survivors"]) == ("linger", "SIGKILL", True, 1)
+    assert [left["pid"] for left in facts["left_behind"]] == run.marked()
+    assert run.agent not in run.marked()
+
+
+def test_output_after_the_last_word_starts_the_clock_anew(start: Start) -> None:
+    run = start(LINGERER % r"for _ in range(8): os.write(1, b'more\n'); time.sleep(0.2)", linger=LINGER)
+    assert run.wait()["stop_reason"] == "linger"
+    assert run.record("stop_requested")["t"] >= 1.4 + 0.6
+
+
+def test_an_agent_that_works_on_after_a_last_word_does_not_linger(start: Start) -> None:
+    run = start(LINGERER % r"""os.write(1, b'{"anew":1}\n')""", linger=LINGER, wall=2.0)
+    assert run.wait()["stop_reason"] == "timeout"
+
+
+def test_an_agent_without_a_last_word_does_not_linger(start: Start) -> None:
+    said_inside = r"""
+import os, time
+os.write(1, b'a {"done":1} in the middle of a line\n'); os.write(2, b'{"done":1}\n')
+while True: time.sleep(1)
+"""
+    assert start(said_inside, linger=LINGER, wall=1.5).wait()["stop_reason"] == "timeout"
+
+
+def test_the_linger_clock_stands_still_while_paused(start: Start) -> None:
+    run = start(LINGERER % "", linger=LINGER | {"seconds": 1.0})
+    until(lambda: b'"done"' in run.read())
+    run.ask(op="pause")
+    watch(1.5)
+    assert run.ask(op="status")["state"] == "paused"
+    run.ask(op="resume")
+    facts = run.wait()
+    assert facts["stop_reason"] == "linger"
+    assert run.record("stop_requested")["t"] >= 1.5 + 1.0
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 64])
+def test_a_mark_is_found_wherever_blocks_are_cut(size: int) -> None:
+    lines = [b'{"done":1}', b"between", b'x{"done":1}', b'{"anew":1}', b"", b'{"done', b'{"done"', b"after"]
+    data, told = b"", False
+    word, buffer = LastWord((b'{"done"',), (b'{"anew"',)), bytearray(64)
+    for line in lines:
+        data += line + b"\n"
+        told = line.startswith(b'{"done"') or (told and not line.startswith(b'{"anew"'))
+        for at in range(0, len(line) + 1, size):
+            piece = (line + b"\n")[at : at + size]
+            buffer[: len(piece)] = piece
+            word.look(buffer, len(piece))
+        assert word.said is told, data
+
+
+@pytest.mark.row("faults", "laptop suspended, virtual machine frozen", "the gap is recorded, no limit is reached by it")
 def test_a_shim_that_was_frozen_reports_it_and_ends_nothing(start: Start) -> None:
     run = start(SILENT, stall=2.5, wall=4.0)
     run.process.send_signal(signal.SIGSTOP)
@@ -127,3 +207,18 @@ def test_a_limit_is_reached_at_its_second_and_not_before() -> None:
     assert limits.next(95.0) == 100.0
     assert limits.reached(100.0, lambda: True) == ("wall", 100.0, "timeout")
     assert Limits(None, None).next(1e9) == float("inf")
+
+
+def test_after_the_last_word_only_linger_and_wall_limit_count() -> None:
+    limits = Limits(100.0, 10.0, 20.0)
+    limits.spoke(5.0, is_done=True)
+    assert limits.next(5.0) == 25.0
+    assert limits.reached(24.9, lambda: False) is None
+    assert limits.reached(25.0, lambda: True) == ("linger", 20.0, "linger")
+    limits.spoke(30.0, is_done=False)
+    limits.sign(30.0)
+    assert limits.reached(39.9, lambda: False) is None
+    assert limits.reached(40.0, lambda: False) == ("stall", 10.0, "stalled")
+    limits.spoke(90.0, is_done=True)
+    assert limits.next(90.0) == 100.0
+    assert limits.reached(100.0, lambda: False) == ("wall", 100.0, "timeout")

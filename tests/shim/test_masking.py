@@ -6,6 +6,8 @@ import json
 import random
 from collections.abc import Callable
 
+import pytest
+
 import cc_executor.shim.records as fmt
 from cc_executor.shim.mask import MASK, Masker, patterns
 from support.shims import Run, until
@@ -25,6 +27,7 @@ def every_split(data: bytes) -> list[list[bytes]]:
     return [[data[:place], data[place:]] for place in range(len(data) + 1)] + [[data[i : i + 1] for i in range(len(data))]]
 
 
+@pytest.mark.row("threats", "redaction", "known values first, shapes second; split, escaped and overlapping ones too")
 def test_a_secret_is_masked_however_it_is_split() -> None:
     data = f"a {SECRET} b {SECRET}{SECRET} sk-ant-canary-012345678x".encode()
     for blocks in every_split(data):
@@ -97,6 +100,7 @@ def whole(secrets: list[str], data: bytes) -> tuple[bytes, int]:
     return out + data[place:], count
 
 
+@pytest.mark.row("threats", "redaction", "known values first, shapes second; split, escaped and overlapping ones too")
 def test_the_journal_never_sees_a_secret_that_comes_in_two_writes(start: Start) -> None:
     code = """
 import os, time
@@ -122,6 +126,7 @@ def test_only_what_could_become_a_secret_is_held_back(start: Start) -> None:
     assert run.read() == b"line\nsk-a"
 
 
+@pytest.mark.row("threats", "redaction", "known values first, shapes second; split, escaped and overlapping ones too")
 def test_a_secret_in_a_leftover_command_is_masked(start: Start) -> None:
     run = start(("/bin/sh", "-c", f"sleep 60 >/dev/null 2>&1 & sh -c 'sleep 61; : {SECRET}' >/dev/null 2>&1 & exit 0"), secrets=[SECRET])
     facts = run.wait()

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import cc_executor.shim.records as fmt
 from support.shims import Run, until
 
@@ -29,12 +31,14 @@ os.write(2, digest.hexdigest().encode())
 """
 SLOWLY = r"""
 import os, time
+
 for number in range(20):
     os.write(number % 2 + 1, b"%d\n" % number)
     time.sleep(0.03)
 """
 
 
+@pytest.mark.row("faults", "invalid UTF-8, NUL, half a character", "every byte is kept")
 def test_bytes_are_kept_as_they_came(start: Start) -> None:
     run = start(BOTH)
     facts = run.wait()
@@ -46,6 +50,7 @@ def test_bytes_are_kept_as_they_came(start: Start) -> None:
     assert run.read(fmt.LOG) == b""
 
 
+@pytest.mark.row("faults", "flood of output", "the agent is never blocked for good, every byte is kept, memory is bounded")
 def test_a_flood_arrives_whole(start: Start) -> None:
     run = start(FLOOD)
     facts = run.wait(60)
@@ -113,6 +118,7 @@ def test_standard_input_that_is_not_open_is_refused(start: Start) -> None:
     run.wait()
 
 
+@pytest.mark.row("faults", "stdout closed, agent alive", "still running; its end is seen")
 def test_an_agent_that_closes_its_output_is_still_running(start: Start) -> None:
     run = start("import os, time; os.close(1); os.close(2); time.sleep(0.5); os._exit(7)")
     assert run.wait()["code"] == 7

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import cc_executor.shim.records as fmt
 from support.agents import HOPPERS, TICKER
 from support.shims import Client, Run, state, until, watch
@@ -59,6 +61,7 @@ def test_a_tree_that_hops_from_process_to_process_stands_still(start: Start) -> 
     assert run.marked() == []
 
 
+@pytest.mark.row("faults", "somebody else continues a paused process", "it stands again")
 def test_what_somebody_else_continues_is_stopped_again(start: Start, tmp_path: Path) -> None:
     run = start(TICKER)
     until(lambda: ticks(tmp_path) > 5)
@@ -81,6 +84,7 @@ def test_an_agent_that_is_paused_can_be_cancelled(start: Start, tmp_path: Path) 
     assert run.marked() == []
 
 
+@pytest.mark.row("faults", "agent killed while paused", "the run ends, its tools with it")
 def test_an_agent_that_is_killed_while_paused_has_ended(start: Start, tmp_path: Path) -> None:
     run = start(TICKER)
     until(lambda: ticks(tmp_path) > 5)

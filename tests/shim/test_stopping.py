@@ -40,6 +40,9 @@ def test_a_polite_agent_has_its_last_word(start: Start) -> None:
     assert signals(run) == ["close_stdin", "SIGINT"]
 
 
+@pytest.mark.row(
+    "faults", "child ignores SIGINT and SIGTERM; double fork, setsid, cleared environment", "all of it is gone within 3 s of a cancel"
+)
 def test_a_tree_that_is_deaf_and_scattered_is_gone_in_three_seconds(start: Start, tmp_path: Path) -> None:
     run = start(STUBBORN)
     born = until(lambda: found if len(found := sorted(tmp_path.glob("born-*"))) == 4 else [])
@@ -54,6 +57,7 @@ def test_a_tree_that_is_deaf_and_scattered_is_gone_in_three_seconds(start: Start
     assert signals(run) == ["SIGINT", "SIGTERM", "SIGKILL"]
 
 
+@pytest.mark.row("faults", "processes that fork and end all the time", "caught: nothing is left")
 def test_a_tree_that_hops_is_caught(start: Start) -> None:
     run = start(HOPPERS)
     until(lambda: run.read() == b"hopping\n")
@@ -114,6 +118,7 @@ while True: time.sleep(1)
     assert signals(run) == ["SIGINT", "SIGTERM"]
 
 
+@pytest.mark.row("faults", "supervisor told to end (SIGTERM, SIGHUP, SIGINT)", "the run ends in order")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_to_the_shim_is_a_cancel(start: Start, number: signal.Signals) -> None:
     run = start(POLITE)
@@ -124,6 +129,7 @@ def test_a_signal_to_the_shim_is_a_cancel(start: Start, number: signal.Signals) 
     assert run.record("stop_requested")["by"] == number.name
 
 
+@pytest.mark.row("faults", "supervisor killed", "the agent dies at once, no exit facts, the journal is whole to its last line")
 def test_when_the_shim_is_killed_the_agent_dies_at_once(start: Start, tmp_path: Path) -> None:
     run = start(STUBBORN)
     born = until(lambda: found if len(found := sorted(tmp_path.glob("born-*"))) == 4 else [])
@@ -137,6 +143,7 @@ def test_when_the_shim_is_killed_the_agent_dies_at_once(start: Start, tmp_path: 
             os.kill(pid(path), signal.SIGKILL)
 
 
+@pytest.mark.row("faults", "fork bomb", "ended")
 def test_a_fork_bomb_is_ended(start: Start) -> None:
     code = """
 import os, resource, signal, time

@@ -11,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_executor.errors import NotebookUnreadable
+from cc_executor.model.listrecord import Closed, ListStatus
 from cc_executor.model.receipt import RECEIPT_MIME, Receipt
+from cc_executor.model.tasklist import Task, TaskList
+from cc_executor.runtime.evidence import verify_file
+from cc_executor.runtime.verification import Verification
 from cc_executor.store import notebook as store
 from cc_executor.store.home import StateHome
+from cc_executor.store.tasklists import ListHome
 from support import receipts
 from support.receipts import code_cell, final_output, live_output, receipt, run_id
 
@@ -28,7 +33,20 @@ def home(state_folder: Path) -> StateHome:
 
 
 def lift(notebook: Json, home: StateHome, previous: Json | None = None) -> bool:
-    return store.lift(notebook, previous=previous, receipt_of=store.stored_receipts(home), bundle_of=store.stored_bundles(home))
+    return store.lift(
+        notebook,
+        previous=previous,
+        receipt_of=store.stored_receipts(home),
+        bundle_of=store.stored_bundles(home),
+        list_bundle_of=store.stored_list_bundles(home),
+    )
+
+
+def list_output(*sealed: Receipt) -> Json:
+    """What a task list leaves."""
+    named = [{"run_id": each.run_id, "digest": each.digest, "status": each.outcome.kind.value} for each in sealed]
+    mark = {"list_id": "a", "status": "ok", "receipts": named}
+    return {"output_type": "display_data", "data": {"text/plain": "a table"}, "metadata": {"cc_executor": mark}}
 
 
 def as_nbformat_writes(notebook: Json) -> str:
@@ -148,6 +166,52 @@ def test_a_receipt_that_was_too_big_for_the_notebook_gets_its_record_from_the_st
     assert not lift(another, home)
 
 
+def test_every_receipt_of_a_task_list_is_lifted_and_one_that_is_not_as_the_list_names_it_is_not(home: StateHome) -> None:
+    sealed = [receipt(number) for number in range(1, 4)]
+    for each in sealed:
+        receipts.keep(home, each)
+    output = list_output(*sealed[:2], receipt(3, text="another"))
+    notebook = receipts.notebook(code_cell("a", output))
+    assert lift(notebook, home)
+    records = notebook["metadata"]["cc_executor"]["receipts"]
+    assert {name: (record["digest"], record["cell_id"]) for name, record in records.items()} == {
+        run_id(number): (sealed[number - 1].digest, "a") for number in (1, 2)
+    }
+    assert notebook["cells"][0]["outputs"] == [list_output(*sealed[:2], receipt(3, text="another"))]
+    assert not lift(notebook, home)
+    told = [any(reason.startswith("The output's metadata says digest") for reason in found.reasons) for found in verify(notebook, home)]
+    assert told == [False, False, True]
+
+
+def verify(notebook: Json, home: StateHome) -> list[Verification]:
+    path = home.root / "verified.ipynb"
+    path.write_text(json.dumps(notebook))
+    return verify_file(path, home=home, transcript_roots=())
+
+
+def test_the_live_view_of_a_task_list_becomes_its_table_when_the_list_has_ended(home: StateHome) -> None:
+    folder = ListHome(home).open(TaskList(tasks=(Task(id="a", text="do"),), cwd="/"))
+    sealed = receipt(1)
+    receipts.keep(home, sealed)
+    live: Json = {
+        "output_type": "display_data",
+        "data": {store.WIDGET_MIME: {"model_id": "m"}, "text/plain": "It goes on."},
+        "metadata": {"cc_executor": {"list_id": folder.list_id, "status": "running"}},
+    }
+    output = list_output(sealed)
+    store.write_list_bundle(folder.path, (output["data"], output["metadata"]))
+    notebook = receipts.notebook(code_cell("a", copy.deepcopy(live)))
+    assert not lift(notebook, home), "it is run again, and goes on"
+    assert notebook["cells"][0]["outputs"] == [live]
+    folder.append(Closed(at=1.0, status=ListStatus.OK))
+    assert lift(notebook, home)
+    assert notebook["cells"][0]["outputs"] == [output]
+    assert list(notebook["metadata"]["cc_executor"]["receipts"]) == [run_id(1)]
+    nbformat.validate(nbformat.from_dict(notebook))
+    strange = receipts.notebook(code_cell("a", {**live, "metadata": {"cc_executor": {"list_id": "../runs"}}}))
+    assert not lift(strange, home)
+
+
 def test_a_live_view_whose_run_goes_on_is_left_alone(home: StateHome) -> None:
     notebook = receipts.notebook(code_cell("a", live_output(1)))
     before = copy.deepcopy(notebook)
@@ -184,6 +248,7 @@ def test_a_stored_output_with_a_widget_in_it_is_put_there_without_the_widget(hom
     assert not lift(notebook, home)
 
 
+@pytest.mark.row("threats", "path as a run id", "an id is 26 hex digits or a part of one; nothing else names a run")
 @pytest.mark.parametrize("name", ["../../etc", "0000", "00000000000100000000000000\n", "", "x" * 26, run_id(1)[:13]])
 def test_an_id_from_a_notebook_that_is_not_a_whole_run_id_names_nothing(home: StateHome, name: str) -> None:
     receipts.keep(home, receipt(1))

@@ -45,7 +45,16 @@ IPYKERNEL7: Final = KernelEnvironment("ipykernel7", Path(sys.executable))
 IPYKERNEL6: Final = KernelEnvironment(
     "ipykernel6", Path(os.environ.get("CC_EXECUTOR_TEST_IPYKERNEL6") or CHECKOUT / ".venvs" / "ipykernel6" / "bin" / "python")
 )
-KERNELS: Final = (IPYKERNEL7, IPYKERNEL6)
+
+
+def _kernels(named: str) -> tuple[KernelEnvironment, ...]:
+    """The environments of a text like ``name=/path/to/python,name=/path/to/python``; without one, those of both lines."""
+    entries = [entry.partition("=") for entry in named.split(",") if entry.strip()]
+    return tuple(KernelEnvironment(name.strip(), Path(python.strip())) for name, _, python in entries) or (IPYKERNEL7, IPYKERNEL6)
+
+
+# What `make matrix` runs the kernel tests over is given by name; everybody else means both lines.
+KERNELS: Final = _kernels(os.environ.get("CC_EXECUTOR_TEST_KERNELS", ""))
 
 
 def register_kernels(data_folder: Path) -> None:

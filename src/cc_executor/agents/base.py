@@ -12,11 +12,16 @@ from cc_executor.model.request import RunRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A process to start: absolute argv[0], what to add to its environment (no secrets), and the bytes for its stdin (None: no stdin)."""
+    """A process to start: absolute argv[0], what to add to its environment (no secrets), and the bytes for its stdin (None: no stdin).
+
+    A line of its stdout that begins with one of `done` is its last word, until one begins with one of `anew`. Without `done` its end is its last word.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     stdin: bytes | None = None
+    done: tuple[str, ...] = ()
+    anew: tuple[str, ...] = ()
 
 
 class Decoder(Protocol):

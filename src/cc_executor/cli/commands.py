@@ -16,6 +16,7 @@ import typer
 from cc_executor import __version__
 from cc_executor.cli.codes import CONTRADICTED, INTERRUPTED, OUTCOME_CODES, UNVERIFIABLE, outcome_table
 from cc_executor.cli.session import receipt_of, run_to_end, watch
+from cc_executor.cli.tasks import app as tasks_app
 from cc_executor.cli.writer import TerminalWriter, closing_lines
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.model.ansi import clean
@@ -24,6 +25,7 @@ from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import PROMPT_LIMIT, OnKernelExit, RunRequest
 from cc_executor.model.toollist import split_tools
 from cc_executor.runtime.control import command
+from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summaries, summary
 from cc_executor.store.home import StateHome, state_path
@@ -39,6 +41,8 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140},
 )
+
+app.add_typer(tasks_app, name="tasks")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")]
 RunName = Annotated[
@@ -90,6 +94,12 @@ def run_command(
     ] = None,
     max_cost: Annotated[float | None, typer.Option(metavar="DOLLARS", help="End the run when it has cost this much.")] = None,
     max_turns: Annotated[int | None, typer.Option(metavar="N", help="End the run after this many agent turns.")] = None,
+    linger: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="How long the agent may stay after its last word for what runs in the background; 60 if not given."
+        ),
+    ] = None,
     schema: Annotated[
         str | None, typer.Option(metavar="FILE", help="JSON Schema that the result must meet; the object is in the receipt's data.")
     ] = None,
@@ -108,7 +118,9 @@ def run_command(
     ] = None,
     cli: Annotated[str | None, typer.Option(metavar="PATH", help="The agent's executable.")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Another environment variable for the agent; repeatable.")] = None,
-    keep_background: Annotated[bool, typer.Option("--keep-background", help="Leave processes alone that outlive the agent.")] = False,
+    keep_background: Annotated[
+        bool, typer.Option("--keep-background", help="Leave processes alone that outlive the agent, or its --linger.")
+    ] = False,
     trust_workspace: Annotated[
         bool, typer.Option("--trust-workspace", help="Let the folder's own settings, hooks and MCP servers take effect.")
     ] = False,
@@ -129,6 +141,7 @@ def run_command(
         stall_timeout=stall_timeout,
         max_cost=max_cost,
         max_turns=max_turns,
+        linger=linger,
         tools=split_tools(tools) if tools is not None else (),
         add_dirs=add_dir or (),
         expect=expect or (),
@@ -233,6 +246,7 @@ def list_command(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
+    reconcile(_home(), environ=os.environ, patience=LIST_PATIENCE)
     rows = summaries(_home(), now=time.time(), limit=None if every else limit)
     if as_json:
         _print_json([row.as_dict() for row in rows])
@@ -320,6 +334,44 @@ def _control(op: str, run: str, said: str, *, as_json: bool, **fields: object) -
         _print_json({"id": folder.run_id, **status})
     else:
         typer.echo(f"Run {folder.run_id} {said} ({status.get('processes', 0)} processes).")
+
+
+# --- trust --------------------------------------------------------------------------------------------------------
+
+
+Folder = Annotated[str, typer.Argument(metavar="[FOLDER]", show_default=False, help="The folder; the current one if not given.")]
+
+
+@app.command()
+def trust(
+    folder: Folder = ".",
+    *,
+    listed: Annotated[bool, typer.Option("--list", help="List the folders that are trusted.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a folder's own settings, hooks and MCP servers take effect in every run there, until it is replaced or `untrust` takes it back."""
+    from cc_executor.runtime.workspace import trust as trust_folder
+    from cc_executor.runtime.workspace import trusted_folders
+
+    if not listed:
+        said = trust_folder(folder, home=_home(), environ=os.environ)
+        _print_json({"trusted": os.path.realpath(folder)}) if as_json else typer.echo(clean(said))
+        return
+    rows = trusted_folders(_home())
+    if as_json:
+        _print_json([{"folder": path, "is_same": is_same} for path, is_same in rows])
+        return
+    for path, is_same in rows:
+        typer.echo(clean(path if is_same else f"{path} (replaced or gone since: not trusted)"))
+
+
+@app.command()
+def untrust(folder: Folder = ".", *, as_json: AsJson = False) -> None:
+    """Take back the trust in a folder."""
+    from cc_executor.runtime.workspace import untrust as untrust_folder
+
+    said = untrust_folder(folder, home=_home())
+    _print_json({"untrusted": os.path.realpath(folder)}) if as_json else typer.echo(clean(said))
 
 
 # --- receipts -----------------------------------------------------------------------------------------------------

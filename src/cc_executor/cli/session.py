@@ -17,9 +17,11 @@ import anyio.to_thread
 
 from cc_executor.cli.writer import TerminalWriter
 from cc_executor.errors import CCExecutorError, ControlFailed
+from cc_executor.model.ansi import clean
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunRequest
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.workspace import remark
 from cc_executor.store.home import StateHome
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -79,6 +81,8 @@ def _receipt(found: list[Receipt | CCExecutorError]) -> Receipt:
 
 
 async def _show(run: Run, writer: TerminalWriter, *, owns: bool) -> Receipt:
+    if said := remark(run.folder):
+        writer.say(f"  · {clean(said)}")
     async with aclosing(run.follow()) as batches:
         async for batch in batches:
             try:

@@ -12,6 +12,7 @@ from typing import Final
 from cc_executor.kernel.markdown import markdown_html
 from cc_executor.kernel.words import REHEARSAL, STANDINGS, check_words, figures
 from cc_executor.model.ansi import clean
+from cc_executor.model.inert import NO_MATH, inert
 from cc_executor.model.item import Item, ItemState, Kind, Level, excerpt
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import FileChange, Receipt, Standing
@@ -67,7 +68,10 @@ def card(receipt: Receipt, items: Iterable[Item], *, left_out: int = 0) -> str:
         left_out = 0  # the excerpt of its output says what is left out
     top = [_head(receipt), _problem(receipt), _final(receipt), _checks(receipt), _files(receipt)]
     room = CARD_BYTES - sum(_size(part) for part in top)
-    return f'<div style="{_CARD}">{"".join([*top, _steps(steps, room=room, left_out=left_out), _foot(receipt)])}</div>'
+    # Whatever was overlooked on the way to here goes no further.
+    return inert(
+        f'<div class="{NO_MATH}" style="{_CARD}">{"".join([*top, _steps(steps, room=room, left_out=left_out), _foot(receipt)])}</div>'
+    )
 
 
 def _size(text: str) -> int:
@@ -167,7 +171,8 @@ def _more(count: int, noun: str) -> str:
 
 
 def _foot(receipt: Receipt) -> str:
-    return f'<div style="{_MONO};{_QUIET};padding:4px 12px;border-top:1px solid {_LINE};font-size:11px">run {escape(clean(receipt.run_id))}</div>'
+    trusted = " · the workspace was trusted: its own settings could take effect" if receipt.workspace_trusted else ""
+    return f'<div style="{_MONO};{_QUIET};padding:4px 12px;border-top:1px solid {_LINE};font-size:11px">run {escape(clean(receipt.run_id))}{trusted}</div>'
 
 
 # --- what happened ----------------------------------------------------------------------------------------------------

@@ -27,9 +27,10 @@ from cc_executor.runtime import once
 from cc_executor.runtime.executable import find_executable
 from cc_executor.runtime.login import login_of
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.workspace import remark
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.notebook import BUNDLE
+from cc_executor.store.notebook import BUNDLE, read_bundle
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ async def execute(shell: Any, line: str, body: str) -> ShownResult | RunHandle:
 def execute_blocking(shell: Any, line: str, body: str) -> ShownResult | RunHandle:
     """Run a cell where it cannot be awaited: inside `%%capture`, or with autoawait off. Blocks; interrupts end the run all the same."""
     tell_of_nesting()
-    return _blocking(_execute(shell, line, body, followed_later=False))
+    return blocking(_execute(shell, line, body, followed_later=False))
 
 
 async def attach(shell: Any, run_id: str) -> ShownResult:
@@ -58,10 +59,10 @@ async def attach(shell: Any, run_id: str) -> ShownResult:
 
 def attach_blocking(shell: Any, run_id: str) -> ShownResult:
     """`attach` where it cannot be awaited."""
-    return _blocking(_attach(shell, run_id))
+    return blocking(_attach(shell, run_id))
 
 
-def _blocking(work: Coroutine[Any, Any, T]) -> T:
+def blocking(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, from a loop of its own: to nest it in the kernel's would stop or lose what that loop does meanwhile."""
     told: list[str] = []
 
@@ -122,7 +123,7 @@ def raw_body(shell: Any, body: str) -> str:
     if raw is None:
         return body
     lines = raw.lstrip().splitlines(keepends=True)
-    while lines and lines[0].startswith("%%") and not lines[0].startswith("%%cc_execute"):
+    while lines and lines[0].startswith("%%") and not lines[0].startswith(("%%cc_execute", "%%cc_tasks")):
         del lines[0]  # `%%time` hands its body on within the same cell
     if not lines or not lines[0].startswith("%%"):
         return body
@@ -202,11 +203,7 @@ def _bound(shell: Any, order: Order, result: ShownResult) -> ShownResult:
 
 def stored_bundle(folder: RunFolder) -> Bundle | None:
     """What the run's cell showed at the end, if it is kept."""
-    try:
-        found: Any = json.loads((folder.path / BUNDLE).read_bytes())
-        return found["data"], found["metadata"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return read_bundle(folder)
 
 
 async def ended_bundle(shell: Any, run_id: str) -> Bundle:
@@ -252,6 +249,8 @@ class _Watch:
     async def follow(self) -> ShownResult:
         """Show the run until it has ended, seal its receipt, and leave the static view."""
         ticker = own(self._tick(), name="cc_executor view")
+        if said := remark(self._run.folder):
+            self._show(self.display.note, said)
         try:
             async with aclosing(self._run.follow()) as batches:
                 async for batch in batches:

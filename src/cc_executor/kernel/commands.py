@@ -13,11 +13,14 @@ from cc_executor.api import run_in_thread
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.kernel.cell import attach_blocking, ended_bundle, home_of, newest, stored_bundle
 from cc_executor.kernel.display import show_mime, show_static
+from cc_executor.model.ansi import clean
 from cc_executor.model.receipt import Receipt
 from cc_executor.runtime.control import command
 from cc_executor.runtime.doctor import examine
+from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summaries
+from cc_executor.runtime.workspace import trust, untrust
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 
@@ -33,9 +36,11 @@ def run_verb(shell: Any, line: str) -> Any:
         No such verb, or too many words.
     """
     verb, *rest = line.split() or ["list"]
+    if verb in _FOLDER_VERBS:
+        return _FOLDER_VERBS[verb](shell, line.strip().removeprefix(verb).strip())
     action = _VERBS.get(verb)
     if action is None:
-        raise InvalidRequest(f"%cc has no verb {verb!r}; it knows {', '.join(_VERBS)}.")
+        raise InvalidRequest(f"%cc has no verb {verb!r}; it knows {', '.join([*_VERBS, *_FOLDER_VERBS])}.")
     if len(rest) > 1:
         raise InvalidRequest(f"%cc {verb} takes one run at most, not {' '.join(rest)!r}.")
     return action(shell, rest[0] if rest else "")
@@ -52,6 +57,7 @@ def _folder(shell: Any, name: str) -> RunFolder:
 def _list(shell: Any, name: str) -> None:
     if name:
         raise InvalidRequest(f"%cc list takes no run. `%cc show {name}` shows one.")
+    reconcile(home_of(shell), environ=os.environ, patience=LIST_PATIENCE)
     rows = summaries(home_of(shell), now=time.time(), limit=LIST_LENGTH)
     if not rows:
         print("Nothing was run yet.")  # noqa: T201 - the command's answer
@@ -129,6 +135,14 @@ def _doctor(shell: Any, name: str) -> None:
         print(f"{'✓' if finding.ok else '✗' if finding.required else '–'} {finding.what}: {finding.detail}{cure}")  # noqa: T201 - the command's answer
 
 
+def _trust(shell: Any, folder: str) -> None:
+    print(clean(trust(os.path.expanduser(folder or "."), home=home_of(shell), environ=os.environ)))  # noqa: T201 - the command's answer
+
+
+def _untrust(shell: Any, folder: str) -> None:
+    print(clean(untrust(os.path.expanduser(folder or "."), home=home_of(shell))))  # noqa: T201 - the command's answer
+
+
 _VERBS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "list": _list,
     "show": _show,
@@ -139,3 +153,5 @@ _VERBS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "receipt": _receipt,
     "doctor": _doctor,
 }
+# The rest of the line is a folder, whatever spaces are in its name.
+_FOLDER_VERBS: Final[dict[str, Callable[[Any, str], Any]]] = {"trust": _trust, "untrust": _untrust}

@@ -1,4 +1,4 @@
-"""What Tab offers after `%%cc_execute` and `%cc`."""
+"""What Tab offers after `%%cc_execute`, `%%cc_tasks` and `%cc`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from cc_executor.agents import AGENTS
 from cc_executor.errors import CCExecutorError
+from cc_executor.kernel import taskoptions
 from cc_executor.kernel.magics import VERBS
 from cc_executor.kernel.options import OPTIONS
 from cc_executor.rehearsal import scripts
@@ -33,6 +34,8 @@ def completions(line: str, symbol: str) -> list[str]:
 
 
 def _candidates(magic: str, before: str) -> list[str]:
+    if magic == "%%cc_tasks":
+        return list(taskoptions.POLICIES) if before == "--on-failure" else [flag for flags, _, _ in taskoptions.OPTIONS for flag in flags]
     if magic.startswith("%%"):
         rehearsals = list(scripts.names())
         values: dict[str, list[str]] = {

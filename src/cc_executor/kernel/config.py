@@ -31,6 +31,9 @@ class CCExecutor(Configurable):
     stall_timeout = Float(600.0, allow_none=True, help="Seconds without a sign of life; none: no limit.").tag(config=True)
     max_cost = Float(None, allow_none=True, help="US dollars for a run; none: no limit.").tag(config=True)
     max_turns = Int(None, allow_none=True, help="Agent turns for a run; none: no limit.").tag(config=True)
+    linger = Float(
+        60.0, help="Seconds that an agent may stay after its last word for what runs in the background; then that is ended with it."
+    ).tag(config=True)
     on_kernel_exit = Enum(
         ("cancel", "continue"), "cancel", help="What becomes of a run whose kernel is gone (a --bg run always continues)."
     ).tag(config=True)

@@ -11,6 +11,7 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.render import TerminalView, static_bundle
+from cc_executor.model.item import Level
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.transcript import Transcript
 from cc_executor.runtime.run import Batch, Run
@@ -20,6 +21,10 @@ Bundle = tuple[dict[str, Any], dict[str, Any]]
 
 class Display(Protocol):
     """One way of showing one run."""
+
+    def note(self, text: str) -> None:
+        """Say something about the run that is in no journal. Called before the first `apply`."""
+        ...
 
     def apply(self, batch: Batch) -> None:
         """Take what happened."""
@@ -85,6 +90,10 @@ class StaticDisplay:
     def __init__(self) -> None:
         self._transcript = Transcript()
 
+    def note(self, text: str) -> None:
+        """Remember it for the end."""
+        self._transcript.note(text, level=Level.WARN)
+
     def apply(self, batch: Batch) -> None:
         """Remember it for the end."""
         self._transcript.feed(batch.events)
@@ -126,6 +135,10 @@ class TextDisplay:
         self._in_notebook = in_notebook
         if run.request.rehearse is not None:
             self._view.rehearsal()
+
+    def note(self, text: str) -> None:
+        """Take it, to be written at the next tick."""
+        self._transcript.note(text, level=Level.WARN)
 
     def apply(self, batch: Batch) -> None:
         """Take it, to be written at the next tick."""

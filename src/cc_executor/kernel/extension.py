@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import time
 from typing import Any, Final
 
 from cc_executor.errors import UnsupportedPlatform
@@ -38,6 +41,7 @@ def load(shell: Any) -> None:
     shell.display_formatter.formatters["text/plain"].for_type_by_name(*RECEIPT, _receipt_text)
     shell.input_transformers_post.append(transform)
     shell.events.register("pre_run_cell", _remember_raw_cell)
+    shell.events.register("post_run_cell", _call_the_roll)
     for name in COMPLETED:
         shell.set_hook("complete_command", complete, str_key=name)
 
@@ -56,8 +60,9 @@ def unload(shell: Any) -> None:
     ours = (CCExecutor.__name__, CCMagics.__name__)  # by name, as in `_is_ours`
     shell.configurables[:] = [known for known in shell.configurables if type(known).__name__ not in ours]
     shell.display_formatter.formatters["text/plain"].pop(".".join(RECEIPT), None)
-    callbacks = shell.events.callbacks["pre_run_cell"]
-    callbacks[:] = [known for known in callbacks if getattr(known, "__module__", None) != __name__]
+    for event in ("pre_run_cell", "post_run_cell"):
+        callbacks = shell.events.callbacks[event]
+        callbacks[:] = [known for known in callbacks if getattr(known, "__module__", None) != __name__]
     commands = shell.strdispatchers.get("complete_command")
     if commands is not None:
         for name in COMPLETED:
@@ -70,6 +75,29 @@ def _remember_raw_cell(info: Any) -> None:
 
     shell: Any = get_ipython()
     shell._cc_executor_raw_cell = info.raw_cell
+
+
+def _call_the_roll(_result: Any) -> None:
+    """Once, after the cell that has loaded the extension: are there runs whose supervisor was killed? What they left is ended on another thread."""
+    from IPython.core.getipython import get_ipython
+
+    from cc_executor.store import roll
+    from cc_executor.store.place import state_path
+
+    shell: Any = get_ipython()
+    shell.events.unregister("post_run_cell", _call_the_roll)
+    try:
+        if roll.missing(state_path(os.environ), now=time.time()):  # some microseconds; what follows loads everything
+            threading.Thread(target=_reconcile, name="cc_executor roll", daemon=True).start()
+    except OSError:  # a current folder that is gone, a home that cannot be found: whoever runs something is told
+        return
+
+
+def _reconcile() -> None:
+    from cc_executor.runtime.reconcile import reconcile
+    from cc_executor.store.home import StateHome, state_path
+
+    reconcile(StateHome(state_path(os.environ)), environ=os.environ)
 
 
 def _receipt_text(receipt: Any, printer: Any, _cycle: bool) -> None:

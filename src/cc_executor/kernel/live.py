@@ -15,6 +15,7 @@ from cc_executor.kernel.render import static_bundle
 from cc_executor.kernel.widgets import RunView
 from cc_executor.model import toolcall
 from cc_executor.model.event import Paused
+from cc_executor.model.item import Level
 from cc_executor.model.pager import Checkpoints, Page, earlier
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.state import Phase, RunState
@@ -32,6 +33,65 @@ _kept: Final[deque[RunView]] = deque()
 _pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cc_executor pages")  # starts its thread when it is first used
 
 
+class RunPage:
+    """What a view shows of one run: its transcript, older pages from the journal, the status line; and the commands that it takes."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.transcript = Transcript()
+        self._checkpoints = Checkpoints(JournalReader(run.folder, agent=run.request.agent), self.transcript)
+        self._paused_at: float | None = None
+
+    def apply(self, batch: Batch) -> None:
+        """Take what happened."""
+        self.transcript.feed(batch.events)
+        if self._checkpoints.is_due(self.transcript):
+            self._checkpoints.add(batch.position(), self.transcript)
+        for event in batch.events:
+            if isinstance(event, Paused):
+                self._paused_at = event.at
+
+    def command(self, command: str) -> None:
+        """Give a command of `RunView`. Blocking, a few milliseconds: the click may come in any thread, and must be obeyed even when the loop is not free."""
+        if command == "kill":
+            self.run.send("cancel", reason="cancel", by="view", now=True)
+        elif command == "cancel":
+            self.run.send("cancel", reason="cancel", by="view")
+        else:
+            self.run.send(command, by="view")
+
+    def read_page(self, before: int, done: Callable[[Page], None]) -> None:
+        """Read the page before a number on another thread, and hand it to `done` there."""
+        _pages.submit(lambda: done(earlier(self._checkpoints, events_from, before=before)))
+
+    def status(self, state: RunState, *, detail: str = "") -> ViewStatus:
+        """The status line after `state`."""
+        phase = state.phase
+        return ViewStatus(
+            phase=phase.value,
+            elapsed=self._elapsed(state),
+            is_ticking=phase not in {Phase.PAUSED, Phase.ENDED},
+            tool=_tool_words(state),
+            model=state.model,
+            input_tokens=state.usage.input_tokens,
+            output_tokens=state.usage.output_tokens,
+            cost=None if self.run.request.rehearse is not None else state.cost,
+            detail=detail or _detail(state),
+            rehearsal=self.run.request.rehearse is not None,
+        )
+
+    def _elapsed(self, state: RunState) -> float:
+        """Seconds at work: less pauses and the sleep of the machine."""
+        if state.started is None:
+            return 0.0
+        until = time.time()
+        if state.exited is not None:
+            until = state.exited.at
+        elif state.is_paused and self._paused_at is not None:
+            until = self._paused_at
+        return max(0.0, until - state.started.at - state.paused - state.frozen)
+
+
 class WidgetDisplay:
     """A widget while the run goes on, and the static view in its place at the end.
 
@@ -44,13 +104,11 @@ class WidgetDisplay:
 
     def __init__(self, run: Run, *, save_on_start: bool) -> None:
         self._run = run
-        self._transcript = Transcript()
-        self._checkpoints = Checkpoints(JournalReader(run.folder, agent=run.request.agent), self._transcript)
-        self._paused_at: float | None = None
+        self._page = RunPage(run)
         self._view = RunView(
-            self._transcript,
-            on_command=self._command,
-            read_page=self._read_page,
+            self._page.transcript,
+            on_command=self._page.command,
+            read_page=self._page.read_page,
             title=f"Agent run {run.run_id}",
             save_on_start=save_on_start,
         )
@@ -70,15 +128,14 @@ class WidgetDisplay:
         """What lets a save find the run of this output, and put its end in place if the page missed it."""
         return {"cc_executor": {"run_id": self._run.run_id, "status": "running"}}
 
+    def note(self, text: str) -> None:
+        """Put in a notice that is in no journal."""
+        self._page.transcript.note(text, level=Level.WARN)
+
     def apply(self, batch: Batch) -> None:
         """Take what happened; what of it is due is shown at the next tick."""
-        self._transcript.feed(batch.events)
-        if self._checkpoints.is_due(self._transcript):
-            self._checkpoints.add(batch.position(), self._transcript)
-        for event in batch.events:
-            if isinstance(event, Paused):
-                self._paused_at = event.at
-        self._view.show(self._status(batch.state))
+        self._page.apply(batch)
+        self._view.show(self._page.status(batch.state))
 
     def tick(self, now: float) -> None:
         """Send what is due to the views."""
@@ -86,8 +143,8 @@ class WidgetDisplay:
 
     def finish(self, receipt: Receipt) -> Bundle:
         """Replace the live view by the static one."""
-        bundle = static_bundle(receipt, self._transcript)
-        self._end(self._status(self._run.state, detail=f"{receipt.outcome.kind.value}: {receipt.outcome.summary}"))
+        bundle = static_bundle(receipt, self._page.transcript)
+        self._end(self._page.status(self._run.state, detail=f"{receipt.outcome.kind.value}: {receipt.outcome.summary}"))
         self._last = bundle
         self.repeat()
         return bundle
@@ -99,7 +156,7 @@ class WidgetDisplay:
 
     def leave(self, note: str) -> None:
         """Say that the run goes on, and stop following it."""
-        self._end(self._status(self._run.state, detail=note))
+        self._end(self._page.status(self._run.state, detail=note))
         replace_mime({"text/plain": note}, self._mark(), display_id=self._display_id)
 
     def _end(self, status: ViewStatus) -> None:
@@ -109,62 +166,24 @@ class WidgetDisplay:
             # is 35 KB for each cell.
             self._view.set_trait("_esm", NO_CODE)
             self._view.set_trait("_css", "")
-        self._view.on_msg(_later(self._view))  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+        self._view.on_msg(answer_later(self._view.tick))  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
         _kept.append(self._view)
         if len(_kept) > VIEWS_KEPT:
             _kept.popleft().close()
 
-    def _command(self, command: str) -> None:
-        # Blocking, a few milliseconds: the click may come in any thread, and must be obeyed even when the loop is not free.
-        if command == "kill":
-            self._run.send("cancel", reason="cancel", by="view", now=True)
-        elif command == "cancel":
-            self._run.send("cancel", reason="cancel", by="view")
-        else:
-            self._run.send(command, by="view")
 
-    def _read_page(self, before: int, done: Callable[[Page], None]) -> None:
-        _pages.submit(lambda: done(earlier(self._checkpoints, events_from, before=before)))
-
-    def _status(self, state: RunState, *, detail: str = "") -> ViewStatus:
-        phase = state.phase
-        return ViewStatus(
-            phase=phase.value,
-            elapsed=self._elapsed(state),
-            is_ticking=phase not in {Phase.PAUSED, Phase.ENDED},
-            tool=_tool_words(state),
-            model=state.model,
-            input_tokens=state.usage.input_tokens,
-            output_tokens=state.usage.output_tokens,
-            cost=None if self._run.request.rehearse is not None else state.cost,
-            detail=detail or _detail(state),
-            rehearsal=self._run.request.rehearse is not None,
-        )
-
-    def _elapsed(self, state: RunState) -> float:
-        """Seconds at work: less pauses and the sleep of the machine."""
-        if state.started is None:
-            return 0.0
-        until = time.time()
-        if state.exited is not None:
-            until = state.exited.at
-        elif state.is_paused and self._paused_at is not None:
-            until = self._paused_at
-        return max(0.0, until - state.started.at - state.paused - state.frozen)
-
-
-def _later(view: RunView) -> Callable[..., None]:
+def answer_later(tick: Callable[[], None]) -> Callable[..., None]:
     """What answers a view that asks when the run is over and nobody ticks any more."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        return lambda *_: view.tick()
+        return lambda *_: tick()
 
     def answer(*_: object) -> None:
         try:
-            loop.call_soon_threadsafe(view.tick)
+            loop.call_soon_threadsafe(tick)
         except RuntimeError:  # that loop is gone (a cell that could not be awaited had its own)
-            view.tick()
+            tick()
 
     return answer
 

@@ -10,16 +10,18 @@ from typing import Any, Final
 from IPython.core.getipython import get_ipython
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 
+from cc_executor.kernel import taskoptions
 from cc_executor.kernel.options import option_help
 
-VERBS: Final = ("list", "show", "attach", "pause", "resume", "cancel", "receipt", "doctor")
+VERBS: Final = ("list", "show", "attach", "pause", "resume", "cancel", "receipt", "doctor", "trust", "untrust")
 LINE_MAGICS: Final = ("cc", "cc_attach_async", *(f"cc_{verb}" for verb in VERBS))
-CELL_MAGICS: Final = ("cc_execute", "cc_execute_async")
-COMPLETED: Final = ("%%cc_execute", "%cc", *(f"%cc_{verb}" for verb in VERBS))
+CELL_MAGICS: Final = ("cc_execute", "cc_execute_async", "cc_tasks", "cc_tasks_async")
+COMPLETED: Final = ("%%cc_execute", "%%cc_tasks", "%cc", *(f"%cc_{verb}" for verb in VERBS))
 
 # What IPython makes of a magic, and what makes it awaited.
 _AWAITED: Final = (
     ("get_ipython().run_cell_magic('cc_execute',", "await get_ipython().run_cell_magic('cc_execute_async',"),
+    ("get_ipython().run_cell_magic('cc_tasks',", "await get_ipython().run_cell_magic('cc_tasks_async',"),
     ("get_ipython().run_line_magic('cc', 'attach'", "await get_ipython().run_line_magic('cc_attach_async', ''"),
     ("get_ipython().run_line_magic('cc', 'attach ", "await get_ipython().run_line_magic('cc_attach_async', '"),
     ("get_ipython().run_line_magic('cc_attach',", "await get_ipython().run_line_magic('cc_attach_async',"),
@@ -91,6 +93,21 @@ class CCMagics(Magics):
         return execute(self.shell, line, cell)
 
     @no_var_expand
+    @cell_magic
+    def cc_tasks(self, line: str, cell: str) -> Any:  # noqa: D102 - made from the table of options below
+        from cc_executor.kernel.taskcell import execute_tasks_blocking
+
+        return execute_tasks_blocking(self.shell, line, cell)
+
+    @no_var_expand
+    @cell_magic
+    def cc_tasks_async(self, line: str, cell: str) -> Any:
+        """What `%%cc_tasks` becomes where a cell can be awaited."""
+        from cc_executor.kernel.taskcell import execute_tasks
+
+        return execute_tasks(self.shell, line, cell)
+
+    @no_var_expand
     @line_magic
     def cc_attach_async(self, line: str) -> Any:
         """What `%cc attach` becomes where a cell can be awaited."""
@@ -101,9 +118,9 @@ class CCMagics(Magics):
     @no_var_expand
     @line_magic
     def cc(self, line: str) -> Any:
-        """Look at runs and command them: `%cc list|show|attach|pause|resume|cancel|receipt|doctor [RUN]`.
+        """Look at runs and command them: `%cc list|show|attach|pause|resume|cancel|receipt|doctor [RUN]`, `%cc trust|untrust [FOLDER]`.
 
-        RUN is an id or an unambiguous part of one; without it the newest run is meant.
+        RUN is an id or an unambiguous part of one; without it the newest run is meant. Without a FOLDER the current one is meant.
         """
         from cc_executor.kernel.commands import run_verb
 
@@ -114,6 +131,13 @@ CCMagics.cc_execute.__doc__ = (
     "Run this cell's text as a prompt in a fresh agent process, and show what it does.\n\n"
     "    %%cc_execute [options]\n    what the agent should do\n\n"
     f"Options\n-------\n{option_help()}\n\nDefaults: `%config CCExecutor`. Runs: `%cc list`.\n"
+)
+CCMagics.cc_tasks.__doc__ = (
+    "Run the list of tasks in this cell, each with a fresh context, and show how it goes.\n\n"
+    "    %%cc_tasks [options]\n    tasks:\n      - id: plan\n        prompt: What an agent should do.\n"
+    "      - id: check\n        run: a command\n        needs: plan\n\n"
+    "The cell is YAML, or Markdown with lines that begin with `Task 1:`, `Task 2:`. An equal list goes on where it stood.\n\n"
+    f"Options\n-------\n{taskoptions.option_help()}\n"
 )
 
 

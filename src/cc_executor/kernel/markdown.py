@@ -17,6 +17,8 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
+from cc_executor.model.inert import EMPTIED
+
 NESTING: Final = 60  # lists in lists; what is nested deeper is left out by the parser
 
 _TAGS: Final = {
@@ -26,8 +28,6 @@ _TAGS: Final = {
 _ATTRIBUTES: Final = {"a": {"href"}, "ol": {"start"}}
 _SCHEMES: Final = {"http", "https", "mailto"}
 _PREFIXES: Final = ("http://", "https://", "mailto:")
-# Text inside these is no text; without this, nh3 would leave a script's source to read.
-_EMPTIED: Final = {"script", "style", "iframe", "object", "embed", "template", "noscript", "title", "textarea", "svg", "math"}
 
 
 def _image(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: OptionsDict, _env: MutableMapping[str, Any]) -> str:
@@ -73,7 +73,7 @@ def markdown_html(source: str, *, styles: Mapping[str, str] | None = None) -> st
     return nh3.clean(
         html,
         tags=_TAGS,
-        clean_content_tags=_EMPTIED,
+        clean_content_tags=EMPTIED,
         attributes=_ATTRIBUTES,
         attribute_filter=_only_absolute,
         url_schemes=_SCHEMES,

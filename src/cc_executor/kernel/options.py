@@ -22,6 +22,7 @@ OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
     (("--stall-timeout",), {"metavar": "SECONDS", "type": float}, "End the run after this time without a sign of life."),
     (("--max-cost",), {"metavar": "DOLLARS", "type": float}, "End the run when it has cost this much."),
     (("--max-turns",), {"metavar": "N", "type": int}, "End the run after this many agent turns."),
+    (("--linger",), {"metavar": "SECONDS", "type": float}, "How long the agent may stay after its last word for what runs in the background; 60 if not given."),
     (("--schema",), {"metavar": "NAME"}, "Variable with a JSON Schema or pydantic model that the result must meet; the object is in Result.data."),
     (("--resume",), {"metavar": "SESSION"}, "Continue this session of the agent."),
     (("--append-system-prompt",), {"metavar": "TEXT"}, "Add to the agent's system prompt."),
@@ -36,7 +37,7 @@ OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
     (("--shell",), {"metavar": "SHELL"}, "For --agent shell: the shell that reads the cell (bash, zsh, sh); without it the cell is one command's words."),
     (("--cli",), {"metavar": "PATH"}, "The agent's executable."),
     (("--env",), {"metavar": "NAME", "action": "append", "dest": "env_names"}, "Another environment variable for the agent; repeatable."),
-    (("--keep-background",), {"action": "store_true"}, "Leave processes alone that outlive the agent."),
+    (("--keep-background",), {"action": "store_true"}, "Leave processes alone that outlive the agent, or its --linger."),
     (("--trust-workspace",), {"action": "store_true"}, "Let the folder's own settings, hooks and MCP servers take effect."),
     (("--label",), {"metavar": "TEXT"}, "A name for lists."),
 )  # fmt: skip

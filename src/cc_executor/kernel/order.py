@@ -55,6 +55,7 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         stall_timeout=_given(options.stall_timeout, settings.stall_timeout),
         max_cost=_given(options.max_cost, settings.max_cost),
         max_turns=_given(options.max_turns, settings.max_turns),
+        linger=_given(options.linger, settings.linger),
         tools=split_tools(options.tools) if options.tools is not None else tuple(settings.tools),
         add_dirs=[_path(name) for name in options.add_dirs or ()],
         expect=options.expect or (),

@@ -46,6 +46,12 @@ def _installer(kernel: Any) -> Callable[[], Callable[[], None]] | None:
         return None
     if not all(hasattr(kernel, name) for name in ("session", "shell_handlers", "set_parent", "get_parent", "_publish_status")):
         return None
+    try:
+        kernel.get_parent("shell")
+        _parent_idents(kernel)
+    except Exception:  # a version that keeps them in another way: to wait behind the cell is better than an answer that is lost
+        logger.debug("the pump finds no parent that it could put back", exc_info=True)
+        return None
     manager = getattr(getattr(kernel, "shell_channel_thread", None), "manager", None)
     if manager is not None and hasattr(manager, "set_on_recv_callback") and hasattr(kernel, "shell_main"):
         return partial(_install_on_shell_thread, kernel, manager)
@@ -130,5 +136,8 @@ class _Answers:
 
 
 def _parent_idents(kernel: Any) -> Any:
-    idents = kernel._shell_parent_ident if hasattr(kernel, "_shell_parent_ident") else getattr(kernel, "_parent_ident", {})
-    return idents.get("shell", b"") if isinstance(idents, dict) else kernel._get_shell_context_var(idents)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - private names of ipykernel
+    idents: Any = kernel._shell_parent_ident if hasattr(kernel, "_shell_parent_ident") else getattr(kernel, "_parent_ident", {})
+    if isinstance(idents, dict):
+        return idents.get("shell", b"")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - private names of ipykernel
+    look = getattr(kernel, "_get_shell_context_var", None)  # 7.1 and later; 7.0 has the variable alone
+    return look(idents) if look is not None else idents.get(b"")

@@ -12,22 +12,27 @@ from typing import Final
 CSI_LIMIT: Final = 256
 OSC_LIMIT: Final = 4096
 
+# It begins with one set of characters, so that `re` looks for those and runs over everything else at a nanosecond a character; with alternatives in
+# front it tried each of them at each character, and a flood of plain text cost 120 ms for each MB.
 _SEQUENCE: Final = re.compile(
     rf"""
-      (?: (?:\x1b\[|\x9b) [0-?]{{0,{CSI_LIMIT}}} [ -/]{{0,8}} [@-~]                                  # CSI: colours, cursor
-        | (?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f]) [^\x07\x1b\x9c]{{0,{OSC_LIMIT}}} (?:\x07|\x9c|\x1b\\) # OSC, DCS, …: titles, links, clipboard
-        | \x1b [ -/]{{1,8}} [0-~]                                                                    # character sets
-        | \x1b [0-OQ-WYZ\\`-~]                                                                       # two characters
+    [\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]                                                     # any control character, or half of a pair
+    (?:
+      (?: (?:(?<=\x1b)\[|(?<=\x9b)) [0-?]{{0,{CSI_LIMIT}}} [ -/]{{0,8}} [@-~]                         # CSI: colours, cursor
+        | (?:(?<=\x1b)[\]PX^_]|(?<=[\x90\x98\x9d-\x9f])) [^\x07\x1b\x9c]{{0,{OSC_LIMIT}}} (?:\x07|\x9c|\x1b\\) # OSC, DCS, …
+        | (?<=\x1b) [ -/]{{1,8}} [0-~]                                                                # character sets
+        | (?<=\x1b) [0-OQ-WYZ\\`-~]                                                                  # two characters
       )
     | (?P<held>                                                                                      # what may still become one of these
-        (?: \x1b | \r
-          | (?:\x1b\[|\x9b) [0-?]{{0,{CSI_LIMIT}}} [ -/]{{0,8}}
-          | (?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f]) [^\x07\x1b\x9c]{{0,{OSC_LIMIT}}} \x1b?
-          | \x1b [ -/]{{1,8}}
+        (?: (?<=[\x1b\r])
+          | (?:(?<=\x1b)\[|(?<=\x9b)) [0-?]{{0,{CSI_LIMIT}}} [ -/]{{0,8}}
+          | (?:(?<=\x1b)[\]PX^_]|(?<=[\x90\x98\x9d-\x9f])) [^\x07\x1b\x9c]{{0,{OSC_LIMIT}}} \x1b?
+          | (?<=\x1b) [ -/]{{1,8}}
         ) \Z )
-    | (?P<newline> \r\n )
-    | (?P<return> \r )
-    | [\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]                                             # other control characters; halves of pairs
+    | (?P<newline> (?<=\r) \n )
+    | (?P<return> (?<=\r) )
+    |                                                                                                # alone it is nothing
+    )
     """,
     re.VERBOSE,
 )
@@ -58,9 +63,11 @@ class Cleaner:
 
     def _replace(self, match: re.Match[str]) -> str:
         if match["held"] is not None:
-            self._held = match["held"]
+            self._held = match[0]
             return ""
-        return "\n" if match["newline"] else match["return"] or ""
+        if match["newline"] is not None:
+            return "\n"
+        return "\r" if match["return"] is not None else ""
 
 
 def clean(text: str) -> str:

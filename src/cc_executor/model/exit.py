@@ -30,4 +30,5 @@ class ExitFacts(msgspec.Struct, frozen=True, kw_only=True):
     survivors: int = 0
     cpu: float = 0.0
     max_rss: int = 0
+    oom_kills: int = 0
     host: str = ""

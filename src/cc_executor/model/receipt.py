@@ -104,6 +104,7 @@ class Receipt(_Frozen):
     permission_mode: str = ""
     session_id: str = ""
     transcript: str | None = None
+    workspace_trusted: bool = False  # whether settings, hooks and MCP servers of the folder itself could take effect
     rehearsed: str | None = None  # the script's name: such a run cost nothing and proves nothing about a model
     times: Times
     outcome: Outcome

@@ -23,6 +23,11 @@ class OnKernelExit(StrEnum):
     CONTINUE = "continue"
 
 
+# Seconds. 2.1.197 ends what it left in the background 5 s after its last word, 2.1.329 waits 600 s for it: long enough for a command that ends soon, and no
+# ten minutes of a cell for a server that never will.
+LINGER: Final = 60.0
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,12 +45,22 @@ class Limits(_Frozen):
         US dollars, enforced by the agent after each model answer.
     turns : int or None
         Agent turns.
+    linger : float
+        Seconds that an agent may stay after its last word, for what it left running in the background; without output, and without a pause.
     """
 
     wall: float | None = None
     stall: float | None = None
     cost: float | None = None
     turns: int | None = None
+    linger: float = LINGER
+
+    @field_validator("linger")
+    @classmethod
+    def _bounded(cls, value: float) -> float:
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError("must be a number of seconds greater than 0")
+        return value
 
     @field_validator("wall", "stall", "cost")
     @classmethod

@@ -6,6 +6,7 @@ numbers. So what was dropped from memory can be made again from the journal (`cc
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from cc_executor.model.part import Part
 OPEN_LIMIT: Final = 500  # calls and blocks that never become whole; agents run some ten at once
 REMOVED_LIMIT: Final = 4096  # removals that are remembered; a reader that is further behind gets everything anew
 NOTES_LIMIT: Final = 200
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all that `Cleaner` minds, and quickly found
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,14 +81,20 @@ class _Block:
     parent: str | None
     level: Level
     is_raw: bool
-    cleaner: Cleaner = field(default_factory=Cleaner)
+    cleaner: Cleaner | None = None  # from the first control character on
     numbers: list[int] = field(default_factory=list[int])
     tail: Part | None = None
     reuse: deque[int] = field(default_factory=deque[int])
 
     def copy(self) -> _Block:
         tail = self.tail.copy() if self.tail else None
-        return _Block(self.kind, self.parent, self.level, self.is_raw, self.cleaner.copy(), list(self.numbers), tail)
+        return _Block(self.kind, self.parent, self.level, self.is_raw, self.cleaner and self.cleaner.copy(), list(self.numbers), tail)
+
+    def cleaned(self, text: str) -> str:
+        """The clean text that `text` completes."""
+        if self.cleaner is None and _CONTROL.search(text):
+            self.cleaner = Cleaner()
+        return self.cleaner.feed(text) if self.cleaner else text
 
 
 class Transcript:
@@ -262,7 +270,7 @@ class Transcript:
             if block.tail is not None and is_raw and block.tail.number != self._latest:
                 block.tail = None  # something else came since: go on below it
                 block.numbers.clear()
-            self._grow(block, block.cleaner.feed(text))
+            self._grow(block, block.cleaned(text))
             return
         # The authoritative text takes the places of the pieces.
         final = _Block(kind, parent, level, is_raw, reuse=deque(block.numbers))

@@ -52,7 +52,11 @@ ENDS: Final[dict[str, End]] = {
         "The conversation is longer than the model takes.",
         "Shorten the prompt, name files instead of pasting them, or start a new session.",
     ),
-    "image_error": End(OutcomeKind.FAILED, "The request is larger than the API takes.", "Use smaller or fewer images and documents."),
+    "image_error": End(
+        OutcomeKind.FAILED,
+        "The request is larger than the API takes.",
+        "Name files instead of pasting them, and use smaller or fewer images and documents.",
+    ),
     "stop_hook_prevented": _HOOK,
     "hook_stopped": _HOOK,
     "blocking_limit": End(
@@ -65,6 +69,7 @@ ENDS: Final[dict[str, End]] = {
     "tool_deferred": End(OutcomeKind.FAILED, "The agent ended with a tool call that somebody else should execute.", "Leave that tool out."),
 }
 
+_WINDOW_FULL: Final = End(OutcomeKind.FAILED, "The context window is full.", "Start a new session, or shorten the prompt.")
 # By `stop_reason` of the last message. `model_context_window_exceeded` is the API's own word.
 STOP_REASONS: Final[dict[str, End]] = {
     "refusal": End(OutcomeKind.FAILED, "The model refused.", "Rephrase the prompt in a new session, or choose another model with --model."),
@@ -73,7 +78,7 @@ STOP_REASONS: Final[dict[str, End]] = {
         "The answer was cut at the model's output limit.",
         "Ask for less at a time, or set CLAUDE_CODE_MAX_OUTPUT_TOKENS.",
     ),
-    "model_context_window_exceeded": End(OutcomeKind.FAILED, "The context window is full.", "Start a new session, or shorten the prompt."),
+    "model_context_window_exceeded": _WINDOW_FULL,
 }
 
 # By the reason of the stop request: we ended it.
@@ -107,6 +112,19 @@ class Fault(NamedTuple):
 def _fault(kind: OutcomeKind, summary: str, cure: str, *, statuses: Sequence[int] = (), codes: Sequence[str] = ()) -> Fault:
     return Fault(frozenset(statuses), frozenset(codes), End(kind, summary, cure))
 
+
+UNREACHABLE: Final = End(
+    OutcomeKind.FAILED,
+    "The API could not be reached, or failed on its side.",
+    "Check the network, proxy and ANTHROPIC_BASE_URL, then run it again.",
+)
+
+# Told to wait for 20 s, the CLI waits and asks again; told to wait for 120 s or an hour, it ends at once, and does not say how long (2.1.329).
+LONG_WAIT: Final = End(
+    OutcomeKind.RATE_LIMITED,
+    "The API throttles this account, and the agent did not ask again, as it does when it is told to wait for minutes or hours.",
+    "Run it again in an hour, or choose another model; the account's own page says when its limits open.",
+)
 
 # In this order, because a code and a status may disagree: no credit is 400 with `billing_error`. A code is the CLI's `assistant.error`.
 FAULTS: Final = (
@@ -164,12 +182,7 @@ FAULTS: Final = (
         "Ask for less at a time, or set CLAUDE_CODE_MAX_OUTPUT_TOKENS.",
         codes=("max_output_tokens",),
     ),
-    _fault(
-        OutcomeKind.FAILED,
-        "The API could not be reached, or failed on its side.",
-        "Check the network, proxy and ANTHROPIC_BASE_URL, then run it again.",
-        statuses=range(500, 600),
-        codes=("server_error", "unknown"),
-    ),
+    _fault(*_WINDOW_FULL, codes=("model_context_window_exceeded",)),
+    _fault(*UNREACHABLE, statuses=range(500, 600), codes=("server_error", "unknown")),
     _fault(OutcomeKind.FAILED, "The API did not take the request.", SEE_MORE, codes=("invalid_request",), statuses=range(400, 500)),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -51,6 +51,7 @@ _SHAPES: Final = (
 )
 # One without its end reaches to the end of the text: better too much than half a key.
 _PRIVATE_KEY: Final = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)"
+_SHAPED: Final = re.compile(rf"{_PRIVATE_KEY}|(?<![A-Za-z0-9])(?:{'|'.join(_SHAPES)})")
 
 
 def is_secret_name(name: str) -> bool:
@@ -101,15 +102,27 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        forms = sorted(
-            {form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)}, key=lambda form: (-len(form), form)
-        )
-        shapes = rf"(?<![A-Za-z0-9])(?:{'|'.join(_SHAPES)})"
-        self._pattern = re.compile("|".join([*map(re.escape, forms), _PRIVATE_KEY, shapes]))
+        self._forms = frozenset(form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret))
 
     def text(self, text: str) -> str:
-        """`text` with ``[masked]`` in the place of every secret."""
-        return self._pattern.sub(MASK, text)
+        """`text` with ``[masked]`` in the place of every secret; of secrets that overlap, nothing is left."""
+        spans = sorted([*self._known(text), *(match.span() for match in _SHAPED.finditer(text))])
+        if not spans:
+            return text
+        out: list[str] = []
+        place = 0
+        for start, end in spans:
+            if start >= place:
+                out += (text[place:start], MASK)
+            place = max(place, end)
+        return "".join([*out, text[place:]])
+
+    def _known(self, text: str) -> Iterator[tuple[int, int]]:
+        for form in self._forms:
+            start = text.find(form)
+            while start >= 0:
+                yield start, start + len(form)
+                start = text.find(form, start + 1)
 
     def json(self, value: Any) -> Any:
         """A copy of a value made of dicts, lists, tuples, text and numbers, with every text in it masked, keys included."""
@@ -126,11 +139,9 @@ class Redactor:
 
 
 def _forms(secret: str) -> set[str]:
-    """The secret as it is, as a JSON string, and as JSON inside of a JSON string: so a tool's input has it."""
-    forms = {secret}
-    for ascii_only in (False, True):
-        form = secret
-        for _ in range(2):
-            form = json.dumps(form, ensure_ascii=ascii_only)[1:-1]
-            forms.add(form)
+    """The secret as it is, as a JSON string, and as JSON inside of a JSON string: so a tool's input has it. Each may be written in ASCII alone or not."""
+    forms = newest = {secret}
+    for _ in range(2):
+        newest = {json.dumps(form, ensure_ascii=ascii_only)[1:-1] for form in newest for ascii_only in (False, True)}
+        forms = forms | newest
     return forms

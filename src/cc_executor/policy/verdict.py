@@ -20,7 +20,7 @@ from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import Check
 from cc_executor.model.request import RunRequest
 from cc_executor.model.state import RunState
-from cc_executor.policy.ends import ENDS, FAULTS, SEE_MORE, STOP_REASONS, STOPS, End
+from cc_executor.policy.ends import ENDS, FAULTS, LONG_WAIT, SEE_MORE, STOP_REASONS, STOPS, UNREACHABLE, End
 
 # Agents that make no closing statement: their exit code is their word.
 WORDLESS_AGENTS: Final = frozenset({"shell"})
@@ -86,7 +86,7 @@ def judge(state: RunState, *, request: RunRequest, exit: ExitFacts | None, check
         outcome = row(case)
         if outcome is not None:
             return outcome
-    return Outcome(kind=OutcomeKind.OK, summary="The run ended well.", evidence=_closing_evidence(case))
+    return _well(case)
 
 
 # --- we ended it ------------------------------------------------------------------------------------------------------
@@ -109,6 +109,12 @@ def _stopped(case: _Case) -> Outcome | None:
     if not case.stop_reason or case.stop_reason == "linger":
         return None
     stop = STOPS.get(case.stop_reason, End(OutcomeKind.CANCELLED, "The run was ended on request.", "Run it again, or resume its session."))
+    summary, cure = stop.summary, stop.cure
+    if stop.kind in {OutcomeKind.TIMEOUT, OutcomeKind.STALLED} and case.state.retry is not None and not case.state.model_spoke:
+        # It is the limit that ended the run; but more time would not have helped.
+        unheard = _fault_of(case.state.retry.status, "")
+        summary = f"{summary.removesuffix('.')}, and the API had answered nothing but errors until then."
+        cure = unheard.cure if unheard is not None else UNREACHABLE.cure
     evidence = [f"stop requested: {case.stop_reason}"]
     if case.state.stop is not None and case.state.stop.by:
         evidence.append(f"by {case.state.stop.by}")
@@ -116,7 +122,7 @@ def _stopped(case: _Case) -> Outcome | None:
         evidence.append(f"limit {case.state.limit.limit} = {case.state.limit.seconds:g} s")
     if case.state.retry is not None:
         evidence.append(f"last api_retry.error_status = {_json(case.state.retry.status)}")
-    return Outcome(kind=stop.kind, summary=stop.summary, evidence=(*evidence, *_exit_evidence(case)), cure=stop.cure)
+    return Outcome(kind=stop.kind, summary=summary, evidence=(*evidence, *_exit_evidence(case)), cure=cure)
 
 
 # --- no closing statement ---------------------------------------------------------------------------------------------
@@ -136,9 +142,11 @@ def _silent(case: _Case) -> Outcome | None:
     if case.exit.signal is not None:
         return Outcome(
             kind=OutcomeKind.CRASHED,
-            summary=f"The agent was ended by {case.exit.signal}, which did not come from us.",
+            summary=f"The agent was ended by {_killer(case)}.",
             evidence=evidence,
-            cure="SIGKILL is often the system short of memory; run it again, or resume the session.",
+            cure=_MORE_MEMORY
+            if _was_short_of_memory(case)
+            else "SIGKILL is often the system short of memory; run it again, or resume the session.",
         )
     if case.exit.code == 0:
         return Outcome(
@@ -193,25 +201,29 @@ def _window_used_up(case: _Case) -> Outcome | None:
     if case.status not in {None, HTTPStatus.TOO_MANY_REQUESTS}:
         return None
     evidence = [f"rate_limit_event.status = rejected ({limited.window or 'window unknown'})"]
-    until = ""
+    until, again = "", "later"
     if limited.resets_at is not None:
-        until = f" until {_utc(limited.resets_at)}"
+        until, again = f" until {_utc(limited.resets_at)}", f"after {_utc(limited.resets_at)}"
         evidence.append(f"rate_limit_event.resetsAt = {limited.resets_at:.0f}")
     return Outcome(
         kind=OutcomeKind.USAGE_LIMITED,
         summary=f"The subscription's window is used up{until}.",
         evidence=(*evidence, *_closing_evidence(case)),
-        cure="Run it again then, or use an API key.",
+        cure=f"Run it again {again}, or use an API key.",
     )
 
 
 def _api_refused(case: _Case) -> Outcome | None:
     if not case.finished.is_error:
         return None
-    for fault in FAULTS:
-        if case.status in fault.statuses or case.failure.code in fault.codes:
-            return Outcome(kind=fault.end.kind, summary=fault.end.summary, evidence=_closing_evidence(case), cure=fault.end.cure)
-    return None
+    end = _fault_of(case.status, case.failure.code)
+    if case.status == HTTPStatus.TOO_MANY_REQUESTS and not case.state.retries:
+        end = LONG_WAIT
+    return None if end is None else Outcome(kind=end.kind, summary=end.summary, evidence=_closing_evidence(case), cure=end.cure)
+
+
+def _fault_of(status: int | None, code: str) -> End | None:
+    return next((fault.end for fault in FAULTS if status in fault.statuses or code in fault.codes), None)
 
 
 def _failed(case: _Case) -> Outcome | None:
@@ -274,8 +286,8 @@ def _bad_exit(case: _Case) -> Outcome | None:
     if case.exit.signal is not None:
         return Outcome(
             kind=OutcomeKind.CRASHED,
-            summary=f"The agent was ended by {case.exit.signal}, which did not come from us, after it had reported success.",
-            evidence=(*_exit_evidence(case), *_closing_evidence(case)),
+            summary=f"The agent was ended by {_killer(case)}, after it had reported success.",
+            evidence=tuple(dict.fromkeys((*_exit_evidence(case), *_closing_evidence(case)))),
             cure="Its work may be complete: look at its files before you run it again.",
         )
     return Outcome(
@@ -290,9 +302,9 @@ def _command_failed(case: _Case) -> Outcome | None:
     if case.exit.signal is not None:
         return Outcome(
             kind=OutcomeKind.CRASHED,
-            summary=f"The command was ended by {case.exit.signal}, which did not come from us.",
+            summary=f"The command was ended by {_killer(case)}.",
             evidence=(*_exit_evidence(case), *_stderr_evidence(case)),
-            cure=SEE_MORE,
+            cure=_MORE_MEMORY if _was_short_of_memory(case) else SEE_MORE,
         )
     if case.exit.code == 0:
         return None
@@ -323,6 +335,43 @@ def _contradicted(case: _Case) -> Outcome | None:
     )
 
 
+def _last_word_lost(case: _Case) -> Outcome | None:
+    """A turn may follow a success when a command in the background ends; where output was dropped, its closing statement may have been in it."""
+    dropped = case.exit.dropped.get("stdout", 0)
+    if not dropped or not case.state.tasks or case.stop_reason == "linger":
+        return None
+    return Outcome(
+        kind=OutcomeKind.CRASHED,
+        summary="The agent reported success and went on in the background, and its last word could not be kept.",
+        evidence=(f"stdout: {dropped:,} bytes dropped", *_closing_evidence(case)),
+        cure="Make room on the disk that holds the runs, and look at its files before you run it again.",
+    )
+
+
+def _well(case: _Case) -> Outcome:
+    """Success is what is left. What is no success of its own but should be known stands beside it."""
+    left = case.exit.left_behind
+    words: list[str] = []
+    if case.stop_reason == "linger":
+        words.append(f"it had not gone {case.request.limits.linger:g} s after its last word (--linger)")
+    if left:
+        fate = ("lives on", "was ended") if len(left) == 1 else ("live on", "were ended")
+        words.append(f"{_counted(len(left), 'command')} that it had left running {fate[0] if case.exit.kept else fate[1]}")
+    dropped = {name: count for name, count in case.exit.dropped.items() if count}
+    if dropped:
+        words.append("not all of its output could be kept")
+    return Outcome(
+        kind=OutcomeKind.OK,
+        summary=f"The run ended well{'; ' if words else ''}{', and '.join(words)}.",
+        evidence=(
+            *_closing_evidence(case),
+            *(("stop requested: linger",) if case.stop_reason == "linger" else ()),
+            *(_cut(f"left running: {leftover.command}") for leftover in left[:5]),
+            *(f"{name}: {count:,} bytes dropped" for name, count in dropped.items()),
+        ),
+    )
+
+
 _TABLE: Final[tuple[Row, ...]] = (
     _stopped,
     _silent,
@@ -334,6 +383,7 @@ _TABLE: Final[tuple[Row, ...]] = (
     _schema_unmet,
     _unasked,
     _bad_exit,
+    _last_word_lost,
     _contradicted,
 )
 _WORDLESS: Final[tuple[Row, ...]] = (_stopped, _command_failed, _contradicted)
@@ -342,10 +392,24 @@ _WORDLESS: Final[tuple[Row, ...]] = (_stopped, _command_failed, _contradicted)
 # --- evidence -----------------------------------------------------------------------------------------------------------
 
 
+_MORE_MEMORY: Final = "Give it more memory, or less to do at a time; then run it again, or resume the session."
+
+
+def _was_short_of_memory(case: _Case) -> bool:
+    """Whether the system ended the agent for want of memory: a SIGKILL that is not ours, and its control group counts one."""
+    return case.exit.signal == "SIGKILL" and not case.exit.stop_reason and case.exit.oom_kills > 0
+
+
+def _killer(case: _Case) -> str:
+    return "the system, which was out of memory" if _was_short_of_memory(case) else f"{case.exit.signal}, which did not come from us"
+
+
 def _exit_evidence(case: _Case) -> tuple[str, ...]:
-    if case.exit.signal is not None:
-        return (f"signal = {case.exit.signal}",)
-    return (f"exit code = {case.exit.code}",) if case.exit.code is not None else ()
+    how = f"signal = {case.exit.signal}" if case.exit.signal is not None else f"exit code = {case.exit.code}"
+    known = case.exit.signal is not None or case.exit.code is not None
+    # Also where the agent itself lived on: its tool did not.
+    short = (f"the control group's oom_kill grew by {case.exit.oom_kills}",) if case.exit.oom_kills else ()
+    return (*((how,) if known else ()), *short)
 
 
 def _exit_words(case: _Case) -> str:
@@ -367,7 +431,8 @@ def _closing_evidence(case: _Case) -> tuple[str, ...]:
     elif finished.is_error and case.state.retry is not None:
         evidence.append(f"last api_retry.error_status = {_json(case.state.retry.status)}")
     if finished.is_error and case.failure.code:
-        evidence.append(_cut(f"assistant.error = {case.failure.code}"))
+        # Two codes are the API's own stop reasons, which the CLI says in other words.
+        evidence.append(_cut(f"{'stop_reason' if case.failure.code in STOP_REASONS else 'assistant.error'} = {case.failure.code}"))
     if finished.terminal_reason is not None:
         evidence.append(f"result.terminal_reason = {finished.terminal_reason}")
     # The texts are the agent's words for people; no row reads them.

@@ -15,6 +15,8 @@ import anyio
 import anyio.abc
 
 from cc_executor.errors import ControlFailed
+from cc_executor.model.ansi import clean
+from cc_executor.model.toolcall import one_line
 from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder
 
@@ -22,6 +24,7 @@ Status = NewType("Status", dict[str, Any])
 
 ANSWER_BUDGET: Final = 5.0  # seconds; a pause answers when the whole tree stands, 2-50 ms in the measurements
 _CALL_AGAIN: Final = 0.01  # seconds
+_REASON_CHARS: Final = 300
 _LINE_LIMIT: Final = 1 << 20  # bytes; a status object has some 300
 
 
@@ -69,7 +72,7 @@ def _ask(folder: RunFolder, request: bytes, deadline: float) -> bytes:
         connection.settimeout(max(_CALL_AGAIN, deadline - time.monotonic()))
         _connect(connection, path, deadline)
         connection.sendall(request)
-        return _read_line(connection)
+        return _read_line(connection, deadline)
 
 
 def _connect(connection: socket.socket, path: str, deadline: float) -> None:
@@ -83,9 +86,10 @@ def _connect(connection: socket.socket, path: str, deadline: float) -> None:
             time.sleep(_CALL_AGAIN)
 
 
-def _read_line(connection: socket.socket) -> bytes:
+def _read_line(connection: socket.socket, deadline: float) -> bytes:
     answer = bytearray()
     while not answer.endswith(b"\n") and len(answer) < _LINE_LIMIT:
+        connection.settimeout(max(_CALL_AGAIN, deadline - time.monotonic()))  # for the whole line, however slowly it comes
         part = connection.recv(65536)
         if not part:
             break
@@ -96,13 +100,15 @@ def _read_line(connection: socket.socket) -> bytes:
 def _checked(answer: bytes, folder: RunFolder, op: str) -> Status:
     try:
         status = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         status = None
     if not isinstance(status, dict):
         raise ControlFailed(f"Run {folder.run_id} ended before it answered {op!r}.")
     found = cast("dict[str, Any]", status)
     if not found.get("ok"):
-        raise ControlFailed(f"Run {folder.run_id} refused {op!r}: {found.get('error', 'no reason given')}.")
+        raise ControlFailed(
+            f"Run {folder.run_id} refused {op!r}: {one_line(clean(str(found.get('error', 'no reason given'))), _REASON_CHARS)}."
+        )
     return Status(found)
 
 

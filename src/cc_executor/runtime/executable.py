@@ -18,11 +18,13 @@ from cc_executor.errors import AgentNotFound, AgentUnsupported, InvalidRequest
 from cc_executor.model.request import RunRequest
 from cc_executor.runtime.question import NoAnswer, ask
 from cc_executor.store.home import StateHome
+from cc_executor.store.plain import read_plain
 
 # Older ones lack flags that are always passed (`--setting-sources` came with 2.0); read and recorded with 2.1.197 and 2.1.329.
 CLAUDE_MINIMUM: Final = (2, 0, 0)
 VERSION_BUDGET: Final = 20.0  # seconds; 0.1-0.5 s on an idle machine, a cold 377 MB file from a slow disk takes longer
 _VERSION_CACHE: Final = "agents.json"
+_CACHE_LIMIT: Final = 1024 * 1024  # bytes; an entry has some 100, and there is one for each file that was ever an agent
 _VERSION: Final = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}", re.ASCII)
 _INSTALL: Final = (
     "Install it with `pip install 'cc-executor[claude]'` or `npm install -g @anthropic-ai/claude-code`, or name it with --cli PATH."
@@ -123,7 +125,7 @@ def _cached_version(path: str, *, environ: Mapping[str, str], home: StateHome) -
     key = f"{os.path.realpath(path)}:{status.st_size}:{status.st_mtime_ns}"
     cache_file = home.root / _VERSION_CACHE
     try:
-        known = json.loads(cache_file.read_bytes())
+        known = json.loads(read_plain(cache_file, _CACHE_LIMIT))
     except (OSError, ValueError, RecursionError):
         known = {}
     if isinstance(known, dict) and isinstance(version := known.get(key), str) and _VERSION.fullmatch(version):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - foreign JSON

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import select
-import shutil
 import subprocess
 import sys
 import threading
@@ -21,11 +20,13 @@ import anyio
 
 from cc_executor.agents import agent_named
 from cc_executor.errors import InvalidRequest, LaunchFailed, StateUnusable, UnsupportedPlatform
-from cc_executor.model.request import RunRequest
+from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.environment import child_environment
 from cc_executor.runtime.errand import Errand
 from cc_executor.runtime.executable import VERSION_BUDGET, Executable, find_executable
 from cc_executor.runtime.plan import PLAN, Plan, digest_of_file, resolved
+from cc_executor.runtime.reconcile import reconcile
+from cc_executor.runtime.workspace import is_trusted, own_settings
 from cc_executor.shim import records
 from cc_executor.store.home import STATE_VARIABLE, StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, request_json
@@ -49,6 +50,7 @@ async def launch(
     environ: Mapping[str, str],
     pid: int,
     unwanted: Callable[[RunFolder], Awaitable[object]],
+    run_id: RunId | None = None,
 ) -> RunFolder:
     """Start a run and return when the agent's process is there.
 
@@ -63,6 +65,8 @@ async def launch(
         The process that wants the run; when it ends, `request.on_kernel_exit` applies.
     unwanted : callable
         Awaited with the run that could not be kept from starting when this was cancelled; it has to end it.
+    run_id : RunId, optional
+        The run's id, where somebody has written it down before; each starts at most one run.
 
     Raises
     ------
@@ -72,7 +76,7 @@ async def launch(
     if os.name != "posix":
         raise UnsupportedPlatform("cc_executor stops and pauses process trees by POSIX signals, which Windows lacks. Use WSL.")
     chosen = dict(environ)
-    errand = Errand(lambda stop: _launch(request, home, chosen, pid, stop), patience=ABANDON_BUDGET)
+    errand = Errand(lambda stop: _launch(request, home, chosen, pid, stop, run_id=run_id), patience=ABANDON_BUDGET)
     try:
         return await errand.run()
     except BaseException:
@@ -82,23 +86,25 @@ async def launch(
         raise
 
 
-def _launch(request: RunRequest, home: StateHome, environ: dict[str, str], pid: int, stop: threading.Event) -> RunFolder:
+def _launch(
+    request: RunRequest, home: StateHome, environ: dict[str, str], pid: int, stop: threading.Event, *, run_id: RunId | None
+) -> RunFolder:
     reap()
     _check_folders(request)
     home.prepare()
     executable = find_executable(request, environ=environ, home=home)
-    folder = home.create(new_run_id(time.time()))
+    folder = home.create(run_id or new_run_id(time.time()))
     try:
-        plan, spec = _prepare(request, folder, executable, environ, pid)
+        plan, spec = _prepare(request, folder, executable, environ, pid, trusted=is_trusted(request, home))
         folder.write_new(records.REQUEST, request_json(request))
         folder.write_new(PLAN, plan.to_json())
         if stop.is_set():
             raise LaunchFailed("The launch was cancelled.")
         _start_shim(spec, folder)
     except BaseException:
-        # Nothing runs, so nothing is to be kept: a folder without a run would be listed as lost.
-        shutil.rmtree(folder.path, ignore_errors=True)
+        home.discard(folder.run_id)  # nothing runs, so nothing is to be kept
         raise
+    reconcile(home, environ=environ)
     return folder
 
 
@@ -121,11 +127,12 @@ def _is_folder(path: Path) -> bool:
 
 
 def _prepare(
-    request: RunRequest, folder: RunFolder, executable: Executable, environ: dict[str, str], pid: int
+    request: RunRequest, folder: RunFolder, executable: Executable, environ: dict[str, str], pid: int, *, trusted: bool
 ) -> tuple[Plan, dict[str, Any]]:
     agent = agent_named(request.agent)
     session_id = str(uuid.uuid4())
-    command = agent.command(request, executable=executable.path, session_id=session_id)
+    asked = request.model_copy(update={"trust_workspace": trusted})
+    command = agent.command(asked, executable=executable.path, session_id=session_id)
     argv, config_dir = command.argv, environ.get("CLAUDE_CONFIG_DIR") if agent.name == "claude" else None
     if request.rehearse is not None:
         config_dir = str(folder.path / "agent")
@@ -144,6 +151,8 @@ def _prepare(
         before={name: digest_of_file(resolved(name, cwd=request.cwd)) for name in request.expect},
         rehearsed=request.rehearse,
         config_dir=config_dir,
+        own_settings=own_settings(request.cwd) if agent.name == "claude" else (),
+        workspace_trusted=trusted,
     )
     spec = {
         "version": records.FORMAT_VERSION,
@@ -159,6 +168,7 @@ def _prepare(
         "on_lease_end": request.on_kernel_exit.value,
         "secrets": list(secrets),
         "keep_background": request.keep_background,
+        records.SPEC_LINGER: {"done": command.done, "anew": command.anew, "seconds": request.limits.linger} if command.done else None,
     }
     return plan, spec
 

@@ -18,46 +18,47 @@ BUDGET: Final = 3.0  # seconds; what then still lives is stuck in the kernel
 PACE: Final = 0.01
 
 
-def end_marked(mark: str) -> int:
-    """End every process whose `CC_EXECUTOR_RUN` is `mark`, until none is found. Blocking. Returns how many were met; at most `BUDGET` seconds."""
+def end_marked(*marks: str) -> int:
+    """End every process whose `CC_EXECUTOR_RUN` is one of `marks`, until none is found. Blocking. Returns how many were met; at most `BUDGET` seconds."""
+    wanted = frozenset(f"{records.RUN_MARK}={mark}".encode() for mark in marks)
     deadline = time.monotonic() + BUDGET
     met: set[int] = set()
-    while time.monotonic() < deadline:
-        found = list(_marked(mark))
+    while wanted and time.monotonic() < deadline:
+        found = list(_marked(wanted))
         if not found:
             break
         met.update(found)
         for pid in found:
-            _kill(pid, mark)
+            _kill(pid, wanted)
         time.sleep(PACE)
     return len(met)
 
 
-def _marked(mark: str) -> Iterator[int]:
+def _marked(wanted: frozenset[bytes]) -> Iterator[int]:
     try:
         names = os.listdir("/proc")
     except OSError:
         return
     for name in names:
-        if name.isdecimal() and int(name) != os.getpid() and _carries(int(name), mark):
+        if name.isdecimal() and int(name) != os.getpid() and _carries(int(name), wanted):
             yield int(name)
 
 
-def _carries(pid: int, mark: str) -> bool:
-    """Whether a living process has the mark: a zombie's environment is empty."""
+def _carries(pid: int, wanted: frozenset[bytes]) -> bool:
+    """Whether a living process has one of the marks: a zombie's environment is empty."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             environment = file.read()
     except OSError:  # it has ended, or is somebody else's
         return False
-    return f"{records.RUN_MARK}={mark}".encode() in environment.split(b"\0")
+    return not wanted.isdisjoint(environment.split(b"\0"))
 
 
-def _kill(pid: int, mark: str) -> None:
+def _kill(pid: int, wanted: frozenset[bytes]) -> None:
     with suppress(OSError):
         handle = os.pidfd_open(pid)
         try:
-            if _carries(pid, mark):  # looked at again: the number may be another process's by now, the handle stays with this one
+            if _carries(pid, wanted):  # looked at again: the number may be another process's by now, the handle stays with this one
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         finally:
             os.close(handle)

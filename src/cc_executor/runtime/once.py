@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from cc_executor.errors import RunNotFound
+from cc_executor.errors import RunNotFound, StateUnusable
 from cc_executor.model.receipt import Receipt
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.plain import read_plain
 
 _FOLDER: Final = "once"
+_POINTER_LIMIT: Final = 64  # bytes; an id has 26
 
 
 def remember(home: StateHome, receipt: Receipt) -> None:
@@ -30,8 +32,8 @@ def remember(home: StateHome, receipt: Receipt) -> None:
 def recall(home: StateHome, request_digest: str) -> tuple[RunFolder, Receipt] | None:
     """The run that answers this request and its receipt; None if there is none, or if its receipt is not as it was sealed."""
     try:
-        folder = home.find((home.root / _FOLDER / request_digest).read_text("ascii"))
-    except (OSError, ValueError, RunNotFound):
+        folder = home.find(read_plain(home.root / _FOLDER / request_digest, _POINTER_LIMIT).decode("ascii"))
+    except (OSError, ValueError, RunNotFound, StateUnusable):
         return None
     receipt = folder.receipt()
     if receipt is None or not receipt.is_intact or not receipt.outcome.ok or receipt.request_digest != request_digest:

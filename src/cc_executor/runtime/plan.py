@@ -11,7 +11,6 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from cc_executor.errors import StateUnusable
 from cc_executor.model.receipt import FileChange
 from cc_executor.store.journal import RunFolder
 
@@ -36,6 +35,10 @@ class Plan(BaseModel):
         SHA-256 hex of each expected file before the start; None: it was not there.
     config_dir : str or None
         Where the agent keeps its transcripts, if not in the usual place.
+    own_settings : tuple of str
+        Files in the run's folder with settings, hooks or MCP servers of its own.
+    workspace_trusted : bool
+        Whether those took effect.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +51,8 @@ class Plan(BaseModel):
     before: dict[str, str | None] = {}
     rehearsed: str | None = None
     config_dir: str | None = None
+    own_settings: tuple[str, ...] = ()
+    workspace_trusted: bool = False
 
     def to_json(self) -> bytes:
         """For the run's folder. ASCII: a path may hold bytes that are no UTF-8, and `json` escapes what they become in Python."""
@@ -62,10 +67,7 @@ class Plan(BaseModel):
         StateUnusable
             It is missing or damaged.
         """
-        try:
-            return cls.model_validate(json.loads((folder.path / PLAN).read_bytes()))
-        except (OSError, ValueError, RecursionError) as error:
-            raise StateUnusable(f"The plan of run {folder.run_id} cannot be read: {error}") from error
+        return folder.document(PLAN, cls)
 
 
 def resolved(name: str, *, cwd: str) -> Path:

@@ -7,12 +7,16 @@ so that a replay tells the same story as the live run did.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from cc_executor.agents import agent_named
 from cc_executor.agents.framing import StderrDecoder
 from cc_executor.model.event import ControlRecord, Event, Exited
 from cc_executor.shim import records
-from cc_executor.store.journal import BLOCK, RunFolder
+from cc_executor.store.journal import RunFolder
+
+# What is read at a time, decoded, folded and shown before the loop looks at anything else: about 1 ms of work. 256 KiB were 4-8 ms.
+PIECE: Final = 64 * 1024
 
 
 class JournalReader:
@@ -35,7 +39,7 @@ class JournalReader:
         self.exited: Exited | None = None
 
     def read(self) -> list[Event] | None:
-        """What the next block of each stream, or the next control record, says; None when the cursor has caught up.
+        """What the next piece of each stream, or the next control record, says; None when the cursor has caught up.
 
         An empty list means that bytes were read which complete no event yet.
         """
@@ -77,7 +81,7 @@ class JournalReader:
         progress = False
         for stream in records.STREAMS:
             offset = self._offset[stream]
-            size = min(BLOCK, limits[stream] - offset) if stream in limits else BLOCK
+            size = min(PIECE, limits[stream] - offset) if stream in limits else PIECE
             data = self._folder.read(stream, offset, size) if size > 0 else b""
             if data:
                 progress = True

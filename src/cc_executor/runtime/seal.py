@@ -11,7 +11,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -32,6 +32,7 @@ from cc_executor.runtime.errand import Errand, in_thread
 from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.plan import Plan, change_of, resolved
 from cc_executor.shim import records
+from cc_executor.store import roll
 from cc_executor.store.journal import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -61,17 +62,20 @@ async def seal(
     redactor : Redactor
         Masks what the shim could not see whole (text put together from several lines).
     now : float
-        Seconds since the epoch, used as the end of a run that was lost.
+        Seconds since the epoch; no run that was lost has ended later.
     is_watcher : bool
         Somebody else has started the run: where the user's command is to be run, that one goes first, for it is meant for that one's environment.
     """
     if (known := folder.receipt()) is not None:
+        _strike(folder)
         return known
     request, plan = folder.request(), Plan.of(folder)
     async with _turn(folder, head_start=HEAD_START if is_watcher and request.verify is not None else 0.0):
         if (known := folder.receipt()) is not None:
             return known
         facts = folder.exit_facts()
+        if facts is None and not fence(folder) and state.exited is None:
+            raise StateUnusable(f"Run {folder.run_id} has begun only now, for its supervisor was late: look at it again.")
         if facts is None and not request.keep_background:
             # Nobody owns what is left of the tree: the kernel ended the agent with its supervisor, and its tools live on in sessions of their own.
             await Errand(lambda _: end_marked(folder.run_id), patience=KILL_BUDGET).run()
@@ -116,13 +120,28 @@ def _is_free(descriptor: int, *, take: bool = False) -> bool:
 
 
 def _keep(folder: RunFolder, receipt: Receipt) -> None:
-    if (folder.path / records.RECEIPT).exists():  # one that cannot be read here: a newer version's, or damaged. Either is evidence
-        return
-    try:
-        folder.replace(records.RECEIPT, receipt.model_dump_json(indent=1).encode())
-    except StateUnusable:
-        # The run has ended and may have cost money: its result is owed to whoever waits for it, kept or not.
-        logger.warning("the receipt of run %s could not be kept", folder.run_id, exc_info=True)
+    if not (folder.path / records.RECEIPT).exists():  # else one that cannot be read here: a newer version's, or damaged. Either is evidence
+        try:
+            folder.replace(records.RECEIPT, receipt.model_dump_json(indent=1).encode())
+        except StateUnusable:
+            # The run has ended and may have cost money: its result is owed to whoever waits for it, kept or not.
+            logger.warning("the receipt of run %s could not be kept", folder.run_id, exc_info=True)
+            return
+    _strike(folder)
+
+
+def _strike(folder: RunFolder) -> None:
+    roll.strike(folder.path.parent.parent, folder.run_id)
+
+
+def fence(folder: RunFolder) -> bool:
+    """Close a lost run to a supervisor that comes too late, because its launcher was frozen: it finds that the run was started before, and starts nothing.
+
+    False when it has come just now, so that the run is not lost.
+    """
+    with suppress(OSError):  # it is there, as it mostly is; or the folder cannot be written, by a supervisor either
+        os.close(os.open(folder.path / records.CONTROL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    return not folder.is_supervised()
 
 
 def _masked(receipt: Receipt, redactor: Redactor) -> Receipt:
@@ -207,6 +226,7 @@ def receipt_over(
         env_names=plan.env_names,
         permission_mode=state.permission_mode,
         session_id=state.session_id or plan.session_id,
+        workspace_trusted=plan.workspace_trusted,
         rehearsed=plan.rehearsed,
         times=_times(folder, facts, now),
         outcome=judge(state, request=request, exit=facts, checks=checks),
@@ -275,8 +295,9 @@ def _prompt_digest(request: RunRequest) -> str:
 
 def _times(folder: RunFolder, facts: ExitFacts | None, now: float) -> Times:
     if facts is None:
-        elapsed = max(0.0, now - folder.created_at)
-        return Times(started=_utc(folder.created_at), ended=_utc(now), elapsed=elapsed, active=elapsed)
+        ended = _last_sign(folder, now)
+        elapsed = round(ended - folder.created_at, 3)
+        return Times(started=_utc(folder.created_at), ended=_utc(ended), elapsed=elapsed, active=elapsed)
     return Times(
         started=_utc(facts.started_at),
         ended=_utc(facts.ended_at),
@@ -285,6 +306,17 @@ def _times(folder: RunFolder, facts: ExitFacts | None, now: float) -> Times:
         paused=round(facts.paused, 3),
         frozen=round(facts.frozen, 3),
     )
+
+
+def _last_sign(folder: RunFolder, now: float) -> float:
+    """When a lost run wrote for the last time: it may be sealed days later. Not before its start and not after `now`, whatever the clocks were set to."""
+    signs = [folder.created_at]
+    for name in (*records.STREAMS, records.CONTROL):
+        with suppress(OSError):
+            status = (folder.path / name).stat()
+            if status.st_size:  # else nothing was ever written, and the file is our own fence
+                signs.append(status.st_mtime)
+    return max(folder.created_at, min(now, max(signs)))
 
 
 def _utc(seconds: float) -> datetime:

@@ -35,7 +35,20 @@ _NOT_IN_THE_JOURNAL: Final = frozenset(
 )
 # Copied, not decoded: another version of cc_executor reads them alike.
 _COPIED: Final = frozenset(
-    {"run_id", "request_digest", "agent", "prompt_sha256", "argv", "cwd", "env_names", "agent_path", "rehearsed", "exit", "times"}
+    {
+        "run_id",
+        "request_digest",
+        "agent",
+        "prompt_sha256",
+        "argv",
+        "cwd",
+        "env_names",
+        "agent_path",
+        "workspace_trusted",
+        "rehearsed",
+        "exit",
+        "times",
+    }
 )
 _SHOWN: Final = 60  # characters of a value in a reason
 
@@ -141,7 +154,7 @@ def _folder(run_id: str, home: StateHome) -> RunFolder | None:
         return None
     try:
         return home.find(run_id)
-    except (RunNotFound, OSError):
+    except (RunNotFound, StateUnusable, OSError):
         return None
 
 
@@ -149,11 +162,7 @@ def _compare_sealed(receipt: Receipt, folder: RunFolder, found: Findings) -> Non
     if not (folder.path / records.RECEIPT).exists():
         found.missing.append("The sealed receipt is no longer in the run's folder.")
         return
-    try:
-        sealed = folder.receipt()
-    except OSError as error:
-        found.missing.append(f"The sealed receipt in the run's folder cannot be read ({error.strerror}).")
-        return
+    sealed = folder.receipt()
     if sealed is None or not sealed.is_intact:
         found.against.append("The sealed receipt in the run's folder was changed after it was sealed.")
     elif sealed.digest != receipt.digest:
@@ -182,8 +191,8 @@ def _compare_streams(receipt: Receipt, folder: RunFolder, found: Findings) -> bo
             continue
         try:
             now = folder.digest(name)
-        except OSError as error:
-            found.missing.append(f"{name} of the journal cannot be read ({error.strerror}).")
+        except StateUnusable as error:
+            found.missing.append(f"The journal is not whole. {error}")
             whole = False
             continue
         size += now.bytes

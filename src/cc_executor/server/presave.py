@@ -57,11 +57,17 @@ def _lift(content: dict[str, Any], path: str, contents_manager: Any, environ: Ma
         return
     # Imported here: 0.2 s of CPU that a server pays once, at the first save of a notebook that holds a run.
     from cc_executor.store.home import StateHome, state_path
-    from cc_executor.store.notebook import lift, parse_notebook, stored_bundles, stored_receipts
+    from cc_executor.store.notebook import lift, parse_notebook, stored_bundles, stored_list_bundles, stored_receipts
 
     home = StateHome(state_path(environ))
     previous = parse_notebook(previous_bytes) if before else None
-    lift(content, previous=previous, receipt_of=stored_receipts(home), bundle_of=stored_bundles(home))
+    lift(
+        content,
+        previous=previous,
+        receipt_of=stored_receipts(home),
+        bundle_of=stored_bundles(home),
+        list_bundle_of=stored_list_bundles(home),
+    )
 
 
 def _previous(path: str, contents_manager: Any) -> bytes:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
+    from cc_executor.shim.linger import LastWord
+
 BLOCK: Final = 64 * 1024  # what a pipe holds by default; larger buffers were slower
 ROUND: Final = 16  # blocks of one stream before the loop looks at everything else: 1 MiB, the size of the largest pipe
 
@@ -70,6 +72,7 @@ class Stream:
         self.ended = False
         self.dropped = 0
         self.degraded = False
+        self.last_word: LastWord | None = None
         self._number = number
         self._index = index
         self._masker = Masker(forms) if forms else None
@@ -164,6 +167,8 @@ class Journal:
                 self.close(stream)
                 break
             total += size
+            if stream.last_word is not None:
+                stream.last_word.look(self._buffer, size)
             self._keep(stream, stream.filtered(self._view[:size]))
             if size < BLOCK:
                 break

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 PART: Final = EXIT + ".part"  # becomes exit.json by a rename
 ROOM: Final = 64 * 1024  # bytes set aside at the start, and always ahead: some hundred records, or the longest `left_behind`
+# Bytes set aside for the exit facts. Most of it is free again before the last record is written, and that is room for the receipt: its text alone may take
+# 32,000 characters of six bytes.
+EXIT_ROOM: Final = 256 * 1024
 LOW: Final = 32 * 1024  # bytes left of it before more is set aside
 PENDING_LIMIT: Final = 2**20  # bytes of records that wait for room; a run writes some dozen records of 150 bytes
 DIGITS: Final = 6  # microseconds
@@ -117,14 +120,14 @@ def open_exit_part() -> int:
     fd = os.open(PART, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, ROOM)
+            os.posix_fallocate(fd, 0, EXIT_ROOM)
         else:  # macOS; zeros make the blocks as well
-            os.write(fd, bytes(ROOM))
+            os.write(fd, bytes(EXIT_ROOM))
     except OSError as problem:
         if problem.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             os.close(fd)
             raise
-        os.write(fd, bytes(ROOM))  # a file system that cannot set blocks aside
+        os.write(fd, bytes(EXIT_ROOM))  # a file system that cannot set blocks aside
     return fd
 
 

@@ -1,4 +1,4 @@
-"""The two limits of a run. Knows active seconds; reads no clock and no process table: it asks."""
+"""The limits of a run. Knows active seconds; reads no clock and no process table: it asks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ LOOK_LONGEST: Final = 2.0
 
 
 class Limits:
-    """Wall and stall limit, both in active seconds: what is paused or frozen counts for neither.
+    """Wall, stall and linger limit, all in active seconds: what is paused or frozen counts for none.
 
     A stall is silence on both streams while no tool runs. From half of the limit on, tools are looked for: one that runs, and the end of one that ran,
     are signs of life like output.
 
+    After the agent's last word its silence is no stall: then it lingers.
+
     Parameters
     ----------
-    wall, stall : float | None
+    wall, stall, linger : float | None
         Seconds; None is no limit.
     """
 
-    def __init__(self, wall: float | None, stall: float | None) -> None:
+    def __init__(self, wall: float | None, stall: float | None, linger: float | None = None) -> None:
         self._wall = wall
         self._stall = stall
+        self._linger = linger
+        self._leave_at = float("inf")
         self._sign = 0.0
         self._look_at = float("inf") if stall is None else stall / 2
         self._tool_seen = False
@@ -38,14 +42,25 @@ class Limits:
         if self._stall is not None:
             self._look_at = active + self._stall / 2
 
+    def spoke(self, active: float, *, is_done: bool) -> None:
+        """Standard output came; `is_done`: the agent's last word was in it, or before it."""
+        self._leave_at = active + self._linger if is_done and self._linger is not None else float("inf")
+
     def next(self, active: float) -> float:
         """The active second at which `reached` is to be asked again."""
-        return min(float("inf") if self._wall is None else self._wall, max(active, self._look_at))
+        wall = float("inf") if self._wall is None else self._wall
+        return min(wall, self._leave_at if self._lingers else max(active, self._look_at))
+
+    @property
+    def _lingers(self) -> bool:
+        return self._leave_at < float("inf")
 
     def reached(self, active: float, tool_runs: Callable[[], bool]) -> tuple[str, float, str] | None:
         """The limit, its setting and the reason to stop, if one is reached."""
         if self._wall is not None and active >= self._wall:
             return "wall", self._wall, "timeout"
+        if self._linger is not None and self._lingers:
+            return ("linger", self._linger, "linger") if active >= self._leave_at else None
         if self._stall is None or active < self._look_at:
             return None
         if tool_runs():

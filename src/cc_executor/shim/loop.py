@@ -14,6 +14,7 @@ from cc_executor.shim.ladder import KILL_PATIENCE, STOP, SWEEP, Ladder
 from cc_executor.shim.lease import POLL_INTERVAL, Lease
 from cc_executor.shim.ledger import by_stream
 from cc_executor.shim.limits import Limits
+from cc_executor.shim.linger import LastWord
 from cc_executor.shim.mask import mask_text
 from cc_executor.shim.poller import IN, Poller
 from cc_executor.shim.records import FORMAT_VERSION
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from cc_executor.shim.journal import Journal, Stream
     from cc_executor.shim.ladder import Rung
     from cc_executor.shim.ledger import Ledger
+    from cc_executor.shim.memory import OomKills
     from cc_executor.shim.spec import Spec
     from cc_executor.shim.sync import File, Syncer
+    from cc_executor.shim.tree import Process
 
 RUNNING: Final = "running"
 PAUSED: Final = "paused"  # a state that is told; the phase is still `RUNNING`
@@ -47,6 +50,7 @@ STAND_STILL_PATIENCE: Final = 2.0  # seconds; a process that is not ours (sudo) 
 PAUSE_PACE: Final = 0.001
 COUNT_AGE_ASKED: Final = 0.1  # seconds; reading the process table takes some milliseconds, and anybody may ask often
 COUNT_AGE_PUSHED: Final = 2.0
+LINGER: Final = "linger"  # the reason to stop an agent that stays after its last word
 LISTED: Final = 100  # leftovers that are named; more do not fit the room set aside on a full disk
 LAST_SYNC: Final = 2.0  # seconds
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -68,6 +72,7 @@ class Shim:
         listener: _socket.socket,
         stdin: int | None,
         bell: int,
+        oom_kills: OomKills,
     ) -> None:
         self.spec = spec
         self.clock = clock
@@ -81,9 +86,12 @@ class Shim:
         self._files = files
         self._syncer = syncer
         self._door = Door(listener, self.poller, self._serve)
-        self._limits = Limits(spec.wall, spec.stall)
+        self._limits = Limits(spec.wall, spec.stall, None if spec.linger is None else spec.linger.seconds)
+        if spec.linger is not None:
+            journal.streams[0].last_word = LastWord(spec.linger.done, spec.linger.anew)
         self._lease = None if spec.lease_pid is None else Lease(spec.lease_pid)
         self._bell = bell
+        self._oom_kills = oom_kills
         self._keep = spec.keep_background
         self._pausing: list[tuple[Connection, str]] | None = None  # who waits for the tree to stand still
         self._paused_by = ""
@@ -181,13 +189,37 @@ class Shim:
         reached = self._limits.reached(active, self._tool_runs)
         if reached is not None:
             limit, seconds, reason = reached
+            if reason == LINGER:
+                return self._send_away(now)
             self.ledger.write("limit_reached", limit=limit, seconds=seconds)
             self.stop(reason, "limit")
         return min(wake, now + max(0.0, self._limits.next(active) - active))
 
+    def _send_away(self, now: float) -> float:
+        """The agent has said its last word and stays: end it, and what it still runs, unless that is to be kept."""
+        if not self._keep:
+            self._list(self._of_other_sessions())
+            self.stop(LINGER, "limit")
+            return now
+        # Only SIGKILL leaves its tools alive: on any other signal the Claude Code CLI ends them itself. What lives on is looked at when it has ended.
+        self._stop_reason = LINGER
+        self.ledger.write("stop_requested", reason=LINGER, by="limit")
+        count = self.tree.signal_group(self.reaper.agent, signal.SIGKILL)
+        self.ledger.write("signalled", signal=signal_name(signal.SIGKILL), processes=count)
+        self._limits.spoke(self.clock.active(now), is_done=False)  # once
+        return now + TICK
+
+    def _of_other_sessions(self) -> list[Process]:
+        return [process for process in self.tree.scan() if process.session != self.reaper.agent]
+
+    def _list(self, left: list[Process]) -> None:
+        if left:
+            self._left = [{"pid": process.pid, "command": self._command(process.pid)} for process in left[:LISTED]]
+            self.ledger.write("left_behind", processes=self._left, kept=self._keep)
+
     def _tool_runs(self) -> bool:
         """Whether a process of another session than the agent's lives: the Claude Code CLI runs each tool command in its own, and says nothing meanwhile."""
-        return any(process.session != self.reaper.agent for process in self.tree.scan())
+        return bool(self._of_other_sessions())
 
     def _settle(self, now: float) -> float:
         """The agent has ended by itself: take its last output, then look at what it left."""
@@ -199,13 +231,11 @@ class Shim:
         if now < patience:
             return patience
         left = self.tree.scan()
-        if left:
-            self._left = [{"pid": process.pid, "command": self._command(process.pid)} for process in left[:LISTED]]
-            self.ledger.write("left_behind", processes=self._left, kept=self._keep)
-            if self._keep:
-                self._survivors = len(left)
-                self._enter(DRAINING, now)
-                return now
+        self._list(left)
+        if left and self._keep:
+            self._survivors = len(left)
+            self._enter(DRAINING, now)
+            return now
         self._begin(SWEEP)
         return now
 
@@ -218,7 +248,10 @@ class Shim:
         def drain(_bits: int) -> None:
             pipe = stream.pipe
             if self.journal.drain(stream):
-                self._limits.sign(self.clock.active(time.monotonic()))
+                active = self.clock.active(time.monotonic())
+                self._limits.sign(active)
+                if stream.last_word is not None:
+                    self._limits.spoke(active, is_done=stream.last_word.said)
                 self._syncer.touch()
             if stream.ended:
                 self.poller.remove(pipe)
@@ -377,6 +410,7 @@ class Shim:
             "survivors": self._survivors,
             "cpu": round(self.reaper.cpu, 6),
             "max_rss": self.reaper.max_rss_bytes(),
+            "oom_kills": self._oom_kills.since(),
             "host": os.uname().nodename,
         }
         try:

@@ -14,16 +14,18 @@ SHORTEST: Final = 8  # characters; what is shorter occurs in ordinary text, and 
 
 
 def patterns(secrets: Iterable[str]) -> tuple[bytes, ...]:
-    """Every form in which a secret may be written: as it is, as a JSON string, and as JSON inside a JSON string (a tool's input in a delta)."""
+    """Every form in which a secret may be written: as it is, as a JSON string, and as JSON inside a JSON string (a tool's input in a delta).
+
+    The inner and the outer writer may each keep to ASCII or not.
+    """
     forms: set[bytes] = set()
     for secret in secrets:
         if len(secret) < SHORTEST:
             continue
-        for ascii_only in (False, True):
-            form = secret
-            for _ in range(3):
-                forms.add(form.encode("utf-8", "surrogateescape" if _encodable(form) else "replace"))
-                form = json.dumps(form, ensure_ascii=ascii_only)[1:-1]
+        newest = {secret}
+        for _ in range(3):
+            forms.update(form.encode("utf-8", "surrogateescape" if _encodable(form) else "replace") for form in newest)
+            newest = {json.dumps(form, ensure_ascii=ascii_only)[1:-1] for form in newest for ascii_only in (False, True)}
     return tuple(sorted(forms, key=len, reverse=True))
 
 

@@ -71,6 +71,9 @@ SPEC_FIELDS: Final = (
     "secrets",  # list of str: values to mask
     "keep_background",  # bool
 )
+# A field that may be missing, or null. `linger`: {"done": list of str, "anew": list of str, "seconds": number}: the run is ended when for so long after a line
+# of stdout that begins with one of `done` nothing else has come there. One that begins with one of `anew` takes it back: the agent works on.
+SPEC_LINGER: Final = "linger"
 
 EXIT_FIELDS: Final = (
     "version", "run_id", "code", "signal", "stop_reason", "started_at", "ended_at",  # epoch seconds
@@ -78,6 +81,7 @@ EXIT_FIELDS: Final = (
     "written", "dropped", "masked",  # dicts by stream name: bytes, bytes, replacements
     "records",  # number of control records, the exit record included
     "left_behind", "kept", "survivors", "cpu", "max_rss",  # list of {pid, command}, bool, int, seconds, bytes
+    "oom_kills",  # processes of the control group that the system ended for want of memory meanwhile
     "host",
 )  # fmt: skip
 

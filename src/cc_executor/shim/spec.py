@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from cc_executor.shim.records import FORMAT_VERSION, SPEC_FIELDS
+from cc_executor.shim.records import FORMAT_VERSION, SPEC_FIELDS, SPEC_LINGER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,22 @@ LEASE_ENDS: Final = ("cancel", "continue")
 
 class SpecRefused(Exception):
     """The spec cannot be run; the message says which field and why. Nothing was started."""
+
+
+class Linger:
+    """How long an agent may stay after its last word, and how that is told."""
+
+    __slots__ = ("anew", "done", "seconds")
+
+    def __init__(self, value: dict[str, object]) -> None:
+        seconds = _seconds("linger.seconds", value.get("seconds"))
+        if seconds is None:
+            raise SpecRefused("linger.seconds must be a number of seconds above 0")
+        self.seconds = seconds
+        self.done = _marks("linger.done", value.get("done"))
+        self.anew = _marks("linger.anew", value.get("anew"))
+        if not self.done:
+            raise SpecRefused("linger.done must name a mark")
 
 
 class Spec:
@@ -52,6 +68,10 @@ class Spec:
         if not isinstance(keep, bool):
             raise SpecRefused("keep_background must be true or false")
         self.keep_background = keep
+        linger = fields.get(SPEC_LINGER)
+        if linger is not None and not is_object(linger):
+            raise SpecRefused("linger must be an object or null")
+        self.linger = None if linger is None else Linger(linger)
 
 
 def read(data: bytes) -> Spec:
@@ -90,6 +110,13 @@ def _texts(name: str, value: object) -> tuple[str, ...]:
     if not _is_list(value):
         raise SpecRefused(f"{name} must be a list")
     return tuple(_text(name, item) for item in value)
+
+
+def _marks(name: str, value: object) -> tuple[bytes, ...]:
+    marks = tuple(_encoded(name, item) for item in _texts(name, value))
+    if any(not mark or b"\n" in mark for mark in marks):
+        raise SpecRefused(f"{name} must be beginnings of lines")
+    return marks
 
 
 def _encoded(name: str, value: object, *, absolute: bool = False) -> bytes:

@@ -16,6 +16,7 @@ from cc_executor.shim.journal import Index, Journal, Stream
 from cc_executor.shim.ledger import PART, Ledger, open_exit_part
 from cc_executor.shim.loop import STOP_SIGNALS, Shim, log
 from cc_executor.shim.mask import patterns
+from cc_executor.shim.memory import OomKills
 from cc_executor.shim.records import CONTROL, INDEX_FILE, LOCK, LOG, PROMPT, SOCKET, STDERR, STDOUT
 from cc_executor.shim.spec import SpecRefused, read
 from cc_executor.shim.sync import File, Syncer
@@ -111,6 +112,7 @@ def _prepare(spec: Spec, clock: Clock) -> tuple[Shim, tuple[int, int, int]]:
         listener=door.listen(),
         stdin=feed,
         bell=_bell(),
+        oom_kills=OomKills(),
     )
     return shim, (source, out[1], err[1])
 

@@ -9,28 +9,22 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from cc_executor.errors import RunNotFound, StateUnusable
 from cc_executor.model.request import RunId
+from cc_executor.store import roll
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.place import RUN_ID, RUNS, STATE_VARIABLE, state_path
 
-STATE_VARIABLE: Final = "CC_EXECUTOR_STATE"
-# 12 hex digits of milliseconds, so that names sort by start, and 14 random ones. `\Z`, not `$`: the latter allows a final newline.
-RUN_ID: Final = re.compile(r"[0-9a-f]{26}\Z")
+__all__ = ["RUN_ID", "STATE_VARIABLE", "StateHome", "new_run_id", "state_path"]
+
 _SHORTEST_PREFIX: Final = 4
-
-
-def state_path(environ: Mapping[str, str]) -> Path:
-    """Where runs are kept: `CC_EXECUTOR_STATE`, or `cc-executor` under `XDG_STATE_HOME` or `~/.local/state`."""
-    chosen = environ.get(STATE_VARIABLE)
-    if chosen:
-        return Path(os.path.expanduser(chosen))
-    base = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
-    return Path(base) / "cc-executor"
+_CURE: Final = f"Mend it, or set {STATE_VARIABLE} to a folder of your own."
 
 
 def new_run_id(now: float) -> RunId:
@@ -63,7 +57,7 @@ class StateHome:
     @property
     def runs_path(self) -> Path:
         """The folder that has one folder for each run."""
-        return self.root / "runs"
+        return self.root / RUNS
 
     def prepare(self) -> None:
         """Make the folders if need be, and check that they can be used safely.
@@ -73,26 +67,28 @@ class StateHome:
         StateUnusable
             Not a folder, a symbolic link, another user's, open to others, or not writable.
         """
-        cure = f"Mend it, or set {STATE_VARIABLE} to a folder of your own."
         for path in (self.root, self.runs_path):
             try:
                 with contextlib.suppress(FileExistsError):  # whatever stands there is looked at below
                     path.mkdir(mode=0o700, parents=True)
-                status = path.lstat()
             except (OSError, ValueError) as error:  # ValueError: a NUL
                 reason = error.strerror if isinstance(error, OSError) else str(error)
-                raise StateUnusable(f"The state folder {path} cannot be made or read: {reason}. {cure}") from error
-            if not stat.S_ISDIR(status.st_mode):
-                what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a file"
-                raise StateUnusable(f"The state folder {path} is not a plain folder: {what} stands there. {cure}")
-            if status.st_uid != os.getuid():
-                raise StateUnusable(f"The state folder {path} belongs to another user (uid {status.st_uid}). {cure}")
-            if status.st_mode & 0o077:
-                raise StateUnusable(
-                    f"The state folder {path} is open to others (mode {stat.S_IMODE(status.st_mode):o}). `chmod 700 {path}` mends it."
-                )
+                raise StateUnusable(f"The state folder {path} cannot be made or read: {reason}. {_CURE}") from error
+            _check(path)  # before anything is made in it
             if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-                raise StateUnusable(f"The state folder {path} cannot be read and written. {cure}")
+                raise StateUnusable(f"The state folder {path} cannot be read and written. {_CURE}")
+
+    def check(self) -> None:
+        """Refuse folders in which somebody else could have put something: what is read here is answered, obeyed and shown. Those that are missing are none.
+
+        Raises
+        ------
+        StateUnusable
+            Not a folder, a symbolic link, another user's, or open to others.
+        """
+        for path in (self.root, self.runs_path):
+            if not _check(path):
+                return
 
     def create(self, run_id: RunId) -> RunFolder:
         """A new run's folder. Making the folder is the atomic claim on the id.
@@ -105,10 +101,28 @@ class StateHome:
         self.prepare()
         path = self.runs_path / run_id
         try:
+            roll.enter(self.root, run_id)
+        except OSError as error:
+            raise StateUnusable(
+                f"The state folder {self.root} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
+            ) from error
+        try:
             path.mkdir(mode=0o700)
         except OSError as error:
-            raise StateUnusable(f"The run's folder {path} cannot be made: {error.strerror}.") from error
+            roll.strike(self.root, run_id)
+            raise StateUnusable(
+                f"The run's folder {path} cannot be made: {error.strerror}. Nothing was started; make room, or mend the folder."
+            ) from error
         return RunFolder(path)
+
+    def discard(self, run_id: RunId) -> None:
+        """Forget a run of which nothing was started: a folder without a run would be listed as lost."""
+        shutil.rmtree(self.runs_path / run_id, ignore_errors=True)
+        roll.strike(self.root, run_id)
+
+    def folder(self, run_id: str) -> RunFolder:
+        """The folder of a run whose id is known whole, there or not."""
+        return RunFolder(self.runs_path / run_id)
 
     def find(self, run_id: str) -> RunFolder:
         """The run with this id, or with this unambiguous beginning or ending of one (at least four characters).
@@ -117,11 +131,14 @@ class StateHome:
         ------
         RunNotFound
             No such run, or several.
+        StateUnusable
+            As for `check`.
         """
+        self.check()
         wanted = run_id.strip().lower()
         if RUN_ID.match(wanted):
             folder = self.runs_path / wanted
-            if folder.is_dir():
+            if _is_real_folder(folder):
                 return RunFolder(folder)
         elif re.fullmatch(r"[0-9a-f]+", wanted) and len(wanted) >= _SHORTEST_PREFIX:
             matches = [run for run in self.runs() if run.run_id.startswith(wanted) or run.run_id.endswith(wanted)]
@@ -132,12 +149,51 @@ class StateHome:
         raise RunNotFound(f"There is no run {run_id!r} in {self.root}. `%cc list` or `cc-executor list` shows what there is.")
 
     def runs(self) -> Iterator[RunFolder]:
-        """Every run, newest first. Empty when nothing was ever run."""
+        """Every run, newest first. Empty when nothing was ever run.
+
+        Raises
+        ------
+        StateUnusable
+            The folder is not safe, or cannot be read.
+        """
+        self.check()
         try:
-            names = sorted((name for name in os.listdir(self.runs_path) if RUN_ID.match(name)), reverse=True)
+            with os.scandir(self.runs_path) as entries:
+                names = sorted(
+                    (entry.name for entry in entries if RUN_ID.match(entry.name) and entry.is_dir(follow_symlinks=False)), reverse=True
+                )
         except FileNotFoundError:
             return
         except OSError as error:
             raise StateUnusable(f"The state folder {self.runs_path} cannot be read: {error.strerror}.") from error
         for name in names:
             yield RunFolder(self.runs_path / name)
+
+
+def _check(path: Path) -> bool:
+    """Whether something is there; what is there must be safe."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StateUnusable(f"The state folder {path} cannot be made or read: {reason}. {_CURE}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a file"
+        raise StateUnusable(f"The state folder {path} is not a plain folder: {what} stands there. {_CURE}")
+    if status.st_uid != os.getuid():
+        raise StateUnusable(f"The state folder {path} belongs to another user (uid {status.st_uid}). {_CURE}")
+    if status.st_mode & 0o077:
+        raise StateUnusable(
+            f"The state folder {path} is open to others (mode {stat.S_IMODE(status.st_mode):o}). `chmod 700 {path}` mends it."
+        )
+    return True
+
+
+def _is_real_folder(path: Path) -> bool:
+    """Whether a folder stands there, not a link to one."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False

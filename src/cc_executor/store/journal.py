@@ -6,16 +6,16 @@ Plain synchronous files, written in the format of `cc_executor.shim.records`. Kn
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import tempfile
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
+from pydantic import BaseModel, ValidationError
 
 from cc_executor.errors import StateUnusable
 from cc_executor.model.event import ControlRecord
@@ -23,10 +23,14 @@ from cc_executor.model.exit import ExitFacts
 from cc_executor.model.receipt import Receipt, StreamDigest
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.shim import records
+from cc_executor.store.place import claimed_at
+from cc_executor.store.plain import open_plain, read_plain
+from cc_executor.store.roll import STARTING_GRACE, is_held
 
 BLOCK: Final = 256 * 1024  # one read: big enough to cost nothing per byte, small enough to decode between two frames
 HASH_BLOCK: Final = 1024 * 1024
-STARTING_GRACE: Final = 25.0  # seconds; a supervisor that has not answered after 20 is ended by its launcher, and the folder removed
+
+M = TypeVar("M", bound=BaseModel)
 
 _control = msgspec.json.Decoder(ControlRecord)
 _exit = msgspec.json.Decoder(ExitFacts)
@@ -63,7 +67,7 @@ class RunFolder:
     @property
     def created_at(self) -> float:
         """Seconds since the epoch when the id was made."""
-        return int(self.run_id[:12], 16) / 1000
+        return claimed_at(self.run_id)
 
     def write_new(self, name: str, data: bytes) -> None:
         """Write a file that must not exist yet, 0600.
@@ -101,20 +105,47 @@ class RunFolder:
     def size(self, stream: str) -> int:
         """Bytes kept of a stream so far; 0 when there is no such file."""
         try:
-            return (self.path / stream).stat().st_size
+            return (self.path / stream).lstat().st_size
         except FileNotFoundError:
             return 0
 
     def read(self, stream: str, offset: int, size: int = BLOCK) -> bytes:
-        """At most `size` bytes from `offset`; empty at the end or when nothing was written yet."""
+        """At most `size` bytes from `offset`; empty at the end or when nothing was written yet.
+
+        Raises
+        ------
+        StateUnusable
+            What stands there is not the plain file that a supervisor writes, or cannot be read.
+        """
         try:
-            descriptor = os.open(self.path / stream, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = open_plain(self.path / stream)
         except FileNotFoundError:
             return b""
+        except OSError as error:
+            raise StateUnusable(f"{self.path / stream} cannot be read: {error.strerror}.") from error
         try:
             return os.pread(descriptor, size, offset)
         finally:
             os.close(descriptor)
+
+    def document(self, name: str, model: type[M]) -> M:
+        """One of the small JSON files of a run, checked.
+
+        Raises
+        ------
+        StateUnusable
+            It is missing, damaged, not a plain file, or larger than anything that we write.
+        """
+        try:
+            return model.model_validate(json.loads(read_plain(self.path / name)))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            reason = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        except (ValueError, RecursionError) as error:
+            reason = f"it is not JSON ({error})"
+        raise StateUnusable(f"The file {name} of run {self.run_id} cannot be read: {reason}.")
 
     def control_records(self, offset: int = 0) -> tuple[list[ControlRecord], int]:
         """The control records from byte `offset`, and the offset after the last whole one. A torn last line is left for later."""
@@ -123,7 +154,7 @@ class RunFolder:
         found: list[ControlRecord] = []
         for line in data[:end].splitlines():
             # A record kind of a newer version is no reason to lose the others.
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 found.append(_control.decode(line))
         return found, offset + end
 
@@ -135,39 +166,25 @@ class RunFolder:
         StateUnusable
             The file is missing or damaged.
         """
-        try:
-            return RunRequest.model_validate(json.loads((self.path / records.REQUEST).read_bytes()))
-        except (OSError, ValueError, RecursionError) as error:
-            raise StateUnusable(f"The request of run {self.run_id} cannot be read: {error}") from error
+        return self.document(records.REQUEST, RunRequest)
 
     def exit_facts(self) -> ExitFacts | None:
         """What the supervisor wrote at the end, or None while it runs or when it was killed."""
         try:
-            return _exit.decode((self.path / records.EXIT).read_bytes())
-        except (FileNotFoundError, ValueError):
+            return _exit.decode(read_plain(self.path / records.EXIT))
+        except (OSError, ValueError, RecursionError):
             return None
 
     def receipt(self) -> Receipt | None:
         """The sealed receipt, or None when nobody has followed the run to its end yet."""
         try:
-            return Receipt.model_validate_json((self.path / records.RECEIPT).read_bytes())
-        except (FileNotFoundError, ValueError):
+            return Receipt.model_validate_json(read_plain(self.path / records.RECEIPT))
+        except (OSError, ValueError, RecursionError):
             return None
 
     def is_supervised(self) -> bool:
         """Whether a shim holds the lock."""
-        try:
-            descriptor = os.open(self.path / records.LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)  # also where nothing can be written
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        else:
-            return False
-        finally:
-            os.close(descriptor)
+        return is_held(self.path / records.LOCK)
 
     def standing(self, now: float, *, grace: float = STARTING_GRACE) -> RunStanding:
         """What the files say. Between claim and lock a run is `starting` for `grace` seconds, then `lost`; so it is when its folder was removed."""
@@ -182,13 +199,15 @@ class RunFolder:
         return RunStanding.LOST
 
     def digest(self, stream: str, *, dropped: int = 0) -> StreamDigest:
-        """SHA-256 over a whole stream as it is on the disk. Reads it all: not for an event loop."""
+        """SHA-256 over a whole stream as it is on the disk. Reads it all: not for an event loop.
+
+        Raises
+        ------
+        StateUnusable
+            As for `read`.
+        """
         hasher, offset = hashlib.sha256(), 0
-        try:
-            with open(self.path / stream, "rb", buffering=0) as file:
-                while block := file.read(HASH_BLOCK):
-                    hasher.update(block)
-                    offset += len(block)
-        except FileNotFoundError:
-            pass
+        while block := self.read(stream, offset, HASH_BLOCK):
+            hasher.update(block)
+            offset += len(block)
         return StreamDigest(bytes=offset, dropped=dropped, sha256=hasher.hexdigest())

@@ -17,9 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
-from cc_executor.errors import NotebookUnreadable, RunNotFound
+from cc_executor.errors import NotebookUnreadable, RunNotFound, StateUnusable
+from cc_executor.model.inert import inert
+from cc_executor.model.listrecord import ListStatus
 from cc_executor.model.receipt import RECEIPT_MIME, Receipt
 from cc_executor.store.home import RUN_ID, StateHome
+from cc_executor.store.journal import RunFolder
+from cc_executor.store.plain import read_plain
+from cc_executor.store.tasklists import FOLDER as LISTS
+from cc_executor.store.tasklists import LIST_ID, ListFolder
 
 MARK: Final = "cc_executor"  # the key in an output's and in the notebook's metadata
 BUNDLE: Final = "bundle.json"  # in the run's folder: what replaces the live view, {"data": …, "metadata": …}
@@ -40,7 +46,7 @@ BundleOf: TypeAlias = Callable[[str], tuple[Json, Json] | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundReceipt:
-    """One output that a run left.
+    """One output that a run left; or one of the runs of a task list, whose output names them all.
 
     Attributes
     ----------
@@ -64,16 +70,19 @@ class FoundReceipt:
     mark: Mapping[str, Any]
     receipt: Any
     output: Json
+    is_listed: bool = False  # one of several that a task list's output names
 
     @property
     def is_live(self) -> bool:
         """Whether the output is a live view, or what was left of one."""
+        if self.is_listed:
+            return False
         data = _object(self.output.get("data"))
         return WIDGET_MIME in data or (self.receipt is None and not self.mark.get("digest"))
 
 
 def receipts_in(notebook: Json) -> Iterator[FoundReceipt]:
-    """Every output that names a run, in the order of the cells. Whatever is not as nbformat 4 wants it is passed over."""
+    """Every run that an output names, in the order of the cells. Whatever is not as nbformat 4 wants it is passed over."""
     for index, raw in enumerate(_array(notebook.get("cells"))):
         cell = _object(raw)
         cell_id = cell.get("id")
@@ -92,6 +101,17 @@ def receipts_in(notebook: Json) -> Iterator[FoundReceipt]:
                     receipt=receipt,
                     output=output,
                 )
+            for listed in map(_object, _array(mark.get("receipts"))[:RECORDS_LIMIT]):
+                if isinstance(run_id := listed.get("run_id"), str) and run_id:
+                    yield FoundReceipt(
+                        run_id=run_id,
+                        cell=index,
+                        cell_id=cell_id if isinstance(cell_id, str) else None,
+                        mark=listed,
+                        receipt=None,
+                        output=output,
+                        is_listed=True,
+                    )
 
 
 def records_in(notebook: Json) -> dict[str, Json]:
@@ -118,7 +138,14 @@ def record_of(receipt: Receipt, *, cell_id: str | None) -> Json:
     }
 
 
-def lift(notebook: Json, *, previous: Json | None, receipt_of: ReceiptOf, bundle_of: BundleOf) -> bool:
+def lift(
+    notebook: Json,
+    *,
+    previous: Json | None,
+    receipt_of: ReceiptOf,
+    bundle_of: BundleOf,
+    list_bundle_of: BundleOf = lambda _: None,
+) -> bool:
     """Bring the receipts of the outputs into the notebook's metadata, in place, and repair outputs that missed the end of their run.
 
     Records are only ever added: what the previous file knew stays, so Clear Outputs keeps it, and what is known is never overwritten. Equal input
@@ -132,6 +159,8 @@ def lift(notebook: Json, *, previous: Json | None, receipt_of: ReceiptOf, bundle
         The notebook that the file holds now, or None when there is none.
     receipt_of, bundle_of : callable
         The sealed receipt and the static output (data, metadata) of a run id, or None. See `stored_receipts` and `stored_bundles`.
+    list_bundle_of : callable
+        The static output of a task list's id, or None while it goes on. See `stored_list_bundles`.
 
     Returns
     -------
@@ -140,7 +169,7 @@ def lift(notebook: Json, *, previous: Json | None, receipt_of: ReceiptOf, bundle
     """
     if not is_notebook(notebook):
         return False
-    changed = False
+    changed = _end_lists(notebook, list_bundle_of)
     known = records_in(notebook)
     records = {**known, **(records_in(previous) if previous is not None else {})}
     for found in receipts_in(notebook):
@@ -168,6 +197,18 @@ def lift(notebook: Json, *, previous: Json | None, receipt_of: ReceiptOf, bundle
     metadata = cast("Json", metadata)
     metadata[MARK] = {**_object(metadata.get(MARK)), "receipts": records}
     return True
+
+
+def _end_lists(notebook: Json, list_bundle_of: BundleOf) -> bool:
+    """Put the stored table in place of the live view of every task list that has ended; whether there was one."""
+    changed = False
+    for cell in map(_object, _array(notebook.get("cells"))):
+        for output in map(_object, _array(cell.get("outputs"))):
+            list_id = _object(_object(output.get("metadata")).get(MARK)).get("list_id")
+            if isinstance(list_id, str) and WIDGET_MIME in _object(output.get("data")) and (bundle := list_bundle_of(list_id)) is not None:
+                output["data"], output["metadata"] = bundle
+                changed = True
+    return changed
 
 
 def _intact(raw: Any) -> Receipt | None:
@@ -202,7 +243,7 @@ def stored_receipts(home: StateHome) -> ReceiptOf:
     def receipt_of(run_id: str) -> Receipt | None:
         if not RUN_ID.match(run_id):  # an id from a notebook is anybody's text, and `find` would take a beginning of one
             return None
-        with contextlib.suppress(RunNotFound, OSError):
+        with contextlib.suppress(RunNotFound, StateUnusable):
             return home.find(run_id).receipt()
         return None
 
@@ -215,17 +256,69 @@ def stored_bundles(home: StateHome) -> BundleOf:
     def bundle_of(run_id: str) -> tuple[Json, Json] | None:
         if not RUN_ID.match(run_id):
             return None
-        try:
-            bundle = json.loads(home.find(run_id).read(BUNDLE, 0, BUNDLE_LIMIT))
-        except (RunNotFound, OSError, ValueError, RecursionError):
-            return None
-        bundle = _object(bundle)
-        data, metadata = bundle.get("data"), bundle.get("metadata")
-        if not isinstance(data, dict) or not data or not isinstance(metadata, dict):
-            return None
-        return cast("Json", data), cast("Json", metadata)
+        with contextlib.suppress(RunNotFound, StateUnusable):
+            return read_bundle(home.find(run_id))
+        return None
 
     return bundle_of
+
+
+def stored_list_bundles(home: StateHome) -> BundleOf:
+    """Static outputs by whole id of a task list; None where the list goes on, is not kept here, or what was stored is damaged."""
+
+    def bundle_of(list_id: str) -> tuple[Json, Json] | None:
+        if not LIST_ID.match(list_id):
+            return None
+        folder = ListFolder(home.root / LISTS / list_id)
+        return None if folder.state().status is ListStatus.OPEN else _read_bundle(folder.path / BUNDLE)
+
+    return bundle_of
+
+
+def write_list_bundle(folder: Path, bundle: tuple[Json, Json]) -> None:
+    """Keep the static output of a task list in its folder, whole or not at all.
+
+    Raises
+    ------
+    StateUnusable
+        The disk is full, or the folder cannot be written.
+    """
+    data, metadata = bundle
+    unfinished = folder / f".{BUNDLE}.{os.getpid()}"
+    try:
+        unfinished.write_bytes(json.dumps({"data": data, "metadata": metadata}).encode())
+        unfinished.replace(folder / BUNDLE)
+    except OSError as error:
+        raise StateUnusable(f"{folder} cannot be written: {error.strerror}.") from error
+
+
+def read_bundle(folder: RunFolder) -> tuple[Json, Json] | None:
+    """The static output that was stored with a run, or None."""
+    return _read_bundle(folder.path / BUNDLE)
+
+
+def _read_bundle(path: Path) -> tuple[Json, Json] | None:
+    """What is kept in such a file.
+
+    The agent could have written it. So only the kinds of content that we store are taken from it, its HTML is made inert, and of its metadata only the
+    mark is left.
+    """
+    try:
+        bundle = _object(json.loads(read_plain(path, BUNDLE_LIMIT)))
+    except (OSError, ValueError, RecursionError):
+        return None
+    stored, metadata = bundle.get("data"), bundle.get("metadata")
+    if not isinstance(stored, dict) or not isinstance(metadata, dict):
+        return None
+    data: Json = {}
+    for mime, value in cast("Json", stored).items():
+        if mime == "text/html" and isinstance(value, str):
+            data[mime] = inert(value)
+        elif (mime == "text/plain" and isinstance(value, str)) or (mime == RECEIPT_MIME and isinstance(value, dict)):
+            data[mime] = value
+    if "text/plain" not in data:
+        return None
+    return data, {MARK: _object(cast("Json", metadata).get(MARK))}
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -294,7 +387,13 @@ def lift_file(path: Path, *, home: StateHome) -> bool:
     try:
         before, raw = path.stat(), path.read_bytes()
         style = _Style.of(raw, notebook)
-        if not lift(notebook, previous=None, receipt_of=stored_receipts(home), bundle_of=stored_bundles(home)):
+        if not lift(
+            notebook,
+            previous=None,
+            receipt_of=stored_receipts(home),
+            bundle_of=stored_bundles(home),
+            list_bundle_of=stored_list_bundles(home),
+        ):
             return False
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -346,12 +445,17 @@ class _Style:
 
 def _split_lines(notebook: Json) -> Json:
     """Texts of outputs as lists of lines, as nbformat keeps them in a file: a later save by Jupyter then changes nothing."""
-    for found in receipts_in(notebook):
-        data = _object(found.output.get("data"))
-        for mime, value in data.items():
-            if isinstance(value, str) and (mime.startswith("text/") or mime in _SPLIT_MIMES):
-                data[mime] = value.splitlines(keepends=True)
+    for cell in map(_object, _array(notebook.get("cells"))):
+        for output in map(_object, _array(cell.get("outputs"))):
+            if MARK in _object(output.get("metadata")) or RECEIPT_MIME in _object(output.get("data")):
+                _split_output(_object(output.get("data")))
     return notebook
+
+
+def _split_output(data: Json) -> None:
+    for mime, value in data.items():
+        if isinstance(value, str) and (mime.startswith("text/") or mime in _SPLIT_MIMES):
+            data[mime] = value.splitlines(keepends=True)
 
 
 def _object(value: Any) -> Json:

@@ -50,6 +50,12 @@ ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
 # In a folder that the user has not trusted, the folder's own settings, hooks and MCP servers are not read: `-p` skips the CLI's trust dialog, and
 # such a folder has run its hook, started its server and received the API key.
 UNTRUSTED: Final = ("--setting-sources=user", "--strict-mcp-config")
+TRUSTED: Final = ("--setting-sources=user,project,local",)
+
+# How a `result` line begins: in 2.1.197, and in 2.1.329, which writes its type further behind. Every one of the recordings begins so, and no other line.
+DONE: Final = ('{"type":"result"', '{"duration_api_ms":')
+# After it a turn may follow: a command in the background has ended, and the model is told.
+ANEW: Final = ('{"type":"system","subtype":"init"',)
 
 _SMALLEST_AMOUNT: Final = 1e-6  # US dollars; less than one token of any model costs
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -82,7 +88,9 @@ class ClaudeAgent:
         InvalidRequest
             An option's value cannot be given to the CLI. Nothing was started.
         """
-        return Command(argv=(executable, *_options(request, session_id)), env=ENVIRONMENT, stdin=prompt_bytes(request.prompt))
+        return Command(
+            argv=(executable, *_options(request, session_id)), env=ENVIRONMENT, stdin=prompt_bytes(request.prompt), done=DONE, anew=ANEW
+        )
 
     def decoder(self) -> ClaudeDecoder:
         """A fresh decoder for the CLI's stdout."""
@@ -102,8 +110,7 @@ def prompt_bytes(prompt: str) -> bytes:
 def _options(request: RunRequest, session_id: str) -> Iterator[str]:
     # `--verbose` is no matter of taste: the CLI refuses stream-json without it.
     yield from ("-p", "--output-format=stream-json", "--verbose", "--include-partial-messages")
-    if not request.trust_workspace:
-        yield from UNTRUSTED
+    yield from TRUSTED if request.trust_workspace else UNTRUSTED
     yield f"--permission-mode={_permission_mode(request.permission_mode)}"
     if request.resume is not None:
         yield _option("--resume", request.resume)

@@ -13,13 +13,12 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from cc_executor.agents.claude import frames, salvage
+from cc_executor.agents.claude.closing import WINDOW_FULL, Answer, finished, json_text
 from cc_executor.agents.framing import LineSplitter, Overlong
 from cc_executor.model.event import (
     AgentEvent,
     AgentFailed,
     ApiRetried,
-    Denial,
-    Finished,
     HookRan,
     MessageStarted,
     ModelSwitched,
@@ -34,7 +33,6 @@ from cc_executor.model.event import (
     ToolCalled,
     ToolReturned,
     Unrecognised,
-    Usage,
     UsageCounted,
 )
 
@@ -88,10 +86,11 @@ class _Stream:
 class ClaudeDecoder:
     """A `cc_executor.agents.base.Decoder` for Claude Code. Every line gives at least one event; none raises."""
 
-    __slots__ = ("_lines", "_streams", "_whole")
+    __slots__ = ("_answer", "_lines", "_streams", "_whole")
 
     def __init__(self) -> None:
         self._lines = LineSplitter()
+        self._answer = Answer()
         self._streams: dict[str | None, _Stream] = {}  # by parent
         self._whole: dict[
             str | None, tuple[str, int]
@@ -109,6 +108,7 @@ class ClaudeDecoder:
         """An independent decoder in the same state."""
         twin = type(self)()
         twin._lines = self._lines.copy()
+        twin._answer = self._answer.copy()
         twin._streams = {parent: stream.copy() for parent, stream in self._streams.items()}
         twin._whole = dict(self._whole)
         return twin
@@ -142,16 +142,18 @@ class ClaudeDecoder:
             case frames.AssistantLine():
                 return self._assistant(frame, line)
             case frames.UserLine():
+                if frame.isSynthetic and frame.parent_tool_use_id is None:
+                    self._answer.prompt()
                 return _user(frame)
             case frames.ResultLine():
-                return [_finished(frame)]
+                return [finished(frame, self._answer)]
             case frames.RateLimitLine(rate_limit_info=info):
                 window = info.rateLimitType or ""
                 return [RateLimited(status=info.status, resets_at=info.resetsAt, window=window, utilization=info.utilization)]
             case frames.ControlRequestLine(request_id=ask_id, request=ask):
                 if ask.subtype != "can_use_tool":
                     return [Noise(what=f"control_request/{ask.subtype}")]
-                return [PermissionAsked(ask_id=ask_id, tool_id=ask.tool_use_id, name=ask.tool_name, input=_json_text(ask.input))]
+                return [PermissionAsked(ask_id=ask_id, tool_id=ask.tool_use_id, name=ask.tool_name, input=json_text(ask.input))]
             case _:
                 return [Noise(what=str(frame.__struct_config__.tag))]
 
@@ -183,12 +185,16 @@ class ClaudeDecoder:
                 message_id = message.id or frame.api_message_id or "?"
                 _remember(self._streams, parent, _Stream(message_id))
                 _remember(self._whole, parent, (message_id, 0))
+                if parent is None:
+                    self._answer.begin()
                 usage = message.usage or frames.TokenCounts()
                 return [
                     MessageStarted(message_id=message_id, parent=parent),
                     UsageCounted(message_id=message_id, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0),
                 ]
-            case frames.MessageDelta(usage=usage):
+            case frames.MessageDelta(delta=closing, usage=usage):
+                if parent is None:
+                    self._answer.close(closing.stop_reason)
                 message_id = self._stream(frame).message_id
                 usage = usage or frames.TokenCounts()
                 return [UsageCounted(message_id=message_id, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0)]
@@ -205,6 +211,8 @@ class ClaudeDecoder:
             case frames.StreamFault(error=fault):
                 return [AgentFailed(code=fault.type, text=fault.message)]
             case frames.MessageStop() | frames.Ping():
+                if parent is None and frame.abandoned_blocks is not None:
+                    self._answer.cut()
                 return [Noise(what=str(frame.event.__struct_config__.tag))]
 
     def _stream(self, frame: frames.StreamLine) -> _Stream:
@@ -241,16 +249,22 @@ class ClaudeDecoder:
             # No message_start came: a subagent, a synthetic message, or the CLI's non-streaming second try after a cut stream.
             events.append(MessageStarted(message_id=message.id, parent=parent))
             index = 0
+            if parent is None and not synthetic:
+                self._answer.begin()
         for block in blocks:
             stream = self._streams.get(parent)
             if stream is not None and stream.opened and stream.message_id == message.id:
                 index, stream.opened = stream.index, False
+            if parent is None and not synthetic and isinstance(block, frames.TextBlock):
+                self._answer.write(block.text)
             events.append(_whole_block(block, f"{message.id}:{index}", parent, line, synthetic=synthetic))
             index += 1
         _remember(self._whole, parent, (message.id, index))
         if frame.error:
             text = "\n".join(block.text for block in blocks if isinstance(block, frames.TextBlock))
-            events.append(AgentFailed(code=frame.error, text=text[:RAW_LIMIT]))
+            # The CLI has one code for both limits; the API told them apart.
+            full = frame.error == "max_output_tokens" and self._answer.stop_reason == WINDOW_FULL
+            events.append(AgentFailed(code=WINDOW_FULL if full else frame.error, text=text[:RAW_LIMIT]))
         return events or [Noise(what="assistant")]
 
 
@@ -288,7 +302,7 @@ def _whole_block(block: frames.AssistantBlock, name: str, parent: str | None, li
         case frames.RedactedBlock():
             return ThinkingWritten(block=name, text="", whole=True, parent=parent)
         case frames.ToolUseBlock(id=tool_id, name=tool) | frames.ServerToolUseBlock(id=tool_id, name=tool):
-            return ToolCalled(tool_id=tool_id, name=tool, input=_json_text(block.input), parent=parent)
+            return ToolCalled(tool_id=tool_id, name=tool, input=json_text(block.input), parent=parent)
         case frames.OtherBlock(of=of):
             return Unrecognised(what=f"assistant/{of}", raw=_bounded(line))
 
@@ -349,38 +363,6 @@ def _written_path(result: msgspec.Raw) -> str | None:
         return None
     wrote = file.type in ("create", "update", "edit") or (file.type is None and bool(memoryview(file.structuredPatch).nbytes))
     return file.filePath if wrote else None
-
-
-# --- result -----------------------------------------------------------------------------------------------------------
-
-
-def _finished(frame: frames.ResultLine) -> Finished:
-    usage = frame.usage or frames.TokenCounts()
-    structured = frame.structured_output
-    return Finished(
-        subtype=frame.subtype,
-        is_error=frame.is_error,
-        text=frame.result,
-        errors=tuple(frame.errors or ()),
-        api_status=frame.api_error_status,
-        terminal_reason=frame.terminal_reason,
-        stop_reason=frame.stop_reason,
-        structured=None if bytes(memoryview(structured)[:5]) in (b"", b"null") else structured.copy(),  # a copy, or it keeps the whole line
-        denials=tuple(
-            Denial(name=item.tool_name, tool_id=item.tool_use_id, input=_json_text(item.tool_input))
-            for item in frame.permission_denials or ()
-        ),
-        usage=Usage(
-            input_tokens=usage.input_tokens or 0,
-            output_tokens=usage.output_tokens or 0,
-            cache_read_tokens=usage.cache_read_input_tokens or 0,
-            cache_creation_tokens=usage.cache_creation_input_tokens or 0,
-        ),
-        cost=frame.total_cost_usd,
-        turns=frame.num_turns,
-        duration=None if frame.duration_ms is None else frame.duration_ms / 1000,
-        session_id=frame.session_id,
-    )
 
 
 # --- system lines by subtype ----------------------------------------------------------------------------------------
@@ -477,10 +459,6 @@ def _system(subtype: str, line: bytes) -> list[AgentEvent]:
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
-
-
-def _json_text(raw: msgspec.Raw) -> str:
-    return bytes(raw).decode("utf-8", "replace")
 
 
 def _bounded(line: bytes) -> str:

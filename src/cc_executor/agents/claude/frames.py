@@ -170,9 +170,16 @@ class BlockStop(_Frame, frozen=True, tag_field="type", tag="content_block_stop")
     index: int = 0
 
 
+class ClosingDelta(_Frame, frozen=True):
+    """Why a message ends."""
+
+    stop_reason: str | None = None
+
+
 class MessageDelta(_Frame, frozen=True, tag_field="type", tag="message_delta"):
     """The message's closing figures."""
 
+    delta: ClosingDelta = ClosingDelta()
     usage: TokenCounts | None = None
 
 
@@ -203,12 +210,19 @@ StreamPayload = BlockDelta | BlockStart | BlockStop | MessageStart | MessageDelt
 # --- the lines ------------------------------------------------------------------------------------------------------
 
 
+class AbandonedBlocks(_Frame, frozen=True):
+    """A message was cut, and its blocks from this one on are void (2.1.329)."""
+
+    from_block_index: int = 0
+
+
 class StreamLine(_Frame, frozen=True, tag_field="type", tag="stream_event"):
     """One event of the Messages API."""
 
     event: StreamPayload
     parent_tool_use_id: str | None = None
     api_message_id: str | None = None  # since some version between 2.1.197 and 2.1.329
+    abandoned_blocks: AbandonedBlocks | None = None
 
 
 class AssistantMessage(_Frame, frozen=True):
@@ -239,6 +253,7 @@ class UserLine(_Frame, frozen=True, tag_field="type", tag="user"):
     message: UserMessage = UserMessage()
     parent_tool_use_id: str | None = None
     tool_use_result: msgspec.Raw = EMPTY
+    isSynthetic: bool = False  # noqa: N815  # the CLI's own spelling
 
 
 class FileResult(_Frame, frozen=True):

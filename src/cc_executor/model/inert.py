@@ -1,0 +1,49 @@
+"""HTML in which nothing acts and which loads nothing: what is left of a text when everything else is taken out. Knows a list of what may stay; makes no page.
+
+For the card of a finished run, when it is made and whenever it comes back from a file: who can write that file must not be able to write a script into it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import nh3
+
+_TAGS: Final = {
+    "a", "b", "blockquote", "br", "code", "del", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "li", "ol", "p", "pre", "s",
+    "span", "strong", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul",
+}  # fmt: skip
+_ATTRIBUTES: Final = {"*": {"style", "title"}, "a": {"href", "target"}, "ol": {"start"}}
+_PREFIXES: Final = ("http://", "https://", "mailto:")
+# JupyterLab sets whatever stands between dollars as a formula, in every HTML output; in this class its MathJax leaves the text alone. Prices are no
+# formulas, and a formula can hold links and styles that came past this list.
+NO_MATH: Final = "mathjax_ignore"
+# Text inside these is no text; without this, a script's source would be left to read.
+EMPTIED: Final = {"script", "style", "iframe", "object", "embed", "template", "noscript", "title", "textarea", "svg", "math"}
+# A style can load (`url()` and its kin, also behind an escape), and lie over what is not ours.
+_LOADING: Final = re.compile(r"(?<![\w-])(?!(?:rgba?|var)\()[\w-]*\(|[\\@]|/\*")
+_PLACING: Final = re.compile(r"(?:^|;)\s*(?:position|transform|z-index|content|behavior|-moz-binding)\s*:", re.IGNORECASE)
+
+
+def inert(html: str) -> str:
+    """`html` less everything that could act, load, or leave its place. Doing it twice is doing it once."""
+    return nh3.clean(
+        html,
+        tags=_TAGS,
+        clean_content_tags=EMPTIED,
+        attributes=_ATTRIBUTES,
+        attribute_filter=_harmless,
+        tag_attribute_values={"div": {"class": {NO_MATH}}},
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer nofollow",
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+    )
+
+
+def _harmless(_tag: str, name: str, value: str) -> str | None:
+    if name == "style":
+        return None if _LOADING.search(value) or _PLACING.search(value) else value
+    if name == "href":  # links name their scheme: a relative one would point into the Jupyter server
+        return value if value.lower().startswith(_PREFIXES) else None
+    return value

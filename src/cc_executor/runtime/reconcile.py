@@ -1,0 +1,104 @@
+"""Runs that were lost: their supervisor was killed, and nobody may ever look at them again. Whoever comes by ends what is left of them and seals them.
+
+Done at the start of a later run, at a list of runs, and soon after the extension is loaded. Knows the roll, leftovers and seals; a run that lives, that
+starts, or that belongs to another host is never touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from cc_executor.errors import CCExecutorError, StateUnusable
+from cc_executor.model.state import RunState, advance_all
+from cc_executor.policy.redact import Redactor, secret_values
+from cc_executor.runtime.checks import Checking
+from cc_executor.runtime.leftovers import end_marked
+from cc_executor.runtime.reader import replay
+from cc_executor.runtime.seal import fence, seal
+from cc_executor.shim import records
+from cc_executor.store import roll
+from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder, RunStanding
+
+logger = logging.getLogger(__name__)
+
+LIST_PATIENCE: Final = 2.0  # seconds that a list of runs waits; what is left is ended in some milliseconds, a long journal takes its time
+
+_lock: Final = threading.Lock()
+_threads: Final[dict[str, threading.Thread]] = {}  # by state folder: one at a time is enough
+
+
+def reconcile(home: StateHome, *, environ: Mapping[str, str], patience: float = 0.0) -> None:
+    """Settle the lost runs of a state folder, on a thread of its own. Looking whether there are any costs some microseconds.
+
+    Parameters
+    ----------
+    home : StateHome
+    environ : mapping of str to str
+        Its secrets are masked in the receipts.
+    patience : float
+        Seconds to wait for the thread; what it has not done then, it does later.
+    """
+    if not roll.missing(home.root, now=time.time()):
+        return
+    name = str(home.root)
+    chosen = dict(environ)
+    with _lock:
+        thread = _threads.get(name)
+        if thread is None or not thread.is_alive():
+            thread = threading.Thread(target=settle, args=(home,), kwargs={"environ": chosen}, name="cc_executor reconcile", daemon=True)
+            _threads[name] = thread
+            thread.start()
+    if patience:
+        thread.join(patience)
+
+
+def settle(home: StateHome, *, environ: Mapping[str, str]) -> list[str]:
+    """End what is left of lost runs, seal their receipts, and tell their ids. Blocking; not where a loop runs."""
+    missing = [home.folder(name) for name in roll.missing(home.root, now=time.time())]
+    lost = [folder for folder in missing if fence(folder)]
+    # First for all of them, in one look at the process table: their journals may be long.
+    end_marked(*(folder.run_id for folder in lost if not _keeps(folder)))
+    for folder in lost:
+        try:
+            if _was_begun(folder):
+                _seal(folder, environ)
+            else:
+                home.discard(folder.run_id)
+        except CCExecutorError:  # removed or damaged: there is nothing to be sealed, now or later
+            logger.warning("run %s was lost and cannot be sealed", folder.run_id, exc_info=True)
+            if folder.standing(time.time()) is RunStanding.LOST:  # it may have begun at this very moment
+                roll.strike(home.root, folder.run_id)
+        except Exception:  # root of the thread; whoever looks at the run itself is told
+            logger.exception("run %s was lost and could not be sealed", folder.run_id)
+    return [folder.run_id for folder in lost]
+
+
+def _keeps(folder: RunFolder) -> bool:
+    """Whether the run's request wants what it leaves behind to live on."""
+    try:
+        return folder.request().keep_background
+    except StateUnusable:
+        return False
+
+
+def _was_begun(folder: RunFolder) -> bool:
+    """Whether there is a request, or a supervisor came: a launcher that was killed before left a bare folder, and whoever removes a run leaves none."""
+    return (folder.path / records.REQUEST).exists() or folder.size(records.CONTROL) > 0
+
+
+def _seal(folder: RunFolder, environ: Mapping[str, str]) -> None:
+    if folder.standing(time.time()) is not RunStanding.LOST:
+        return
+    state = RunState()
+    for events in replay(folder, agent=folder.request().agent):
+        state = advance_all(state, events)
+    redactor = Redactor(secret_values(environ))
+    # Not asyncio.run: where nest-asyncio was applied, that one is another, which leaves its loop open.
+    with asyncio.Runner() as runner:
+        runner.run(seal(folder, state, checking=Checking(environ, redactor), redactor=redactor, now=time.time()))

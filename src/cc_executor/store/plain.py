@@ -1,0 +1,56 @@
+"""Opening a file of ours, and only that.
+
+The agent runs as the same user and can write here: a link, a pipe or a device in place of a file is refused, not followed and not waited for, and what is
+read whole has a bound.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+# Bytes. The largest by far is the request, whose prompt of 10 MB may be escaped to six times its size.
+SMALL: Final = 64 * 1024 * 1024
+
+
+def open_plain(path: Path) -> int:
+    """A descriptor for reading a plain file.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing.
+    OSError
+        Something else than a plain file stands there, or it cannot be read; `strerror` says what.
+    """
+    try:
+        # Not blocking: opening a pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a symbolic link stands there", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "what stands there is no plain file", str(path))
+    return descriptor
+
+
+def read_plain(path: Path, limit: int = SMALL) -> bytes:
+    """A plain file, whole.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing.
+    OSError
+        As for `open_plain`, or it is larger than `limit` bytes.
+    """
+    with open(open_plain(path), "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
+    return data

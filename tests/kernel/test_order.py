@@ -1,0 +1,164 @@
+"""Options on their way: written into a cell's line or a shell's, read into a request, kept, given to the agent. At every stage they say the same."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+import typer.main
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cc_executor.agents.claude.command import PERMISSION_MODES, ClaudeAgent
+from cc_executor.api import make_request
+from cc_executor.cli.commands import app
+from cc_executor.errors import InvalidRequest
+from cc_executor.kernel.config import CCExecutor
+from cc_executor.kernel.options import OPTIONS, parse
+from cc_executor.kernel.order import order_of
+from cc_executor.model.request import RunRequest
+from cc_executor.model.toollist import split_tools
+
+SESSION: Final = str(uuid.UUID(int=1))
+
+# One line of a cell, and something in it. No lone surrogates: where they may not be is shown by the tests of the command line.
+WORDS: Final = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=15).filter(
+    lambda text: text.strip() == text != "--"  # argparse before 3.13 drops the value of `--model=--` (CPython gh-59317)
+)
+PATHS: Final = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="~$"), min_size=1, max_size=15).filter(
+    str.strip
+)
+TOOLS: Final = st.text("abcXYZ_*: -", min_size=1, max_size=8).filter(lambda text: text.strip() == text)
+TOOL: Final = TOOLS | st.tuples(TOOLS, st.lists(TOOLS, min_size=1, max_size=2)).map(lambda pair: f"{pair[0]}({', '.join(pair[1])})")
+AMOUNTS: Final = st.floats(1e-3, 1e6, allow_nan=False)
+
+# Option of the line → values, as `make_request` takes them.
+VALUES: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "agent": st.sampled_from(["claude", "shell"]),
+    "model": WORDS,
+    "fallback_model": WORDS,
+    "cwd": st.just(os.sep),
+    "add_dirs": st.lists(PATHS, max_size=2),
+    "tools": st.lists(TOOL, min_size=1, max_size=3),
+    "permission_mode": st.sampled_from(sorted(PERMISSION_MODES)),
+    "timeout": AMOUNTS,
+    "stall_timeout": AMOUNTS,
+    "max_cost": AMOUNTS,
+    "linger": AMOUNTS,
+    "max_turns": st.integers(1, 10**6),
+    "resume": WORDS,
+    "append_system_prompt": WORDS,
+    "verify": WORDS,
+    "expect": st.lists(WORDS, max_size=2),
+    "shell": st.sampled_from(["bash", "sh"]),
+    "cli": WORDS,
+    "env_names": st.lists(st.from_regex(r"[A-Z_]{1,8}", fullmatch=True), max_size=2),
+    "keep_background": st.just(True),
+    "trust_workspace": st.just(True),
+    "label": WORDS,
+}
+GIVEN: Final = st.fixed_dictionaries({}, optional=VALUES)
+PROMPTS: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40).filter(str.strip)
+
+FLAG: Final = {keywords.get("dest", flags[-1].removeprefix("--").replace("-", "_")): flags[-1] for flags, keywords, _ in OPTIONS}
+# What only a cell has: names of the notebook's variables, and what becomes of the cell.
+OF_CELLS: Final = {"out", "schema", "vars", "once", "bg", "no_raise_error", "rehearse", "rehearse_without_login"}
+
+
+def words_of(options: dict[str, Any], *, joined: bool) -> list[str]:
+    """The options as words of a line; `joined`: ``--name=value``, which a value that begins with a dash needs."""
+    words: list[str] = []
+    for name, value in options.items():
+        if value is True:
+            words.append(FLAG[name])
+            continue
+        for item in value if isinstance(value, list) and name != "tools" else [value]:
+            text = ",".join(item) if name == "tools" else str(item)
+            words += [f"{FLAG[name]}={text}"] if joined or text.startswith("-") else [FLAG[name], text]
+    return words
+
+
+def asked(prompt: str, options: dict[str, Any]) -> RunRequest:
+    """The same from Python, with the magic's own default."""
+    return make_request(prompt, **({"stall_timeout": 600.0, "permission_mode": "acceptEdits", "cwd": Path.cwd()} | options))
+
+
+def test_every_option_is_written_here() -> None:
+    assert set(VALUES) | OF_CELLS == set(FLAG)
+
+
+@given(PROMPTS, GIVEN, st.booleans())
+def test_a_line_of_a_cell_asks_for_what_its_words_say(prompt: str, options: dict[str, Any], joined: bool) -> None:
+    line = shlex.join(words_of(options, joined=joined))
+    order = order_of(line, f"{prompt}\n", settings=CCExecutor(environ={}), namespace={})
+    assert order.request == asked(prompt, options)
+    assert order.request.digest() == asked(prompt, options | {"label": "another"}).digest()
+
+
+@given(PROMPTS, GIVEN)
+def test_settings_ask_for_the_same_as_options(prompt: str, options: dict[str, Any]) -> None:
+    known = {name: value for name, value in options.items() if name in CCExecutor.class_trait_names()}
+    settings = CCExecutor(environ={})
+    for name, value in known.items():
+        settings.set_trait(name, value)
+    assert order_of("", f"{prompt}\n", settings=settings, namespace={}).request == asked(prompt, known)
+
+
+@given(GIVEN, st.booleans())
+def test_a_shell_s_line_is_read_like_a_cell_s(options: dict[str, Any], joined: bool) -> None:
+    words = words_of(options, joined=joined)
+    renamed = {"add_dirs": "add_dir", "env_names": "env"}
+    run: Any = typer.main.get_command(app)
+    of_shell = run.commands["run"].make_context("run", [*words, "--", "prompt"]).params
+    of_cell = vars(parse(shlex.join(words)))
+    for name, value in options.items():
+        shells, cells = of_shell[renamed.get(name, name)], of_cell[name]
+        assert (list(shells or []) == list(cells or [])) if isinstance(value, list) and name != "tools" else (shells == cells), name
+
+
+@given(PROMPTS, GIVEN)
+def test_a_request_comes_back_from_its_json(prompt: str, options: dict[str, Any]) -> None:
+    request = asked(prompt, options)
+    back = RunRequest.model_validate_json(request.model_dump_json())
+    assert back == request
+    assert back.digest() == request.digest()
+
+
+@given(PROMPTS, GIVEN)
+def test_an_agent_is_given_what_was_asked_for(prompt: str, options: dict[str, Any]) -> None:
+    request = asked(prompt, options | {"agent": "claude"})
+    command = ClaudeAgent().command(request, executable="/bin/claude", session_id=SESSION)
+    told: dict[str, list[str]] = {}
+    for argument in command.argv[1:]:
+        name, _, value = argument.partition("=")
+        told.setdefault(name, []).append(value)
+    assert command.stdin is not None
+    assert command.stdin.decode().removeprefix("\n" if prompt.startswith("/") else "") == prompt
+    assert told.get("--model", [None]) == [request.model]
+    assert told.get("--fallback-model", [None]) == [request.fallback_model]
+    assert told.get("--resume", [None]) == [request.resume]
+    assert told.get("--append-system-prompt", [None]) == [request.append_system_prompt]
+    assert tuple(told.get("--add-dir", [])) == request.add_dirs
+    assert tuple(told.get("--allowedTools", [])) == request.tools
+    assert [int(turns) for turns in told.get("--max-turns", [])] == [turns for turns in [request.limits.turns] if turns is not None]
+    for cost in told.get("--max-budget-usd", []):
+        assert abs(float(cost) - (request.limits.cost or 0)) <= 5e-7
+    assert ("--strict-mcp-config" in told) == (not request.trust_workspace)
+
+
+@given(st.lists(TOOL, max_size=5))
+def test_a_list_of_tools_is_split_where_it_was_joined(tools: list[str]) -> None:
+    assert split_tools(" , ".join(tools)) == tuple(tools)
+
+
+@given(st.text(max_size=60))
+def test_any_line_at_all_is_read_or_refused_in_one_sentence(line: str) -> None:
+    refused: list[str] = []
+    try:
+        order_of(line, "prompt", settings=CCExecutor(environ={}), namespace={})
+    except InvalidRequest as error:
+        refused.append(str(error))
+    assert not any("\n" in sentence.strip() for sentence in refused)

@@ -1,0 +1,86 @@
+"""Markup in which nothing acts: the last filter before a page, over the whole corpus of attacks, and that it changes nothing of ours."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cc_executor.kernel.card import card
+from cc_executor.kernel.markdown import markdown_html
+from cc_executor.model.inert import inert
+from kernel.attacks import EVERY
+from support.receipts import receipt
+
+TAGS = {
+    "a", "b", "blockquote", "br", "code", "del", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "li", "ol", "p", "pre", "s", "span",
+    "strong", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul",
+}  # fmt: skip
+ATTRIBUTES = {"class", "href", "rel", "start", "style", "target", "title"}
+STYLE = re.compile(r"url|image|src|expression|position|\\|@")
+
+
+class Wrong(HTMLParser):
+    """What of some markup could act, load, or lie over the page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given_ = {name: value or "" for name, value in attrs}
+        is_right = (
+            tag in TAGS
+            and given_.keys() <= ATTRIBUTES
+            and given_.get("href", "http://").lower().startswith(("http://", "https://", "mailto:"))
+            and given_.get("class", "mathjax_ignore") == "mathjax_ignore"
+            and STYLE.search(given_.get("style", "")) is None
+        )
+        if not is_right:
+            self.found.append(self.get_starttag_text() or tag)
+
+    def handle_comment(self, data: str) -> None:
+        self.found.append(data)
+
+
+@pytest.mark.row("threats", "attack in markup", "what is left can neither act nor load nor lie over the page")
+@pytest.mark.parametrize("payload", EVERY, ids=lambda payload: payload[:24].encode("ascii", "replace").decode())
+def test_of_an_attack_only_text_is_left(payload: str) -> None:
+    payload = payload.encode("utf-8", "replace").decode()
+    for html in (inert(payload), markdown_html(payload), card(receipt(text=payload, model=payload), [])):
+        assert Wrong(html).found == []
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        "background:url(//x)", "background:u\\72l(//x)", "position:fixed", "color:red;POSITION : fixed", "width:expression(x)", "background:image-set('//x' 1x)",
+        "background:/**/url(//x)", "@import '//x'", "content:'x'", "transform:scale(9)", "background:-webkit-image-set(x)",
+    ],
+)  # fmt: skip
+def test_a_style_neither_loads_nor_leaves_its_place(style: str) -> None:
+    assert inert(f'<p style="{style}">x</p>') == "<p>x</p>"
+
+
+@given(st.text(max_size=300))
+def test_cleaning_twice_is_cleaning_once(text: str) -> None:
+    assert inert(inert(text)) == inert(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Title\n\n- a\n- b\n\n|a|b|\n|-|-|\n|1|2|\n\n> q\n\n```py\nx = 'y' & 1 < 2\n```\n[l](https://e.org) *e* ~~d~~ `c`",
+        'It\'s "so" & <so>',
+    ],
+)
+def test_a_card_is_as_it_was_made(text: str) -> None:
+    made = card(receipt(text=text), [])
+    assert inert(made) == made
+    assert 'style="' in made
+    assert 'class="mathjax_ignore"' in made

@@ -1,0 +1,285 @@
+"""`cc-executor tasks`: lists of dependent tasks from a terminal. Each command is a few lines over `cc_executor.tasks`, or one record in a list's journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from cc_executor.cli.codes import INTERRUPTED
+from cc_executor.errors import InvalidTaskList, TaskListNotFound
+from cc_executor.model.listrecord import (
+    Edited,
+    ListState,
+    ListStatus,
+    Paused,
+    Record,
+    Resumed,
+    RetryAsked,
+    SkipAsked,
+    Stopped,
+    TaskState,
+    TaskStatus,
+)
+from cc_executor.model.notice import duration
+from cc_executor.model.tasklist import TaskList
+from cc_executor.policy.schedule import set_back
+from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.tasklists import ListFolder, ListHome
+from cc_executor.tasks import Plan, cc_execute_task_list, plan, row
+
+CODES: Final[Mapping[str, int]] = {"ok": 0, "failed": 1, "budget": 14, "stopped": INTERRUPTED}
+MARKS: Final[Mapping[TaskStatus, str]] = {
+    TaskStatus.WAITING: "·",
+    TaskStatus.RUNNING: "▶",
+    TaskStatus.OK: "✓",
+    TaskStatus.FAILED: "✗",
+    TaskStatus.SKIPPED: "–",
+    TaskStatus.STOPPED: "■",
+}
+BY: Final = "cli"
+
+app: Final = typer.Typer(help="Run lists of dependent tasks, and look at and command them.", no_args_is_help=True, rich_markup_mode=None)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")]
+ListName = Annotated[
+    str, typer.Argument(metavar="[LIST]", show_default=False, help="A list's id or its beginning; the newest if not given.")
+]
+TaskName = Annotated[str, typer.Argument(metavar="TASK", show_default=False, help="A task's id.")]
+
+
+@app.command(
+    "run",
+    epilog=f"Exit codes: {', '.join(f'{code} {status}' for status, code in CODES.items())}, 2 wrong call or nothing could be started.",
+)
+def run_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="YAML or Markdown, or the id of a list that is kept.")],
+    *,
+    cwd: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the tasks work; the current folder if not given.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do everything again, also what ended well before.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Do not wait: print the list's id; the list goes on without this command.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a list to its end. What ended well before is not done again; Ctrl-C stops the list and ends what runs."""
+    planned = _planned(file, cwd)
+    if detach:
+        _detached(planned.tasks, fresh=fresh)
+        return
+    shown = _Lines(planned.tasks, silent=as_json)
+    try:
+        result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        _write_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
+    else:
+        typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
+    raise typer.Exit(CODES[result.status])
+
+
+def _planned(file: str, cwd: str | None) -> Plan:
+    if not Path(file).exists():
+        try:
+            return plan(_home().find(file).tasks())
+        except TaskListNotFound:
+            pass  # said as of a file, which it most likely was meant to be
+    return plan(Path(file), cwd=cwd)
+
+
+def _detached(tasks: TaskList, *, fresh: bool) -> None:
+    """Another process of this command runs the list, and outlives the terminal."""
+    folder = _home().open(tasks, fresh=fresh)
+    # -I: nothing in the current folder may stand in for a module of ours.
+    argv = [sys.executable, "-I", "-m", "cc_executor.cli", "tasks", "run", folder.list_id, "--json"]
+    with open(folder.path / "runner.log", "ab") as log:
+        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+    typer.echo(folder.list_id)
+
+
+class _Lines:
+    """A line for each task that begins or ends."""
+
+    def __init__(self, tasks: TaskList, *, silent: bool) -> None:
+        self._tasks = tasks
+        self._silent = silent
+        self._before: dict[str, TaskStatus] = {}
+
+    def show(self, state: ListState) -> None:
+        """Write what has changed."""
+        for task in self._tasks.tasks:
+            known = state.task(task.id)
+            if self._before.get(task.id, TaskStatus.WAITING) is not known.status and not self._silent:
+                typer.echo(_line(task.id, task.title, known))
+            self._before[task.id] = known.status
+
+
+def _line(task_id: str, title: str, known: TaskState) -> str:
+    parts = [f"{MARKS[known.status]} {task_id:<20} {known.status.value:<8}"]
+    if known.status not in {TaskStatus.WAITING, TaskStatus.RUNNING, TaskStatus.SKIPPED}:
+        parts.append(f"{duration(known.seconds):>8}")
+        if known.spent:
+            parts.append(f"${known.spent:.4f}")
+    said = title if known.status in {TaskStatus.OK, TaskStatus.WAITING, TaskStatus.RUNNING} else known.summary
+    return "  ".join([*parts, said]).rstrip()
+
+
+@app.command("check")
+def check_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="YAML or Markdown.")],
+    *,
+    cwd: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the tasks would work.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is wrong with a list, everything at once, or in which order its tasks would run. Starts nothing."""
+    try:
+        tasks = plan(Path(file), cwd=cwd).tasks
+    except InvalidTaskList as error:
+        if as_json:
+            _write_json({"ok": False, "problems": error.problems})
+            raise typer.Exit(1) from None
+        raise
+    if as_json:
+        _write_json({"ok": True, "order": [task.id for task in tasks.in_order()]})
+        return
+    for number, task in enumerate(tasks.in_order(), 1):
+        needs = f"  needs {', '.join(task.all_needs)}" if task.all_needs else ""
+        group = f"  beside group {task.group}" if task.group else ""
+        typer.echo(f"{number:>3}. {task.id:<20} {task.kind.value:<6} {task.title}{needs}{group}".rstrip())
+
+
+@app.command("list")
+def list_command(*, as_json: AsJson = False) -> None:
+    """The lists that are kept, the one that changed last first."""
+    found = [(folder, folder.tasks(), folder.state()) for folder in _home().folders()]
+    if as_json:
+        _write_json(
+            [
+                {"id": folder.list_id, "name": tasks.name, "status": _status(folder, state), "tasks": len(tasks.tasks)}
+                for folder, tasks, state in found
+            ]
+        )
+        return
+    for folder, tasks, state in found:
+        done = sum(state.task(task.id).status is TaskStatus.OK for task in tasks.tasks)
+        typer.echo(f"{folder.list_id:<24} {_status(folder, state):<12} {done}/{len(tasks.tasks)}  {tasks.name}".rstrip())
+    if not found:
+        typer.echo("No task list was run yet.")
+
+
+def _status(folder: ListFolder, state: ListState) -> str:
+    if state.status is not ListStatus.OPEN:
+        return state.status.value
+    if not folder.is_run():
+        return "interrupted"
+    return "paused" if state.is_paused else "running"
+
+
+@app.command("show")
+def show_command(name: ListName = "", *, as_json: AsJson = False) -> None:
+    """Where each task of a list stands."""
+    folder = _folder(name)
+    tasks, state = folder.tasks(), folder.state()
+    known = {task.id: state.task(task.id) for task in tasks.tasks}
+    if as_json:
+        _write_json({"id": folder.list_id, "status": _status(folder, state), "summary": state.summary, "tasks": _rows(known)})
+        return
+    typer.echo(f"{folder.list_id}  {_status(folder, state)}  {state.summary}".rstrip())
+    for task in tasks.tasks:
+        typer.echo(_line(task.id, task.title, known[task.id]))
+
+
+@app.command("pause")
+def pause_command(name: ListName = "") -> None:
+    """Hold a list: nothing is started, and what runs stands still."""
+    _tell(_folder(name), Paused(at=time.time(), by=BY))
+
+
+@app.command("resume")
+def resume_command(name: ListName = "") -> None:
+    """Let a list go on."""
+    _tell(_folder(name), Resumed(at=time.time(), by=BY))
+
+
+@app.command("stop")
+def stop_command(name: ListName = "") -> None:
+    """End what runs of a list, and start nothing further."""
+    _tell(_folder(name), Stopped(at=time.time(), by=BY))
+
+
+@app.command("skip")
+def skip_command(task: TaskName, name: ListName = "") -> None:
+    """Leave a task out; what needs it is skipped, too."""
+    folder = _folder(name)
+    _tell(folder, SkipAsked(at=time.time(), task=_known(folder, task), by=BY))
+
+
+@app.command("retry")
+def retry_command(
+    task: TaskName,
+    name: ListName = "",
+    *,
+    onward: Annotated[bool, typer.Option("--onward", help="Everything that comes after it, too.")] = False,
+) -> None:
+    """Do a task again, with what was kept from running by it."""
+    folder = _folder(name)
+    again = set_back(folder.tasks(), folder.state(), _known(folder, task), onward=onward)
+    _tell(folder, RetryAsked(at=time.time(), tasks=again, by=BY))
+
+
+@app.command("edit")
+def edit_command(
+    task: TaskName,
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", show_default=False, help="The new prompt or command; - reads it from standard input.")
+    ],
+    name: ListName = "",
+) -> None:
+    """Give a task that has not begun another prompt or command."""
+    folder = _folder(name)
+    if folder.state().task(_known(folder, task)).status is not TaskStatus.WAITING:
+        typer.echo(f"Task {task} has begun already. `cc-executor tasks retry {task}` sets it back; then edit it.", err=True)
+        raise typer.Exit(1)
+    _tell(folder, Edited(at=time.time(), task=task, text=sys.stdin.read() if text == "-" else text, by=BY))
+
+
+def _home() -> ListHome:
+    return ListHome(StateHome(state_path(os.environ)))
+
+
+def _folder(name: str) -> ListFolder:
+    if name:
+        return _home().find(name)
+    newest = next(_home().folders(), None)
+    if newest is None:
+        raise TaskListNotFound("No task list was run yet. `cc-executor tasks run FILE` runs one.")
+    return newest
+
+
+def _known(folder: ListFolder, task: str) -> str:
+    ids = [item.id for item in folder.tasks().tasks]
+    if task not in ids:
+        raise TaskListNotFound(f"The list {folder.list_id} has no task {task!r}. It has {', '.join(ids)}.")
+    return task
+
+
+def _tell(folder: ListFolder, record: Record) -> None:
+    folder.append(record)
+    if not folder.is_run():
+        typer.echo(f"Noted. Nobody runs this list now: `cc-executor tasks run {folder.list_id}` does.", err=True)
+
+
+def _rows(tasks: Mapping[str, TaskState]) -> list[dict[str, Any]]:
+    return [{"task": name, **row(known)} for name, known in tasks.items()]
+
+
+def _write_json(value: object) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,303 @@
+"""One cell with a task list: check it, run it, show it, wait for it, bind its result. `%%cc_tasks` and `await cc_tasks([...])` are the same code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from cc_executor.errors import CCExecutorError, RunNotFound, StateUnusable
+from cc_executor.kernel.cell import TICK, blocking, home_of, raw_body
+from cc_executor.kernel.config import settings_of
+from cc_executor.kernel.display import Bundle, show_mime
+from cc_executor.kernel.loop import cancelled, interruptible, outlast, own, tell_of_nesting
+from cc_executor.kernel.shell_pump import shell_pump
+from cc_executor.kernel.taskcard import EndedList, list_bundle
+from cc_executor.kernel.taskcommands import TaskCommands
+from cc_executor.kernel.taskdisplay import StaticListDisplay, make_list_display
+from cc_executor.kernel.taskoptions import parse
+from cc_executor.kernel.taskrows import TaskBoard, is_rehearsed, run_ids
+from cc_executor.model.listrecord import Begun, ListState, ListStatus, Stopped
+from cc_executor.model.receipt import Receipt
+from cc_executor.model.tasklist import OnFailure, TaskKind, TaskList
+from cc_executor.runtime.errand import in_thread
+from cc_executor.runtime.run import Batch
+from cc_executor.runtime.tasklist import Watcher, run_list
+from cc_executor.store.home import StateHome
+from cc_executor.store.notebook import write_list_bundle
+from cc_executor.store.tasklists import ListFolder, ListHome
+from cc_executor.tasks import ListResult, Plan, list_result, plan, reopen, request_of
+
+logger = logging.getLogger(__name__)
+
+RECEIPTS: Final = 1000  # of one list that a notebook names; as many as its metadata keeps
+
+
+class ShownListResult(ListResult):
+    """A `ListResult` whose cell shows it already: as that cell's value it stays silent once, and shows itself whenever it is asked for later."""
+
+    __slots__ = ("_bundle", "_is_silent")
+
+    def shown_as(self, bundle: Bundle, *, is_silent: bool) -> ShownListResult:
+        """Keep the table; `is_silent`: do not show it the next time that this is displayed."""
+        object.__setattr__(self, "_bundle", bundle)
+        object.__setattr__(self, "_is_silent", is_silent)
+        return self
+
+    def _ipython_display_(self) -> None:
+        if self._is_silent:
+            object.__setattr__(self, "_is_silent", False)
+            return
+        from IPython.core.getipython import get_ipython
+
+        if not hasattr(get_ipython(), "kernel"):
+            print(repr(self))  # noqa: T201 - a terminal's view of a value
+            return
+        show_mime(*self._bundle)
+
+
+async def execute_tasks(shell: Any, line: str, body: str) -> ShownListResult | None:
+    """Run a cell with a task list on the running loop."""
+    tell_of_nesting()
+    return await interruptible(_execute(shell, line, body))
+
+
+def execute_tasks_blocking(shell: Any, line: str, body: str) -> ShownListResult | None:
+    """The same where it cannot be awaited: inside `%%capture`, or with autoawait off. Blocks; interrupts stop the list all the same."""
+    tell_of_nesting()
+    return blocking(_execute(shell, line, body))
+
+
+async def cc_tasks(
+    tasks: Sequence[object] | TaskList | str | os.PathLike[str] | Plan,
+    *,
+    fresh: bool = False,
+    raise_error: bool = True,
+    **more: Any,
+) -> ListResult:
+    """Run a list of tasks in a cell, with the live view of `%%cc_tasks`; await it. A callable among the tasks runs in this kernel.
+
+    Parameters
+    ----------
+    tasks
+        Prompts, callables, mappings; or the path of a YAML or Markdown file, or such a text. See `cc_executor.tasks.plan`.
+    fresh : bool
+        Do everything again. Without it, what ended well before is not done again.
+    raise_error : bool
+        Raise `TaskListFailed` for a list that does not end well.
+    **more
+        cwd, name, parallel, max_cost (US dollars for the list), on_failure (``stop``, ``skip``, ``continue``), defaults (options for every run).
+
+    Returns
+    -------
+    ListResult
+        Interrupted, it ends what runs, keeps what there is, and raises `KeyboardInterrupt`.
+
+    Raises
+    ------
+    InvalidTaskList, TaskListFailed, StateUnusable
+    """
+    from IPython.core.getipython import get_ipython
+
+    planned = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
+    shell: Any = get_ipython()
+    if shell is None:  # no notebook, no view
+        from cc_executor.tasks import cc_execute_list
+
+        return await cc_execute_list(planned, fresh=fresh, raise_error=raise_error)
+    tell_of_nesting()
+    return await interruptible(_run(shell, planned, out=None, fresh=fresh, raise_error=raise_error))
+
+
+async def _execute(shell: Any, line: str, body: str) -> ShownListResult | None:
+    options = parse(line)
+    settings = settings_of(shell)
+    # The empty line stands for that of the magic, so that messages count lines as the cell does; and it makes this a text in any case, never a path.
+    text = f"\n{raw_body(shell, body)}"
+    planned = plan(text, cwd=os.path.expandvars(options.cwd or settings.cwd or "."), **_given(options))
+    if options.dry_run:
+        print(dry_run(planned.tasks))  # noqa: T201 - the cell's only output
+        return None
+    raise_error = settings.raise_error and not options.no_raise_error
+    return await _run(shell, planned, out=options.out, fresh=options.fresh, raise_error=raise_error)
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    given = {"name": options.name, "parallel": options.parallel, "max_cost": options.max_cost}
+    policy = None if options.on_failure is None else OnFailure(options.on_failure)
+    return {name: value for name, value in (given | {"on_failure": policy}).items() if value is not None}
+
+
+def dry_run(tasks: TaskList) -> str:
+    """The order, and what each task needs."""
+    order = tasks.in_order()
+    head = f"{len(order)} {'task' if len(order) == 1 else 'tasks'} in {tasks.cwd}; a task that fails: {tasks.on_failure.value}"
+    cap = f"; at most ${tasks.max_cost:,.2f}" if tasks.max_cost is not None else ""
+    rows: list[tuple[str, ...]] = [("#", "task", "what", "group", "needs")]
+    words = {TaskKind.AGENT: "agent", TaskKind.SHELL: "command", TaskKind.CALL: "callable"}
+    for number, task in enumerate(order, start=1):
+        what = words[task.kind] + (" (rehearsal)" if is_rehearsed(task) else "")
+        rows.append((str(number), task.id, what, task.group, ", ".join(task.all_needs)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([f"{head}{cap}. Nothing was started.", *table])
+
+
+async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise_error: bool) -> ShownListResult:
+    home = home_of(shell)
+    folder = ListHome(home).open(planned.tasks, fresh=fresh)
+    watch = _ListWatch(shell, planned, folder, home, is_done=folder.state().status is ListStatus.OK)
+    task = own(watch.follow(), name=f"cc_executor list {folder.list_id}")
+    with shell_pump(getattr(shell, "kernel", None)):
+        stopped = await outlast(task, watch.stop)
+    if task.cancelled():
+        raise cancelled(stopped or asyncio.CancelledError(), "the list was given up")
+    ended: EndedList = task.result()
+    listed = list_result(folder, planned.tasks, ended.state, home)
+    result = ShownListResult(listed.list_id, listed.status, listed.summary, listed.tasks, home)
+    # A notebook shows it above already; a terminal writes `Out[1]: ` in any case, so something had better stand there.
+    result.shown_as(watch.bundle or list_bundle(ended), is_silent=hasattr(shell, "kernel"))
+    if out is not None:
+        shell.push({out: result})
+    if stopped is not None:
+        raise cancelled(stopped, f"list {folder.list_id} was stopped; what ended well is kept, run the cell again to go on")
+    if raise_error:
+        result.raise_for_status()
+    return result
+
+
+class _ListWatch:
+    """One list and its display, from the first record to the table. When the display fails, the list goes on unseen."""
+
+    def __init__(self, shell: Any, planned: Plan, folder: ListFolder, home: StateHome, *, is_done: bool) -> None:
+        self._planned = planned
+        self._folder = folder
+        self._home = home
+        self._is_done = is_done
+        self._board = TaskBoard(planned.tasks, list_id=folder.list_id)
+        self._commands = TaskCommands(folder, planned.tasks, home)
+        self._is_blind = False
+        self._is_interrupted = False
+        self.bundle: Bundle | None = None
+        try:
+            self._display = (
+                StaticListDisplay()  # there is nothing to watch
+                if is_done
+                else make_list_display(
+                    shell, self._board, commands=self._commands, home=home, list_id=folder.list_id, settings=settings_of(shell)
+                )
+            )
+        except Exception as error:  # noqa: BLE001 - as in `_show`
+            self._tell(error)
+            self._display = StaticListDisplay()
+
+    def stop(self, count: int) -> None:
+        """What an interrupt does: stop the list; from the second on without giving what runs time to clean up."""
+        self._is_interrupted = True
+        try:
+            if count == 1:
+                self._folder.append(Stopped(at=time.time(), by="cell"))
+            else:
+                self._commands.kill(self._folder.state())
+        except CCExecutorError:
+            logger.exception("the list %s could not be told to stop", self._folder.list_id)
+
+    async def follow(self) -> EndedList:
+        """Run the list, or watch whoever runs it, to its end, and leave the table."""
+        ticker = own(self._tick(), name="cc_executor list view")
+        try:
+            known = self._folder.state()
+            if known.status is ListStatus.OPEN and known.is_stopped:
+                await self._run()  # whoever stopped it was gone before it had ended
+            if not self._is_interrupted:
+                reopen(self._folder, self._planned.tasks)
+            self._on_state(self._folder.state())
+            await self._read_receipts()
+            state = await self._run()
+        finally:
+            ticker.cancel()
+        ended = await in_thread(lambda: self._ended(state))
+        self._on_state(state)
+        self.bundle = self._show(self._display.finish, ended)
+        if self.bundle is None:
+            self.bundle = StaticListDisplay().finish(ended)
+        try:
+            write_list_bundle(self._folder.path, self.bundle)
+        except StateUnusable:  # its result is owed to whoever waits for it, kept or not
+            logger.warning("the table of list %s could not be kept", self._folder.list_id, exc_info=True)
+        return ended
+
+    async def _run(self) -> ListState:
+        return await run_list(
+            self._folder,
+            home=self._home,
+            environ=os.environ,
+            request_of=lambda task, text, max_cost, session: request_of(self._planned.tasks, task, text, max_cost, session),
+            calls=self._planned.calls,
+            watcher=Watcher(on_state=self._on_state, on_batch=self._on_batch),
+        )
+
+    async def _read_receipts(self) -> None:
+        """Tokens of what has ended before are in receipts alone."""
+        ended = run_ids(self._board.state, (task.id for task in self._board.order))
+        if ended:
+            for task_id, receipt in (await in_thread(lambda: self._receipts_of(ended))).items():
+                self._board.receive(task_id, receipt)
+
+    def _receipts_of(self, runs: Any) -> dict[str, Receipt]:
+        found: dict[str, Receipt] = {}
+        for name, run_id in runs.items():
+            with suppress(RunNotFound, StateUnusable):
+                if (receipt := self._home.find(run_id).receipt()) is not None:
+                    found[name] = receipt
+        return found
+
+    def _ended(self, state: ListState) -> EndedList:
+        """The list with the receipts of all its attempts, in the order of the runs."""
+        begun = [record.run_id for record in self._folder.read()[0] if isinstance(record, Begun) and record.run_id]
+        receipts = self._receipts_of({run_id: run_id for run_id in dict.fromkeys(begun)})
+        rehearsed = {run_id for run_id, receipt in receipts.items() if receipt.rehearsed is not None}
+        return EndedList(
+            list_id=self._folder.list_id,
+            tasks=self._planned.tasks,
+            state=state,
+            receipts=tuple(
+                {"run_id": receipt.run_id, "digest": receipt.digest, "status": receipt.outcome.kind.value}
+                for receipt in list(receipts.values())[-RECEIPTS:]
+            ),
+            rehearsed=frozenset(task.id for task in self._planned.tasks.tasks if state.task(task.id).run_id in rehearsed),
+            note="Done before: this list is unchanged, nothing was run and nothing was spent." if self._is_done else "",
+        )
+
+    def _on_state(self, state: ListState) -> None:
+        changed = self._board.show(state)
+        self._show(lambda: self._display.changed(changed))
+
+    def _on_batch(self, task_id: str, batch: Batch) -> None:
+        self._board.apply(task_id, batch.events, batch.state, time.time())
+
+    def _show(self, act: Callable[..., Any], *args: Any) -> Any:
+        """What `act` of the display gives; None when the display fails or has failed."""
+        if self._is_blind:
+            return None
+        try:
+            return act(*args)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the list is owed its life, the person is told
+            self._is_blind = True
+            self._tell(error)
+            return None
+
+    def _tell(self, error: Exception) -> None:
+        logger.error("the view of list %s failed", self._folder.list_id, exc_info=error)
+        with suppress(OSError, ValueError):  # what failed may be this very output
+            print(f"The live view of the list failed ({error!r}). The list goes on, and its end will be shown.")  # noqa: T201 - a person is to read it
+
+    async def _tick(self) -> None:
+        while True:
+            self._show(self._display.tick, time.monotonic())
+            await asyncio.sleep(TICK)

@@ -1,0 +1,146 @@
+"""What a person does to a task list by its view: each wish becomes a record in the list's journal, which whoever runs the list reads."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Final, cast
+
+from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound
+from cc_executor.model import reference
+from cc_executor.model.listrecord import (
+    Edited,
+    ListState,
+    ListStatus,
+    Paused,
+    Record,
+    Resumed,
+    RetryAsked,
+    SkipAsked,
+    Stopped,
+    TaskStatus,
+)
+from cc_executor.model.tasklist import Task, TaskKind, TaskList, problems
+from cc_executor.policy.schedule import set_back
+from cc_executor.runtime.control import command as run_command
+from cc_executor.store.home import StateHome
+from cc_executor.store.tasklists import ListFolder
+from cc_executor.tasks import request_of
+
+LIST_COMMANDS: Final = frozenset({"pause", "resume", "stop", "kill"})
+TASK_COMMANDS: Final = frozenset({"skip", "retry", "stop", "edit"})
+OPTION_CHARS: Final = 200
+EDIT_LIMIT: Final = 64 * 1024  # characters of a text that is edited in a page
+
+
+class TaskCommands:
+    """The wishes that one list takes. Blocking, a few milliseconds, from any thread.
+
+    Parameters
+    ----------
+    folder : ListFolder
+    tasks : TaskList
+    home : StateHome
+    """
+
+    def __init__(self, folder: ListFolder, tasks: TaskList, home: StateHome) -> None:
+        self._folder = folder
+        self._tasks = tasks
+        self._home = home
+
+    def obey(self, command: str, *, task: str = "", text: str = "", by: str = "view") -> None:
+        """Write down what is wanted.
+
+        Raises
+        ------
+        InvalidRequest
+            It cannot be done, with the reason: the list has ended, the task has begun, the text does not fit.
+        StateUnusable
+        """
+        state = self._folder.state()
+        if state.status is not ListStatus.OPEN:
+            raise InvalidRequest("The list has ended. Run the cell again: what ended well is not done again.")
+        if command == "kill":
+            self.kill(state)
+            return
+        self._folder.append(self._record(command, task, text, state, by))
+
+    def _record(self, command: str, task: str, text: str, state: ListState, by: str) -> Record:
+        at = time.time()
+        if not task:
+            match command:
+                case "pause":
+                    return Paused(at=at, by=by)
+                case "resume":
+                    return Resumed(at=at, by=by)
+                case "stop":
+                    return Stopped(at=at, by=by)
+                case _:
+                    raise InvalidRequest(f"A list cannot {command!r}.")
+        try:
+            wanted = self._tasks.task(task)
+        except KeyError:
+            raise InvalidRequest(f"There is no task {task!r} in this list.") from None
+        status = state.task(task).status
+        match command:
+            case "skip" if status in {TaskStatus.WAITING, TaskStatus.RUNNING}:
+                return SkipAsked(at=at, task=task, by=by)
+            case "stop" if status is TaskStatus.RUNNING:
+                return Stopped(at=at, task=task, by=by)
+            case "retry" if status in {TaskStatus.FAILED, TaskStatus.STOPPED, TaskStatus.SKIPPED}:
+                return RetryAsked(at=at, tasks=set_back(self._tasks, state, task), by=by)
+            case "edit" if status is TaskStatus.WAITING:
+                self._check_text(wanted, text)
+                return Edited(at=at, task=task, text=text, by=by)
+            case _:
+                raise InvalidRequest(f"Task {task} is {status.value}: too late for {command!r}.")
+
+    def _check_text(self, task: Task, text: str) -> None:
+        if task.kind is TaskKind.CALL:
+            raise InvalidRequest(f"Task {task.id} is a Python callable; there is no text to edit.")
+        if len(text) > EDIT_LIMIT:
+            raise InvalidRequest(f"The text has {len(text):,} characters; the limit for editing in the page is {EDIT_LIMIT:,}.")
+        new = task.model_copy(update={"text": text})
+        # What a task needs decides about the order, which stands.
+        unknown = [str(item) for item in new.references if item.task not in task.all_needs]
+        if unknown:
+            raise InvalidRequest(f"The text refers to {', '.join(unknown)}, which task {task.id} did not need when the list began.")
+        changed = self._tasks.model_copy(update={"tasks": tuple(new if each.id == task.id else each for each in self._tasks.tasks)})
+        if found := problems(changed):
+            raise InvalidRequest(str(found[0]))
+        request_of(changed, new, text, None, "")  # raises InvalidRequest
+
+    def kill(self, state: ListState) -> None:
+        """End what runs without giving it time to clean up; nothing further is started."""
+        if not state.is_stopped:
+            self._folder.append(Stopped(at=time.time(), by="view"))
+        for known in state.tasks.values():
+            if known.status is TaskStatus.RUNNING and known.run_id:
+                with suppress(RunNotFound, ControlFailed):  # it has ended by itself
+                    run_command(self._home.find(known.run_id), "cancel", reason="cancel", by="view", now=True)
+
+    def detail(self, task_id: str) -> dict[str, object]:
+        """What an opened row shows beside its run: the text as it will be sent or was sent, and what a callable has made."""
+        state = self._folder.state()
+        try:
+            task = self._tasks.task(task_id)
+        except KeyError:
+            raise InvalidRequest(f"There is no task {task_id!r} in this list.") from None
+        known = state.task(task_id)
+        text = state.texts.get(task_id, task.text)
+        made = known.text if task.kind is TaskKind.CALL else ""
+        return {
+            "task": task_id,
+            "kind": task.kind.value,
+            "text": text[:EDIT_LIMIT],
+            "is_cut": len(text) > EDIT_LIMIT,
+            "needs": list(task.all_needs),
+            "options": {name: _shown(value)[:OPTION_CHARS] for name, value in task.options.items()},
+            "made": made[:EDIT_LIMIT],
+            "has_references": bool(reference.found(text)) and task.kind is TaskKind.AGENT,
+        }
+
+
+def _shown(value: object) -> str:
+    """An option as people write it."""
+    return ", ".join(map(str, cast("list[object]", value))) if isinstance(value, list | tuple) else str(value)

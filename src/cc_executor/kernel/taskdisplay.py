@@ -1,0 +1,157 @@
+"""How a task list is shown where: a widget in a notebook, lines in a terminal, a table at the end everywhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import Any, Final, Protocol
+
+from IPython.core.displaypub import CapturingDisplayPublisher
+
+from cc_executor.kernel.config import CCExecutor
+from cc_executor.kernel.display import Bundle, replace_mime, show_mime
+from cc_executor.kernel.taskcard import MARKS, EndedList, cost_words, list_bundle, list_text
+from cc_executor.kernel.taskcommands import TaskCommands
+from cc_executor.kernel.taskrows import TaskBoard, is_rehearsed
+from cc_executor.model.listrecord import TaskStatus
+from cc_executor.model.notice import duration
+from cc_executor.store.home import StateHome
+
+LISTS_KEPT: Final = 10  # a tab that is opened again after the end finds its view as long as the kernel keeps it
+
+_kept: Final[deque[Any]] = deque()
+
+
+class ListDisplay(Protocol):
+    """One way of showing one list."""
+
+    def changed(self, task_ids: list[str]) -> None:
+        """Tasks have begun or ended."""
+        ...
+
+    def tick(self, now: float) -> None:
+        """Show what is due. Called some 25 times a second; `now` in monotonic seconds."""
+        ...
+
+    def finish(self, ended: EndedList) -> Bundle:
+        """Put the table in the place of the live view, and return it."""
+        ...
+
+
+def make_list_display(
+    shell: Any, board: TaskBoard, *, commands: TaskCommands, home: StateHome, list_id: str, settings: CCExecutor
+) -> ListDisplay:
+    """The display that fits this shell and these settings."""
+    if isinstance(shell.display_pub, CapturingDisplayPublisher):
+        return StaticListDisplay()
+    if settings.view == "widget" or (settings.view == "auto" and hasattr(shell, "kernel")):
+        return WidgetListDisplay(board, commands=commands, home=home, list_id=list_id, save_on_start=settings.save_on_start)
+    return TextListDisplay(board, in_notebook=hasattr(shell, "kernel"))
+
+
+class StaticListDisplay:
+    """Nothing until the end."""
+
+    def changed(self, task_ids: list[str]) -> None:
+        """Nothing is shown before the end."""
+
+    def tick(self, now: float) -> None:
+        """Nothing is due before the end."""
+
+    def finish(self, ended: EndedList) -> Bundle:
+        """Display the table."""
+        bundle = list_bundle(ended)
+        show_mime(*bundle)
+        return bundle
+
+
+class TextListDisplay:
+    """A line when a task begins and one when it ends; the table at the end."""
+
+    def __init__(self, board: TaskBoard, *, in_notebook: bool) -> None:
+        self._board = board
+        self._in_notebook = in_notebook
+        self._has_begun: dict[str, int] = {}  # attempts that were said
+
+    def changed(self, task_ids: list[str]) -> None:
+        """Say what has become of each."""
+        for task_id in task_ids:
+            self._say(task_id)
+        sys.stdout.flush()
+
+    def _say(self, task_id: str) -> None:
+        row, known = self._board.row(task_id), self._board.state.task(task_id)
+        name = f"{row.number}/{len(self._board.order)} {task_id}"
+        if known.begun > self._has_begun.get(task_id, 0):
+            self._has_begun[task_id] = known.begun
+            again = f" (attempt {known.begun})" if known.begun > 1 else ""
+            title = f": {row.title}" if row.title and row.title != task_id else ""
+            self._write(f"▶ {name}{title}{again}")
+        if known.status in {TaskStatus.WAITING, TaskStatus.RUNNING}:
+            return
+        mark, word, _ = MARKS[known.status]
+        task = self._board.tasks.task(task_id)
+        cost = "rehearsal" if is_rehearsed(task) else cost_words(known.spent, is_known=known.spent > 0)
+        parts = (duration(known.seconds) if known.seconds else "", cost, row.line)
+        self._write(f"{mark} {name} {word}{''.join(f' · {part}' for part in parts if part)}")
+
+    def _write(self, text: str) -> None:
+        print(text)  # noqa: T201 - this display is a terminal
+
+    def tick(self, now: float) -> None:
+        """Lines are written when something begins or ends."""
+
+    def finish(self, ended: EndedList) -> Bundle:
+        """Write the table."""
+        bundle = list_bundle(ended)
+        if self._in_notebook:
+            show_mime(*bundle)
+        else:
+            self._write(f"\n{list_text(ended)}")
+        return bundle
+
+
+class WidgetListDisplay:
+    """A widget while the list goes on, and the table in its place at the end."""
+
+    def __init__(self, board: TaskBoard, *, commands: TaskCommands, home: StateHome, list_id: str, save_on_start: bool) -> None:
+        from cc_executor.kernel.live import WIDGET_MIME
+        from cc_executor.kernel.taskview import TaskListView
+
+        self._view = TaskListView(
+            board, commands=commands, home=home, title=f"Task list {board.tasks.name or list_id}", save_on_start=save_on_start
+        )
+        self._was_looked_at = False
+        self._view.on_msg(self._look)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+        self._display_id = f"cc-executor-{list_id}-{id(self):x}"
+        words = f"The task list {list_id} is going on: `cc-executor tasks show {list_id}` shows it."
+        data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
+        show_mime(data, {"cc_executor": {"list_id": list_id, "status": "running"}}, display_id=self._display_id)
+
+    def _look(self, *_: object) -> None:
+        """A page speaks: it asks for what there is when it opens the view."""
+        self._was_looked_at = True
+
+    def changed(self, task_ids: list[str]) -> None:
+        """The next tick shows it."""
+
+    def tick(self, now: float) -> None:
+        """Send what is due to the views."""
+        self._view.tick(now)
+
+    def finish(self, ended: EndedList) -> Bundle:
+        """Replace the live view by the table."""
+        from cc_executor.kernel.live import NO_CODE, answer_later
+
+        bundle = list_bundle(ended)
+        self._view.finish(time.monotonic())
+        if not self._was_looked_at:  # as for a run: nobody will, and the view's code is some 60 KB
+            self._view.set_trait("_esm", NO_CODE)
+            self._view.set_trait("_css", "")
+        self._view.on_msg(answer_later(self._view.tick))  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+        _kept.append(self._view)
+        if len(_kept) > LISTS_KEPT:
+            _kept.popleft().close()
+        replace_mime(*bundle, display_id=self._display_id)
+        return bundle

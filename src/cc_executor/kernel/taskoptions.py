@@ -1,0 +1,62 @@
+"""The options of `%%cc_tasks`, said once: parser, help and completion are made from this table. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import Any, Final, NoReturn
+
+from cc_executor.errors import InvalidRequest
+
+POLICIES: Final = ("stop", "skip", "continue")
+
+# (flags, keywords of argparse, help)
+OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
+    (("-o", "--out"), {"metavar": "NAME"}, "Bind the ListResult to this variable."),
+    (("--name",), {"metavar": "TEXT"}, "A name for the list."),
+    (("--cwd",), {"metavar": "FOLDER"}, "Where the tasks work; the kernel's folder if not given."),
+    (("--parallel",), {"metavar": "N", "type": int}, "How many tasks of one group run at the same time; 4 if not given."),
+    (("--max-cost",), {"metavar": "DOLLARS", "type": float}, "Start nothing that would bring the list over this cost."),
+    (("--on-failure",), {"metavar": "POLICY"}, "What a task that did not end well does to the others: stop (the default), skip or continue."),
+    (("--fresh",), {"action": "store_true"}, "Do everything again; without it, what ended well before is not done again."),
+    (("--dry-run",), {"action": "store_true"}, "Print the order and what each task needs; nothing is started."),
+    (("--no-raise-error",), {"action": "store_true"}, "Do not raise for a list that does not end well; the ListResult tells."),
+)  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InvalidRequest(f"{message[:1].upper()}{message[1:]}. `%%cc_tasks?` prints the options.")
+
+
+def parse(line: str) -> argparse.Namespace:
+    """The options in the magic's line.
+
+    Raises
+    ------
+    InvalidRequest
+        Unknown option, missing, ill-typed or impossible value, text that is no option, unclosed quote.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise InvalidRequest(f"The options cannot be split into words ({str(error).lower()}). Close the quotes.") from error
+    parser = _Parser(prog="%%cc_tasks", add_help=False, allow_abbrev=False, exit_on_error=True)
+    for flags, keywords, text in OPTIONS:
+        parser.add_argument(*flags, help=text, **keywords)
+    options = parser.parse_args(words)
+    if options.out is not None and not options.out.isidentifier():
+        raise InvalidRequest(f"-o needs a variable's name, not {options.out!r}.")
+    if options.on_failure is not None and options.on_failure not in POLICIES:
+        raise InvalidRequest(f"--on-failure is one of {', '.join(POLICIES)}, not {options.on_failure!r}.")
+    return options
+
+
+def option_table() -> list[tuple[str, str, str]]:
+    """Rows of (flags, value, help), for the reference page and the docstring."""
+    return [(", ".join(flags), str(keywords.get("metavar", "")), text) for flags, keywords, text in OPTIONS]
+
+
+def option_help() -> str:
+    """The table as text, for `%%cc_tasks?`."""
+    return "\n".join(f"  {f'{flags} {value}'.strip():<24} {text}" for flags, value, text in option_table())

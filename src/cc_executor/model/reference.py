@@ -1,0 +1,97 @@
+"""`{{ needs.ID.field }}` in a task's prompt: found, and filled with what earlier tasks have made. Pure text and values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+FIELDS: Final = ("result", "text", "data", "files", "status", "cost")
+DEEP_FIELDS: Final = ("result", "data")
+VALUE_LIMIT: Final = 1_000_000  # characters of one value; a prompt may hold ten such
+
+_REFERENCE: Final = re.compile(r"\{\{\s*needs\.([A-Za-z0-9][A-Za-z0-9_-]*)(?:\.([A-Za-z_]\w*)((?:\.\w+)*))?\s*\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One reference. ``{{ needs.ID }}`` is ``{{ needs.ID.result }}``."""
+
+    task: str
+    field: str = "result"
+    path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "{{ " + ".".join(("needs", self.task, self.field, *self.path)) + " }}"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What an ended task offers to later ones."""
+
+    text: str = ""
+    data: Any = None
+    files: tuple[str, ...] = ()
+    status: str = ""
+    cost: float | None = None
+
+    @property
+    def result(self) -> Any:
+        """The structured data if there is any, else the text."""
+        return self.data if self.data is not None else self.text
+
+
+class Absent(LookupError):
+    """What a reference asks for is not in what the task has made."""
+
+
+def found(text: str) -> tuple[Reference, ...]:
+    """The references in `text`, in order, each once."""
+    return tuple(dict.fromkeys(_of(match) for match in _REFERENCE.finditer(text)))
+
+
+def _of(match: re.Match[str]) -> Reference:
+    task, name, rest = match.groups()
+    return Reference(task, name or "result", tuple((rest or "").split(".")[1:]))
+
+
+def filled(text: str, made: Mapping[str, Made]) -> str:
+    """`text` with its references replaced; everything else stays byte for byte, and what is filled in is not looked at again.
+
+    Raises
+    ------
+    Absent
+        A task is not in `made`, or its data has no such part; the message says which.
+    """
+    return _REFERENCE.sub(lambda match: _written(_value(_of(match), made)), text)
+
+
+def _value(item: Reference, made: Mapping[str, Made]) -> Any:
+    if item.task not in made:
+        raise Absent(f"{item} cannot be filled in: task {item.task!r} has made nothing.")
+    value: Any = getattr(made[item.task], item.field)
+    for step in item.path:
+        value = _part(value, step, item)
+    return value
+
+
+def _part(value: Any, step: str, item: Reference) -> Any:
+    if isinstance(value, dict) and step in value:
+        return cast("dict[str, Any]", value)[step]
+    if isinstance(value, list) and step.isdecimal() and int(step) < len(cast("list[Any]", value)):
+        return cast("list[Any]", value)[int(step)]
+    raise Absent(f"{item} cannot be filled in: what {item.task!r} has made has no {step!r} there.")
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, tuple):  # files
+        text = "\n".join(cast("tuple[str, ...]", value))
+    else:
+        text = json.dumps(value, ensure_ascii=False, indent=1)
+    if len(text) <= VALUE_LIMIT:
+        return text
+    return f"{text[:VALUE_LIMIT]}\n[cut here: {len(text) - VALUE_LIMIT:,} of {len(text):,} characters are left out]"

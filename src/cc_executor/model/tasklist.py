@@ -1,0 +1,246 @@
+"""A list of tasks as data: what is to be done, in which order, and what is wrong with it. Knows no process, no file and no clock.
+
+Tasks run one at a time, in the order of the list as far as their needs allow. Tasks that share a group run side by side, and nothing else beside them:
+agents that work in one folder must not meet by surprise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
+from typing import Annotated, Any, Final, NewType, cast
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from cc_executor.model import reference
+from cc_executor.model.request import canonical_digest
+
+ListId = NewType("ListId", str)
+ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # pydantic's `$` is the very end
+
+TaskId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+
+TASKS_LIMIT: Final = 10_000  # a list is read and drawn as a whole
+NOT_OPTIONS: Final = frozenset({"prompt", "agent", "on_kernel_exit", "label"})  # a task says these by itself
+
+
+class TaskKind(StrEnum):
+    """What does a task's work."""
+
+    AGENT = "agent"  # a fresh agent process with `text` as its prompt
+    SHELL = "shell"  # `text` as a command
+    CALL = "call"  # a Python callable of whoever runs the list; `text` is its name
+
+
+class OnFailure(StrEnum):
+    """What a task that did not end well does to the others."""
+
+    STOP = "stop"  # nothing further is started
+    SKIP = "skip"  # what needs it is skipped, the rest goes on
+    CONTINUE = "continue"  # everything goes on; what needs it gets what there is
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(_Frozen):
+    """One step.
+
+    Attributes
+    ----------
+    id : str
+        Letters, digits, ``_`` and ``-``; at most 64.
+    text : str
+        The prompt, the command, or the callable's name. An agent's prompt may hold references to earlier tasks: ``{{ needs.ID.result }}``.
+    needs : tuple of str
+        Tasks that have to end well before. What `text` refers to is needed, too, without being named here.
+    group : str
+        Tasks of one group run side by side.
+    on_failure : OnFailure or None
+        None: as the list says.
+    retry : int
+        How many more times a task is tried that did not end well.
+    options : dict
+        Options of the run, by the names that `cc_execute` takes.
+    """
+
+    id: TaskId
+    kind: TaskKind = TaskKind.AGENT
+    text: str
+    title: str = Field(default="", max_length=200)
+    needs: tuple[str, ...] = ()
+    group: str = ""
+    on_failure: OnFailure | None = None
+    retry: int = Field(default=0, ge=0, le=100)
+    options: dict[str, Any] = {}
+
+    @property
+    def references(self) -> tuple[reference.Reference, ...]:
+        """What `text` asks for from earlier tasks."""
+        return reference.found(self.text) if self.kind is TaskKind.AGENT else ()
+
+    @property
+    def all_needs(self) -> tuple[str, ...]:
+        """The ids in `needs` and in the references, each once."""
+        return tuple(dict.fromkeys((*self.needs, *(item.task for item in self.references))))
+
+
+class TaskList(_Frozen):
+    """Tasks and what holds for all of them.
+
+    Attributes
+    ----------
+    cwd : str
+        Absolute path of the folder in which the tasks work, unless their options say otherwise.
+    parallel : int
+        How many tasks of one group run at the same time.
+    max_cost : float or None
+        US dollars for the whole list.
+    """
+
+    name: str = Field(default="", max_length=200)
+    tasks: tuple[Task, ...]
+    cwd: str
+    parallel: int = Field(default=4, ge=1, le=64)
+    max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    on_failure: OnFailure = OnFailure.STOP
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the whole list: two equal lists are one and the same work."""
+        return canonical_digest(self.model_dump(mode="json"))
+
+    def task(self, task_id: str) -> Task:
+        """The task with this id. Raises `KeyError`."""
+        return self._by_id[task_id]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Task]:
+        return {task.id: task for task in self.tasks}
+
+    def policy(self, task: Task) -> OnFailure:
+        """What happens when `task` does not end well."""
+        return task.on_failure or self.on_failure
+
+    def in_order(self) -> tuple[Task, ...]:
+        """The tasks in the order in which they start: that of the list, except where a task needs a later one.
+
+        Raises
+        ------
+        graphlib.CycleError
+            `problems` says it in words.
+        """
+        sorter = TopologicalSorter({task.id: task.all_needs for task in self.tasks})
+        sorter.prepare()
+        positions = {task.id: number for number, task in enumerate(self.tasks)}
+        placed: list[Task] = []
+        ready: list[int] = []
+        while sorter.is_active():
+            for task_id in sorter.get_ready():
+                heappush(ready, positions[task_id])
+            task = self.tasks[heappop(ready)]
+            placed.append(task)
+            sorter.done(task.id)
+        return tuple(placed)
+
+    def dependants(self, task_id: str) -> tuple[str, ...]:
+        """The ids of all tasks that need this one, directly or through others, in order."""
+        found: dict[str, None] = {}
+        for task in self.in_order():
+            if any(need == task_id or need in found for need in task.all_needs):
+                found[task.id] = None
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong with a list. `place`: ``tasks[2] "build"``, with the line where there is one."""
+
+    place: str
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.words}" if self.place else self.words
+
+
+def problems(tasks: TaskList, *, places: Mapping[int, str] | None = None) -> list[Problem]:
+    """Everything that is wrong with the list's shape; the options of its runs are checked by whoever can make requests of them.
+
+    Parameters
+    ----------
+    tasks : TaskList
+    places : mapping, optional
+        For each task's position words for the place where it stands (``line 12``).
+    """
+    found: list[Problem] = []
+    if not tasks.tasks:
+        found.append(Problem("tasks", "is empty: name at least one task."))
+    if len(tasks.tasks) > TASKS_LIMIT:
+        found.append(Problem("tasks", f"holds {len(tasks.tasks):,} tasks; the limit is {TASKS_LIMIT:,}: make several lists."))
+    counts = Counter(task.id for task in tasks.tasks)
+    for number, task in enumerate(tasks.tasks):
+        place = place_of(number, task.id, places)
+        if counts[task.id] > 1:
+            found.append(Problem(place, f"the id {task.id!r} stands {counts[task.id]} times: ids are names, give each task its own."))
+        found += [Problem(place, words) for words in _task_problems(task, counts)]
+    if not found:
+        found += _cycles(tasks)
+    return found
+
+
+def place_of(number: int, task_id: str, places: Mapping[int, str] | None = None) -> str:
+    """Words for the place of a task."""
+    more = f" ({places[number]})" if places and number in places else ""
+    return f"tasks[{number}] {task_id!r}{more}"
+
+
+def _task_problems(task: Task, ids: Mapping[str, int]) -> list[str]:
+    found: list[str] = []
+    if not task.text.strip():
+        found.append("has nothing to do: give it a prompt, a shell command or a callable.")
+    found += [f"needs {need!r}, and there is no such task." for need in task.needs if need not in ids]
+    for item in task.references:
+        if item.task not in ids:
+            found.append(f"refers to {item}, and there is no task {item.task!r}.")
+        elif item.field not in reference.FIELDS:
+            found.append(f"refers to {item}: a task has {', '.join(reference.FIELDS)}.")
+        elif item.path and item.field not in reference.DEEP_FIELDS:
+            found.append(f"refers to {item}: only {' and '.join(reference.DEEP_FIELDS)} have parts.")
+    if task.kind is not TaskKind.AGENT and reference.found(task.text):
+        found.append(
+            "refers to other tasks, and only a prompt can: what an agent wrote never becomes part of a command. A command finds the results of "
+            "what it needs as files in the folder $CC_NEEDS."
+        )
+    if task.kind is TaskKind.CALL and task.options:
+        found.append(f"is a Python callable and takes no options of runs ({', '.join(sorted(task.options))}).")
+    found += [f"has the option {name!r}, which a task says by itself." for name in sorted(NOT_OPTIONS & task.options.keys())]
+    return found
+
+
+def _cycles(tasks: TaskList) -> list[Problem]:
+    try:
+        tasks.in_order()
+    except CycleError as error:
+        ring = cast("Sequence[str]", error.args[1])
+        return [Problem("tasks", f"need each other in a circle: {' ← '.join(ring)}. Take one of these needs away.")]
+    return []
+
+
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9]+")
+
+
+def id_from(words: str, taken: frozenset[str] | set[str]) -> str:
+    """An id made of the first words of a title, different from those that are taken."""
+    base = "-".join(_UNFIT.sub(" ", words.lower()).split()[:5])[:48].strip("-") or "task"
+    number = 1
+    made = base
+    while made in taken:
+        number += 1
+        made = f"{base}-{number}"
+    return made

@@ -1,0 +1,293 @@
+"""Task lists as people write them: Python objects, YAML, Markdown. Text and objects in, a list and everything that is wrong with it out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Final, cast
+
+from pydantic import ValidationError
+
+from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, id_from, place_of
+
+# What a task or a list says by itself; every other key of a task is an option of its run.
+_TASK_KEYS: Final = ("id", "title", "needs", "group", "on_failure", "retry")
+_LIST_KEYS: Final = ("name", "cwd", "parallel", "max_cost", "on_failure")
+_WORK: Final = {"prompt": TaskKind.AGENT, "run": TaskKind.SHELL, "call": TaskKind.CALL}
+# Options that mean nothing to a command; the list's defaults hand them to agents alone.
+_AGENT_OPTIONS: Final = frozenset(
+    {
+        "model", "fallback_model", "permission_mode", "tools", "max_turns", "max_cost", "schema", "resume", "append_system_prompt", "add_dirs",
+        "rehearse", "cli", "trust_workspace",
+    }
+)  # fmt: skip
+
+NODES_LIMIT: Final = 100_000  # values in a YAML file, anchors unfolded
+
+# "Task 1: …", as a line, a heading or an item of a list, bold or not.
+_MARKDOWN_TASK: Final = re.compile(
+    r"^\s{0,3}(?:#{1,6}\s+|[-*+]\s+|\d+[.)]\s+)?(?:\*\*|__)?Task\s+(\d+)(?:\*\*|__)?\s*[:.)–—-](?:\*\*|__)?\s*(.*?)\s*$", re.IGNORECASE
+)
+_MARKDOWN_NUMBER: Final = re.compile(r"^\s{0,3}(\d+)[.)]\s+(.*?)\s*$")
+_FENCE: Final = re.compile(r"^\s{0,3}(```|~~~)")
+
+
+@dataclass(slots=True)
+class Written:
+    """What was made of somebody's list.
+
+    Attributes
+    ----------
+    tasks : TaskList or None
+        None when not even the shape could be made out.
+    calls : dict
+        The callables, by the names under which the list knows them.
+    problems : list of Problem
+    places : dict
+        For each task's position, words for where it stands.
+    """
+
+    tasks: TaskList | None = None
+    calls: dict[str, Callable[..., object]] = field(default_factory=dict[str, Callable[..., object]])
+    problems: list[Problem] = field(default_factory=list[Problem])
+    places: dict[int, str] = field(default_factory=dict[int, str])
+
+
+def qualified_name(call: Callable[..., object]) -> str:
+    """`module.function`."""
+    return f"{getattr(call, '__module__', '')}.{getattr(call, '__qualname__', type(call).__qualname__)}"
+
+
+def from_items(
+    items: Sequence[object],
+    *,
+    cwd: str,
+    name_of: Callable[[Callable[..., object]], str] = qualified_name,
+    **more: Any,
+) -> Written:
+    """A list out of Python objects.
+
+    Parameters
+    ----------
+    items : sequence
+        For each task a `Task`, a prompt, a callable, or a mapping: `prompt`, `run` (a command) or `call` (a callable), the fields of `Task`, and options
+        of the run.
+    cwd : str
+        Absolute.
+    name_of : callable
+        Names a callable; equal lists have equal names.
+    **more
+        Fields of `TaskList`, and `defaults`: options for every run.
+    """
+    made = Written()
+    return _listed([_named(item, made, name_of) for item in items], made, more | {"cwd": cwd})
+
+
+def _listed(items: Sequence[object], made: Written, given: dict[str, Any]) -> Written:
+    """Complete `made` with the tasks and with what is `given` for the whole list."""
+    defaults: Any = given.pop("defaults", None) or {}
+    if not isinstance(defaults, Mapping):
+        made.problems.append(Problem("defaults", "must be a mapping of options."))
+        defaults = {}
+    tasks: list[Task] = []
+    taken: set[str] = set()
+    for number, item in enumerate(items):
+        task = _task(number, item, cast("Mapping[str, Any]", defaults), taken, made)
+        if task is not None:
+            tasks.append(task)
+            taken.add(task.id)
+    for name in sorted(given.keys() - set(_LIST_KEYS)):
+        made.problems.append(Problem(name, f"is nothing that a list has; it has {', '.join(_LIST_KEYS)}, defaults and tasks."))
+        del given[name]
+    whole = {name: value for name, value in given.items() if value is not None} | {"tasks": tuple(tasks)}
+    try:
+        made.tasks = TaskList.model_validate(whole)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_context=False)
+        made.problems += [Problem(str(item["loc"][0]), _words(item)) for item in wrong]
+        # Without them, so that everything else is looked at, too. `cwd` is ours, and right.
+        made.tasks = TaskList.model_validate(
+            {name: value for name, value in whole.items() if name not in {item["loc"][0] for item in wrong}}
+        )
+    return made
+
+
+def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str], made: Written) -> Task | None:
+    if isinstance(item, Task):
+        return item
+    if isinstance(item, str):
+        item = {"prompt": item}
+    if not isinstance(item, Mapping):
+        place = place_of(number, str(number + 1), made.places)
+        made.problems.append(Problem(place, f"must be a prompt, a callable or a mapping, not {type(item).__name__}."))
+        return None
+    given = {str(name): value for name, value in cast("Mapping[object, Any]", item).items()}
+    task_id = str(given.get("id", "")) or _id_of(given, number, taken)
+    place = place_of(number, task_id, made.places)
+    works = [name for name in _WORK if name in given]
+    if len(works) != 1:
+        said = "nothing to do" if not works else " and ".join(works)
+        made.problems.append(
+            Problem(place, f"has {said}: give it one of prompt (for an agent), run (a command) and call (a Python callable).")
+        )
+        return None
+    kind = _WORK[works[0]]
+    own = {name: given[name] for name in _TASK_KEYS if given.get(name) is not None} | {"id": task_id}
+    own["needs"] = _several(own.get("needs", ()))
+    options = {name: value for name, value in given.items() if name not in {*_TASK_KEYS, *_WORK} and value is not None}
+    not_for_it = {TaskKind.AGENT: frozenset[str](), TaskKind.SHELL: _AGENT_OPTIONS, TaskKind.CALL: defaults.keys()}[kind]
+    usual = {name: value for name, value in defaults.items() if name not in not_for_it}
+    try:
+        return Task.model_validate(own | {"kind": kind, "text": given[works[0]], "options": usual | options})
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_context=False):
+            made.problems.append(Problem(place, f"{problem['loc'][0]} {_words(problem)}"))
+        return None
+
+
+def _id_of(given: Mapping[str, Any], number: int, taken: set[str]) -> str:
+    title = given.get("title")
+    if isinstance(title, str) and title:
+        return id_from(title, taken)
+    return id_from(str(number + 1), taken)
+
+
+def _named(item: object, made: Written, name_of: Callable[[Callable[..., object]], str]) -> object:
+    """`item` with its callable by name, and a title after the callable if it has none."""
+    if callable(item):
+        item = {"call": item}
+    if not isinstance(item, Mapping):
+        return item
+    given = dict(cast("Mapping[str, Any]", item))
+    work = given.get("call")
+    if not callable(work):
+        return given
+    name = name_of(work)
+    while made.calls.get(name, work) is not work:
+        name += "'"
+    made.calls[name] = work
+    return {"title": getattr(work, "__name__", "")} | given | {"call": name}
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else tuple(cast("list[object]", value)) if isinstance(value, list) else value
+
+
+def _words(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "must", 1)
+    if error["type"] == "string_pattern_mismatch":
+        message = "must be letters, digits, _ and -, at most 64, and begin with a letter or digit"
+    return f"{message} (given: {error['input']!r})."
+
+
+def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:
+    """A list out of YAML: a mapping with `tasks`, or just the tasks."""
+    import yaml
+
+    made = Written()
+    try:
+        root: Any = cast("Any", yaml).compose(text, Loader=yaml.SafeLoader)
+        _look_over(root, made)
+        if made.problems:
+            return made
+        value: Any = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        made.problems.append(Problem(place, f"is no YAML: {error.problem or error.context}."))
+        return made
+    except RecursionError:
+        made.problems.append(Problem("", "This YAML is nested deeper than anybody can read."))
+        return made
+    except (yaml.YAMLError, ValueError) as error:  # a character that YAML does not allow; a date that there is not
+        made.problems.append(Problem("", f"This is no YAML: {str(error).splitlines()[0]}."))
+        return made
+    top: dict[str, Any] = dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else {"tasks": value}
+    items = top.pop("tasks", None)
+    where = top.pop("cwd", "")
+    if not isinstance(where, str):
+        made.problems.append(Problem("cwd", f"must be a path (given: {where!r})."))
+        return made
+    if not isinstance(items, list):
+        made.problems.append(Problem("tasks", "is missing, or no list: write `tasks:` and below it one item for each task."))
+        return made
+    made.places = {number: f"line {node.start_mark.line + 1}" for number, node in enumerate(_task_nodes(root))}
+    rest = {str(key): item for key, item in top.items()}
+    return _listed(cast("list[object]", items), made, {"name": name} | rest | {"cwd": str(PurePosixPath(cwd) / where)})
+
+
+def _look_over(root: Any, made: Written) -> None:
+    """Find what the readers of YAML take without a word: keys that stand twice (the last one wins), and anchors that unfold without end."""
+    import yaml
+
+    sizes: dict[int, int] = {}
+
+    def size_of(node: Any) -> int:
+        if id(node) in sizes:
+            return sizes[id(node)]
+        sizes[id(node)] = NODES_LIMIT  # an anchor inside itself
+        total = 1
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in cast("list[tuple[Any, Any]]", node.value):
+                if str(key.value) in seen:
+                    place = f"line {key.start_mark.line + 1}"
+                    made.problems.append(Problem(place, f"{key.value!r} stands twice in one mapping; one of them would be lost."))
+                seen.add(str(key.value))
+                total += size_of(value)
+        elif isinstance(node, yaml.SequenceNode):
+            total += sum(map(size_of, cast("list[Any]", node.value)))
+        sizes[id(node)] = total
+        return total
+
+    if root is not None and size_of(root) > NODES_LIMIT:
+        made.problems.append(
+            Problem("", f"unfolds to more than {NODES_LIMIT:,} values by its anchors: write them out, or make several lists.")
+        )
+
+
+def _task_nodes(root: Any) -> Sequence[Any]:
+    import yaml
+
+    if isinstance(root, yaml.MappingNode):
+        root = next((value for key, value in cast("list[tuple[Any, Any]]", root.value) if key.value == "tasks"), None)
+    return cast("list[Any]", root.value) if isinstance(root, yaml.SequenceNode) else []
+
+
+def from_markdown(text: str, *, cwd: str, name: str = "") -> Written:
+    """A list out of Markdown: ``Task 1: …`` in lines, headings or list items; without any, the items of a numbered list.
+
+    A task's prompt is everything from its words to the next task, code blocks included.
+    """
+    lines = text.splitlines()
+    for pattern in (_MARKDOWN_TASK, _MARKDOWN_NUMBER):
+        starts = _starts(lines, pattern)
+        if starts:
+            break
+    else:
+        return Written(
+            problems=[Problem("", "There is no task here: write lines that begin with `Task 1:`, `Task 2:`, or a numbered list.")]
+        )
+    items: list[object] = []
+    made = Written()
+    ends = [start for start, _, _ in starts[1:]] + [len(lines)]
+    for (start, number, words), end in zip(starts, ends, strict=True):
+        title = words.rstrip("*_ ")
+        body = "\n".join(lines[start + 1 : end]).strip("\n").rstrip()
+        made.places[len(items)] = f"line {start + 1}"
+        items.append({"id": number, "title": title[:200], "prompt": f"{title}\n{body}".strip()})
+    return _listed(items, made, {"cwd": cwd, "name": name})
+
+
+def _starts(lines: Sequence[str], pattern: re.Pattern[str]) -> list[tuple[int, str, str]]:
+    found: list[tuple[int, str, str]] = []
+    fence = ""
+    for position, line in enumerate(lines):
+        mark = _FENCE.match(line)
+        if mark:
+            fence = "" if mark.group(1) == fence else fence or mark.group(1)
+        elif not fence and (match := pattern.match(line)):
+            found.append((position, match.group(1), match.group(2)))
+    return found

@@ -1,0 +1,218 @@
+"""Task lists at rest: one folder each, with the list, the journal of what happened, and the lock of whoever runs it.
+
+Plain synchronous files. Whoever wants something of a list appends a record; whoever runs it reads them: the journal is the only way in and out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from pydantic import ValidationError
+
+from cc_executor.errors import StateUnusable, TaskListNotFound
+from cc_executor.model.listrecord import ListState, Record, advance_all
+from cc_executor.model.tasklist import ListId, TaskList
+from cc_executor.store.home import StateHome
+
+FOLDER: Final = "lists"
+LIST: Final = "list.json"
+JOURNAL: Final = "journal.jsonl"
+LOCK: Final = "lock"
+NEEDS: Final = "needs"
+LIST_ID: Final = re.compile(r"[0-9a-f]{20}-[0-9]{1,6}\Z")
+READ_LIMIT: Final = 64 * 1024 * 1024  # bytes of new records taken at once; the next look takes the rest
+
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(Record)
+
+
+class ListFolder:
+    """The folder of one list. Cheap to make; reads only what is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def list_id(self) -> ListId:
+        """The list's id, which is the folder's name."""
+        return ListId(self.path.name)
+
+    def tasks(self) -> TaskList:
+        """The list as it was given.
+
+        Raises
+        ------
+        StateUnusable
+            The file is missing or damaged.
+        """
+        try:
+            return TaskList.model_validate_json((self.path / LIST).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StateUnusable(f"The task list {self.list_id} cannot be read: {error}") from error
+
+    def append(self, record: Record) -> None:
+        """Add one record, to the disk. From any process; records of several writers do not mix.
+
+        Raises
+        ------
+        StateUnusable
+            The disk is full, or the folder cannot be written.
+        """
+        line = _encoder.encode(record) + b"\n"
+        try:
+            descriptor = os.open(self.path / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                size = os.fstat(descriptor).st_size
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a writer was killed in the midst of a line
+                    line = b"\n" + line
+                if os.write(descriptor, line) != len(line):
+                    os.ftruncate(descriptor, size)
+                    raise OSError("there is no room")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StateUnusable(f"The task list {self.list_id} cannot be written: {error.strerror or error}.") from error
+
+    def read(self, offset: int = 0) -> tuple[list[Record], int]:
+        """The records from byte `offset`, and the offset after the last whole one. Lines that are no records are passed over."""
+        try:
+            with open(self.path / JOURNAL, "rb", buffering=0) as file:
+                file.seek(offset)
+                data = file.read(READ_LIMIT)
+        except FileNotFoundError:
+            return [], offset
+        end = data.rfind(b"\n") + 1
+        found: list[Record] = []
+        for line in data[:end].splitlines():
+            with contextlib.suppress(msgspec.DecodeError):  # torn by a kill, or of a newer version
+                found.append(_decoder.decode(line))
+        return found, offset + end
+
+    def state(self) -> ListState:
+        """What is known of the list now."""
+        return advance_all(ListState(), self.read()[0])
+
+    @contextlib.contextmanager
+    def claimed(self) -> Generator[bool]:
+        """Be the one who runs the list, for as long as the block lasts and this process lives. False: somebody else is."""
+        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(descriptor)
+
+    def is_run(self) -> bool:
+        """Whether somebody runs the list now."""
+        with self.claimed() as free:
+            return not free
+
+    def write_needs(self, task_id: str, made: dict[str, bytes]) -> Path:
+        """Put what a task's command may read into a folder of its own, and return that."""
+        folder = self.path / NEEDS / task_id
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name, data in made.items():
+                (folder / name).write_bytes(data)
+        except OSError as error:
+            raise StateUnusable(f"{folder} cannot be written: {error.strerror}.") from error
+        return folder
+
+
+class ListHome:
+    """The task lists of one user, in the state folder that holds the runs."""
+
+    def __init__(self, home: StateHome) -> None:
+        self._home = home
+
+    @property
+    def path(self) -> Path:
+        """The folder that has one folder for each list."""
+        return self._home.root / FOLDER
+
+    def open(self, tasks: TaskList, *, fresh: bool = False) -> ListFolder:
+        """The folder of this list, made if need be. Equal lists share one, so that nothing is done or paid twice.
+
+        Parameters
+        ----------
+        tasks : TaskList
+        fresh : bool
+            Make a new one all the same: everything is done again.
+
+        Raises
+        ------
+        StateUnusable
+        """
+        self._home.prepare()
+        stem = tasks.digest()[:20]
+        try:
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            numbers = [int(path.name.partition("-")[2]) for path in self.path.glob(f"{stem}-*") if LIST_ID.match(path.name)]
+            newest = max(numbers, default=0)
+            if newest and not fresh:
+                return ListFolder(self.path / f"{stem}-{newest}")
+            return self._make(tasks, f"{stem}-{newest + 1}")
+        except OSError as error:
+            raise StateUnusable(f"The folder {self.path} cannot be used: {error.strerror}.") from error
+
+    def _make(self, tasks: TaskList, name: str) -> ListFolder:
+        folder = ListFolder(self.path / name)
+        # Whole or not at all: somebody else may make the same list at this moment, and finds it finished.
+        unfinished = self.path / f".{name}.{os.getpid()}"
+        unfinished.mkdir(mode=0o700)
+        data = tasks.model_dump_json(indent=1).encode()
+        descriptor = os.open(unfinished / LIST, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            unfinished.rename(folder.path)
+        except OSError:  # it is there already: rename replaces an empty folder alone
+            (unfinished / LIST).unlink()
+            unfinished.rmdir()
+        return folder
+
+    def folders(self) -> Iterator[ListFolder]:
+        """Every list, the one that changed last first."""
+        try:
+            paths = [path for path in self.path.iterdir() if LIST_ID.match(path.name)]
+        except FileNotFoundError:
+            return
+        yield from (ListFolder(path) for path in sorted(paths, key=_changed, reverse=True))
+
+    def find(self, list_id: str) -> ListFolder:
+        """The list with this id, or the one whose id begins so.
+
+        Raises
+        ------
+        TaskListNotFound
+            There is none, or there are several.
+        """
+        fitting = [folder for folder in self.folders() if folder.list_id.startswith(list_id)] if list_id else []
+        exact = [folder for folder in fitting if folder.list_id == list_id]
+        if len(exact or fitting) != 1:
+            what = "There is no task list" if not fitting else f"There are {len(fitting)} task lists"
+            raise TaskListNotFound(f"{what} {list_id!r}. `cc-executor tasks list` shows them.")
+        return (exact or fitting)[0]
+
+
+def _changed(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return (path / JOURNAL).stat().st_mtime
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0

@@ -1,0 +1,354 @@
+"""Task lists from Python: `await cc_execute_list([...])`, and `cc_execute_task_list` where nothing can be awaited. Knows no IPython."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+from pydantic import ValidationError
+
+from cc_executor.api import json_schema, make_request, run_blocking
+from cc_executor.errors import InvalidRequest, InvalidTaskList, RunNotFound, TaskListFailed
+from cc_executor.model.listrecord import ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
+from cc_executor.model.request import RunRequest
+from cc_executor.model.result import Result
+from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, place_of, problems
+from cc_executor.model.tasktext import Written, from_items, from_markdown, from_yaml, qualified_name
+from cc_executor.policy.schedule import set_back
+from cc_executor.runtime.tasklist import Call, Watcher, run_list
+from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.tasklists import ListFolder, ListHome
+
+STOP_BUDGET: Final = 30.0  # seconds; the stop ladder takes 3 for each run, and they end side by side
+FILE_LIMIT: Final = 4_000_000  # bytes of a list's file
+SHELL: Final = "bash"  # for commands whose task names no shell
+
+# A text without a name: a line that begins with `tasks:`, or nothing before an item that is a mapping. In Markdown `- Task 1: …` is an item, too.
+_YAML: Final = re.compile(r"""(?m)^\s*\{?\s*["']?tasks["']?\s*:|\A(?:\s*(?:#.*)?\n)*\s*-\s+(?:\{|\w+\s*:)""")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A list that can be run.
+
+    Attributes
+    ----------
+    tasks : TaskList
+    calls : mapping
+        The callables, by the names under which the list knows them.
+    """
+
+    tasks: TaskList
+    calls: Mapping[str, Call]
+
+
+@dataclass(frozen=True, slots=True)
+class ListResult:
+    """What became of a list.
+
+    Attributes
+    ----------
+    list_id : str
+    status : str
+        ``ok``, ``failed``, ``stopped``, ``budget``, or ``open`` while it goes on.
+    summary : str
+        One sentence.
+    tasks : dict of str to TaskState
+        In the order of the list.
+    """
+
+    list_id: str
+    status: str
+    summary: str
+    tasks: dict[str, TaskState]
+    home: StateHome
+
+    @property
+    def ok(self) -> bool:
+        """Whether every task ended well, or was left out by somebody's wish."""
+        return self.status == ListStatus.OK
+
+    @property
+    def cost(self) -> float:
+        """US dollars, over all attempts."""
+        return sum(task.spent for task in self.tasks.values())
+
+    def __getitem__(self, task_id: str) -> Any:
+        """What a task has made: the structured data if there is any, else the text."""
+        return self.tasks[task_id].made.result
+
+    def result(self, task_id: str) -> Result:
+        """The whole result of a task's newest run.
+
+        Raises
+        ------
+        RunNotFound
+            It has none: it is a callable, it did not run, or it has not ended.
+        """
+        run_id = self.tasks[task_id].run_id
+        if run_id:
+            folder = self.home.find(run_id)
+            receipt = folder.receipt()
+            if receipt is not None:
+                return Result(receipt=receipt, folder=folder.path)
+        raise RunNotFound(f"Task {task_id!r} has no run that has ended.")
+
+    def raise_for_status(self) -> None:
+        """Raise `TaskListFailed` unless the list ended well."""
+        if not self.ok:
+            raise TaskListFailed(self.list_id, self.status, self.summary)
+
+    def to_frame(self) -> Any:
+        """A pandas `DataFrame`, one row for each task. Needs pandas."""
+        import pandas as pd  # pyright: ignore[reportMissingImports] - an extra of the user's own
+
+        frame: Any = pd
+        return frame.DataFrame([{"task": name, **row(task)} for name, task in self.tasks.items()]).set_index("task")
+
+    def __repr__(self) -> str:
+        lines = [f"<TaskList {self.list_id} {self.status}: {self.summary}>"]
+        lines += [f"  {name}: {task.status.value}{f' ({task.summary})' if task.summary else ''}" for name, task in self.tasks.items()]
+        return "\n".join(lines)
+
+
+def row(task: TaskState) -> dict[str, Any]:
+    """A task's state as flat values, for tables and JSON."""
+    return {
+        "status": task.status.value,
+        "outcome": task.outcome,
+        "attempts": task.begun,
+        "seconds": task.seconds,
+        "cost": task.spent,
+        "run_id": task.run_id,
+        "summary": task.summary,
+    }
+
+
+def plan(tasks: Sequence[object] | TaskList | str | os.PathLike[str], *, cwd: str | Path | None = None, **more: Any) -> Plan:
+    """A checked list out of what users write.
+
+    Parameters
+    ----------
+    tasks : sequence, TaskList, path or str
+        Prompts, callables and mappings (see `cc_executor.model.tasktext.from_items`); or the path of a YAML or Markdown file; or such a text itself, if it
+        has more than one line.
+    cwd : path, optional
+        Where the tasks work; the current folder if not given.
+    **more
+        name, parallel, max_cost, on_failure, defaults.
+
+    Raises
+    ------
+    InvalidTaskList
+        Everything that is wrong, each with its place. Nothing was started.
+    """
+    folder = os.path.abspath(os.path.expanduser("." if cwd is None else cwd))
+    if isinstance(tasks, TaskList):
+        written = Written(tasks=tasks)
+    elif isinstance(tasks, str | os.PathLike):
+        written = _read(tasks, folder)
+        if more and written.tasks is not None:
+            _overrule(written, written.tasks, more)
+    else:
+        written = from_items(tasks, cwd=folder, name_of=_name_of, **more)
+    found = list(written.problems)
+    checked = written.tasks
+    if checked is not None:
+        checked = _with_plain_options(checked, written, found)
+        found += problems(checked, places=written.places)
+        found += _option_problems(checked, written)
+    if found or checked is None:
+        raise InvalidTaskList([str(problem) for problem in found])
+    return Plan(checked, written.calls)
+
+
+def _name_of(call: Callable[..., object]) -> str:
+    """A callable's name and a digest of its source: who changes what a task does has changed the list."""
+    try:
+        source = inspect.getsource(call)
+    except (OSError, TypeError):  # typed into a plain terminal; written in C
+        return qualified_name(call)
+    return f"{qualified_name(call)}#{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+
+
+def _read(source: str | os.PathLike[str], cwd: str) -> Written:
+    text, name, is_yaml = str(source), "", True
+    if isinstance(source, os.PathLike) or "\n" not in text:
+        path = Path(os.path.join(cwd, os.path.expanduser(text)))
+        try:
+            if path.stat().st_size > FILE_LIMIT:
+                return Written(problems=[Problem(str(path), f"is larger than {FILE_LIMIT:,} bytes: make several lists.")])
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            return Written(problems=[Problem(str(path), f"cannot be read: {error}.")])
+        name, is_yaml = path.stem, path.suffix.lower() not in {".md", ".markdown", ".txt"}
+    else:
+        is_yaml = _YAML.search(text) is not None
+    return (from_yaml if is_yaml else from_markdown)(text, cwd=cwd, name=name)
+
+
+def _overrule(written: Written, tasks: TaskList, more: Mapping[str, Any]) -> None:
+    """What the caller says wins over what the text says."""
+    try:
+        written.tasks = TaskList.model_validate(dict(tasks) | dict(more))
+    except ValidationError as error:
+        for wrong in error.errors(include_url=False, include_context=False):
+            written.problems.append(
+                Problem(str(wrong["loc"][0]), f"{wrong['msg'].replace('Input should', 'must', 1)} (given: {wrong['input']!r}).")
+            )
+
+
+def _with_plain_options(tasks: TaskList, written: Written, found: list[Problem]) -> TaskList:
+    """The list with options that can be written down: schemas as JSON Schema, paths as text."""
+    plain: list[Task] = []
+    for number, task in enumerate(tasks.tasks):
+        options: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in task.options.items()}
+        if "schema" in options:
+            try:
+                options["schema"] = json_schema(options["schema"])
+            except InvalidRequest as error:
+                found.append(Problem(place_of(number, task.id, written.places), str(error)))
+        plain.append(task.model_copy(update={"options": options}))
+    return tasks.model_copy(update={"tasks": tuple(plain)})
+
+
+def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
+    found: list[Problem] = []
+    for number, task in enumerate(tasks.tasks):
+        place = place_of(number, task.id, written.places)
+        if task.kind is TaskKind.CALL:
+            if task.text not in written.calls:
+                found.append(Problem(place, f"calls {task.text!r}, and only Python code can give a callable."))
+            continue
+        try:
+            request_of(tasks, task, task.text if task.text.strip() else "-", None, "")
+        except (InvalidRequest, TypeError) as error:
+            found.append(Problem(place, str(error)))
+    return found
+
+
+def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, session: str) -> RunRequest:
+    """The run of a task. Raises `InvalidRequest`."""
+    options: dict[str, Any] = dict(task.options)
+    options["cwd"] = os.path.join(tasks.cwd, os.path.expanduser(options.get("cwd", "")))
+    if max_cost is not None:
+        options["max_cost"] = max_cost
+    if session:
+        options["resume"] = session
+    if task.kind is TaskKind.SHELL:
+        options = {"agent": "shell", "shell": SHELL} | options
+    # A list outlives the kernel that began it; whoever runs it next adopts what goes on.
+    return make_request(text, label=task.title or task.id, on_kernel_exit="continue", **options)
+
+
+async def cc_execute_list(
+    tasks: Sequence[object] | TaskList | str | os.PathLike[str] | Plan,
+    *,
+    fresh: bool = False,
+    on_state: Callable[[ListState], None] | None = None,
+    raise_error: bool = False,
+    state: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    **more: Any,
+) -> ListResult:
+    """Run a list of tasks, each with a fresh context, and wait for its end.
+
+    Equal lists are one and the same work: what ended well before is not done again, here or anywhere; what did not is tried again. If another process runs
+    this list now, this one watches it, and goes on in its place if that one dies.
+
+    Parameters
+    ----------
+    tasks : sequence, path or str
+        For each task a prompt, a Python callable, or a mapping with `prompt` (for an agent), `run` (a command) or `call` (a callable), and with id, title,
+        needs, group, on_failure, retry, and options of `cc_execute`; or the path of a YAML or Markdown file; or such a text itself, if it has more than
+        one line.
+    fresh : bool
+        Do everything again.
+    on_state : callable, optional
+        Called with the `ListState` whenever it has changed.
+    raise_error : bool
+        Raise `TaskListFailed` for a status other than ok.
+    state : path, optional
+        The state folder, if not the usual one.
+    environ : mapping, optional
+        The environment to choose the agents' from; `os.environ` if not given.
+    **more
+        cwd, name, parallel, max_cost (US dollars for the list), on_failure (``stop``, ``skip``, ``continue``), defaults (options for every run).
+
+    Returns
+    -------
+    ListResult
+        Cancelling the awaiting task stops the list and ends what runs first.
+
+    Raises
+    ------
+    InvalidTaskList, StateUnusable
+    """
+    planned = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
+    environment = os.environ if environ is None else environ
+    home = StateHome(Path(state) if state is not None else state_path(environment))
+    folder = ListHome(home).open(planned.tasks, fresh=fresh)
+    watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()
+
+    async def whole() -> ListState:
+        return await run_list(
+            folder,
+            home=home,
+            environ=environment,
+            request_of=lambda task, text, max_cost, session: request_of(planned.tasks, task, text, max_cost, session),
+            calls=planned.calls,
+            watcher=watcher,
+        )
+
+    try:
+        known = folder.state()
+        if known.status is ListStatus.OPEN and known.is_stopped:
+            await whole()  # whoever stopped it was gone before it had ended
+        reopen(folder, planned.tasks)
+        ended = await whole()
+    except BaseException:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_BUDGET):
+            folder.append(Stopped(at=time.time(), by="python"))
+            await whole()
+        raise
+    result = list_result(folder, planned.tasks, ended, home)
+    if raise_error:
+        result.raise_for_status()
+    return result
+
+
+def list_result(folder: ListFolder, tasks: TaskList, state: ListState, home: StateHome) -> ListResult:
+    """A list's state as users get it."""
+    return ListResult(folder.list_id, state.status.value, state.summary, {task.id: state.task(task.id) for task in tasks.tasks}, home)
+
+
+def reopen(folder: ListFolder, tasks: TaskList) -> None:
+    """Let a list go on that was closed before its end, or that was held by somebody who is gone.
+
+    What did not end well is tried again, with what was skipped for it.
+    """
+    known = folder.state()
+    if known.status is ListStatus.OPEN and known.is_paused and not folder.is_run():
+        folder.append(Resumed(at=time.time(), by="python"))
+    if known.status in {ListStatus.OPEN, ListStatus.OK}:
+        return
+    again: dict[str, None] = {}
+    for task in tasks.tasks:
+        if known.task(task.id).status in {TaskStatus.FAILED, TaskStatus.STOPPED}:
+            again |= dict.fromkeys(set_back(tasks, known, task.id))
+    if again:
+        folder.append(RetryAsked(at=time.time(), tasks=tuple(again), by="python"))
+    folder.append(Resumed(at=time.time(), by="python"))
+
+
+def cc_execute_task_list(tasks: Sequence[object] | TaskList | str | os.PathLike[str] | Plan, **options: Any) -> ListResult:
+    """`cc_execute_list` for code that cannot await; blocks until the list has ended. Takes and raises the same."""
+    return run_blocking(cc_execute_list(tasks, **options))

@@ -1,0 +1,197 @@
+"""The view of a task list on a bare page, with the real widget on the other side of the wire."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import comm
+import pytest
+from playwright.sync_api import Browser, Route, expect
+
+from browser.view_page import SITE, ViewPage, WireComm
+from cc_executor.kernel.taskcommands import TaskCommands
+from cc_executor.kernel.taskrows import TaskBoard
+from cc_executor.kernel.taskview import TaskListView, script, style
+from cc_executor.model.event import TextWritten
+from cc_executor.model.listrecord import Begun, Ended, ListState, Paused, Record, Resumed, advance
+from cc_executor.model.state import Phase, RunState
+from cc_executor.model.tasklist import Task, TaskKind, TaskList
+from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.tasklists import ListHome
+from kernel.attacks import PAYLOADS
+
+COUNT = 50
+
+
+class TasksPage(ViewPage):
+    """A list, its board, and views of it in a browser."""
+
+    tasks: TaskList
+
+    def make_view(self, **options: Any) -> None:
+        home = StateHome(state_path(os.environ))
+        self.folder = ListHome(home).open(self.tasks)
+        self.board = TaskBoard(self.tasks, list_id=self.folder.list_id)
+        self.state = ListState()
+        outbox = self.outbox
+
+        def create(*arguments: Any, **keys: Any) -> WireComm:
+            wire = WireComm(*arguments, **keys)
+            wire.outbox = outbox
+            return wire
+
+        with self._monkeypatch.context() as patch:
+            patch.setattr(comm, "create_comm", create)
+            commands = TaskCommands(self.folder, self.tasks, home)
+            self.view = TaskListView(self.board, commands=commands, home=home, title="The list", **options)  # type: ignore[assignment] # one page serves both
+        self.outbox.clear()
+
+    def _serve(self, route: Route) -> None:
+        if route.request.url == f"{SITE}view.js":
+            route.fulfill(body=script(), content_type="text/javascript")
+        elif route.request.url == f"{SITE}view.css":
+            route.fulfill(body=style(), content_type="text/css")
+        else:
+            super()._serve(route)
+
+    def add(self, *records: Record) -> None:
+        """What whoever runs the list writes down."""
+        for record in records:
+            self.folder.append(record)
+            self.state = advance(self.state, record)
+        self.board.show(self.state)
+
+    def write(self, task_id: str, text: str) -> None:
+        self.board.apply(task_id, [TextWritten(block="b", text=text)], RunState(activity=Phase.WRITING), time.time())
+
+    def row(self, number: int) -> Any:
+        return self.root().locator("li.ccx-task").nth(number)
+
+
+def begun(task_id: str) -> Begun:
+    return Begun(at=time.time(), task=task_id, attempt=1)
+
+
+def ended(task_id: str, **more: Any) -> Ended:
+    return Ended(at=time.time(), task=task_id, attempt=1, outcome="ok", **more)
+
+
+@pytest.fixture
+def page(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> Iterator[TasksPage]:
+    TasksPage.tasks = TaskList(
+        tasks=tuple(
+            Task(id=f"t{number}", kind=TaskKind.SHELL, text="true", group="all", title=f"Task {number}") for number in range(COUNT)
+        ),
+        cwd="/",
+        parallel=64,
+    )
+    with TasksPage(browser, monkeypatch) as made:
+        yield made
+
+
+def test_fifty_flooding_rows_stay_smooth(page: TasksPage) -> None:
+    page.open()
+    page.add(*(begun(f"t{number}") for number in range(COUNT)))
+    page.settle()
+    page.page.evaluate("longTasks.length = 0")
+    page.frames.clear()
+    start, count = time.monotonic(), 0
+    while time.monotonic() < start + 3.0:
+        count += 1
+        for number in range(COUNT):
+            page.write(f"t{number}", f"{count} {'x' * 5000}\nline {count} of task {number}\n")
+        page.turn()
+    seconds = time.monotonic() - start
+    assert 1 < len(page.frames) <= 26 * seconds
+    page.until(lambda: page.row(COUNT - 1).locator(".ccx-task-line").inner_text() == f"line {count} of task {COUNT - 1}", "the last line")
+    assert max(page.page.evaluate("longTasks"), default=0) < 200
+    assert page.errors == []
+
+
+def test_what_agents_write_is_text_and_nothing_is_loaded(page: TasksPage) -> None:
+    page.open()
+    page.add(*(begun(f"t{number}") for number in range(len(PAYLOADS))))
+    for number, payload in enumerate(PAYLOADS):
+        page.write(f"t{number}", str(payload))
+    page.add(*(ended(f"t{number}", text=str(payload)) for number, payload in enumerate(PAYLOADS)))
+    page.settle()
+    assert page.root().locator("script, img, iframe, svg, a, style, object, embed").count() == 0
+    assert page.requests == []
+    assert page.errors == []
+
+
+def test_a_screen_reader_has_names_states_and_one_live_region(page: TasksPage) -> None:
+    page.open()
+    page.add(begun("t0"))
+    page.settle()
+    root = page.root()
+    assert root.locator("[aria-live=polite], [role=status]").count() == 1
+    expect(page.page.get_by_role("region", name="The list")).to_be_visible()
+    expect(root.get_by_role("list", name="Tasks").get_by_role("listitem")).to_have_count(COUNT + 1)  # and the group's name
+    expect(root.get_by_role("button", name="Stop t0", exact=True)).to_be_visible()
+    page.add(ended("t0"))
+    page.until(lambda: "Task 0: Done" in root.locator("[aria-live=polite]").inner_text(), "the news")
+    page.page.keyboard.press("Tab")
+    page.page.keyboard.press("Tab")
+    page.page.keyboard.press("Tab")
+    expect(page.row(0).locator(".ccx-task-title")).to_be_focused()
+    page.page.keyboard.press("End")
+    expect(page.row(COUNT - 1).locator(".ccx-task-title")).to_be_focused()
+    page.page.keyboard.press("Tab")
+    expect(page.root().get_by_role("button", name=f"Edit t{COUNT - 1}")).to_be_focused()
+
+
+def test_pause_is_confirmed_by_the_list_and_what_is_refused_is_said(page: TasksPage) -> None:
+    page.open()
+    page.add(begun("t0"))
+    page.settle()
+    page.button("Pause").click()
+    expect(page.button("Pausing…")).to_be_disabled()
+    page.until(lambda: page.folder.state().is_paused, "the record")
+    page.add(Paused(at=1))
+    page.until(lambda: page.button("Resume").count(), "the answer")
+    page.add(Resumed(at=1), begun("t1"))
+    page.until(lambda: page.button("Pause").count(), "the answer")
+    page.folder.append(begun("t2"))  # the page does not know it yet
+    page.root().get_by_role("button", name="Edit t2", exact=True).click()
+    page.until(lambda: page.root().get_by_label("New text of task t2", exact=True).count(), "the form")
+    page.root().get_by_label("New text of task t2", exact=True).fill("other")
+    page.root().get_by_role("button", name="Save").click()
+    page.until(lambda: page.root().get_by_role("alert").is_visible(), "the refusal")
+    expect(page.root().get_by_role("alert")).to_have_text("Task t2 is running: too late for 'edit'.")
+
+
+def test_a_lost_frame_is_noticed_and_a_second_view_has_everything(page: TasksPage) -> None:
+    page.open()
+    page.settle()
+    page.lose = lambda message: "content" in message
+    page.add(begun("t0"))
+    page.view.tick()
+    page.turn()
+    page.lose = lambda _: False
+    page.add(begun("t1"))
+    page.until(lambda: page.row(0).locator(".ccx-task-word").inner_text() == "Running", "the lost one")
+    page.open()
+    page.until(lambda: page.root(1).locator("li.ccx-task").count() == COUNT, "the second view")
+    assert page.root(1).locator("[data-status=running]").count() == 2
+
+
+@pytest.mark.parametrize("width", [320, 1000])
+def test_nothing_is_cut_off_on_narrow_pages_and_states_are_words_in_forced_colours(page: TasksPage, width: int) -> None:
+    page.page.set_viewport_size({"width": width, "height": 800})
+    page.page.emulate_media(forced_colors="active", reduced_motion="reduce")
+    page.open()
+    page.add(begun("t0"), ended("t0", text="x" * 500), begun("t1"))
+    page.settle()
+    assert page.root().evaluate("(root) => root.scrollWidth <= root.clientWidth + 1")
+    box = page.root().bounding_box()
+    assert box is not None
+    for button in page.row(1).get_by_role("button").all():
+        inner = button.bounding_box()
+        assert inner is not None
+        assert inner["x"] + inner["width"] <= box["x"] + box["width"]
+    assert page.row(1).locator(".ccx-task-word").inner_text() == "Running"
+    assert page.row(1).locator(".ccx-task-icon").evaluate("(node) => getComputedStyle(node).animationName") == "none"

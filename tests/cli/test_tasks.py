@@ -1,0 +1,114 @@
+"""`cc-executor tasks` as a process of its own: run, look at and command a list from a terminal."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from cli.test_cli import BUDGET, beginning, cli
+from support.lab import eventually
+from support.leaks import await_none
+
+LIST = """
+name: demo
+on_failure: skip
+tasks:
+- id: first
+  title: The first
+  run: echo one >> log
+- id: wait
+  run: until [ -e go ]; do sleep 0.05; done
+- id: broken
+  run: exit 3
+- id: after
+  run: echo never
+  needs: broken
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "demo.yaml"
+    path.write_text(LIST)
+    return path
+
+
+def test_a_list_is_checked_run_shown_and_not_done_twice(file: Path, tmp_path: Path) -> None:
+    checked = cli("tasks", "check", file)
+    assert [line.split()[1] for line in checked.stdout.splitlines()] == ["first", "wait", "broken", "after"]
+    assert "No task list was run yet." in cli("tasks", "list").stdout
+    (tmp_path / "go").touch()
+    done = cli("tasks", "run", file, "--cwd", tmp_path)
+    assert done.returncode == 1
+    assert "failed: 2 of 4 tasks ended well" in done.stdout
+    assert [line.split()[:3] for line in done.stdout.splitlines()[:3]] == [
+        ["▶", "first", "running"],
+        ["✓", "first", "ok"],
+        ["▶", "wait", "running"],
+    ]
+    shown = json.loads(cli("tasks", "show", "--json").stdout)
+    assert [task["status"] for task in shown["tasks"]] == ["ok", "ok", "failed", "skipped"]
+    cli("tasks", "run", file, "--cwd", tmp_path)
+    assert (tmp_path / "log").read_text() == "one\n"
+
+
+def test_a_list_that_runs_is_commanded_from_elsewhere(file: Path, tmp_path: Path) -> None:
+    started = cli("tasks", "run", file, "--cwd", tmp_path, "--detach")
+    list_id = started.stdout.strip()
+
+    def state() -> dict[str, str]:
+        shown = json.loads(cli("tasks", "show", list_id, "--json").stdout)
+        return {"list": shown["status"]} | {task["task"]: task["status"] for task in shown["tasks"]}
+
+    eventually(lambda: state().get("wait") == "running", within=BUDGET, what="the second task runs")
+    assert cli("tasks", "edit", "after", "echo edited").returncode == 0
+    cli("tasks", "skip", "broken")
+    refused = cli("tasks", "edit", "first", "echo no")
+    assert refused.returncode == 1
+    assert "has begun already" in refused.stderr
+    assert cli("tasks", "pause").stderr == ""
+    eventually(lambda: state()["list"] == "paused", within=BUDGET, what="the list is held")
+    cli("tasks", "resume")
+    cli("tasks", "stop")
+    eventually(lambda: state()["list"] == "stopped", within=BUDGET, what="the list is stopped")
+    assert state() == {"list": "stopped", "first": "ok", "wait": "stopped", "broken": "skipped", "after": "skipped"}
+    assert not await_none([tmp_path])
+    noted = cli("tasks", "retry", "wait")
+    assert f"Nobody runs this list now: `cc-executor tasks run {list_id}` does." in noted.stderr
+
+
+def test_ctrl_c_stops_the_list(file: Path, tmp_path: Path) -> None:
+    with beginning("tasks", "run", str(file), "--cwd", str(tmp_path)) as process:
+        eventually((tmp_path / "log").exists, within=BUDGET, what="the list runs")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(BUDGET) == 130
+    assert json.loads(cli("tasks", "list", "--json").stdout)[0]["status"] == "stopped"
+    assert not await_none([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "nothing.yaml"), "nothing.yaml"),
+        (("show", "ffff"), "There is no task list 'ffff'"),
+        (("show",), "No task list was run yet."),
+        (("pause",), "cc-executor tasks run FILE"),
+    ],
+)
+def test_what_is_not_there_is_said(arguments: tuple[str, ...], said: str) -> None:
+    done = cli("tasks", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text("tasks:\n- id: a\n  prompt: x\n  timeout: -1\n- id: a\n  run: y\n  needs: z\n")
+    done = cli("tasks", "check", file)
+    assert done.returncode == 2
+    assert "(line 2): timeout must be" in done.stderr
+    assert "(line 5): needs 'z'" in done.stderr
+    assert len(json.loads(cli("tasks", "check", file, "--json").stdout)["problems"]) == 4

@@ -1,0 +1,396 @@
+"""Task lists with real runs: in order, each task once, whoever dies on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from cc_executor.errors import InvalidTaskList, StateUnusable, TaskListFailed
+from cc_executor.model import event
+from cc_executor.model.listrecord import (
+    Begun,
+    Edited,
+    ListState,
+    ListStatus,
+    Paused,
+    Record,
+    Resumed,
+    RetryAsked,
+    SkipAsked,
+    Stopped,
+    TaskStatus,
+)
+from cc_executor.model.reference import Made
+from cc_executor.store.home import StateHome
+from cc_executor.store.tasklists import JOURNAL, ListFolder, ListHome
+from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list, plan
+from support.leaks import await_none
+from support.runs import eventually
+
+SEEDS = max(4, int(os.environ.get("CC_EXECUTOR_TEST_SEEDS", "200")) // 50)  # a list is killed four times, which takes three seconds
+
+
+@pytest.fixture
+def home(state_folder: Path) -> StateHome:
+    return StateHome(state_folder)
+
+
+def step(task_id: str, command: str = "true", *needs: str, **more: object) -> dict[str, object]:
+    """A command that says when it began and when it ended."""
+    return {
+        "id": task_id,
+        "run": f"echo begin {task_id} >> log; {command}; code=$?; echo end {task_id} >> log; exit $code",
+        "needs": needs,
+        **more,
+    }
+
+
+def log(folder: Path) -> list[str]:
+    file = folder / "log"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+async def execute(folder: Path, *tasks: object, **more: Any) -> ListResult:
+    return await cc_execute_list(tasks, cwd=folder, **more)
+
+
+def statuses(result: ListResult) -> dict[str, str]:
+    return {name: task.status.value for name, task in result.tasks.items()}
+
+
+async def test_fifty_tasks_run_in_order(tmp_path: Path) -> None:
+    result = await execute(tmp_path, *(step(f"t{n}") for n in range(50)))
+    assert result.ok, result
+    assert log(tmp_path) == [f"{word} t{n}" for n in range(50) for word in ("begin", "end")]
+    assert len({task.run_id for task in result.tasks.values()}) == 50
+
+
+async def test_results_reach_later_tasks_of_every_kind(tmp_path: Path) -> None:
+    seen: list[Made] = []
+
+    def count(needs: dict[str, Made]) -> dict[str, int]:
+        seen.append(needs["list"])
+        return {"lines": len(needs["list"].text.splitlines())}
+
+    async def answer() -> int:
+        await asyncio.sleep(0)
+        return 42
+
+    result = await execute(
+        tmp_path,
+        {"id": "list", "run": "printf 'a\\nb\\n'"},
+        {"id": "count", "call": count, "needs": ["list"]},
+        {"id": "answer", "call": answer},
+        {"id": "agent", "prompt": "lines: {{ needs.count.result.lines }}, answer: {{ needs.answer }}, $HOME {{ x }}", "rehearse": "hello"},
+        {"id": "read", "run": "cat $CC_NEEDS/count.json $CC_NEEDS/list.txt; ls $CC_NEEDS | wc -l", "needs": ["count", "list", "agent"]},
+    )
+    assert result.ok, result
+    assert result["count"] == {"lines": 2}
+    assert result["answer"] == 42
+    assert (result.result("agent").folder / "prompt").read_text() == "lines: 2, answer: 42, $HOME {{ x }}"
+    assert result["read"] == '{\n "lines": 2\n}a\nb\n4\n'
+    assert [made.text for made in seen] == ["a\nb\n"]
+
+
+async def test_three_side_by_side_then_one_that_reads_all(tmp_path: Path) -> None:
+    meet = "echo {0} > here-{0}; until [ -e here-g1 ] && [ -e here-g2 ] && [ -e here-g3 ]; do sleep 0.02; done; echo {0}"
+    result = await execute(
+        tmp_path,
+        *(step(name, meet.format(name), group="g", timeout=20) for name in ("g1", "g2", "g3")),
+        {"id": "all", "run": "cat $CC_NEEDS/*.txt", "needs": ["g1", "g2", "g3"]},
+    )
+    assert result.ok, result
+    assert result["all"] == "g1\ng2\ng3\n"
+
+
+async def test_a_failed_task_skips_its_dependants_alone(tmp_path: Path) -> None:
+    tasks = [step("a"), step("b", "exit 3", "a"), step("c", "true", "b"), step("d", "true", "c"), step("e", "true", "a")]
+    result = await execute(tmp_path, *tasks, on_failure="skip")
+    assert statuses(result) == {"a": "ok", "b": "failed", "c": "skipped", "d": "skipped", "e": "ok"}
+    assert result.status == "failed"
+    with pytest.raises(TaskListFailed, match="2 of 5 tasks ended well"):
+        result.raise_for_status()
+
+
+async def test_a_check_outside_the_agent_decides(tmp_path: Path) -> None:
+    result = await execute(tmp_path, {"id": "a", "prompt": "Make it.", "rehearse": "hello", "expect": "made.txt"}, step("b"))
+    assert statuses(result) == {"a": "failed", "b": "waiting"}
+    assert [check.passed for check in result.result("a").receipt.checks] == [False]
+
+
+async def test_a_callable_that_raises_is_a_failed_task(tmp_path: Path) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("no")
+
+    result = await execute(tmp_path, {"id": "a", "call": broken}, step("b"))
+    assert statuses(result) == {"a": "failed", "b": "waiting"}
+    assert result.tasks["a"].summary == "ZeroDivisionError: no"
+
+
+async def test_what_is_tried_again_is_a_run_of_its_own(tmp_path: Path) -> None:
+    result = await execute(tmp_path, step("a", "[ $(grep -c begin log) -ge 3 ]", retry=5))
+    assert result.ok
+    assert result.tasks["a"].begun == 3
+
+
+async def test_a_finished_list_is_not_done_again_unless_it_is_to_be_fresh(tmp_path: Path) -> None:
+    first = await execute(tmp_path, step("a"), step("b"))
+    again = await execute(tmp_path, step("a"), step("b"))
+    assert (again.list_id, again.tasks) == (first.list_id, first.tasks)
+    assert len(log(tmp_path)) == 4
+    fresh = await execute(tmp_path, step("a"), step("b"), fresh=True)
+    assert fresh.list_id != first.list_id
+    assert len(log(tmp_path)) == 8
+
+
+async def test_a_failed_list_goes_on_where_it_failed(tmp_path: Path) -> None:
+    tasks = (step("a"), step("b", "[ -e mended ]"), step("c", "true", "b"))
+    assert not (await execute(tmp_path, *tasks)).ok
+    (tmp_path / "mended").touch()
+    result = await execute(tmp_path, *tasks)
+    assert result.ok
+    assert [line for line in log(tmp_path) if line.startswith("begin")] == ["begin a", "begin b", "begin b", "begin c"]
+
+
+def test_the_blocking_way_is_the_same(tmp_path: Path) -> None:
+    assert cc_execute_task_list([step("a")], cwd=tmp_path).ok
+
+
+# --- what people do meanwhile -----------------------------------------------------------------------------------------
+
+
+async def played(
+    folder: Path, home: StateHome, tasks: list[object], act: Callable[[ListFolder, ListState], bool], **more: Any
+) -> ListResult:
+    """Run a list; `act` is called with every state until it says that it has done its part."""
+    planned = plan(tasks, cwd=folder, **more)
+    done = False
+
+    def look(state: ListState) -> None:
+        nonlocal done
+        if not done:
+            done = True  # what it appends comes back here
+            done = act(ListHome(home).open(planned.tasks), state)
+
+    return await cc_execute_list(planned, on_state=look)
+
+
+def running(state: ListState, name: str) -> bool:
+    return state.task(name).status is TaskStatus.RUNNING
+
+
+async def test_stop_ends_what_runs_and_starts_nothing(tmp_path: Path, home: StateHome) -> None:
+    def stop(folder: ListFolder, state: ListState) -> bool:
+        if running(state, "a"):
+            folder.append(Stopped(at=0.0))
+        return running(state, "a")
+
+    result = await played(tmp_path, home, [step("a", "sleep 60"), step("b")], stop)
+    assert statuses(result) == {"a": "stopped", "b": "waiting"}
+    assert result.status == "stopped"
+    assert not await_none([tmp_path])
+
+
+async def test_a_task_is_left_out_another_edited(tmp_path: Path, home: StateHome) -> None:
+    def act(folder: ListFolder, state: ListState) -> bool:
+        if running(state, "a"):
+            folder.append(SkipAsked(at=0.0, task="b"))
+            folder.append(Edited(at=0.0, task="c", text="echo edited"))
+        return running(state, "a")
+
+    result = await played(tmp_path, home, [step("a"), step("b"), step("c")], act)
+    assert statuses(result) == {"a": "ok", "b": "skipped", "c": "ok"}
+    assert result["c"] == "edited\n"
+    assert result.ok
+
+
+async def test_pause_holds_what_runs_and_what_comes(tmp_path: Path, home: StateHome) -> None:
+    planned = plan([step("a", "while [ ! -e go ]; do echo x >> ticks; sleep 0.02; done"), step("b")], cwd=tmp_path)
+    folder = ListHome(home).open(planned.tasks)
+
+    def ticks() -> int:
+        return len((tmp_path / "ticks").read_text().splitlines()) if (tmp_path / "ticks").exists() else 0
+
+    async def hold() -> None:
+        await eventually(lambda: ticks() > 3)
+        folder.append(Paused(at=0.0))
+        (run,) = home.runs()
+        await eventually(lambda: any(isinstance(record, event.Paused) for record in run.control_records()[0]))
+        before = ticks()
+        (tmp_path / "go").touch()
+        await anyio.sleep(0.5)  # nothing can be waited for: that nothing happens is what is to be seen
+        assert ticks() == before
+        assert "begin b" not in log(tmp_path)
+        folder.append(Resumed(at=0.0))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold)
+        result = await cc_execute_list(planned)
+    assert result.ok
+
+
+async def test_a_task_is_done_again_by_wish(tmp_path: Path, home: StateHome) -> None:
+    planned = plan([step("a"), step("b", "true", "a")], cwd=tmp_path)
+    assert (await cc_execute_list(planned)).ok
+    ListHome(home).open(planned.tasks).append(RetryAsked(at=0.0, tasks=("b",)))
+    assert (await cc_execute_list(planned)).ok
+    assert [line for line in log(tmp_path) if line.startswith("begin")] == ["begin a", "begin b", "begin b"]
+
+
+async def test_who_is_cancelled_stops_the_list(tmp_path: Path, home: StateHome) -> None:
+    planned = plan([step("a", "sleep 60"), step("b")], cwd=tmp_path)
+    with anyio.move_on_after(60) as scope:
+        await cc_execute_list(planned, on_state=lambda state: scope.cancel() if running(state, "a") else None)
+    assert scope.cancelled_caught
+    state = ListHome(home).open(planned.tasks).state()
+    assert state.status is ListStatus.STOPPED
+    assert not await_none([tmp_path])
+
+
+async def test_the_cap_of_a_list_holds(tmp_path: Path) -> None:
+    result = await execute(tmp_path, step("a"), {"id": "b", "prompt": "x", "max_cost": 2, "rehearse": "hello"}, max_cost=1)
+    assert (result.status, statuses(result)) == ("budget", {"a": "ok", "b": "waiting"})
+    assert "A cap of $2.00 would let it start." in result.summary
+
+
+# --- who dies on the way ----------------------------------------------------------------------------------------------
+
+RUNNER = "import json, sys; from cc_executor.tasks import cc_execute_task_list as run; print(run(json.loads(sys.argv[1]), cwd=sys.argv[2]).status)"
+
+
+def runner(folder: Path, tasks: list[dict[str, object]]) -> subprocess.Popen[bytes]:
+    """Another process that runs the list."""
+    return subprocess.Popen([sys.executable, "-c", RUNNER, json.dumps(tasks), str(folder)], stdout=subprocess.PIPE, start_new_session=True)
+
+
+def begins(folder: Path) -> list[str]:
+    return [line.removeprefix("begin ") for line in log(folder) if line.startswith("begin ")]
+
+
+async def test_two_who_start_the_same_list_do_each_task_once(tmp_path: Path) -> None:
+    tasks = [step(f"t{n}") for n in range(8)]
+    both = [runner(tmp_path, tasks) for _ in range(2)]
+    for process in both:
+        out, _ = process.communicate(timeout=60)
+        assert out.decode().strip() == "ok"
+    assert begins(tmp_path) == [f"t{n}" for n in range(8)]
+
+
+async def test_a_killed_runner_s_task_goes_on_and_the_next_adopts_it(tmp_path: Path) -> None:
+    tasks = [step("t1"), step("t2"), step("t3", "until [ -e go ]; do sleep 0.02; done"), step("t4"), step("t5")]
+    process = runner(tmp_path, tasks)
+    await eventually(lambda: begins(tmp_path) == ["t1", "t2", "t3"])
+    process.kill()
+    process.wait()
+    (tmp_path / "go").touch()
+    result = await execute(tmp_path, *tasks)
+    assert result.ok
+    assert begins(tmp_path) == ["t1", "t2", "t3", "t4", "t5"]
+    assert result.tasks["t3"].begun == 1
+
+
+async def test_a_task_that_died_with_its_runner_is_done_again(tmp_path: Path, home: StateHome) -> None:
+    tasks = [step("t1"), step("t2", "[ $(grep -c 'begin t2' log) -ge 2 ] || sleep 60"), step("t3")]
+    process = runner(tmp_path, tasks)
+    await eventually(lambda: begins(tmp_path) == ["t1", "t2"])
+    process.kill()
+    process.wait()
+    newest = next(iter(home.runs()))
+    shim = next(record.shim_pid for record in newest.control_records()[0] if isinstance(record, event.Started))
+    os.kill(shim, signal.SIGKILL)
+    result = await execute(tmp_path, *tasks)
+    assert result.ok, result
+    assert begins(tmp_path) == ["t1", "t2", "t2", "t3"]
+    assert result.tasks["t2"].begun == 2
+
+
+@pytest.mark.timeout(60 + SEEDS * 15)
+async def test_however_often_the_runner_is_killed_each_attempt_starts_once_and_the_list_ends(tmp_path: Path, home: StateHome) -> None:
+    for seed in range(SEEDS):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be kept secret
+        tasks = [step(f"t{n}", "sleep 0.1", group="g" if n in {2, 3} else "") for n in range(5)]
+        for _ in range(4):
+            process = runner(folder, tasks)
+            threading.Timer(chance.uniform(0.3, 1.2), process.kill).start()
+            await anyio.to_thread.run_sync(process.wait)
+        result = await execute(folder, *tasks)
+        assert result.ok, (seed, result)
+        assert sorted(begins(folder)) == [f"t{n}" for n in range(5)], seed
+        records = ListHome(home).find(result.list_id).read()[0]
+        started = [(record.task, record.attempt) for record in records if isinstance(record, Begun)]
+        assert len(started) == len(set(started)), seed
+
+
+@pytest.mark.parametrize("record", [Paused(at=0.0), Stopped(at=0.0)], ids=["held", "stopped"])
+async def test_a_list_that_was_left_held_or_half_stopped_goes_on(tmp_path: Path, home: StateHome, record: Record) -> None:
+    tasks = [step("a"), step("b")]
+    ListHome(home).open(plan(tasks, cwd=tmp_path).tasks).append(record)
+    result = await execute(tmp_path, *tasks)
+    assert result.ok, result
+    assert begins(tmp_path) == ["a", "b"]
+
+
+async def test_a_torn_record_is_passed_over(tmp_path: Path, home: StateHome) -> None:
+    planned = plan([step("a")], cwd=tmp_path)
+    folder = ListHome(home).open(planned.tasks)
+    (folder.path / JOURNAL).write_bytes(b'{"kind":"begun","at":1.0,"ta')
+    assert (await cc_execute_list(planned)).ok
+    assert folder.state().status is ListStatus.OK
+
+
+async def test_bad_input_is_said_whole_and_nothing_is_started(tmp_path: Path, home: StateHome) -> None:
+    with pytest.raises(InvalidTaskList) as caught:
+        await execute(tmp_path, {"id": "a", "prompt": "x", "timeout": -1}, {"id": "b", "run": "y", "colour": "red", "needs": ["c"]})
+    assert len(caught.value.problems) == 3
+    assert "tasks[0] 'a': timeout must be a number greater than 0" in str(caught.value)
+    assert "tasks[1] 'b': There is no option 'colour'." in str(caught.value)
+    assert not home.root.exists()
+
+
+async def test_a_file_that_is_not_there_and_a_state_folder_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTaskList, match=r"no-such\.yaml"):
+        plan("no-such.yaml", cwd=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(StateUnusable):
+        await execute(tmp_path, step("a"), state=tmp_path / "file")
+
+
+def test_a_list_from_a_file_beside_the_others(tmp_path: Path) -> None:
+    (tmp_path / "night.yaml").write_text("tasks:\n- run: echo hi\n")
+    (tmp_path / "plan.md").write_text("Task 1: x\n")
+    assert plan("night.yaml", cwd=tmp_path).tasks.name == "night"
+    assert plan(tmp_path / "plan.md", cwd=tmp_path).tasks.tasks[0].text == "x"
+    began = time.monotonic()
+    plan([{"id": f"t{n}", "prompt": "x", "needs": [f"t{n - 1}"] if n else []} for n in range(1000)], cwd=tmp_path)
+    assert time.monotonic() - began < 20  # a quadratic check would take minutes
+
+
+async def test_who_is_cancelled_while_the_list_is_held_ends_what_stands_still(tmp_path: Path, home: StateHome) -> None:
+    planned = plan([step("a", "sleep 60")], cwd=tmp_path)
+    folder = ListHome(home).open(planned.tasks)
+
+    def hold(state: ListState) -> None:
+        if running(state, "a") and not state.is_paused:
+            folder.append(Paused(at=0.0))
+        elif state.is_paused:
+            scope.cancel()
+
+    with anyio.move_on_after(60) as scope:
+        await cc_execute_list(planned, on_state=hold)
+    assert folder.state().task("a").status is TaskStatus.STOPPED
+    assert not await_none([tmp_path])

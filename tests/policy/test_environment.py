@@ -31,7 +31,7 @@ def test_what_every_agent_gets(name: str, agent: str) -> None:
 @pytest.mark.parametrize("agent", AGENTS)
 @pytest.mark.parametrize("name", [
     "JUPYTERHUB_API_TOKEN", "JUPYTERHUB_USER", "JPY_API_TOKEN", "JPY_PARENT_PID", "JUPYTER_TOKEN", "AWS_SECRET_ACCESS_KEY", "GOOGLE_API_KEY",
-    "OPENAI_API_KEY", "GITHUB_TOKEN", "DATABASE_URL", "CC_EXECUTOR_RUN", "CLOUD_ML_REGION", "LD_PRELOAD", "PYTHONSTARTUP", "NODE_OPTIONS", *NESTED,
+    "OPENAI_API_KEY", "GITHUB_TOKEN", "DATABASE_URL", "CC_EXECUTOR_RUN", "CLOUD_ML_REGION", "LD_PRELOAD", "PYTHONSTARTUP", "NODE_OPTIONS", *sorted(NESTED),
 ])  # fmt: skip
 def test_what_no_agent_gets_by_itself(name: str, agent: str) -> None:
     assert made({**BASE, name: "value"}, agent=agent)[0] == BASE

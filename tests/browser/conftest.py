@@ -10,9 +10,9 @@ from browser.view_page import ViewPage
 from support.lab import CHROMIUM_ARGUMENTS
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: Path) -> Iterator[Browser]:
-    """One Chromium for all browser tests; each opens a context of its own in it."""
+    """One Chromium for the tests of a file; each opens a context of its own in it. Closed after them: its loop would be in the way of async tests."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=str(chromium), args=list(CHROMIUM_ARGUMENTS))
         yield launched

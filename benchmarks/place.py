@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(path) for path in (ROOT, ROOT / "tests") if str(path) not in sys.path]
 
 from support import environments  # noqa: E402 - found by the line above
-from support.cli import QUIET, find_cli  # noqa: E402
-from support.kernel import Kernel, running_kernel  # noqa: E402
+from support.cli import QUIET, find_cli  # noqa: E402 - as above
+from support.kernel import Kernel, running_kernel  # noqa: E402 - as above
 
 HERE = Path(__file__).parent
 PRODUCER = [sys.executable, "-I", "-S", str(HERE / "producer.py")]

@@ -314,9 +314,9 @@ def test_a_denied_tool_is_named_and_never_ran(table: dict[str, Seen]) -> None:
     assert not (denied.folder / "denied.txt").exists()
 
 
-def test_a_bad_key_is_told_within_five_seconds(table: dict[str, Seen]) -> None:
-    receipt = table["401"].ended.receipt
-    assert receipt.times.elapsed < 5 + table["success"].ended.receipt.times.elapsed, "on a free machine in 2 s; the CLI alone: 180 s"
+async def test_a_bad_key_is_told_within_five_seconds(tmp_path: Path) -> None:
+    receipt = (await cc_execute("Hello", cwd=tmp_path, rehearse="bad-key")).receipt  # by itself, not beside fifty others
+    assert receipt.times.elapsed < 5, "on a free machine in 1 s; the CLI alone: 180 s"
     assert receipt.exit.stopped_for == "auth"
     assert "ANTHROPIC_API_KEY" in receipt.outcome.cure
 
@@ -461,13 +461,13 @@ def nobody_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
 
 @pytest.mark.row("outcomes", "no login", "auth within 5 s; cure: one command")
 async def test_nobody_logged_in_is_told_within_five_seconds_with_one_command(
-    table: dict[str, Seen], nobody_home: dict[str, str], tmp_path: Path, claude_cli: Path, saw: Callable[[str], None]
+    nobody_home: dict[str, str], tmp_path: Path, claude_cli: Path, saw: Callable[[str], None]
 ) -> None:
     result = await cc_execute("Hello", cwd=tmp_path, environ=nobody_home)
     outcome = result.receipt.outcome
     saw(f"{outcome.kind.value}, {result.receipt.times.elapsed:.1f} s")
     assert outcome.kind is OutcomeKind.AUTH, outcome
-    assert result.receipt.times.elapsed < 5 + table["success"].ended.receipt.times.elapsed, "on a free machine in 1.1 s"
+    assert result.receipt.times.elapsed < 5, "on a free machine in 1 s"
     assert "`claude`" in outcome.cure
     assert outcome.cure.count("`") == 2, "one command"
     assert outcome.evidence

@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test bench matrix nemesis floods-long faults outcomes floods threats kernels check lint types floors blocks format environments chromium reference pictures lock clean
+.PHONY: help run test bench bench-history bench-tasks undo-long kills matrix nemesis floods-long faults outcomes floods threats kernels check lint types floors blocks format environments chromium redis reference pictures lock clean
 
 # More words for the commands:  make run JUPYTER_ARGS="--no-browser --port=9999"   make test PYTEST_ARGS="-k pause -x"
 JUPYTER_ARGS ?=
@@ -32,23 +32,36 @@ help: ## Say what there is
 run: $(RUN_READY) ## Set up a private environment and open JupyterLab on the quickstart
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/quickstart.ipynb $(AS_ROOT) $(JUPYTER_ARGS)
 
-test: environments chromium ## Set up all that the tests need, and run every test
+test: environments chromium redis ## Set up all that the tests need, and run every test
 	$(DEV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-faults outcomes floods threats kernels: environments chromium ## Run the tests of one table of promises and print it
+faults outcomes floods threats kernels: environments chromium redis ## Run the tests of one table of promises and print it
 	$(DEV) -m pytest -q --durations=0 --durations-min=999 --table=$@ $(PYTEST_ARGS)
 
 nemesis: environments ## Runs under random faults; SEEDS=5000
-	CC_EXECUTOR_TEST_SEEDS=$(SEEDS) $(DEV) -m pytest -q --timeout=0 tests/runtime/test_nemesis.py
+	CC_EXECUTOR_TEST_SEEDS=$(SEEDS) $(DEV) -m pytest -q --timeout=0 -o faulthandler_timeout=0 tests/runtime/test_nemesis.py
 
 floods-long: environments chromium ## The floods in their full sizes: 10 GB, a million lines
-	CC_EXECUTOR_TEST_LONG=1 $(DEV) -m pytest -q --table=floods tests/floods
+	CC_EXECUTOR_TEST_LONG=1 $(DEV) -m pytest -q -o faulthandler_timeout=0 --table=floods tests/floods
 
 matrix: environments ## Run the kernel tests over every ipykernel and Python; MATRIX="7.0 3.13" picks some
 	PYTHONPATH=tests $(DEV) -m kernel.matrix $(MATRIX)
 
 bench: environments chromium ## Measure, side by side in one run; BENCH_ARGS="--quick" or "--long"
 	$(DEV) benchmarks/run.py $(BENCH_ARGS)
+
+bench-history: environments ## Measure the history of 100,000 runs
+	$(DEV) benchmarks/history.py $(BENCH_ARGS)
+
+bench-tasks: environments chromium ## Measure what a task list and its view cost
+	$(DEV) -m benchmarks.tasklist
+	$(DEV) -m benchmarks.tasks_view
+
+kills: environments ## A task list's runner killed 1,000 times
+	CC_EXECUTOR_TEST_LONG=1 $(DEV) -m pytest -q --timeout=0 -o faulthandler_timeout=0 --table=faults tests/runtime/test_tasklist_kills.py
+
+undo-long: environments ## Undo under many kills, and over many trees
+	CC_EXECUTOR_TEST_SEEDS=500 HYPOTHESIS_PROFILE=long $(DEV) -m pytest -q --timeout=0 tests/runtime/test_undo_killed.py tests/runtime/test_undo_any_tree.py
 
 check: lint types floors blocks ## Style, types, import contracts, the code blocks of the docs
 
@@ -73,7 +86,7 @@ reference: $(DEV_READY) ## Write docs/reference.md anew from the code
 	$(DEV) docs/make_reference.py
 
 pictures: environments chromium ## Take the pictures of the docs anew
-	CC_EXECUTOR_TEST_PICTURES=$(CURDIR)/docs/images $(DEV) -m pytest -q tests/browser/test_pictures.py tests/browser/test_tasks_pictures.py
+	CC_EXECUTOR_TEST_PICTURES=$(CURDIR)/docs/images $(DEV) -m pytest -q tests/browser/test_pictures.py tests/browser/test_tasks_pictures.py tests/browser/test_tasks_graph.py
 
 lock: ## Choose the newest allowed versions anew, for every platform and Python
 	@command -v uv >/dev/null || CONSTRAINTS= .ci/venv .venvs/lock uv
@@ -84,6 +97,9 @@ environments: $(DEV_READY) $(IPYKERNEL6_READY)
 
 chromium:
 	@.ci/chromium
+
+redis:
+	@.ci/redis
 
 clean: ## Remove everything that was set up here
 	rm -rf .venv .venvs .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

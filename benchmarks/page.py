@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import xterm
 from benchmarks.table import Bench, Row, percentile
 
 COUNT = """
@@ -56,12 +57,18 @@ def frames(bench: Bench) -> list[Row]:
     if total > 100_000:
         seconds = total / 25_000
     (bench.folder / "count.py").write_text("import os\nshow = lambda text: os.write(1, text.encode())\n" + COUNT, encoding="utf-8")
-    # The Output widget is not done in any time that a quick look takes.
-    found: dict[str, list[Seen]] = {name: [] for name in CELLS if bench.scale.name != "quick" or name != "Output widget"}
+    cells = dict(CELLS)
+    try:
+        cells["xterm.js"] = xterm.cell() + COUNT
+    except (OSError, ValueError) as problem:
+        bench.say(f"without xterm.js: {problem}")
+    if bench.scale.name == "quick":
+        del cells["Output widget"]  # it is not done in any time that a quick look takes
+    found: dict[str, list[Seen]] = {name: [] for name in cells}
     with sync_playwright() as playwright, running_lab(bench.folder / "lab") as lab:
         browser = playwright.chromium.launch(executable_path=str(chromium()), args=list(CHROMIUM_ARGUMENTS))
         for turn in range(1 if bench.scale.name != "usual" else 2):
-            for name, cell in ((name, CELLS[name]) for name in found):
+            for name, cell in cells.items():
                 text = cell.format(python=sys.executable, total=total, seconds=seconds) if name == "cc_executor" else cell
                 text = text.replace("{total}", str(total)).replace("{seconds}", str(seconds))
                 try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.place import HERE, PRODUCER, report
+from support.shims import alive, marked, state
 
 Found = dict[str, Any]
 
@@ -108,13 +109,14 @@ async def drain_shim(size: str, path: str) -> Found:
 def decode_ours(path: str) -> Found:
     """Bytes of a recorded stream as typed events."""
     from cc_executor.agents.claude.decode import ClaudeDecoder
+    from cc_executor.model.joined import pieces_of
 
     data = Path(path).read_bytes()
     pieces = [data[at : at + 65536] for at in range(0, len(data), 65536)]
     decoder = ClaudeDecoder()
     began, events = time.process_time(), 0
     for piece in pieces:
-        events += len(decoder.feed(piece))
+        events += sum(pieces_of(event) for event in decoder.feed(piece))
     cpu = time.process_time() - began
     return {"lines": data.count(b"\n"), "events": events, "cpu": cpu}
 
@@ -154,6 +156,7 @@ def _way(lines: int, wall: float, cpu: float, told: str) -> Found:
 async def way_ours(path: str, told: str) -> Found:
     """A run as a cell follows it: journal and receipt included, every event typed and folded."""
     from cc_executor.api import make_request
+    from cc_executor.model.joined import pieces_of
     from cc_executor.runtime.run import Run
     from cc_executor.store.home import StateHome, state_path
 
@@ -164,7 +167,7 @@ async def way_ours(path: str, told: str) -> Found:
     before, began, events = _own_and_children(), time.monotonic(), 0
     run = await Run.start(request, home=home, environ=os.environ)
     async for batch in run.follow():
-        events += len(batch.events)
+        events += sum(pieces_of(event) for event in batch.events)
     await run.finish()
     assert events >= lines, events
     wall = time.monotonic() - began
@@ -266,16 +269,22 @@ async def control(count: str) -> Found:
     async for batch in run.follow():
         if "up" in batch.state.text:
             break
+    members = marked(run.run_id)
+    assert len(members) == int(count), f"{len(members)} processes of {count} are there"
     found: Found = {}
     for name, act in (("pause", run.pause), ("resume", run.resume)):
         began = time.perf_counter()
-        await act(by="benchmark")
+        status = await act(by="benchmark")
         found[name] = (time.perf_counter() - began) * 1e3
+        states = [state(pid) for pid in members]
+        assert (set(states) == {"T"}) == (name == "pause"), f"after {name}: {states}"  # proc(5): stopped
+        assert status["processes"] == int(count), f"after {name}: {status}"
     began = time.perf_counter()
     await run.cancel(now=True)
     async for _ in run.follow():
         pass
     found["cancel"] = (time.perf_counter() - began) * 1e3
+    assert not (left := [pid for pid in members if alive(pid)]), f"after cancel {left} live on"
     receipt = await run.finish()
     assert receipt.exit is not None
     return found

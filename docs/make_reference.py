@@ -1,8 +1,12 @@
-"""Writes docs/reference.md out of the code: the Python names, the magic's options, the settings, the commands. `make reference` runs it."""
+"""Writes docs/reference.md out of the code (the Python names, the magic's options, the settings, the commands), and docs/task-list.schema.json.
+
+`make reference` runs it.
+"""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
@@ -16,16 +20,20 @@ from pydantic import BaseModel
 
 import cc_executor
 from cc_executor.cli.commands import app
+from cc_executor.cli.listschema import list_schema
 from cc_executor.kernel import taskoptions
 from cc_executor.kernel.config import settings_table
 from cc_executor.kernel.options import option_table
 from cc_executor.store.home import STATE_VARIABLE
+from cc_executor.store.place import REDIS_VARIABLE
 
 PAGE: Final = Path(__file__).with_name("reference.md")
+SCHEMA: Final = Path(__file__).with_name("task-list.schema.json")
 WIDTH: Final = 120  # what a page shows without a scroll bar
 SETTINGS: Final = (
     "Every default, as a traitlet (`%config CCExecutor.model = 'NAME'`, or in a Jupyter configuration file) and as an environment variable. "
-    f"One thing more is an environment variable alone: `{STATE_VARIABLE}`, the folder that keeps the runs."
+    f"Two more are environment variables alone: `{STATE_VARIABLE}`, the folder that keeps the runs, and `{REDIS_VARIABLE}`, the address of a "
+    "[history that machines share](redis.md)."
 )
 _UNDERLINE: Final = re.compile(r"-{3,}\s*\Z")
 
@@ -53,6 +61,11 @@ def page() -> str:
         *commands(),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def schema() -> str:
+    """The JSON Schema of task lists, as a file."""
+    return json.dumps(list_schema(), ensure_ascii=False, indent=2) + "\n"
 
 
 def code(text: str) -> str:
@@ -167,6 +180,8 @@ def commands() -> Iterator[str]:
 def group_of_commands(prefix: str, group: Any) -> Iterator[str]:
     """What a group is for, then its commands, then its groups."""
     yield str(group.help or "").strip()
+    if group.invoke_without_command:
+        yield table(("option", "meaning"), ((parameter_name(item), parameter_help(item)) for item in group.params))
     shown = {name: command for name, command in group.commands.items() if not command.hidden}
     for name, command in sorted(shown.items(), key=lambda item: hasattr(item[1], "commands")):
         yield f"### {prefix} {name}"
@@ -198,4 +213,5 @@ def parameter_help(item: Any) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    print(f"{PAGE.name} is written.")
+    SCHEMA.write_text(schema(), encoding="utf-8")
+    print(f"{PAGE.name} and {SCHEMA.name} are written.")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cc_executor.model.outcome import Outcome, OutcomeKind
     from cc_executor.model.receipt import Receipt
     from cc_executor.model.request import Limits
+    from cc_executor.runtime.hooks import hook, unhook
+    from cc_executor.runtime.past import History, history
     from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list
 
 __version__ = "0.1.0"
@@ -22,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CCExecutionError",
     "CCExecutorError",
+    "History",
     "InvalidTaskList",
     "Limits",
     "ListResult",
@@ -35,11 +38,15 @@ __all__ = [
     "cc_execute_sync",
     "cc_execute_task_list",
     "cc_tasks",
+    "history",
+    "hook",
+    "unhook",
 ]
 
 _HOMES = {
     "CCExecutionError": "cc_executor.errors",
     "CCExecutorError": "cc_executor.errors",
+    "History": "cc_executor.runtime.past",
     "InvalidTaskList": "cc_executor.errors",
     "Limits": "cc_executor.model.request",
     "ListResult": "cc_executor.tasks",
@@ -53,6 +60,9 @@ _HOMES = {
     "cc_execute_sync": "cc_executor.api",
     "cc_execute_task_list": "cc_executor.tasks",
     "cc_tasks": "cc_executor.kernel.taskcell",
+    "history": "cc_executor.runtime.past",
+    "hook": "cc_executor.runtime.hooks",
+    "unhook": "cc_executor.runtime.hooks",
 }
 
 
@@ -83,5 +93,7 @@ def unload_ipython_extension(ipython: Any) -> None:
     unload(ipython)
 
 
-def _jupyter_server_extension_points() -> list[dict[str, str]]:  # pyright: ignore[reportUnusedFunction] - jupyter_server calls it
-    return [{"module": "cc_executor.server"}]
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:  # pyright: ignore[reportUnusedFunction] - jupyter_server calls it
+    from cc_executor.server.app import CCExecutorServer
+
+    return [{"module": "cc_executor.server", "app": CCExecutorServer}]

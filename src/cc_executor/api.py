@@ -7,12 +7,14 @@ import contextvars
 import inspect
 import json
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -21,12 +23,22 @@ from pydantic import ValidationError
 
 from cc_executor.agents import agent_named
 from cc_executor.errors import InvalidRequest
+from cc_executor.model.care import OnLimit, OnOutputLimit
 from cc_executor.model.event import Event
+from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import Limits, OnKernelExit, RunRequest
-from cc_executor.model.result import Result
+from cc_executor.model.size import size_of
 from cc_executor.model.toollist import split_tools
+from cc_executor.policy import tokens
+from cc_executor.policy.ask import Place, answerer
+from cc_executor.policy.retry import Care
 from cc_executor.rehearsal import scripts
+from cc_executor.runtime.again import Attempts, wait_until
+from cc_executor.runtime.answers import AskCallback, attended
+from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
+from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.wakeup import felt_at_once
 from cc_executor.store.home import StateHome, state_path
 
 logger = logging.getLogger(__name__)
@@ -48,6 +60,7 @@ def make_request(
     max_cost: float | None = None,
     max_turns: int | None = None,
     linger: float | None = None,
+    journal_limit: str | int | None = None,
     limits: Limits | None = None,
     tools: str | Sequence[str] = (),
     add_dirs: str | Path | Sequence[str | Path] = (),
@@ -56,6 +69,7 @@ def make_request(
     schema: Any = None,
     rehearse: str | None = None,
     on_kernel_exit: str = "cancel",
+    undo: bool | None = None,
     **more: Any,
 ) -> RunRequest:
     """A checked request out of what users write.
@@ -72,6 +86,8 @@ def make_request(
         US dollars.
     linger : float, optional
         Seconds that the agent may stay after its last word for what it left in the background; 60 if not given. With `keep_background` that lives on.
+    journal_limit : str or int, optional
+        How much of the output is kept: bytes, or a size such as ``"500 MB"``; 20 GB if not given, ``"none"`` for no limit. Of more, beginning and end are kept.
     limits : Limits, optional
         All of these at once; what is also given by itself counts.
     tools : str or sequence of str
@@ -82,6 +98,8 @@ def make_request(
         ``"cancel"`` or ``"continue"``: what becomes of the run when this process ends.
     schema : dict or pydantic model class, optional
         What the structured output must look like.
+    undo : bool, optional
+        Look at the folder before and after, so that what the run did to it can be undone; for agents yes, for commands no, if not given.
     **more
         Other fields of `RunRequest` by name.
 
@@ -90,9 +108,13 @@ def make_request(
     InvalidRequest
         One sentence that names the option and the cure. Nothing was started.
     """
+    if not isinstance(agent, str):  # pyright: ignore[reportUnnecessaryIsInstance] - it may come from JSON
+        raise InvalidRequest(f"agent must be a name, not {type(agent).__name__}.")
     agent_named(agent)  # raises InvalidRequest with the names that there are
     if rehearse is not None:
         scripts.load(rehearse)  # as above
+    if agent == "claude" and isinstance(prompt, str) and (problem := tokens.over(prompt, more.get("model"))):  # pyright: ignore[reportUnnecessaryIsInstance] - users give what they like
+        raise InvalidRequest(f"The prompt {problem}.")
     if "output_schema" in more:
         raise InvalidRequest("There is no option 'output_schema': it is called schema.")
     try:
@@ -101,14 +123,15 @@ def make_request(
             prompt=prompt,
             agent=agent,
             cwd=_absolute("cwd", "." if cwd is None else cwd),
-            limits=_limits(limits, {name: value for name, value in given.items() if value is not None}),
-            tools=split_tools(tools) if isinstance(tools, str) else tuple(tools),
-            add_dirs=tuple(_absolute("add_dirs", path) for path in _several(add_dirs)),
-            expect=tuple(_path_text("expect", path) for path in _several(expect)),
-            env_names=tuple(_several(env_names)),
+            limits=_limits(limits, {name: value for name, value in given.items() if value is not None} | _journal(journal_limit)),
+            tools=split_tools(tools) if isinstance(tools, str) else tuple(_several("tools", tools)),
+            add_dirs=tuple(_absolute("add_dirs", path) for path in _several("add_dirs", add_dirs)),
+            expect=tuple(_path_text("expect", path) for path in _several("expect", expect)),
+            env_names=tuple(_several("env_names", env_names)),
             output_schema=json_schema(schema),
             rehearse=rehearse,
             on_kernel_exit=_on_kernel_exit(on_kernel_exit),
+            undo=agent != "shell" if undo is None else undo,
             **more,
         )
     except ValidationError as error:
@@ -121,10 +144,22 @@ def _limits(base: Any, given: dict[str, Any]) -> Limits:
     return Limits(**{**(base.model_dump() if base is not None else {}), **given})
 
 
-def _several(values: Any) -> Sequence[Any]:
+def _journal(limit: str | int | None) -> dict[str, int | None]:
+    if limit is None:
+        return {}
+    try:
+        return {"journal": size_of(limit)}
+    except (TypeError, ValueError):
+        raise InvalidRequest(f"journal_limit must be a size such as 20 GB or 500 MB, or none (given: {limit!r}).") from None
+
+
+def _several(option: str, values: Any) -> Sequence[Any]:
     if isinstance(values, str | bytes | os.PathLike):
         return (cast("Any", values),)
-    return tuple(values)
+    try:
+        return tuple(values)
+    except TypeError:
+        raise InvalidRequest(f"{option} must be a text or a list of texts, not {type(values).__name__}.") from None
 
 
 def _path_text(option: str, path: Any) -> str:
@@ -157,6 +192,7 @@ _OPTION_OF_FIELD: Final = {
     "stall": "stall_timeout",
     "cost": "max_cost",
     "turns": "max_turns",
+    "journal": "journal_limit",
     "prompt": "The prompt",
     "output_schema": "schema",
 }
@@ -192,10 +228,13 @@ def json_schema(schema: Any) -> dict[str, Any] | None:
     return cast("dict[str, Any]", found)
 
 
+@felt_at_once
 async def cc_execute(
     prompt: str,
     *,
     on_event: EventCallback | None = None,
+    on_ask: AskCallback | None = None,
+    hooks: object = None,
     raise_error: bool = False,
     state: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
@@ -209,6 +248,11 @@ async def cc_execute(
         The text for the agent, sent byte for byte.
     on_event : callable, optional
         Called with every event; may be async. What it raises is logged and never breaks the run.
+    on_ask : callable, optional
+        Called with each request for leave and each question of the agent (`PermissionAsked`, `QuestionAsked`); may be async, and another thread calls it if
+        it is not. Its value answers: True, ``"allow_run"``, False, a text (a reason to deny, or the answer), a list of answers. It makes ``ask=True``.
+    hooks : mapping or sequence, optional
+        Whom to call at moments of this run, as ``{"before_run": function, "after_run": "command"}``; see docs/hooks.md.
     raise_error : bool
         Raise `CCExecutionError` for an outcome other than ok.
     state : path, optional
@@ -216,8 +260,11 @@ async def cc_execute(
     environ : mapping, optional
         The environment to choose the agent's from; `os.environ` if not given.
     **options
-        See `make_request`: agent, cwd, model, fallback_model, permission_mode, tools, timeout, stall_timeout, max_cost, max_turns, linger, schema, resume,
-        add_dirs, append_system_prompt, verify, expect, rehearse, cli, shell, env_names, keep_background, trust_workspace, label.
+        See `make_request`: agent, cwd, model, fallback_model, permission_mode, tools, timeout, stall_timeout, max_cost, max_turns, linger, journal_limit, schema, resume,
+        add_dirs, append_system_prompt, verify, expect, ask, undo, loop_guard, rehearse, cli, shell, env_names, keep_background, trust_workspace, label.
+        And what makes further attempts, each a run with its own receipt, of which the last is returned: on_limit (``"stop"``, or ``"wait"`` for the end of a
+        usage limit at most limit_wait_max seconds away), on_output_limit (``"stop"``, ``"continue"``, ``"concise"``, ``"outline"``), reask (ask once more for a
+        missing structured result); and max_cost_per_day (US dollars for everything that is run today).
 
     Returns
     -------
@@ -226,31 +273,78 @@ async def cc_execute(
 
     Raises
     ------
-    InvalidRequest, AgentNotFound, AgentUnsupported, StateUnusable, LaunchFailed
+    InvalidRequest, AgentNotFound, AgentUnsupported, StateUnusable, LaunchFailed, HookRefused, DaySpent
         Nothing was started.
     CCExecutionError
         With `raise_error`, for an outcome other than ok.
     """
-    request = make_request(prompt, **options)
+    care, day = take_care(options)
+    request = make_request(prompt, **_asking(options, on_ask))
     environment = os.environ if environ is None else environ
     home = StateHome(Path(state) if state is not None else state_path(environment))
-    run = await Run.start(request, home=home, environ=environment)
-    try:
-        async with aclosing(run.follow()) as batches:
-            async for batch in batches:
-                await run.refuse_hopeless(batch)
-                if on_event is not None:
-                    for event in batch.events:
-                        await _tell(on_event, event)
-        receipt = await run.finish()
-    except BaseException:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_BUDGET):
-            await run.end(reason="interrupt", by="python")
-        raise
+    called = (*hooks_of_environment(environment), *hooks_given(hooks))
+    attempts = Attempts(request, care, max_cost_per_day=day, home=home, environ=environment)
+    while True:
+        run = await Run.start(await attempts.request(), home=home, environ=environment, hooks=called)
+        receipt = await _to_end(run, on_event, on_ask)
+        again = await attempts.after(receipt, run.state)
+        if again is None:
+            break
+        await wait_until(again.until, is_over=lambda: False, tell=lambda _: None)
     result = Result(receipt=receipt, folder=run.folder.path)
     if raise_error:
         result.raise_for_outcome()
     return result
+
+
+async def _to_end(run: Run, on_event: EventCallback | None, on_ask: AskCallback | None) -> Receipt:
+    who = answerer(Place.PYTHON if on_ask is None else Place.CALLBACK)
+    try:
+        async with attended(run, who, on_ask) as attendant, aclosing(run.follow()) as batches:
+            async for batch in batches:
+                await run.refuse_hopeless(batch)
+                await attendant.attend(batch)
+                if on_event is not None:
+                    for event in batch.events:
+                        await _tell(on_event, event)
+        return await run.finish()
+    except BaseException:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_BUDGET):
+            await run.end(reason="interrupt", by="python")
+        raise
+
+
+_CARE: Final = ("on_limit", "limit_wait_max", "on_output_limit", "reask")
+_WORDS: Final[Mapping[str, type[StrEnum]]] = {"on_limit": OnLimit, "on_output_limit": OnOutputLimit}
+
+
+def take_care(options: dict[str, Any]) -> tuple[Care, float | None]:
+    """What is done about limits, and US dollars for the day; taken out of `options`, where None means that it was not given.
+
+    Raises
+    ------
+    InvalidRequest
+        One sentence that names the option and the cure.
+    """
+    given = {name: value for name in _CARE if (value := options.pop(name, None)) is not None}
+    for name, words in _WORDS.items():
+        if name in given:
+            try:
+                given[name] = words(given[name])
+            except ValueError:
+                known = ", ".join(repr(word.value) for word in words)
+                raise InvalidRequest(f"{name} must be one of {known} (given: {given[name]!r}).") from None
+    day = options.pop("max_cost_per_day", None)
+    for name, value in (("limit_wait_max", given.get("limit_wait_max")), ("max_cost_per_day", day)):
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+            raise InvalidRequest(f"{name} must be a number greater than 0; leave it out for no limit of your own (given: {value!r}).")
+    if given.get("reask") and options.get("schema") is None:
+        raise InvalidRequest("reask asks again for a structured result, and there is no schema: give one, or leave reask out.")
+    return Care(**given), day
+
+
+def _asking(options: dict[str, Any], on_ask: AskCallback | None) -> dict[str, Any]:
+    return options if on_ask is None else {"ask": True, **options}
 
 
 async def _tell(callback: EventCallback, event: Event) -> None:

@@ -38,6 +38,14 @@ class LaunchFailed(CCExecutorError):
     """The run could not be started; no agent runs and nothing was spent."""
 
 
+class HookRefused(CCExecutorError):
+    """A hook did not let a run, a task or a list start. Nothing was started or spent; the message names the hook and what it said."""
+
+
+class DaySpent(CCExecutorError):
+    """Today's runs have cost what may be spent on one day. Nothing was started; go on tomorrow, or raise `max_cost_per_day`."""
+
+
 class RunNotFound(CCExecutorError, LookupError):
     """No run with this id is kept here. `%cc list` and `cc-executor list` show the ids."""
 
@@ -78,6 +86,28 @@ class TaskListFailed(CCExecutorError):
 
 class ControlFailed(CCExecutorError):
     """A command (pause, resume, cancel) could not be given because the run has ended or does not answer."""
+
+
+class UndoRefused(CCExecutorError):
+    """What a run did cannot be undone as it stands. Nothing was changed; the message names the files and the cure.
+
+    Attributes
+    ----------
+    conflicts : tuple of (str, str)
+        Files that are the reason, with what is about each.
+    """
+
+    def __init__(self, message: str, conflicts: Sequence[tuple[str, str]] = ()) -> None:
+        self.conflicts = tuple(conflicts)
+        super().__init__(message)
+
+
+class UndoIncomplete(CCExecutorError):
+    """An undo failed in the midst of it, and so did going back. Nothing is lost: remove the cause, and undo again to complete it."""
+
+
+class HistoryNotShared(CCExecutorError):
+    """The history that several machines share cannot be used now. Runs are not affected; what is to be shared is kept and goes out later."""
 
 
 class NotebookUnreadable(CCExecutorError):

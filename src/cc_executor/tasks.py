@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,12 +17,17 @@ from pydantic import ValidationError
 
 from cc_executor.api import json_schema, make_request, run_blocking
 from cc_executor.errors import InvalidRequest, InvalidTaskList, RunNotFound, TaskListFailed
-from cc_executor.model.listrecord import ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
+from cc_executor.model.hook import Hook
+from cc_executor.model.listrecord import Capped, ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
 from cc_executor.model.request import RunRequest
-from cc_executor.model.result import Result
-from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, place_of, problems
+from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList, place_of, problems
 from cc_executor.model.tasktext import Written, from_items, from_markdown, from_yaml, qualified_name
-from cc_executor.policy.schedule import set_back
+from cc_executor.policy.hints import Hint, hints, unknown_rules
+from cc_executor.policy.schedule import bounded, set_back
+from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
+from cc_executor.runtime.listhooks import keep_hooks
+from cc_executor.runtime.report import Report, report_of_list
+from cc_executor.runtime.result import Result
 from cc_executor.runtime.tasklist import Call, Watcher, run_list
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.tasklists import ListFolder, ListHome
@@ -44,10 +49,21 @@ class Plan:
     tasks : TaskList
     calls : mapping
         The callables, by the names under which the list knows them.
+    hooks : tuple of Hook
+        Whom the list itself wants called.
+    lint_off, places : mapping
+        For `hints`: rules that are not asked, by task; words for the place of each task.
     """
 
     tasks: TaskList
     calls: Mapping[str, Call]
+    hooks: tuple[Hook, ...] = ()
+    lint_off: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    places: Mapping[int, str] = field(default_factory=dict[int, str])
+
+    def hints(self) -> tuple[Hint, ...]:
+        """What may be wrong with the prompts; the list can be run all the same."""
+        return hints(self.tasks, off=self.lint_off, places=self.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +74,7 @@ class ListResult:
     ----------
     list_id : str
     status : str
-        ``ok``, ``failed``, ``stopped``, ``budget``, or ``open`` while it goes on.
+        ``ok``, ``failed``, ``stopped``, ``budget``, ``usage_limited``, or ``open`` while it goes on.
     summary : str
         One sentence.
     tasks : dict of str to TaskState
@@ -100,6 +116,10 @@ class ListResult:
             if receipt is not None:
                 return Result(receipt=receipt, folder=folder.path)
         raise RunNotFound(f"Task {task_id!r} has no run that has ended.")
+
+    def report(self) -> Report:
+        """What there is to tell of the list and of its runs: `markdown`, `html`, `save(path)`. Reads their journals."""
+        return report_of_list(ListHome(self.home).find(self.list_id), self.home)
 
     def raise_for_status(self) -> None:
         """Raise `TaskListFailed` unless the list ended well."""
@@ -165,9 +185,10 @@ def plan(tasks: Sequence[object] | TaskList | str | os.PathLike[str], *, cwd: st
         checked = _with_plain_options(checked, written, found)
         found += problems(checked, places=written.places)
         found += _option_problems(checked, written)
+    found += unknown_rules(written.lint_off)
     if found or checked is None:
         raise InvalidTaskList([str(problem) for problem in found])
-    return Plan(checked, written.calls)
+    return Plan(checked, written.calls, written.hooks, dict(written.lint_off), dict(written.places))
 
 
 def _name_of(call: Callable[..., object]) -> str:
@@ -244,7 +265,7 @@ def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, s
     if session:
         options["resume"] = session
     if task.kind is TaskKind.SHELL:
-        options = {"agent": "shell", "shell": SHELL} | options
+        options = {"agent": "shell", "shell": SHELL, "undo": True} | options  # a list is undone whole or not at all
     # A list outlives the kernel that began it; whoever runs it next adopts what goes on.
     return make_request(text, label=task.title or task.id, on_kernel_exit="continue", **options)
 
@@ -254,6 +275,7 @@ async def cc_execute_list(
     *,
     fresh: bool = False,
     on_state: Callable[[ListState], None] | None = None,
+    hooks: object = None,
     raise_error: bool = False,
     state: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
@@ -274,6 +296,8 @@ async def cc_execute_list(
         Do everything again.
     on_state : callable, optional
         Called with the `ListState` whenever it has changed.
+    hooks : mapping or sequence, optional
+        Whom to call at moments of this list, its tasks and their runs, as ``{"after_list": function}``; see docs/hooks.md.
     raise_error : bool
         Raise `TaskListFailed` for a status other than ok.
     state : path, optional
@@ -281,7 +305,8 @@ async def cc_execute_list(
     environ : mapping, optional
         The environment to choose the agents' from; `os.environ` if not given.
     **more
-        cwd, name, parallel, max_cost (US dollars for the list), on_failure (``stop``, ``skip``, ``continue``), defaults (options for every run).
+        cwd, name, parallel, max_cost (US dollars for the list), max_cost_per_day (for everything that is run today), on_failure (``stop``, ``skip``,
+        ``continue``), on_limit (``stop`` or ``wait`` for the end of a usage limit), limit_wait_max (seconds), defaults (options for every run).
 
     Returns
     -------
@@ -298,6 +323,9 @@ async def cc_execute_list(
     folder = ListHome(home).open(planned.tasks, fresh=fresh)
     watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()
 
+    called = (*hooks_of_environment(environment), *planned.hooks, *hooks_given(hooks))
+    keep_hooks(folder, planned.hooks)
+
     async def whole() -> ListState:
         return await run_list(
             folder,
@@ -305,6 +333,7 @@ async def cc_execute_list(
             environ=environment,
             request_of=lambda task, text, max_cost, session: request_of(planned.tasks, task, text, max_cost, session),
             calls=planned.calls,
+            hooks=called,
             watcher=watcher,
         )
 
@@ -336,6 +365,7 @@ def reopen(folder: ListFolder, tasks: TaskList) -> None:
     What did not end well is tried again, with what was skipped for it.
     """
     known = folder.state()
+    rebound(folder, tasks, known)
     if known.status is ListStatus.OPEN and known.is_paused and not folder.is_run():
         folder.append(Resumed(at=time.time(), by="python"))
     if known.status in {ListStatus.OPEN, ListStatus.OK}:
@@ -347,6 +377,22 @@ def reopen(folder: ListFolder, tasks: TaskList) -> None:
     if again:
         folder.append(RetryAsked(at=time.time(), tasks=tuple(again), by="python"))
     folder.append(Resumed(at=time.time(), by="python"))
+
+
+def rebound(folder: ListFolder, tasks: TaskList, known: ListState) -> None:
+    """Let the bounds of `tasks` hold for the list from now on: what it may cost, and what it waits for."""
+    held = bounded(folder.tasks(), known)
+    if any(getattr(tasks, name) != getattr(held, name) for name in BOUNDS):
+        folder.append(
+            Capped(
+                at=time.time(),
+                max_cost=tasks.max_cost,
+                max_cost_per_day=tasks.max_cost_per_day,
+                on_limit=tasks.on_limit.value,
+                limit_wait_max=tasks.limit_wait_max,
+                by="python",
+            )
+        )
 
 
 def cc_execute_task_list(tasks: Sequence[object] | TaskList | str | os.PathLike[str] | Plan, **options: Any) -> ListResult:

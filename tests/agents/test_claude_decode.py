@@ -14,9 +14,11 @@ from cc_executor.model.event import (
     AgentEvent,
     AgentFailed,
     ApiRetried,
+    AskWithdrawn,
     Denial,
     Finished,
     HookRan,
+    HostAsked,
     MessageStarted,
     ModelSwitched,
     Noise,
@@ -33,7 +35,7 @@ from cc_executor.model.event import (
     Usage,
     UsageCounted,
 )
-from support.recordings import CLAUDE, EXCHANGES, OTHERS, Recording, events_of
+from support.recordings import CLAUDE, EXCHANGES, OTHERS, Recording, events_of, together
 
 SMALL = [recording for recording in CLAUDE if 0 < recording.path.stat().st_size < 30_000]
 
@@ -122,17 +124,17 @@ def test_a_full_window_is_told_from_the_output_limit_by_the_api_s_own_word() -> 
 
 @pytest.mark.parametrize("recording", CLAUDE, ids=str)
 def test_a_recording_gives_the_same_events_however_it_is_cut(recording: Recording) -> None:
-    data, whole = recording.stdout, list(events_of(recording.name))
+    data, whole = recording.stdout, together(events_of(recording.name))
     step = 1 if len(data) < 30_000 else 4093
-    assert decoded(data, list(range(step, len(data), step))) == whole
-    assert decoded(data, list(range(65_536, len(data), 65_536))) == whole
+    assert together(decoded(data, list(range(step, len(data), step)))) == whole
+    assert together(decoded(data, list(range(65_536, len(data), 65_536)))) == whole
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(SMALL), st.lists(st.integers(0, 30_000), max_size=40))
 def test_random_cuts_change_nothing(recording: Recording, places: list[int]) -> None:
     data = recording.stdout
-    assert decoded(data, sorted(place % len(data) for place in places)) == list(events_of(recording.name))
+    assert together(decoded(data, sorted(place % len(data) for place in places))) == together(events_of(recording.name))
 
 
 @settings(max_examples=60, deadline=None)
@@ -145,7 +147,7 @@ def test_a_copy_made_anywhere_reads_on_like_the_original(recording: Recording, p
     twin = decoder.copy()
     rest = decoder.feed(data[place:]) + decoder.close()
     assert twin.feed(data[place:]) + twin.close() == rest
-    assert before + rest == list(events_of(recording.name))
+    assert together(before + rest) == together(events_of(recording.name))
 
 
 @pytest.mark.parametrize("recording", [*CLAUDE, *EXCHANGES, *OTHERS], ids=str)
@@ -164,7 +166,8 @@ def test_no_line_of_claude_is_unknown() -> None:
 def test_the_recordings_show_every_kind_of_event() -> None:
     kinds = Counter(type(event) for recording in CLAUDE for event in events_of(recording.name))
     assert set(kinds) == {
-        SessionOpened, MessageStarted, TextWritten, ThinkingWritten, ToolCalled, ToolReturned, PermissionAsked, ApiRetried, RateLimited,
+        SessionOpened, MessageStarted, TextWritten, ThinkingWritten, ToolCalled, ToolReturned, PermissionAsked, AskWithdrawn, HostAsked, ApiRetried,
+        RateLimited,
         UsageCounted, ModelSwitched, TaskChanged, HookRan, StatusChanged, AgentFailed, Finished, Noise, Unrecognised,
     }  # fmt: skip
 
@@ -172,8 +175,8 @@ def test_the_recordings_show_every_kind_of_event() -> None:
 def test_noise_is_what_we_know_to_say_nothing() -> None:
     noise = {event.what for recording in CLAUDE for event in events_of(recording.name) if isinstance(event, Noise)}
     assert noise == {
-        "content_block_start", "content_block_stop", "message_stop", "signature_delta", "user", "control_response", "control_cancel_request",
-        "control_request/hook_callback", "system/thinking_tokens", "system/compact_boundary", "system/notification", "system/informational",
+        "content_block_start", "content_block_stop", "message_stop", "signature_delta", "user", "control_response",
+        "system/thinking_tokens", "system/compact_boundary", "system/notification", "system/informational",
         "system/permission_denied", "system/background_tasks_changed",
     }  # fmt: skip
 
@@ -197,8 +200,9 @@ def test_a_simple_run_told_in_full() -> None:
     assert counted == UsageCounted(message_id="msg_56d648f649cb4d89bbbb100e", input_tokens=10, output_tokens=1)
     texts = [event for event in events_of("01-success-text") if isinstance(event, TextWritten)]
     block = "msg_56d648f649cb4d89bbbb100e:0"
-    assert texts == [TextWritten(block=block, text="Hello from the stub. ")] * 5 + [
-        TextWritten(block=block, text="Hello from the stub. " * 5, whole=True)
+    assert texts == [
+        TextWritten(block=block, text="Hello from the stub. " * 5, pieces=5),  # read together, told together
+        TextWritten(block=block, text="Hello from the stub. " * 5, whole=True),
     ]
     finished = events_of("01-success-text")[-1]
     assert finished == Finished(

@@ -14,6 +14,8 @@ pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.
 
 FINISHED = "%%cc_execute --tools Bash --expect haiku.md --rehearse tour\nWrite a haiku about notebooks into haiku.md, then print the file."
 LIVE = "%%cc_execute --tools Bash --rehearse ./flaky.toml\nFind out which test is flaky. Run the suite until it fails."
+ASKS = "%%cc_execute --ask --permission-mode default --no-raise-error --rehearse approval\nWrite the plan, then begin."
+PLAN = "# Plan\n\n1. Look at the data\n2. Fit the model\n"
 SCRIPT = """
 description = "runs a command for a while"
 allow = ["Bash"]
@@ -48,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_live_cell_and_a_finished_one(browser: Browser, tmp_path: Path, folder: Path, theme: str) -> None:
     with running_lab(tmp_path / theme, theme=f"JupyterLab {theme}") as lab:
         (lab.root / "flaky.toml").write_text(SCRIPT)
-        lab.write("haiku.ipynb", "%load_ext cc_executor", FINISHED, LIVE, kernel="ipykernel7")
+        lab.write("haiku.ipynb", "%load_ext cc_executor", FINISHED, LIVE, ASKS, kernel="ipykernel7")
         page = NotebookPage(lab, browser, "haiku.ipynb")
         page.wait_for_kernel()
         for cell in range(3):
@@ -62,4 +64,15 @@ def test_a_live_cell_and_a_finished_one(browser: Browser, tmp_path: Path, folder
             page.cell(cell).screenshot(path=folder / f"{name}-{theme.lower()}.png")
         view.get_by_role("button", name="Cancel").click()
         page.wait_done(2, within=10)
+        (lab.root / "plan.md").write_text(PLAN)
+        page.run(3)
+        added = page.output(3).locator(".ccx-ask .ccx-add").first
+        added.wait_for(timeout=40_000)
+        red, green, blue = added.evaluate("n => getComputedStyle(n).color.match(/[\\d.]+/g).map(Number)")
+        assert green > max(red, blue)
+        assert (green > 150) == (theme == "Dark")
+        page.cell(3).scroll_into_view_if_needed()
+        page.cell(3).screenshot(path=folder / f"asks-{theme.lower()}.png")
+        page.output(3).get_by_role("button", name="Cancel").click()
+        page.wait_done(3, within=10)
         page.close()

@@ -179,6 +179,17 @@ def test_a_lost_frame_is_noticed_and_a_second_view_has_everything(page: TasksPag
     assert page.root(1).locator("[data-status=running]").count() == 2
 
 
+def test_a_row_says_how_long_it_usually_takes_until_it_has_ended(page: TasksPage) -> None:
+    page.open()
+    page.board.expect({"t0": "12–40 s (n=9)"})
+    page.add(begun("t0"), begun("t1"))
+    page.settle()
+    assert page.row(0).locator(".ccx-task-figures").inner_text() == "usually 12–40 s (n=9)"
+    assert page.row(1).locator(".ccx-task-figures").inner_text() == ""
+    page.add(ended("t0"))
+    page.until(lambda: page.row(0).locator(".ccx-task-figures").inner_text() == "", "the end")
+
+
 @pytest.mark.parametrize("width", [320, 1000])
 def test_nothing_is_cut_off_on_narrow_pages_and_states_are_words_in_forced_colours(page: TasksPage, width: int) -> None:
     page.page.set_viewport_size({"width": width, "height": 800})

@@ -48,7 +48,9 @@ VALUES: Final[dict[str, st.SearchStrategy[Any]]] = {
     "stall_timeout": AMOUNTS,
     "max_cost": AMOUNTS,
     "linger": AMOUNTS,
+    "journal_limit": st.integers(10**6, 10**12).map(str) | st.just("none"),
     "max_turns": st.integers(1, 10**6),
+    "loop_guard": st.sampled_from(["off", "tell", "stop"]),
     "resume": WORDS,
     "append_system_prompt": WORDS,
     "verify": WORDS,
@@ -64,8 +66,27 @@ GIVEN: Final = st.fixed_dictionaries({}, optional=VALUES)
 PROMPTS: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40).filter(str.strip)
 
 FLAG: Final = {keywords.get("dest", flags[-1].removeprefix("--").replace("-", "_")): flags[-1] for flags, keywords, _ in OPTIONS}
-# What only a cell has: names of the notebook's variables, and what becomes of the cell.
-OF_CELLS: Final = {"out", "schema", "vars", "once", "bg", "no_raise_error", "rehearse", "rehearse_without_login"}
+# What only a cell has: names of the notebook's variables, what is said of its prompt, and what becomes of it.
+OF_CELLS: Final = {
+    "out",
+    "schema",
+    "vars",
+    "once",
+    "bg",
+    "no_raise_error",
+    "rehearse",
+    "rehearse_without_login",
+    "undo",
+    "lint",
+    "lint_off",
+    "lint_apply",
+    "ask",
+    "on_limit",
+    "limit_wait_max",
+    "on_output_limit",
+    "reask",
+    "max_cost_per_day",
+}
 
 
 def words_of(options: dict[str, Any], *, joined: bool) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from cc_executor.kernel.markdown import markdown_html
 from cc_executor.kernel.render import BUNDLE_BYTES, RECEIPT_MIME, static_bundle
 from cc_executor.kernel.terminal import TerminalView
 from cc_executor.kernel.words import REHEARSAL
@@ -24,6 +23,7 @@ from cc_executor.model.event import (
     ToolCalled,
     ToolReturned,
 )
+from cc_executor.model.markdown import markdown_html
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import Check, Exit, FileChange, Receipt, Standing, Times, TokenUsage
 from cc_executor.model.transcript import Transcript

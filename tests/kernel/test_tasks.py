@@ -143,7 +143,7 @@ def test_markdown_is_a_list_too_and_a_dry_run_starts_nothing(kernel: Kernel, tmp
     assert answer.status == "ok", answer.traceback
     assert answer.displays == []
     assert answer.stream.splitlines()[0] == f"2 tasks in {tmp_path}; a task that fails: stop. Nothing was started."
-    assert [line.split() for line in answer.stream.splitlines()[2:]] == [["1", "1", "agent"], ["2", "2", "agent", "1"]]
+    assert [line.split() for line in answer.stream.splitlines()[2:4]] == [["1", "1", "agent"], ["2", "2", "agent", "1"]]
     assert kernel.run("done").ename == "NameError"
 
 
@@ -158,7 +158,9 @@ def test_markdown_is_a_list_too_and_a_dry_run_starts_nothing(kernel: Kernel, tmp
 def test_yaml_and_markdown_are_told_apart(kernel: Kernel, body: str, rows: list[list[str]]) -> None:
     answer = kernel.run(f"%%cc_tasks --dry-run\n{body}")
     assert answer.status == "ok", answer.evalue
-    assert [line.split() for line in answer.stream.splitlines()[2:]] == rows
+    table, hints = answer.stream.splitlines()[2 : 2 + len(rows)], answer.stream.splitlines()[2 + len(rows) :]
+    assert [line.split() for line in table] == rows
+    assert all(line.startswith("tasks[") for line in hints)
 
 
 @pytest.mark.parametrize(

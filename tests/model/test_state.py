@@ -12,20 +12,25 @@ from hypothesis import strategies as st
 from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.model import event as events
 from cc_executor.model import state as model
+from cc_executor.model.ask import ASKED_LIMIT, OPEN_LIMIT
 from cc_executor.model.block import BLOCK_LIMIT, TOOL_TEXT_LIMIT, Block, BlockKind
 from cc_executor.model.clipped import Clipped
 from cc_executor.model.event import (
     AgentFailed,
+    Answered,
     ApiRetried,
+    AskWithdrawn,
     Denial,
     Event,
     Exited,
     Finished,
+    HostAsked,
     LimitReached,
     MessageStarted,
     Noise,
     Paused,
     PermissionAsked,
+    QuestionAsked,
     Queued,
     Resumed,
     SessionOpened,
@@ -43,7 +48,7 @@ from cc_executor.model.event import (
     Usage,
     UsageCounted,
 )
-from cc_executor.model.joined import joined
+from cc_executor.model.joined import joined, pieces_of
 from cc_executor.model.state import Phase, RunState, advance, advance_all
 from support.recordings import CLAUDE, Recording, events_of
 
@@ -89,7 +94,7 @@ def test_clipped_text_depends_on_the_whole_text_alone(pieces: list[str], half: i
 def test_many_at_once_is_the_same_as_one_by_one(recording: Recording) -> None:
     happened = events_of(recording.name)
     one_by_one = folded(*happened)
-    assert one_by_one.events == len(happened)
+    assert one_by_one.events == sum(pieces_of(event) for event in happened)
     for size in (1, 2, 7, len(happened) or 1):
         state = RunState()
         for at in range(0, len(happened), size):
@@ -128,7 +133,9 @@ EVENTS = st.one_of(
     st.builds(TaskChanged, task_id=st.sampled_from("xy"), status=st.sampled_from(["started", "completed"])),
     st.sampled_from([Noise(what="n"), Queued(), Paused(), Resumed(paused=1.0), Unrecognised(what="w", raw="r"), Exited(code=0), Signalled(signal="SIGINT"),
                      StopRequested(reason="cancel"), ApiRetried(attempt=1, max_attempts=2, delay=0.5, status=529), SessionOpened(session_id="s"),
-                     PermissionAsked(ask_id="q", tool_id="t1", name="Bash"), StatusChanged(status="running"), AgentFailed(code="c")]),
+                     PermissionAsked(ask_id="q", tool_id="t1", name="Bash"), QuestionAsked(ask_id="r"), AskWithdrawn(ask_id="r"),
+                     Answered(ask_id="q", decision="deny", by="cli", note="no"), HostAsked(ask_id="h", what="w"), StatusChanged(status="running"),
+                     AgentFailed(code="c")]),
 )  # fmt: skip
 
 
@@ -300,6 +307,7 @@ def test_the_phases_of_a_run() -> None:
         text("A:1", "I will"),
         call("t"),
         PermissionAsked(ask_id="q", tool_id="t", name="Bash"),
+        Answered(ask_id="q", decision="allow"),
         StatusChanged(status="running"),
         Paused(),
         Resumed(paused=2.0),
@@ -315,7 +323,7 @@ def test_the_phases_of_a_run() -> None:
         if state.phase is not seen[-1]:
             seen.append(state.phase)
     assert seen == [
-        Phase.QUEUED, Phase.STARTING, Phase.REQUESTING, Phase.RETRYING, Phase.REQUESTING, Phase.THINKING, Phase.WRITING, Phase.TOOL, Phase.WAITING,
+        Phase.QUEUED, Phase.STARTING, Phase.REQUESTING, Phase.RETRYING, Phase.REQUESTING, Phase.THINKING, Phase.WRITING, Phase.TOOL, Phase.ASKING,
         Phase.TOOL, Phase.PAUSED, Phase.TOOL, Phase.REQUESTING, Phase.WRITING, Phase.WAITING, Phase.STOPPING, Phase.ENDED,
     ]  # fmt: skip
 
@@ -368,7 +376,8 @@ def test_everything_that_grows_is_bounded_and_what_is_left_out_is_counted() -> N
     assert (len(state.files), state.files_left_out) == (model.FILES_LIMIT, many - model.FILES_LIMIT)
     assert len(state.problems) == model.PROBLEMS_LIMIT
     assert len(state.tasks) == model.TASKS_LIMIT
-    assert len(state.asks) == model.ASKS_LIMIT
+    assert len(state.asks) == OPEN_LIMIT
+    assert (len(state.asked), state.questions.left_out) == (ASKED_LIMIT, many - ASKED_LIMIT)
     assert len(state.signals) == model.RECORDS_LIMIT
     assert len(state.stderr.text) < model.STDERR_LIMIT + 100
     assert state.stderr.size == 1000 * many

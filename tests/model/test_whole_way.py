@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from cc_executor.agents import agent_named
 from cc_executor.model.event import AgentEvent, Event, Exited
 from cc_executor.model.exit import ExitFacts
+from cc_executor.model.joined import pieces_of
 from cc_executor.model.receipt import Check
 from cc_executor.model.request import RunRequest
 from cc_executor.model.state import RunState, advance, advance_all
 from cc_executor.model.transcript import Transcript
 from cc_executor.policy.verdict import judge
-from support.recordings import CLAUDE
+from support.recordings import CLAUDE, together
 
 # Few enough that events meet: the same tool, the same block, a status that means something.
 WORDS: Final = st.sampled_from(
@@ -110,7 +111,7 @@ def test_any_events_have_one_state_however_they_are_handed_on(events: list[Event
         for batch in batches:
             replayed = advance_all(replayed, batch)
         assert replayed == live
-    assert live.events == len(events)
+    assert live.events == sum(pieces_of(event) for event in events)
 
 
 @given(st.lists(EVENTS, max_size=25), PLACES)
@@ -176,9 +177,9 @@ def test_any_bytes_go_the_whole_way_and_their_pieces_do_not_matter(agent: str, d
     in_pieces = told(agent, cut(data, places))
     assert advance_all(RunState(), in_pieces).text == advance_all(RunState(), whole).text
     if agent == "claude":  # a stream without lines is told as it comes
-        assert in_pieces == whole
+        assert together(in_pieces) == together(whole)
     transcript = Transcript()
     transcript.feed(whole)
     shown = json.dumps([msgspec.to_builtins(item) for item in transcript.items])
     assert "\\u001b" not in shown, "terminal control reaches the page"
-    assert state.events == len(whole) + 1
+    assert state.events == sum(pieces_of(event) for event in whole) + 1

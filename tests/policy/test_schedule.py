@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cc_executor.model.care import OUTPUT_TRIES
 from cc_executor.model.listrecord import (
     INTERRUPTED,
     Begun,
+    Capped,
     Closed,
     Edited,
     Ended,
+    Hurried,
     ListState,
     ListStatus,
     Paused,
@@ -26,86 +27,17 @@ from cc_executor.model.listrecord import (
     Skipped,
     Stopped,
     TaskStatus,
-    advance,
+    Validated,
+    Validating,
+    Waiting,
     advance_all,
 )
 from cc_executor.model.tasklist import OnFailure, TaskKind, TaskList
-from cc_executor.model.tasktext import from_items
-from cc_executor.policy.schedule import Action, Cancel, Close, Skip, Start, due
+from cc_executor.policy.retry import LIMIT_WAITS
+from cc_executor.policy.schedule import Cancel, due
+from policy.listplay import Play, begun, listed, task
 
 OVER = {TaskStatus.OK, TaskStatus.FAILED, TaskStatus.SKIPPED, TaskStatus.STOPPED}
-
-
-def listed(*items: object, **more: Any) -> TaskList:
-    made = from_items(items, cwd="/w", **more)
-    assert made.tasks is not None
-    assert made.problems == []
-    return made.tasks
-
-
-def task(task_id: str, *needs: str, **more: object) -> dict[str, object]:
-    return {"id": task_id, "prompt": task_id, "needs": needs, **more}
-
-
-class Play:
-    """A list that is run by nobody but the scheduler and this test's words."""
-
-    def __init__(self, tasks: TaskList) -> None:
-        self.tasks = tasks
-        self.state = ListState()
-        self.records: list[Record] = []
-        self.started: list[str] = []
-        self.caps: dict[str, float | None] = {}
-        self._clock = count()
-
-    def add(self, record: Record) -> None:
-        self.records.append(record)
-        self.state = advance(self.state, record)
-
-    def go(self) -> list[Action]:
-        """Carry out what is due until there is nothing to do but wait."""
-        cancelled: list[Action] = []
-        for _ in range(1000):
-            actions = due(self.tasks, self.state)
-            fresh = [action for action in actions if not isinstance(action, Cancel)]
-            cancelled = [action for action in actions if isinstance(action, Cancel)]
-            if not fresh:
-                return cancelled
-            for action in fresh:
-                self._do(action)
-        raise AssertionError("the scheduler never comes to rest")
-
-    def _do(self, action: Action) -> None:
-        at = float(next(self._clock))
-        match action:
-            case Start(task=name, max_cost=cap):
-                self.started.append(name)
-                self.caps[name] = cap
-                self.add(Begun(at=at, task=name, attempt=self.state.task(name).begun + 1, run_id=f"r{at}"))
-            case Skip(task=name, because=because):
-                self.add(Skipped(at=at, task=name, because=because))
-            case Close(status=status, summary=summary):
-                self.add(Closed(at=at, status=status, summary=summary))
-            case Cancel():
-                raise AssertionError
-
-    def end(self, name: str, outcome: str = "ok", **more: object) -> None:
-        known = self.state.task(name)
-        assert known.status is TaskStatus.RUNNING
-        self.add(Ended(at=0.0, task=name, attempt=known.begun, outcome=outcome, **more))  # pyright: ignore[reportArgumentType] - fields by name
-        self.go()
-
-    def at_work(self) -> list[str]:
-        return [name for name in self.state.tasks if self.state.task(name).status is TaskStatus.RUNNING]
-
-    def status(self, name: str) -> str:
-        return self.state.task(name).status.value
-
-
-def begun(*items: object, **more: Any) -> Play:
-    play = Play(listed(*items, **more))
-    play.go()
-    return play
 
 
 def test_one_after_the_other() -> None:
@@ -162,8 +94,9 @@ def test_what_is_worth_it_is_tried_again(outcome: str, starts: int) -> None:
     play = begun(task("a", retry=2), task("b"))
     while play.at_work() == ["a"]:
         play.end("a", outcome)
+        play.later(100)
     assert play.started == ["a"] * starts
-    assert play.state.status is ListStatus.FAILED
+    assert play.state.status is (ListStatus.LIMITED if outcome == "usage_limited" else ListStatus.FAILED)
 
 
 def test_an_interrupted_attempt_does_not_count_and_its_session_goes_on() -> None:
@@ -243,9 +176,11 @@ def test_a_task_without_a_cap_of_its_own_may_spend_what_is_left_and_alone() -> N
     assert play.state.status is ListStatus.OK
 
 
+USAGE: dict[str, object] = {"hit": "usage_limit", "session": "s1"}
+
 # --- whatever happens -------------------------------------------------------------------------------------------------
 
-OUTCOMES = ("ok", "ok", "ok", "failed", "timeout", "auth", "cancelled", INTERRUPTED)
+OUTCOMES = ("ok", "ok", "ok", "failed", "timeout", "auth", "cancelled", "usage_limited", "schema", "cut", INTERRUPTED)
 
 
 @st.composite
@@ -254,6 +189,9 @@ def lists(draw: st.DrawFn) -> TaskList:
     items: list[object] = []
     for number in range(size):
         needs = draw(st.sets(st.integers(0, number - 1), max_size=2)) if number else set[int]()
+        more = {"schema": {"type": "object"}, "reask": True} if draw(st.booleans()) else {}
+        if draw(st.sampled_from((False, False, True))):
+            more["validate"] = {"prompt": "v", "max_cost": 0.1}
         items.append(
             task(
                 f"t{number}",
@@ -262,12 +200,17 @@ def lists(draw: st.DrawFn) -> TaskList:
                 retry=draw(st.integers(0, 2)),
                 on_failure=draw(st.sampled_from((None, *(policy.value for policy in OnFailure)))),
                 max_cost=draw(st.sampled_from((None, 0.1, 0.3))),
+                on_limit=draw(st.sampled_from((None, "wait", "stop"))),
+                on_output_limit=draw(st.sampled_from(("stop", "continue", "outline"))),
+                **more,
             )
         )
     return listed(
         *items,
         parallel=draw(st.integers(1, 3)),
         max_cost=draw(st.sampled_from((None, 0.5))),
+        max_cost_per_day=draw(st.sampled_from((None, 0.7))),
+        on_limit=draw(st.sampled_from(("stop", "wait"))),
         on_failure=draw(st.sampled_from(list(OnFailure))).value,
     )
 
@@ -282,21 +225,48 @@ def test_whatever_happens_the_promises_hold(tasks: TaskList, data: st.DataObject
         at_work = play.at_work()
         if play.state.status is not ListStatus.OPEN:
             break
-        assert at_work or play.state.is_paused, "an open list that is not held has something at work"
-        step = data.draw(st.sampled_from(("end", "end", "end", "pause", "resume", "stop", "stop one", "skip", "edit")))
+        assert at_work or play.held() or play.state.is_paused, "an open list that is not held has something at work, or waits for a time"
+        step = data.draw(st.sampled_from(("end", "end", "end", "later", "pause", "resume", "stop", "stop one", "skip", "edit", "hurry")))
         name = data.draw(st.sampled_from(names))
         if cancels or (step == "end" and at_work):
             name = cancels[0].task if cancels and isinstance(cancels[0], Cancel) else data.draw(st.sampled_from(at_work))
-            play.end(name, "cancelled" if cancels else data.draw(st.sampled_from(OUTCOMES)), cost=0.05)
+            _end(play, name, data, is_cancelled=bool(cancels))
+        elif step == "later":
+            play.later(data.draw(st.sampled_from((3, 30, 400))))
         else:
             words: dict[str, Record] = {
                 "pause": Paused(at=0.0), "stop": Stopped(at=0.0), "stop one": Stopped(at=0.0, task=name), "skip": SkipAsked(at=0.0, task=name),
-                "edit": Edited(at=0.0, task=name, text="x"),
+                "edit": Edited(at=0.0, task=name, text="x"), "hurry": Hurried(at=0.0, task=name),
             }  # fmt: skip
             play.add(words.get(step, Resumed(at=0.0)))
+    # Each attempt is begun once, and looked at once.
+    begun_ones = [(record.task, record.attempt) for record in play.records if isinstance(record, Begun)]
+    assert len(begun_ones) == len(set(begun_ones))
+    assert len(play.looks) == len(set(play.looks))
     # Replay gives the same state, also when it is told in pieces.
     cut = len(play.records) // 2
     assert advance_all(advance_all(ListState(), play.records[:cut]), play.records[cut:]) == play.state
+
+
+def _end(play: Play, name: str, data: st.DataObject, *, is_cancelled: bool) -> None:
+    """What is at work ends somehow, and has not cost more than it might."""
+    known = play.state.task(name)
+    if known.validation:
+        verdict = "could_not_check" if is_cancelled else data.draw(st.sampled_from(("pass", "fail", "could_not_check")))
+        cost = min(play.caps[f"{name} validated"] or 0.0, 0.05)
+        play.today += cost
+        play.say(name, verdict, accepted=verdict == "pass", cost=cost)
+        return
+    outcome = "cancelled" if is_cancelled else data.draw(st.sampled_from(OUTCOMES))
+    cap = play.caps[name]
+    cost = min(0.1, cap) if cap is not None else 0.1
+    play.today += cost
+    hits: dict[str, dict[str, object]] = {
+        "usage_limited": USAGE | {"resets_at": play.now + data.draw(st.sampled_from((-10, 300, 30_000)))},
+        "schema": {"hit": "schema", "session": "s"},
+        "cut": {"hit": "output_limit"},
+    }
+    play.end(name, "failed" if outcome == "cut" else outcome, cost=cost, **hits.get(outcome, {}))
 
 
 def _check(play: Play, tasks: TaskList) -> None:
@@ -311,7 +281,14 @@ def _check(play: Play, tasks: TaskList) -> None:
                 assert status in OVER
                 assert status is TaskStatus.OK or tasks.policy(tasks.task(need)) is not OnFailure.SKIP or item.kind is TaskKind.CALL
         assert known.attempts <= item.retry + 1
-    if play.state.status in {ListStatus.OK, ListStatus.FAILED, ListStatus.STOPPED, ListStatus.BUDGET}:
+        assert known.tried.get("usage_limit", 0) <= LIMIT_WAITS
+        assert known.tried.get("output_limit", 0) <= OUTPUT_TRIES
+        assert known.tried.get("schema", 0) <= 1
+        if item.validation is not None and known.status is TaskStatus.OK:
+            assert known.verdict == "pass", "what nobody has looked at is no success"
+    for cap, spent in ((tasks.max_cost, play.state.spent), (tasks.max_cost_per_day, play.today)):
+        assert cap is None or spent <= cap + 1e-6, "no cap is exceeded"
+    if play.state.status is not ListStatus.OPEN:
         assert not at_work
     if play.state.status is ListStatus.OK:
         assert all(play.state.task(item.id).status in {TaskStatus.OK, TaskStatus.SKIPPED} for item in tasks.tasks)
@@ -321,11 +298,14 @@ RECORDS: Sequence[Record] = (
     Begun(at=0.0, task="a", attempt=1), Begun(at=0.0, task="a", attempt=9), Ended(at=0.0, task="a", attempt=1, outcome="ok"),
     Ended(at=0.0, task="a", attempt=3, outcome="lost"), Skipped(at=0.0, task="a", because="x"), Closed(at=0.0, status=ListStatus.OK), Paused(at=0.0),
     Resumed(at=0.0), Stopped(at=0.0), Stopped(at=0.0, task="a"), SkipAsked(at=0.0, task="b"), RetryAsked(at=0.0, tasks=("a", "zz")),
-    Edited(at=0.0, task="b", text="t"),
+    Edited(at=0.0, task="b", text="t"), Ended(at=0.0, task="a", attempt=1, outcome="usage_limited", hit="usage_limit", resets_at=9.0),
+    Ended(at=0.0, task="a", attempt=1, outcome="ok", to_validate=True), Waiting(at=0.0, task="a", until=9.0, why="w", cause="usage_limit"),
+    Hurried(at=0.0, task="a"), Validating(at=0.0, task="a", attempt=1, run_id="v"), Capped(at=0.0, max_cost=0.1),
+    Validated(at=0.0, task="a", attempt=1, verdict="fail", accepted=False), Ended(at=0.0, task="a", attempt=1, outcome="of a newer version", hit="new"),
 )  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(RECORDS), max_size=30))
 def test_the_fold_takes_any_records_in_any_order(records: list[Record]) -> None:
     state = advance_all(ListState(), records)
-    due(listed(task("a"), task("b", "a")), state)
+    due(listed(task("a"), task("b", "a")), state, now=0.0)

@@ -10,8 +10,8 @@ from cc_executor.errors import InvalidRequest
 from cc_executor.rehearsal import scripts
 
 VOCABULARY = {
-    "background", "bad-key", "cut-after-block", "denied", "flood", "forbidden", "hello", "markdown-attack", "max-tokens", "max-turns", "no-credit", "overloaded",
-    "refusal", "reset-midway", "schema", "schema-unmet", "server-error-once", "slow-text", "stall-headers", "stall-midway", "throttled",
+    "approval", "background", "bad-key", "cut-after-block", "denied", "flood", "forbidden", "hello", "markdown-attack", "max-tokens", "max-turns", "no-credit",
+    "overloaded", "question", "refusal", "reset-midway", "schema", "schema-unmet", "server-error-once", "slow-text", "stall-headers", "stall-midway", "throttled",
     "throttled-for-an-hour", "throttled-forever", "ticker", "tour", "unknown-model", "write-file",
 }  # fmt: skip
 

@@ -64,6 +64,10 @@ def was_not_allowed(ended: Ended) -> None:
     assert [denial["tool_name"] for denial in ended.result["permission_denials"]] == ["Bash"]
 
 
+def asked_for_leave_in_vain(ended: Ended) -> None:
+    assert [denial["tool_name"] for denial in ended.result["permission_denials"]] == ["Write", "Bash", "Bash"]
+
+
 def has_no_structured_output(ended: Ended) -> None:
     assert ended.result.get("structured_output") is None
 
@@ -80,6 +84,8 @@ PLAYED: Final = (
     Played("tour", 0, 3, OK | {"num_turns": 3}, files={"haiku.md": HAIKU}, also=thinks_before_it_writes),
     Played("write-file", 0, 2, OK, files={"hello.txt": "Hello from a rehearsal.\n"}),
     Played("denied", 0, 2, OK | {"result": "Done: I have run the command and denied.txt is written."}, also=was_not_allowed),
+    Played("approval", 0, 4, OK | {"result": "That is all that I was allowed to do."}, also=asked_for_leave_in_vain),
+    Played("question", 0, 2, OK | {"result": "Thank you: I know what to do now."}),
     Played("bad-key", 1, 2, failed(401), env=ONE_RETRY, retries=(401,)),
     Played("forbidden", 1, 1, failed(403)),
     Played("no-credit", 1, 1, failed(400) | {"result": "Credit balance is too low"}),

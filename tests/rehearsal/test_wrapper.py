@@ -86,7 +86,7 @@ def test_a_command_that_cannot_be_started_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--script", "no-such", "--", "true"), "there is no rehearsal script 'no-such'; there are background, bad-key"),
+        (("--script", "no-such", "--", "true"), "there is no rehearsal script 'no-such'; there are approval, background"),
         (("--script", "hello"), "--script and, after --, the CLI's own command line are needed"),
         (("--", "true"), "--script and, after --"),
         (("--script", "hello", "--pace", "fast", "--", "true"), "fast is not a number from 0 to 100"),
@@ -104,7 +104,7 @@ def test_a_wrong_call_starts_nothing_and_exits_with_2(arguments: tuple[str, ...]
 def test_the_list_names_every_script_with_its_description(tmp_path: Path) -> None:
     lines = wrapper("--list", folder=tmp_path).stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(scripts.names())
-    assert lines[0].endswith("leaves a command running in the background for five minutes")
+    assert lines[1].endswith("leaves a command running in the background for five minutes")
 
 
 def test_logins_endpoints_and_proxies_do_not_reach_the_command_and_its_tuning_does(tmp_path: Path) -> None:

@@ -396,7 +396,7 @@ async def test_an_environment_larger_than_any_pipe_goes_through(tmp_path: Path) 
 
 @pytest.mark.usefixtures("claude_cli")
 async def test_a_prompt_of_nearly_ten_megabytes_is_sent_and_a_longer_one_refused(tmp_path: Path, state_folder: Path) -> None:
-    prompt = "word " * 1_999_000 + "漢字🙂"
+    prompt = ("word" + " " * 95) * 99_900 + "漢字🙂"  # bytes enough, and not surely more tokens than any context holds
     result = await cc_execute(prompt, cwd=tmp_path, rehearse="hello")
     # More than a model's context holds, and that is for the agent to say.
     assert "prompt" in result.receipt.outcome.cure, result.receipt.outcome

@@ -29,11 +29,14 @@ import msgspec
 import pytest
 
 from cc_executor.errors import ControlFailed
+from cc_executor.kernel.render import static_bundle
 from cc_executor.model.event import Event
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import OnKernelExit
 from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.transcript import Transcript
+from cc_executor.policy.redact import MASK
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.launch import launch
 from cc_executor.runtime.reader import replay
@@ -51,14 +54,15 @@ BATCH: Final = 50  # seeds of one test
 PROMISE: Final = 5.0  # seconds from the end of a run to the end of its last process
 BOUND: Final = 40.0  # seconds of one seed
 DISK: Final = 2 * 2**20  # bytes
+SECRET: Final = "NEMESIS_TOKEN"  # a variable of the agent's, whose value is written by it and may stand nowhere
 SLOTS: Final = "4q"  # a process's account: bytes that it was about to write, and that it has written, of stdout and of stderr
 IS_ROOT: Final = os.geteuid() == 0
 
 # Every process keeps its account in a mapped file, which outlives whatever kills it. What it was about to write is put down before, what it wrote after.
 AGENT: Final = r"""
 import mmap, os, random, signal, struct, sys, time
-seed, folder = int(sys.argv[1]), sys.argv[2]
-choose = random.Random(seed)
+seed, folder, secret = int(sys.argv[1]), sys.argv[2], os.environb[b"NEMESIS_TOKEN"]
+choose, whisper = random.Random(seed), random.Random(-seed - 1)
 os.close(os.open(folder + "/born", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
 def account():
     fd = os.open("%s/account-%d" % (folder, os.getpid()), os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -74,6 +78,11 @@ def write(book, stream, data):
         done = 0
     add(book, stream + 1, done)
     add(book, stream - 1, done - len(data))
+def tell(book, stream):
+    cut = whisper.choice((0, 0, whisper.randrange(1, len(secret))))
+    for part in (secret[:cut], secret[cut:]):
+        if part: write(book, stream, part)
+        if cut: time.sleep(whisper.random() * 0.01)
 def temper():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN if choose.random() < 0.3 else lambda *_: os._exit(7))
@@ -84,10 +93,12 @@ def live(depth, mute):
     largest = choose.choice((10, 1000, 60000, 200000))
     end = time.monotonic() + choose.random() * (0.8 if depth == 0 else 0.5)
     while time.monotonic() < end:
+        if not mute and whisper.random() < 0.4: tell(book, whisper.choice(streams))
         if not mute: write(book, choose.choice(streams), choose.choice((b"\xff\0", b"word ", b"line\n")) * choose.randrange(1, largest // 2))
         fate = choose.random()
         if depth < 2 and fate < 0.06 and os.fork() == 0:
             choose.seed(fate)
+            whisper.seed(-fate)
             if choose.random() < 0.7: os.setsid()
             if choose.random() < 0.5 and os.fork(): os._exit(0)
             mute = mute or choose.random() < 0.3
@@ -137,6 +148,9 @@ class Attempt:
         self.has_disk = IS_ROOT and self.choose.random() < 0.2
         self.state = self.folder / "state"
         self.stopped: set[int] = set()
+        self.secret = f"<{random.Random(-seed - 1).randbytes(12).hex()}>"  # noqa: S311  # as above; no end of it is a beginning of it
+        self.environ = {**os.environ, SECRET: self.secret}
+        self.limit = random.Random(-seed - 2).choice(("none", "none", "1MB"))  # noqa: S311  # as above
         self.shim = 0
         self.run: Run
         self.owner: asyncio.subprocess.Process
@@ -294,8 +308,11 @@ class Attempt:
         async with self.world():
             home = StateHome(self.state)
             request = shell(
-                f"trap '' INT; exec {sys.executable} -I -S agent.py {self.seed} {self.folder}",
+                # Everybody's command line holds it, too: what is left behind is named by it.
+                f"trap '' INT; exec {sys.executable} -I -S agent.py {self.seed} {self.folder} ${SECRET}",
                 cwd=self.folder,
+                env_names=SECRET,
+                journal_limit=self.limit,
                 keep_background=self.keeps,
                 on_kernel_exit=self.policy.value,
                 timeout=self.choose.choice((None, 0.5)),
@@ -304,8 +321,8 @@ class Attempt:
             async def unwanted(folder: RunFolder) -> None:
                 raise AssertionError(f"{folder} was not wanted")
 
-            folder = await launch(request, home=home, environ=os.environ, pid=self.owner.pid, unwanted=unwanted)
-            self.run = Run(folder, request, environ=os.environ, started_here=True)
+            folder = await launch(request, home=home, environ=self.environ, pid=self.owner.pid, unwanted=unwanted)
+            self.run = Run(folder, request, environ=self.environ, started_here=True)
             self.begun = time.monotonic()
             first = json.loads(folder.read(records.CONTROL, 0).splitlines()[0])
             self.shim, self.agent = first["shim_pid"], first["agent_pid"]
@@ -351,11 +368,12 @@ class Attempt:
         assert without_cuts(again) == without_cuts(live), "live and replay differ"
         facts = folder.exit_facts()
         assert (facts is None) == (receipt.outcome.kind is OutcomeKind.LOST) == (standing is RunStanding.LOST)
+        self.check_secret(receipt, live)
         kept = {name: folder.size(name) for name in records.STREAMS}
         if facts is None:
             assert "exited" not in kinds or self.is_closed, "its last words were written, and its exit facts were not"
             assert not alive(self.agent)
-            self.account(kept, dict.fromkeys(kept, 0), exact=False)
+            self.account(kept, exact=False)
             return
         assert lines[-1].endswith(b"\n")
         assert (kinds[-1], kinds.count("exited"), facts.records) == ("exited", 1, len(told))
@@ -364,17 +382,27 @@ class Attempt:
         assert abs(facts.elapsed - facts.active - facts.paused - facts.frozen) < 0.001
         assert (facts.survivors > 0) <= self.keeps
         assert (facts.code is None) != (facts.signal is None)
-        if not self.has_disk:
+        if not self.has_disk and self.limit == "none":
             assert facts.dropped == {"stdout": 0, "stderr": 0}
         assert folder.read(records.LOG, 0) == b""
-        self.account(kept, facts.dropped, exact=not facts.survivors)
+        longer = len(self.secret) - len(MASK)  # than what stands in its place
+        self.account({name: kept[name] + facts.dropped[name] + facts.masked[name] * longer for name in kept}, exact=not facts.survivors)
+
+    def check_secret(self, receipt: Receipt, live: list[Event]) -> None:
+        """It stands in no file that is kept, and not in what a notebook would show."""
+        page = Transcript()
+        page.feed(live)
+        shown = json.dumps(static_bundle(receipt, page))
+        leaks = [path for path in self.state.rglob("*") if path.is_file() and self.secret.encode() in read(path)]
+        assert not leaks, f"the secret is in {leaks}"
+        assert self.secret not in shown, "the secret is shown"
 
     def was_ended_early(self, receipt: Receipt) -> bool:
         """Whether the agent may have been ended before its first line."""
         return receipt.exit.signal is not None or receipt.outcome.kind in {OutcomeKind.CANCELLED, OutcomeKind.TIMEOUT, OutcomeKind.CRASHED}
 
-    def account(self, kept: dict[str, int], dropped: dict[str, int], *, exact: bool) -> None:
-        """What the processes say that they wrote against what was kept and counted as dropped."""
+    def account(self, had: dict[str, int], *, exact: bool) -> None:
+        """What the processes say that they wrote against what was kept, masked, and counted as dropped."""
         intended, done = [0, 0], [0, 0]
         for path in self.folder.glob("account-*"):
             book = path.read_bytes()
@@ -384,10 +412,9 @@ class Attempt:
                     intended[stream] += values[stream]
                     done[stream] += values[2 + stream]
         for stream, name in enumerate(records.STREAMS):
-            had = kept[name] + dropped[name]
-            assert had <= intended[stream], f"{name}: {had} bytes came of {intended[stream]} that were ever to be written"
+            assert had[name] <= intended[stream], f"{name}: {had[name]} bytes came of {intended[stream]} that were ever to be written"
             if exact:
-                assert had >= done[stream], f"{name}: {done[stream]} bytes were written, {had} are accounted for"
+                assert had[name] >= done[stream], f"{name}: {done[stream]} bytes were written, {had[name]} are accounted for"
 
 
 def read(path: Path) -> bytes:
@@ -403,7 +430,9 @@ def without_cuts(events: list[Event]) -> RunState:
 
 
 @pytest.mark.row(
-    "faults", "nemesis: random faults at random moments", "receipt, sequence, replay, processes, starts and bytes add up for each seed"
+    "faults",
+    "nemesis: random faults at random moments",
+    "receipt, sequence, replay, processes, starts and bytes add up for each seed; a secret that is told is kept nowhere",
 )
 @pytest.mark.parametrize("batch", BATCHES, ids=[f"{batch[0]}-{batch[-1]}" for batch in BATCHES])
 async def test_whatever_happens_the_account_adds_up(tmp_path: Path, batch: list[int], saw: Callable[[str], None]) -> None:

@@ -24,9 +24,9 @@ from cc_executor.model.event import (
 )
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Standing
-from cc_executor.model.result import Result
 from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.login import Login, login_of
+from cc_executor.runtime.result import Result
 from cc_executor.shim import records
 from support.leaks import await_none
 

@@ -16,7 +16,7 @@ from cc_executor.model.event import Event, Exited, Paused, Resumed, Started, Std
 from cc_executor.runtime.reader import JournalReader, events_from, replay
 from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder
-from support.recordings import Recording, events_of
+from support.recordings import Recording, events_of, together
 
 RUN_ID: Final = f"{1:012x}{'0' * 14}"
 
@@ -263,5 +263,5 @@ def test_a_recording_cut_anywhere_gives_the_same_events(recording: Recording, tm
     live += drained(reader)
     assert isinstance(live[0], Started)
     assert isinstance(live[-1], Exited)
-    assert tuple(live[1:-1]) == events_of(recording.name)
-    assert events(pieces.folder, "claude") == live
+    assert together(live[1:-1]) == together(events_of(recording.name))
+    assert together(events(pieces.folder, "claude")) == together(live)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 from cc_executor import cc_execute
+from cc_executor.api import make_request
 from cc_executor.errors import LaunchFailed, StateUnusable
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Receipt
@@ -28,7 +29,7 @@ from cc_executor.runtime.summary import summaries
 from cc_executor.shim import records
 from cc_executor.store import roll
 from cc_executor.store.home import StateHome, new_run_id
-from cc_executor.store.journal import RunFolder, RunStanding
+from cc_executor.store.journal import RunFolder, RunStanding, request_json
 from support.leaks import marked_processes
 from support.runs import BASH, eventually, started, until
 from support.shims import alive
@@ -200,11 +201,15 @@ async def test_a_run_that_has_ended_is_left_to_whoever_looks_at_it(tmp_path: Pat
     assert on_the_roll(home) == []
 
 
-@pytest.mark.parametrize("at", ["bare folder", "no folder"])
+@pytest.mark.parametrize("at", ["bare folder", "no folder", "half a request", "no plan"])
 async def test_what_a_killed_launcher_left_is_cleared_away(at: str, home: StateHome) -> None:
     folder = home.create(new_run_id(time.time() - 60))
     if at == "no folder":
         folder.path.rmdir()
+    elif at == "half a request":
+        folder.write_new(records.REQUEST, b"")
+    elif at == "no plan":
+        folder.write_new(records.REQUEST, request_json(make_request("true", agent="shell")))
     assert await settled(home) == [folder.run_id]
     assert (on_the_roll(home), list(home.runs())) == ([], [])
 
@@ -228,6 +233,15 @@ async def test_a_supervisor_that_comes_too_late_starts_nothing(tmp_path: Path, h
     assert sealed[0].outcome.kind is OutcomeKind.LOST
     assert not alive_or_made(tmp_path)
     assert list(home.runs()) == []
+
+
+async def test_a_run_whose_supervisor_is_just_about_to_take_its_lock_is_left_alone(home: StateHome) -> None:
+    folder = home.create(new_run_id(time.time()))
+    folder.write_new(records.REQUEST, request_json(make_request("true", agent="shell")))
+    folder.write_new(records.LOCK, b"")  # it is made a moment before it is locked
+    assert folder.standing(time.time()) is RunStanding.STARTING
+    assert await settled(home) == []
+    assert [each.run_id for each in home.runs()] == [folder.run_id]
 
 
 async def test_a_damaged_run_is_ended_and_not_looked_at_again(tmp_path: Path, home: StateHome) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,6 @@ import pytest
 from cc_executor.errors import InvalidTaskList, StateUnusable, TaskListFailed
 from cc_executor.model import event
 from cc_executor.model.listrecord import (
-    Begun,
     Edited,
     ListState,
     ListStatus,
@@ -39,8 +36,6 @@ from cc_executor.store.tasklists import JOURNAL, ListFolder, ListHome
 from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list, plan
 from support.leaks import await_none
 from support.runs import eventually
-
-SEEDS = max(4, int(os.environ.get("CC_EXECUTOR_TEST_SEEDS", "200")) // 50)  # a list is killed four times, which takes three seconds
 
 
 @pytest.fixture
@@ -315,25 +310,6 @@ async def test_a_task_that_died_with_its_runner_is_done_again(tmp_path: Path, ho
     assert result.ok, result
     assert begins(tmp_path) == ["t1", "t2", "t2", "t3"]
     assert result.tasks["t2"].begun == 2
-
-
-@pytest.mark.timeout(60 + SEEDS * 15)
-async def test_however_often_the_runner_is_killed_each_attempt_starts_once_and_the_list_ends(tmp_path: Path, home: StateHome) -> None:
-    for seed in range(SEEDS):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be kept secret
-        tasks = [step(f"t{n}", "sleep 0.1", group="g" if n in {2, 3} else "") for n in range(5)]
-        for _ in range(4):
-            process = runner(folder, tasks)
-            threading.Timer(chance.uniform(0.3, 1.2), process.kill).start()
-            await anyio.to_thread.run_sync(process.wait)
-        result = await execute(folder, *tasks)
-        assert result.ok, (seed, result)
-        assert sorted(begins(folder)) == [f"t{n}" for n in range(5)], seed
-        records = ListHome(home).find(result.list_id).read()[0]
-        started = [(record.task, record.attempt) for record in records if isinstance(record, Begun)]
-        assert len(started) == len(set(started)), seed
 
 
 @pytest.mark.parametrize("record", [Paused(at=0.0), Stopped(at=0.0)], ids=["held", "stopped"])

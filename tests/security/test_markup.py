@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_executor.kernel.card import card
-from cc_executor.kernel.markdown import markdown_html
 from cc_executor.model.inert import inert
+from cc_executor.model.markdown import markdown_html
 from kernel.attacks import EVERY
 from support.receipts import receipt
 

@@ -30,7 +30,7 @@ from cc_executor.shim import records
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.notebook import BUNDLE, read_bundle
-from support.runs import BASH, BOUND, shell, to_end, until
+from support.runs import BASH, BOUND, remembered, shell, to_end, until
 
 NOBODY = 65534
 IS_ROOT = os.geteuid() == 0
@@ -63,6 +63,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.ok
     data = {"data": {"text/plain": "said", "text/html": "<p>said</p>"}, "metadata": {}}
     (result.folder / BUNDLE).write_text(json.dumps(data))
+    remembered()  # nothing is written any more while it is copied
     return folder / "state"
 
 
@@ -221,7 +222,7 @@ async def test_a_shortcut_and_a_memory_of_versions_that_were_planted_are_none(
     (home.root / "once").mkdir(mode=0o700)
     damage(home.root / "once" / request.digest(), tmp_path)
     damage(home.root / "agents.json", tmp_path)
-    assert once.recall(home, request.digest()) is None
+    assert once.recall(home, request) is None
     result = await cc_execute("true", **BASH, cwd=tmp_path, state=home.root)
     assert result.ok
 

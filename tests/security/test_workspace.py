@@ -15,7 +15,7 @@ import pytest
 
 from cc_executor import cc_execute
 from cc_executor.errors import InvalidRequest, StateUnusable
-from cc_executor.model.result import Result
+from cc_executor.runtime.result import Result
 from cc_executor.runtime.workspace import OWN_SETTINGS, remark, trust, trusted_folders, untrust
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome

@@ -27,6 +27,7 @@ def test_not_one_tick_while_paused_and_then_it_goes_on(start: Start, tmp_path: P
     reply = run.ask(op="pause", by="test")
     assert reply["ok"]
     assert reply["state"] == "paused"
+    assert reply["processes"] == 2
     until(lambda: run.ask(op="status")["written"]["stdout"] == len(run.read()))  # what was in the pipe has arrived
     before = (ticks(tmp_path), len(run.read()))
     watch(0.5)

@@ -50,6 +50,16 @@ def test_every_kind_of_record_decodes(start: Start, tmp_path: Path) -> None:
     paused.wait()
     kinds |= {type(record).__name__ for record in decoded(paused)}
 
+    asking = tmp_path / "asking"
+    asking.mkdir(mode=0o700)
+    (asking / fmt.PROMPT).write_text("go\n")
+    marks = {"talk": {"asked": ['{"ask":"'], "withdrawn": []}, "linger": {"done": ["done"], "anew": [], "seconds": 30}}
+    asked = start(("/bin/sh", "-c", """echo '{"ask":"q1"}'; read -r go; read -r answer"""), folder=asking, stdin="talk", **marks)
+    until(lambda: asked.ask(op="status")["asks"])
+    asked.ask(op="answer", ask="q1", data="yes", by="a", what="w", decision="allow", note="n")
+    asked.wait()
+    kinds |= {type(record).__name__ for record in decoded(asked)}
+
     leaving = start(("/bin/sh", "-c", "sleep 60 >/dev/null 2>&1 &"))
     leaving.wait()
     records = decoded(leaving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,12 +46,30 @@ def test_all_descendants_are_found_stopped_continued_and_killed(owner: subproces
 @pytest.mark.parametrize("portable", [False, True])
 def test_the_count_is_reused_for_a_while(owner: subprocess.Popen[bytes], portable: bool) -> None:
     tree = Tree(owner.pid, portable=portable)
-    until(lambda: len(tree.scan()) == 4)
+    members = until(lambda: found if len(found := tree.scan()) == 4 else [])
     assert tree.count(100.0, 1.0) == 4
-    tree.kill()
-    until(lambda: not tree.scan())
+    for process in members:
+        os.kill(process.pid, signal.SIGKILL)
+    until(lambda: not any(alive(process.pid) for process in members))
     assert tree.count(100.5, 1.0) == 4
     assert tree.count(101.5, 1.0) == 0
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_a_tree_that_stands_has_as_many_as_stand_whatever_was_counted_before(portable: bool) -> None:
+    code = "import os, time\ninput()\nfor _ in range(3):\n    if os.fork() == 0: break\nprint('up', flush=True)\ntime.sleep(60)"
+    with subprocess.Popen((*PYTHON, code), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        tree = Tree(process.pid, portable=portable)
+        assert tree.count(100.0, 1.0) == 0
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert [process.stdout.readline() for _ in range(4)] == [b"up\n"] * 4
+        until(lambda: tree.stop() == (True, 3))
+        assert tree.count(100.01, 1.0) == 3
+        tree.kill()
+        process.kill()
 
 
 def test_a_process_whose_first_thread_has_ended_is_alive() -> None:

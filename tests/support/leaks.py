@@ -35,6 +35,8 @@ def marked_processes(roots: Sequence[Path]) -> list[MarkedProcess]:
         try:
             environment = (entry / "environ").read_bytes()
             command = (entry / "cmdline").read_bytes()
+            if _SHIM in command:  # it has next to no environment, and works in its run's folder
+                environment += b"\0" + os.fsencode((entry / "cwd").readlink())
         except OSError:  # it has ended, or it is somebody else's
             continue
         runs = [item.removeprefix(mark).decode(errors="replace") for item in environment.split(b"\0") if item.startswith(mark)]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from cc_executor.agents.claude.decode import ClaudeDecoder
-from cc_executor.model.event import AgentEvent
+from cc_executor.model.event import AgentEvent, Event, TextWritten
 from support.environments import CHECKOUT
 
 FOLDER: Final = CHECKOUT / "tests" / "recordings"
@@ -48,6 +51,23 @@ def _names(pattern: str) -> list[str]:
 CLAUDE: Final = [Recording(name) for name in _names("*.jsonl") if not name.endswith(".exchange") and Recording(name).is_claude]
 OTHERS: Final = [Recording(name) for name in _names("*.jsonl") if not name.endswith(".exchange") and not Recording(name).is_claude]
 EXCHANGES: Final = [Recording(name) for name in _names("*.exchange.jsonl")]
+
+
+def together(events: Iterable[Event]) -> list[Event]:
+    """The same with neighbouring pieces of one text as one event: how many there are depends on how the bytes came."""
+    found: list[Event] = []
+    for event in events:
+        last = found[-1] if found else None
+        if (
+            isinstance(event, TextWritten)
+            and isinstance(last, TextWritten)
+            and not (event.whole or last.whole)
+            and event.block == last.block
+        ):
+            found[-1] = replace(last, text=last.text + event.text, pieces=last.pieces + event.pieces)
+        else:
+            found.append(event)
+    return found
 
 
 @cache

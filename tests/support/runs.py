@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -15,6 +16,7 @@ from cc_executor.api import make_request
 from cc_executor.model.event import Event
 from cc_executor.model.request import RunRequest
 from cc_executor.model.state import RunState
+from cc_executor.runtime.history import THREAD
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome
 
@@ -65,6 +67,13 @@ def wait_for(condition: Callable[[], object], *, within: float = BOUND) -> None:
     while not condition():
         assert time.monotonic() < end, f"not within {within} s"
         time.sleep(0.02)
+
+
+def remembered() -> None:
+    """Wait until the runs that have ended here are in the history."""
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join(BOUND)
 
 
 def run_folders(state: Path) -> list[Path]:

@@ -11,10 +11,19 @@ from cc_executor.model.request import RunRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """How lines of an agent's stdout begin that ask something, and that take it back; its id follows, to the next quotation mark."""
+
+    asked: tuple[str, ...]
+    withdrawn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """A process to start: absolute argv[0], what to add to its environment (no secrets), and the bytes for its stdin (None: no stdin).
 
     A line of its stdout that begins with one of `done` is its last word, until one begins with one of `anew`. Without `done` its end is its last word.
+    With `talk`, stdin stays open until then, for answers to what it asks.
     """
 
     argv: tuple[str, ...]
@@ -22,6 +31,7 @@ class Command:
     stdin: bytes | None = None
     done: tuple[str, ...] = ()
     anew: tuple[str, ...] = ()
+    talk: Talk | None = None
 
 
 class Decoder(Protocol):
@@ -45,7 +55,7 @@ class Agent(Protocol):
 
     name: str
 
-    def command(self, request: RunRequest, *, executable: str, session_id: str) -> Command:
+    def command(self, request: RunRequest, *, executable: str, session_id: str, version: str = "") -> Command:
         """The process for `request`. `executable`: absolute path; `session_id`: a UUID that the agent is to use, if it can."""
         ...
 

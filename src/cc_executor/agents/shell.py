@@ -50,7 +50,7 @@ class ShellAgent:
 
     name = "shell"
 
-    def command(self, request: RunRequest, *, executable: str, session_id: str) -> Command:
+    def command(self, request: RunRequest, *, executable: str, session_id: str, version: str = "") -> Command:
         """The process for `request`.
 
         Parameters

@@ -14,17 +14,29 @@ import anyio
 import typer
 
 from cc_executor import __version__
+from cc_executor.cli import limits
+from cc_executor.cli.answer import answer_command
 from cc_executor.cli.codes import CONTRADICTED, INTERRUPTED, OUTCOME_CODES, UNVERIFIABLE, outcome_table
+from cc_executor.cli.history import app as history_app
+from cc_executor.cli.history import estimate_command
+from cc_executor.cli.lint import Apply, Off, lint_command, looked_over_prompt
+from cc_executor.cli.report import report_command
 from cc_executor.cli.session import receipt_of, run_to_end, watch
+from cc_executor.cli.sharing import share_command, shared_command
 from cc_executor.cli.tasks import app as tasks_app
+from cc_executor.cli.undo import CODES as UNDO_CODES
+from cc_executor.cli.undo import undo_command, undo_list_command
 from cc_executor.cli.writer import TerminalWriter, closing_lines
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.model.ansi import clean
 from cc_executor.model.notice import duration
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.request import PROMPT_LIMIT, OnKernelExit, RunRequest
+from cc_executor.model.request import PROMPT_LIMIT, OnKernelExit
 from cc_executor.model.toollist import split_tools
+from cc_executor.runtime.again import Attempts
+from cc_executor.runtime.answers import unattended
 from cc_executor.runtime.control import command
+from cc_executor.runtime.hooks import hooks_of_environment
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summaries, summary
@@ -43,6 +55,15 @@ app: Final = typer.Typer(
 )
 
 app.add_typer(tasks_app, name="tasks")
+app.command("report")(report_command)
+app.command("undo", epilog=UNDO_CODES)(undo_command)
+tasks_app.command("undo", epilog=UNDO_CODES)(undo_list_command)
+app.add_typer(history_app, name="history")
+history_app.command("share")(share_command)
+history_app.command("shared")(shared_command)
+app.command("estimate")(estimate_command)
+app.command("answer")(answer_command)
+app.command("lint", epilog="Exit codes: 0 nothing or hints, 1 warnings, 2 wrong call.")(lint_command)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")]
 RunName = Annotated[
@@ -93,11 +114,24 @@ def run_command(
         float | None, typer.Option(metavar="SECONDS", help="End the run after this time without a sign of life.")
     ] = None,
     max_cost: Annotated[float | None, typer.Option(metavar="DOLLARS", help="End the run when it has cost this much.")] = None,
+    max_cost_per_day: limits.PerDay = None,
+    on_limit: limits.OnLimit = None,
+    limit_wait_max: limits.WaitMax = None,
+    on_output_limit: limits.OnOutputLimit = None,
+    reask: limits.Reask = False,
+    loop_guard: limits.LoopGuard = "tell",
     max_turns: Annotated[int | None, typer.Option(metavar="N", help="End the run after this many agent turns.")] = None,
     linger: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS", help="How long the agent may stay after its last word for what runs in the background; 60 if not given."
+        ),
+    ] = None,
+    journal_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="How much of the output is kept, such as 500MB; 20GB if not given, none for no limit. The end is kept always.",
         ),
     ] = None,
     schema: Annotated[
@@ -109,6 +143,12 @@ def run_command(
         str | None, typer.Option(metavar="CMD", help="Command to run afterwards, outside the agent; exit code 0 means verified.")
     ] = None,
     expect: Annotated[list[str] | None, typer.Option(metavar="FILE", help="File that the run must create or change; repeatable.")] = None,
+    ask: Annotated[
+        bool,
+        typer.Option(
+            "--ask", help="Ask at this terminal when the agent wants leave or has a question; without a terminal that is refused at once."
+        ),
+    ] = False,
     rehearse: Annotated[
         str | None,
         typer.Option(metavar="SCRIPT", help="Play this script through the real agent instead of calling a model; spends nothing."),
@@ -124,7 +164,20 @@ def run_command(
     trust_workspace: Annotated[
         bool, typer.Option("--trust-workspace", help="Let the folder's own settings, hooks and MCP servers take effect.")
     ] = False,
+    undo: Annotated[
+        bool | None,
+        typer.Option(
+            "--undo/--no-undo",
+            show_default=False,
+            help="Look at the folder before and after, for `undo`; agents yes, commands no, if not given.",
+        ),
+    ] = None,
     label: Annotated[str, typer.Option(metavar="TEXT", help="A name for lists.")] = "",
+    lint: Annotated[
+        bool, typer.Option("--lint", help="Say before the start what may be wrong with the prompt; it is sent as it stands.")
+    ] = False,
+    lint_off: Off = None,
+    lint_apply: Apply = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not wait: print the run's id; the run goes on without this command.")
     ] = False,
@@ -133,8 +186,18 @@ def run_command(
     """Run an agent, show what it does, and exit with a code for its outcome. Ctrl-C ends the run and everything that it started."""
     from cc_executor.api import make_request
 
-    request = make_request(
+    looked = looked_over_prompt(
         _prompt(prompt),
+        is_command=agent != "claude",
+        show=lint,
+        apply=lint_apply,
+        off=lint_off,
+        model=model,
+        is_checked=bool(verify or expect),
+        resumes=resume is not None,
+    )
+    request = make_request(
+        looked.prompt,
         agent=agent,
         cwd=cwd,
         timeout=timeout,
@@ -142,10 +205,12 @@ def run_command(
         max_cost=max_cost,
         max_turns=max_turns,
         linger=linger,
+        journal_limit=journal_limit,
         tools=split_tools(tools) if tools is not None else (),
         add_dirs=add_dir or (),
         expect=expect or (),
         schema=_schema(schema),
+        ask=ask,
         rehearse=rehearse,
         on_kernel_exit=(OnKernelExit.CONTINUE if detach else OnKernelExit.CANCEL).value,
         model=model,
@@ -159,19 +224,25 @@ def run_command(
         env_names=tuple(env or ()),
         keep_background=keep_background,
         trust_workspace=trust_workspace,
+        loop_guard=loop_guard,
+        undo=undo,
         label=label,
+        amended=looked.amended,
     )
+    further = {"on_limit": on_limit, "on_output_limit": on_output_limit, "limit_wait_max": limit_wait_max, "reask": reask or None}
+    attempts = limits.attempts(request, further, max_cost_per_day=max_cost_per_day, detach=detach, home=_home())
     if detach:
-        _detach(request, as_json=as_json)
+        unattended(request)
+        _detach(attempts, as_json=as_json)
         return
     writer = _writer(as_json=as_json)
-    receipt = anyio.run(lambda: run_to_end(request, home=_home(), environ=os.environ, writer=writer))
+    receipt = anyio.run(lambda: run_to_end(attempts, home=_home(), environ=os.environ, writer=writer))
     _end(receipt, as_json=as_json)
 
 
-def _detach(request: RunRequest, *, as_json: bool) -> None:
+def _detach(attempts: Attempts, *, as_json: bool) -> None:
     async def start() -> Run:
-        return await Run.start(request, home=_home(), environ=os.environ)
+        return await Run.start(await attempts.request(), home=_home(), environ=os.environ, hooks=hooks_of_environment(os.environ))
 
     run = anyio.run(start)
     if as_json:
@@ -295,7 +366,8 @@ def show(run: RunName = "", *, as_json: AsJson = False) -> None:
     for line in closing_lines(receipt):
         typer.echo(line)
     for change in receipt.files:
-        typer.echo(f"  file {clean(change.path)}: {'gone' if change.after is None else f'{change.size:,} bytes'}")
+        size = "" if change.size is None else f", {change.size:,} bytes"
+        typer.echo(f"  file {clean(change.path)}: {clean(change.words)}{size}")
     typer.echo(f"  {receipt.agent} {receipt.agent_version} {receipt.model}".rstrip() + f" in {clean(receipt.cwd)}")
     typer.echo(f"  started {receipt.times.started.astimezone():%Y-%m-%d %H:%M:%S}, journal {folder.path}")
     typer.echo(f"  digest {receipt.digest}")

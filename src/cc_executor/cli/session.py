@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
+import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -15,11 +18,16 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
+from cc_executor.cli.answer import at_terminal
 from cc_executor.cli.writer import TerminalWriter
 from cc_executor.errors import CCExecutorError, ControlFailed
 from cc_executor.model.ansi import clean
+from cc_executor.model.notice import duration
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.request import RunRequest
+from cc_executor.policy.retry import Again
+from cc_executor.runtime.again import Attempts, wait_until
+from cc_executor.runtime.answers import attended
+from cc_executor.runtime.hooks import hooks_of_environment
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.workspace import remark
 from cc_executor.store.home import StateHome
@@ -35,8 +43,8 @@ class _Wish:
     run: Run | None = None
 
 
-async def run_to_end(request: RunRequest, *, home: StateHome, environ: Mapping[str, str], writer: TerminalWriter) -> Receipt:
-    """Start a run, show it, and return its receipt. The first Ctrl-C ends the run's whole tree, the second at once.
+async def run_to_end(attempts: Attempts, *, home: StateHome, environ: Mapping[str, str], writer: TerminalWriter) -> Receipt:
+    """Start a run, show it, and return its receipt, or that of the last attempt. The first Ctrl-C ends the run's whole tree or the waiting, the second at once.
 
     Raises
     ------
@@ -48,16 +56,41 @@ async def run_to_end(request: RunRequest, *, home: StateHome, environ: Mapping[s
     async with anyio.create_task_group() as tasks:
         await tasks.start(partial(_end_on_signal, wish, writer))
         try:
-            run = await Run.start(request, home=home, environ=environ)
-            writer.say(f"run {run.run_id} · {request.agent} in {request.cwd}")
-            wish.run = run
-            if wish.count:
-                await _end(run, wish.count, writer)
-            found.append(await _show(run, writer, owns=True))
+            while True:
+                request = await attempts.request()
+                run = await Run.start(request, home=home, environ=environ, hooks=hooks_of_environment(environ))
+                writer.say(f"run {run.run_id} · {request.agent} in {request.cwd}")
+                wish.run = run
+                if wish.count:
+                    await _end(run, wish.count, writer)
+                receipt = await _show(run, writer, owns=True)
+                again = None if wish.count else await attempts.after(receipt, run.state)
+                if again is None or not await _waited(again, wish, writer):
+                    break
+            found.append(receipt)
         except CCExecutorError as error:  # carried out of the task group, which would wrap it
             found.append(error)
         tasks.cancel_scope.cancel()
     return _receipt(found)
+
+
+async def _waited(again: Again, wish: _Wish, writer: TerminalWriter) -> bool:
+    """Wait until the next attempt's time; False when Ctrl-C has ended the waiting. At a terminal the line counts down."""
+    wish.run = None
+    goes_on = f"{datetime.fromtimestamp(again.until).astimezone():%H:%M:%S}"
+    is_live = sys.stderr.isatty()
+    if again.until > time.time():
+        writer.say(f"  · waits: {again.why}; goes on at {goes_on}. Ctrl-C ends the waiting.")
+
+    def tell(left: float) -> None:
+        if is_live:
+            sys.stderr.write(f"\r\x1b[K  · in {duration(round(left))}")
+            sys.stderr.flush()
+
+    await wait_until(again.until, is_over=lambda: wish.count > 0, tell=tell)
+    if is_live:
+        sys.stderr.write("\r\x1b[K")
+    return wish.count == 0
 
 
 async def watch(run: Run, *, writer: TerminalWriter) -> Receipt | None:
@@ -83,10 +116,19 @@ def _receipt(found: list[Receipt | CCExecutorError]) -> Receipt:
 async def _show(run: Run, writer: TerminalWriter, *, owns: bool) -> Receipt:
     if said := remark(run.folder):
         writer.say(f"  · {clean(said)}")
-    async with aclosing(run.follow()) as batches:
+
+    def tell_of_hooks() -> None:
+        for said in run.told():
+            writer.say(f"  · {clean(said)}")
+
+    tell_of_hooks()
+    who, on_ask = at_terminal(run, writer)
+    async with attended(run, who, on_ask, by="terminal", refuses=owns) as attendant, aclosing(run.follow()) as batches:
         async for batch in batches:
+            await attendant.attend(batch)
             try:
                 writer.feed(batch.events)
+                tell_of_hooks()
             except BrokenPipeError:
                 # `| head` has read enough. As with every command whose reader goes away, that is its end; who only watches, watches no more.
                 writer.abandon()
@@ -95,7 +137,10 @@ async def _show(run: Run, writer: TerminalWriter, *, owns: bool) -> Receipt:
             if owns:
                 await run.refuse_hopeless(batch)
     writer.close()
-    return await run.finish()
+    receipt = await run.finish()
+    with contextlib.suppress(BrokenPipeError):  # nobody reads any more
+        tell_of_hooks()
+    return receipt
 
 
 async def _end_on_signal(wish: _Wish, writer: TerminalWriter, *, task_status: anyio.abc.TaskStatus[None]) -> None:

@@ -6,17 +6,25 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from pydantic import ValidationError
 
 from cc_executor.cli.codes import INTERRUPTED
 from cc_executor.errors import InvalidTaskList, TaskListNotFound
+from cc_executor.model.ansi import clean
+from cc_executor.model.graph import mermaid, outline
+from cc_executor.model.hook import described
 from cc_executor.model.listrecord import (
     Edited,
+    Hurried,
     ListState,
     ListStatus,
     Paused,
@@ -29,13 +37,15 @@ from cc_executor.model.listrecord import (
     TaskStatus,
 )
 from cc_executor.model.notice import duration
-from cc_executor.model.tasklist import TaskList
-from cc_executor.policy.schedule import set_back
+from cc_executor.model.tasklist import TaskKind, TaskList
+from cc_executor.policy.schedule import bounded, set_back
+from cc_executor.runtime.forecast import forecast_list
+from cc_executor.runtime.listhooks import keep_hooks, kept_hooks
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.tasklists import ListFolder, ListHome
-from cc_executor.tasks import Plan, cc_execute_task_list, plan, row
+from cc_executor.tasks import Plan, cc_execute_task_list, plan, rebound, request_of, row
 
-CODES: Final[Mapping[str, int]] = {"ok": 0, "failed": 1, "budget": 14, "stopped": INTERRUPTED}
+CODES: Final[Mapping[str, int]] = {"ok": 0, "failed": 1, "usage_limited": 13, "budget": 14, "stopped": INTERRUPTED}
 MARKS: Final[Mapping[TaskStatus, str]] = {
     TaskStatus.WAITING: "·",
     TaskStatus.RUNNING: "▶",
@@ -64,15 +74,26 @@ def run_command(
     *,
     cwd: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the tasks work; the current folder if not given.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do everything again, also what ended well before.")] = False,
+    max_cost: Annotated[
+        float | None, typer.Option(metavar="DOLLARS", help="Start nothing that would bring the list over this cost.")
+    ] = None,
+    max_cost_per_day: Annotated[
+        float | None, typer.Option(metavar="DOLLARS", help="The same for everything that is run on one day, this list and all else.")
+    ] = None,
+    on_limit: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="What a usage limit with a known end does: stop, or wait until then.")
+    ] = None,
+    limit_wait_max: Annotated[float | None, typer.Option(metavar="SECONDS", help="How far away that end may be.")] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not wait: print the list's id; the list goes on without this command.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a list to its end. What ended well before is not done again; Ctrl-C stops the list and ends what runs."""
-    planned = _planned(file, cwd)
+    bounds = {"max_cost": max_cost, "max_cost_per_day": max_cost_per_day, "on_limit": on_limit, "limit_wait_max": limit_wait_max}
+    planned = _planned(file, cwd, {name: value for name, value in bounds.items() if value is not None})
     if detach:
-        _detached(planned.tasks, fresh=fresh)
+        _detached(planned, fresh=fresh)
         return
     shown = _Lines(planned.tasks, silent=as_json)
     try:
@@ -86,18 +107,33 @@ def run_command(
     raise typer.Exit(CODES[result.status])
 
 
-def _planned(file: str, cwd: str | None) -> Plan:
+def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None) -> Plan:
+    planned = _plan_of(file, cwd)
+    if not bounds:
+        return planned
+    try:
+        return replace(planned, tasks=TaskList.model_validate(dict(planned.tasks) | dict(bounds)))
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_context=False)
+        said = [f"--{item['loc'][0]}: {item['msg'].replace('Input should', 'must', 1)} (given: {item['input']!r})." for item in wrong]
+        raise InvalidTaskList([text.replace("_", "-", 3) for text in said]) from None
+
+
+def _plan_of(file: str, cwd: str | None) -> Plan:
     if not Path(file).exists():
         try:
-            return plan(_home().find(file).tasks())
+            folder = _home().find(file)
+            return replace(plan(bounded(folder.tasks(), folder.state())), hooks=kept_hooks(folder))
         except TaskListNotFound:
             pass  # said as of a file, which it most likely was meant to be
     return plan(Path(file), cwd=cwd)
 
 
-def _detached(tasks: TaskList, *, fresh: bool) -> None:
+def _detached(planned: Plan, *, fresh: bool) -> None:
     """Another process of this command runs the list, and outlives the terminal."""
-    folder = _home().open(tasks, fresh=fresh)
+    folder = _home().open(planned.tasks, fresh=fresh)
+    rebound(folder, planned.tasks, folder.state())
+    keep_hooks(folder, planned.hooks)
     # -I: nothing in the current folder may stand in for a module of ours.
     argv = [sys.executable, "-I", "-m", "cc_executor.cli", "tasks", "run", folder.list_id, "--json"]
     with open(folder.path / "runner.log", "ab") as log:
@@ -112,14 +148,40 @@ class _Lines:
         self._tasks = tasks
         self._silent = silent
         self._before: dict[str, TaskStatus] = {}
+        self._notes: set[str] = set()
+        self._waits: dict[str, float | None] = {}
+        self._until: float | None = None
+        self._ticker: threading.Thread | None = None
 
     def show(self, state: ListState) -> None:
         """Write what has changed."""
         for task in self._tasks.tasks:
             known = state.task(task.id)
-            if self._before.get(task.id, TaskStatus.WAITING) is not known.status and not self._silent:
+            is_new = self._before.get(task.id, TaskStatus.WAITING) is not known.status
+            if (is_new or self._waits.get(task.id) != known.until) and not self._silent and known.until != 0:
                 typer.echo(_line(task.id, task.title, known))
-            self._before[task.id] = known.status
+            self._before[task.id], self._waits[task.id] = known.status, known.until
+        self._count_down(state)
+        for note in state.notes if not self._silent else ():
+            if note not in self._notes:
+                typer.echo(f"! {clean(note)}")
+                self._notes.add(note)
+
+    def _count_down(self, state: ListState) -> None:
+        """At a terminal, say each second how long the list still waits, below its lines."""
+        waits = [task.until for task in state.tasks.values() if task.status is TaskStatus.WAITING and task.until]
+        self._until = min(waits) if waits and state.status is ListStatus.OPEN else None
+        if self._until is not None and self._ticker is None and not self._silent and sys.stdout.isatty():
+            self._ticker = threading.Thread(target=self._tick, name="cc_executor countdown", daemon=True)
+            self._ticker.start()
+
+    def _tick(self) -> None:
+        while (until := self._until) is not None:
+            sys.stdout.write(f"\r\x1b[K  in {duration(max(0, round(until - time.time())))}")
+            sys.stdout.flush()
+            time.sleep(1)
+        sys.stdout.write("\r\x1b[K")
+        self._ticker = None
 
 
 def _line(task_id: str, title: str, known: TaskState) -> str:
@@ -128,6 +190,8 @@ def _line(task_id: str, title: str, known: TaskState) -> str:
         parts.append(f"{duration(known.seconds):>8}")
         if known.spent:
             parts.append(f"${known.spent:.4f}")
+    if known.status is TaskStatus.WAITING and known.until is not None:
+        return "  ".join([*parts, f"until {datetime.fromtimestamp(known.until).astimezone():%H:%M:%S} ({known.why})"])
     said = title if known.status in {TaskStatus.OK, TaskStatus.WAITING, TaskStatus.RUNNING} else known.summary
     return "  ".join([*parts, said]).rstrip()
 
@@ -141,19 +205,61 @@ def check_command(
 ) -> None:
     """Say what is wrong with a list, everything at once, or in which order its tasks would run. Starts nothing."""
     try:
-        tasks = plan(Path(file), cwd=cwd).tasks
+        planned = plan(Path(file), cwd=cwd)
+        tasks = planned.tasks
     except InvalidTaskList as error:
         if as_json:
             _write_json({"ok": False, "problems": error.problems})
             raise typer.Exit(1) from None
         raise
+    forecast = forecast_list(
+        tasks,
+        StateHome(state_path(os.environ)).root,
+        lambda task: None if task.kind is TaskKind.CALL else request_of(tasks, task, task.text, None, ""),
+    )
     if as_json:
-        _write_json({"ok": True, "order": [task.id for task in tasks.in_order()]})
+        _write_json(
+            {
+                "ok": True,
+                "order": [task.id for task in tasks.in_order()],
+                "expected": forecast.as_dict(),
+                "hooks": described(planned.hooks),
+                "hints": [hint.as_dict() for hint in planned.hints()],
+            }
+        )
         return
     for number, task in enumerate(tasks.in_order(), 1):
         needs = f"  needs {', '.join(task.all_needs)}" if task.all_needs else ""
         group = f"  beside group {task.group}" if task.group else ""
-        typer.echo(f"{number:>3}. {task.id:<20} {task.kind.value:<6} {task.title}{needs}{group}".rstrip())
+        usual = [f"usually {words}" if (words := forecast.words(task.id)) else "", forecast.cost_words(task.id)]
+        estimate = "".join(f"  {part}" for part in usual if part)
+        typer.echo(f"{number:>3}. {task.id:<20} {task.kind.value:<6} {task.title}{needs}{group}{estimate}".rstrip())
+    if expected := forecast.summary():
+        typer.echo(expected)
+    for line in described(planned.hooks):
+        typer.echo(clean(line))
+    for hint in planned.hints():
+        typer.echo(clean(str(hint)), err=True)
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of task lists, by which editors complete and check them."""
+    from cc_executor.cli.listschema import list_schema  # it looks at all commands
+
+    typer.echo(json.dumps(list_schema(), ensure_ascii=False, indent=2))
+
+
+@app.command("graph")
+def graph_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="YAML or Markdown, or the id of a list that is kept.")],
+    *,
+    cwd: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the tasks would work.")] = None,
+    as_mermaid: Annotated[bool, typer.Option("--mermaid", help="As a Mermaid flow chart, for Markdown pages.")] = False,
+) -> None:
+    """Print what needs what. Needs that follow from others are left out."""
+    order = _planned(file, cwd).tasks.in_order()
+    typer.echo(mermaid(order) if as_mermaid else outline(order))
 
 
 @app.command("list")
@@ -195,6 +301,8 @@ def show_command(name: ListName = "", *, as_json: AsJson = False) -> None:
     typer.echo(f"{folder.list_id}  {_status(folder, state)}  {state.summary}".rstrip())
     for task in tasks.tasks:
         typer.echo(_line(task.id, task.title, known[task.id]))
+    for note in state.notes:
+        typer.echo(f"! {clean(note)}")
 
 
 @app.command("pause")
@@ -213,6 +321,16 @@ def resume_command(name: ListName = "") -> None:
 def stop_command(name: ListName = "") -> None:
     """End what runs of a list, and start nothing further."""
     _tell(_folder(name), Stopped(at=time.time(), by=BY))
+
+
+@app.command("now")
+def now_command(task: TaskName, name: ListName = "") -> None:
+    """Do not wait any longer: a task that waits, for the end of a usage limit or before it is tried again, goes on at once."""
+    folder = _folder(name)
+    if folder.state().task(_known(folder, task)).until is None:
+        typer.echo(f"Task {task} does not wait for a time.", err=True)
+        raise typer.Exit(1)
+    _tell(folder, Hurried(at=time.time(), task=task, by=BY))
 
 
 @app.command("skip")

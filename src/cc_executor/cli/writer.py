@@ -139,6 +139,7 @@ def closing_lines(receipt: Receipt) -> list[str]:
     for check in receipt.checks:
         mark = {True: "✓", False: "✗", None: "?"}[check.passed]
         lines.append(f"  {mark} {check.what}: {toolcall.one_line(check.detail, ERROR_CHARS)}")
+    lines += [f"  ! {each.sentence()}" for each in receipt.hooks if not each.ok]
     if outcome.cure:
         lines.append(f"  {outcome.cure}")
     return [clean(line) for line in lines]

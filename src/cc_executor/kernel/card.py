@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from html import escape
 from typing import Final
 
-from cc_executor.kernel.markdown import markdown_html
-from cc_executor.kernel.words import REHEARSAL, STANDINGS, check_words, figures
+from cc_executor.kernel.words import REHEARSAL, STANDINGS, check_words, figures, hook_words, undo_words
 from cc_executor.model.ansi import clean
 from cc_executor.model.inert import NO_MATH, inert
 from cc_executor.model.item import Item, ItemState, Kind, Level, excerpt
+from cc_executor.model.markdown import markdown_html
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import FileChange, Receipt, Standing
 from cc_executor.model.toolcall import one_line
@@ -66,7 +66,7 @@ def card(receipt: Receipt, items: Iterable[Item], *, left_out: int = 0) -> str:
     steps = _without_final(list(items), receipt)
     if receipt.agent == "shell":
         left_out = 0  # the excerpt of its output says what is left out
-    top = [_head(receipt), _problem(receipt), _final(receipt), _checks(receipt), _files(receipt)]
+    top = [_head(receipt), _problem(receipt), _final(receipt), _checks(receipt), _hooks(receipt), _files(receipt)]
     room = CARD_BYTES - sum(_size(part) for part in top)
     # Whatever was overlooked on the way to here goes no further.
     return inert(
@@ -144,6 +144,11 @@ def _checks(receipt: Receipt) -> str:
     return f'<div style="{_BODY}">{"".join(rows)}{_more(len(receipt.checks) - CHECKS, "check")}</div>'
 
 
+def _hooks(receipt: Receipt) -> str:
+    rows = [f'<div style="color:{_AMBER}">! {escape(one_line(clean(said), SENTENCE_CHARS))}</div>' for said in hook_words(receipt)[:CHECKS]]
+    return f'<div style="{_BODY}">{"".join(rows)}</div>' if rows else ""
+
+
 def _files(receipt: Receipt) -> str:
     if not receipt.files:
         return ""
@@ -157,13 +162,7 @@ def _files(receipt: Receipt) -> str:
 
 def _file_words(file: FileChange) -> str:
     size = f", {file.size:,} bytes" if file.size is not None else ""
-    if file.after is None:
-        what = "gone" if file.before is not None else "not there"
-    elif file.before is None:
-        what = "new"
-    else:
-        what = "unchanged" if file.before == file.after else "changed"
-    return f"{one_line(clean(file.path), LINE_CHARS)}  {what}{size}"
+    return f"{one_line(clean(file.path), LINE_CHARS)}  {one_line(clean(file.words), LINE_CHARS)}{size}"
 
 
 def _more(count: int, noun: str) -> str:
@@ -171,8 +170,10 @@ def _more(count: int, noun: str) -> str:
 
 
 def _foot(receipt: Receipt) -> str:
+    said = one_line(undo_words(receipt), SENTENCE_CHARS)
+    undo = f" · {escape(said)}" if said else ""
     trusted = " · the workspace was trusted: its own settings could take effect" if receipt.workspace_trusted else ""
-    return f'<div style="{_MONO};{_QUIET};padding:4px 12px;border-top:1px solid {_LINE};font-size:11px">run {escape(clean(receipt.run_id))}{trusted}</div>'
+    return f'<div style="{_MONO};{_QUIET};padding:4px 12px;border-top:1px solid {_LINE};font-size:11px">run {escape(clean(receipt.run_id))}{trusted}{undo}</div>'
 
 
 # --- what happened ----------------------------------------------------------------------------------------------------

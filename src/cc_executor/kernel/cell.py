@@ -16,15 +16,22 @@ import anyio.to_thread
 
 from cc_executor.api import run_in_thread
 from cc_executor.errors import ControlFailed, RunNotFound, StateUnusable
+from cc_executor.kernel.asks import CellAsks
 from cc_executor.kernel.config import settings_of
+from cc_executor.kernel.countdown import Countdown
 from cc_executor.kernel.display import Bundle, Display, SilentDisplay, StaticDisplay, make_display, show_static
+from cc_executor.kernel.lint import is_only_linted
 from cc_executor.kernel.loop import cancelled, interrupted, interruptible, outlast, own, tell_of_nesting
 from cc_executor.kernel.order import Order, order_of
 from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.kernel.value import RunHandle, ShownResult
+from cc_executor.model.hook import Hook
 from cc_executor.model.receipt import Receipt
 from cc_executor.runtime import once
+from cc_executor.runtime.again import Attempts
+from cc_executor.runtime.answers import unattended
 from cc_executor.runtime.executable import find_executable
+from cc_executor.runtime.hooks import hooks_given
 from cc_executor.runtime.login import login_of
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.workspace import remark
@@ -40,13 +47,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def execute(shell: Any, line: str, body: str) -> ShownResult | RunHandle:
+async def execute(shell: Any, line: str, body: str) -> ShownResult | RunHandle | None:
     """Run a cell on the running loop, beside everything else that the loop does."""
     tell_of_nesting()
     return await interruptible(_execute(shell, line, body, followed_later=hasattr(shell, "kernel")))
 
 
-def execute_blocking(shell: Any, line: str, body: str) -> ShownResult | RunHandle:
+def execute_blocking(shell: Any, line: str, body: str) -> ShownResult | RunHandle | None:
     """Run a cell where it cannot be awaited: inside `%%capture`, or with autoawait off. Blocks; interrupts end the run all the same."""
     tell_of_nesting()
     return blocking(_execute(shell, line, body, followed_later=False))
@@ -85,7 +92,8 @@ async def _attach(shell: Any, run_id: str) -> ShownResult:
     if not wanted:
         raise RunNotFound("Nothing was run yet.")
     run = await Run.attach(home, wanted, environ=os.environ)
-    watch = _Watch(run, home=home, display=_display(shell, run))
+    display = _display(shell, run)
+    watch = _Watch(run, home=home, display=display, asks=CellAsks(shell, run, display, owns=False))
     task = own(watch.follow(), name=f"cc_executor {run.run_id}")
     with shell_pump(getattr(shell, "kernel", None)):
         stopped = await outlast(task, lambda _: task.cancel())
@@ -105,16 +113,25 @@ def newest(home: StateHome) -> str:
     return next((folder.run_id for folder in home.runs()), "")
 
 
-async def _execute(shell: Any, line: str, body: str, *, followed_later: bool) -> ShownResult | RunHandle:
-    home = home_of(shell)
-    order = order_of(line, raw_body(shell, body), settings=settings_of(shell), namespace=shell.user_ns)
+async def _execute(shell: Any, line: str, body: str, *, followed_later: bool) -> ShownResult | RunHandle | None:
+    home, only_lint = home_of(shell), is_only_linted(shell)
+    order = order_of(line, raw_body(shell, body), settings=settings_of(shell), namespace=shell.user_ns, lint=only_lint)
+    if order.remarks:
+        print(order.remarks)  # noqa: T201 - said before anything is spent, and before the run's view
+    if only_lint:
+        return None
     if order.rehearse_without_login is not None:
         order = await anyio.to_thread.run_sync(_rehearsed_if_needed, order, home)
-    if order.once and (known := once.recall(home, order.request.digest())) is not None:
+    if order.once and (known := once.recall(home, order.request)) is not None:
         return _replayed(shell, order, *known)
     if order.background:
         return await _begin(shell, order, home, followed_later=followed_later)
     return await _wait_for(shell, order, home)
+
+
+def _hooks(shell: Any) -> tuple[Hook, ...]:
+    """The hooks of this kernel's settings; those of its Python code are found by the run itself."""
+    return hooks_given(settings_of(shell).hooks, what="CCExecutor.hooks")
 
 
 def raw_body(shell: Any, body: str) -> str:
@@ -149,9 +166,12 @@ def _replayed(shell: Any, order: Order, folder: RunFolder, receipt: Receipt) -> 
 
 
 async def _begin(shell: Any, order: Order, home: StateHome, *, followed_later: bool) -> RunHandle:
-    run = await Run.start(order.request, home=home, environ=os.environ)
+    if not followed_later:
+        unattended(order.request)
+    run = await Run.start(await _attempts(order, home).request(), home=home, environ=os.environ, hooks=_hooks(shell))
     display = _display(shell, run) if followed_later else SilentDisplay()
-    handle = RunHandle(run, _Watch(run, home=home, display=display, owns=True), is_shown=followed_later)
+    asks = CellAsks(shell, run, display, owns=True) if followed_later else None
+    handle = RunHandle(run, _Watch(run, home=home, display=display, owns=True, asks=asks), is_shown=followed_later)
     if followed_later:
         handle.follow()
     else:
@@ -162,17 +182,35 @@ async def _begin(shell: Any, order: Order, home: StateHome, *, followed_later: b
     return handle
 
 
+def _attempts(order: Order, home: StateHome) -> Attempts:
+    return Attempts(order.request, order.care, max_cost_per_day=order.max_cost_per_day, home=home, environ=os.environ)
+
+
 async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
     watches: list[_Watch] = []
+    waits: list[Countdown] = []
+    attempts = _attempts(order, home)
 
     async def whole() -> ShownResult:
-        run = await Run.start(order.request, home=home, environ=os.environ)
-        watch = _Watch(run, home=home, display=_display(shell, run), owns=True)
-        watches.append(watch)
-        return await watch.follow()
+        while True:
+            run = await Run.start(await attempts.request(), home=home, environ=os.environ, hooks=_hooks(shell))
+            display = _display(shell, run)
+            watch = _Watch(run, home=home, display=display, owns=True, asks=CellAsks(shell, run, display, owns=True))
+            watches[:] = [watch]
+            result = await watch.follow()
+            again = await attempts.after(result.receipt, run.state)
+            if again is None:
+                return result
+            waits[:] = [Countdown(shell, again, settings=settings_of(shell))]
+            if not await waits[0].over():
+                return result
+            waits.clear()
+            watches.clear()
 
     def stop(count: int) -> None:
-        if watches:
+        if waits:
+            waits[0].give_up()
+        elif watches:
             watches[0].stop(now=count > 1)
         else:
             task.cancel()  # it is being launched; what may have begun is ended
@@ -183,6 +221,8 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
     if stopped is not None and task.cancelled():
         raise cancelled(stopped, "the launch was given up")
     result = _bound(shell, order, _as_value(shell, task.result()))
+    if stopped is not None and waits:
+        raise cancelled(stopped, f"the waiting was ended; the receipt of run {result.receipt.run_id} is kept")
     if stopped is not None:
         raise cancelled(stopped, f"run {result.receipt.run_id} was ended; its receipt is kept")
     if order.raise_error:
@@ -234,8 +274,9 @@ class _Watch:
     The run may cost money: when its display fails, it goes on unseen; when its journal can no longer be followed, the one who owns it ends it.
     """
 
-    def __init__(self, run: Run, *, home: StateHome, display: Display, owns: bool = False) -> None:
+    def __init__(self, run: Run, *, home: StateHome, display: Display, owns: bool = False, asks: CellAsks | None = None) -> None:
         self._run = run
+        self._asks = asks
         self._home = home
         self._owns = owns
         self._is_blind = False
@@ -251,13 +292,18 @@ class _Watch:
         ticker = own(self._tick(), name="cc_executor view")
         if said := remark(self._run.folder):
             self._show(self.display.note, said)
+        self._tell_of_hooks()
         try:
             async with aclosing(self._run.follow()) as batches:
                 async for batch in batches:
                     self._show(self.display.apply, batch)
+                    self._tell_of_hooks()
+                    if self._asks is not None:
+                        await self._asks.attend(batch)
                     if self._owns:
                         await self._run.refuse_hopeless(batch)
             receipt = await self._run.finish()
+            self._tell_of_hooks()
             once.remember(self._home, receipt)
         except Exception:
             if self._owns:
@@ -265,6 +311,8 @@ class _Watch:
             raise
         finally:
             ticker.cancel()
+            if self._asks is not None:
+                self._asks.close()
         bundle = self._show(self.display.finish, receipt)
         if bundle is None and not isinstance(self.display, SilentDisplay):
             bundle = (await _Watch(self._run, home=self._home, display=SilentDisplay()).follow()).bundle
@@ -282,6 +330,10 @@ class _Watch:
             self._is_blind = True
             _tell_of_view(self._run, error)
             return None
+
+    def _tell_of_hooks(self) -> None:
+        for said in self._run.told():
+            self._show(self.display.note, said)
 
     def _keep(self, bundle: Bundle | None) -> None:
         if bundle is None:

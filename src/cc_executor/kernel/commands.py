@@ -11,8 +11,13 @@ from typing import Any, Final
 
 from cc_executor.api import run_in_thread
 from cc_executor.errors import InvalidRequest, RunNotFound
+from cc_executor.kernel.askcommands import answer_verb
 from cc_executor.kernel.cell import attach_blocking, ended_bundle, home_of, newest, stored_bundle
 from cc_executor.kernel.display import show_mime, show_static
+from cc_executor.kernel.historycommands import estimate_verb, history_verb
+from cc_executor.kernel.lint import lint_verb
+from cc_executor.kernel.reportcommands import report
+from cc_executor.kernel.undocommands import undo_verb
 from cc_executor.model.ansi import clean
 from cc_executor.model.receipt import Receipt
 from cc_executor.runtime.control import command
@@ -36,11 +41,11 @@ def run_verb(shell: Any, line: str) -> Any:
         No such verb, or too many words.
     """
     verb, *rest = line.split() or ["list"]
-    if verb in _FOLDER_VERBS:
-        return _FOLDER_VERBS[verb](shell, line.strip().removeprefix(verb).strip())
+    if verb in _TEXT_VERBS:
+        return _TEXT_VERBS[verb](shell, line.strip().removeprefix(verb).strip())
     action = _VERBS.get(verb)
     if action is None:
-        raise InvalidRequest(f"%cc has no verb {verb!r}; it knows {', '.join([*_VERBS, *_FOLDER_VERBS])}.")
+        raise InvalidRequest(f"%cc has no verb {verb!r}; it knows {', '.join([*_VERBS, *_TEXT_VERBS])}.")
     if len(rest) > 1:
         raise InvalidRequest(f"%cc {verb} takes one run at most, not {' '.join(rest)!r}.")
     return action(shell, rest[0] if rest else "")
@@ -153,5 +158,14 @@ _VERBS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "receipt": _receipt,
     "doctor": _doctor,
 }
-# The rest of the line is a folder, whatever spaces are in its name.
-_FOLDER_VERBS: Final[dict[str, Callable[[Any, str], Any]]] = {"trust": _trust, "untrust": _untrust}
+# The rest of the line is a folder, whatever spaces are in its name, or a text.
+_TEXT_VERBS: Final[dict[str, Callable[[Any, str], Any]]] = {
+    "trust": _trust,
+    "untrust": _untrust,
+    "report": report,
+    "lint": lint_verb,
+    "undo": undo_verb,
+    "answer": answer_verb,
+    "history": history_verb,
+    "estimate": estimate_verb,
+}

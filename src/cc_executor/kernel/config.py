@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from traitlets import Bool, Enum, Float, Int, List, TraitError, TraitType, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, TraitType, Unicode
 from traitlets.config import Configurable
 
 from cc_executor.errors import InvalidRequest
@@ -30,13 +31,27 @@ class CCExecutor(Configurable):
     timeout = Float(None, allow_none=True, help="Seconds for a run; none: no limit.").tag(config=True)
     stall_timeout = Float(600.0, allow_none=True, help="Seconds without a sign of life; none: no limit.").tag(config=True)
     max_cost = Float(None, allow_none=True, help="US dollars for a run; none: no limit.").tag(config=True)
+    max_cost_per_day = Float(
+        None,
+        allow_none=True,
+        help="US dollars for everything that is run on one day; none: no limit. Sealed receipts of today are counted.",
+    ).tag(config=True)
+    on_limit = Enum(("stop", "wait"), "stop", help="What a usage limit with a known end does to a cell.").tag(config=True)
+    limit_wait_max = Float(6 * 3600.0, help="Seconds that a usage limit is waited for at most.").tag(config=True)
+    loop_guard = Enum(
+        ("off", "tell", "stop"), "tell", help="What is done about an agent that makes the same call with the same result again and again."
+    ).tag(config=True)
     max_turns = Int(None, allow_none=True, help="Agent turns for a run; none: no limit.").tag(config=True)
     linger = Float(
         60.0, help="Seconds that an agent may stay after its last word for what runs in the background; then that is ended with it."
     ).tag(config=True)
+    journal_limit = Unicode("20GB", help="How much of a run's output is kept, such as 500MB; none: no limit. The end is kept always.").tag(
+        config=True
+    )
     on_kernel_exit = Enum(
         ("cancel", "continue"), "cancel", help="What becomes of a run whose kernel is gone (a --bg run always continues)."
     ).tag(config=True)
+    ask = Bool(False, help="Show agents' requests for leave and questions in the cell, and let somebody answer them.").tag(config=True)
     raise_error = Bool(True, help="Raise CCExecutionError in the cell for an outcome other than ok.").tag(config=True)
     view = Enum(
         ("auto", "widget", "text"), "auto", help="How a running cell shows itself; auto: the widget in a notebook, text in a terminal."
@@ -44,6 +59,13 @@ class CCExecutor(Configurable):
     save_on_start = Bool(True, help="Ask JupyterLab to save the notebook when a run starts, so that a re-opened tab finds the run.").tag(
         config=True
     )
+    undo = Bool(True, help="Look at the folder before and after an agent's run, so that `%cc undo` can undo it.").tag(config=True)
+    hooks = List(
+        Dict(), help="Whom to call at moments of runs and lists: mappings with when and run, see docs/hooks.md; in the environment as JSON."
+    ).tag(config=True)
+    lint_off = List(
+        Unicode(), help="Lint rules that are not asked, see docs/lint.md; all: none of them. In the environment comma-separated."
+    ).tag(config=True)
     env = List(Unicode(), help="Names of further environment variables for agents; in the environment comma-separated.").tag(config=True)
 
     def __init__(self, environ: Mapping[str, str] | None = None, **kwargs: Any) -> None:
@@ -94,6 +116,8 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _parsed(trait: TraitType[Any, Any], text: str) -> Any:
     is_none = text == "" or text.lower() == "none"
+    if trait.name == "hooks":
+        return [] if is_none else json.loads(text)
     if isinstance(trait, List):
         return [] if is_none else [part.strip() for part in text.split(",") if part.strip()]
     if is_none and trait.allow_none:

@@ -19,8 +19,9 @@ from typing import Any, Final
 
 import msgspec
 
-from cc_executor.kernel.markdown import markdown_html
+from cc_executor.model.ask import ShownAsk
 from cc_executor.model.item import Item, ItemState, Kind
+from cc_executor.model.markdown import markdown_html
 from cc_executor.model.pager import Page
 from cc_executor.model.transcript import Transcript
 
@@ -56,6 +57,8 @@ class ViewStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         What else to say: why it waits, how it ended.
     estimate : str
         How long it usually takes.
+    asks : tuple of ShownAsk
+        What the agent waits for somebody to say.
     """
 
     phase: str = "starting"
@@ -69,6 +72,7 @@ class ViewStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
     estimate: str = ""
     rehearsal: bool = False
+    asks: tuple[ShownAsk, ...] = ()
 
 
 class ViewFeed:

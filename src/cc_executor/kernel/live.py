@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from cc_executor.kernel.asks import AskPage
 from cc_executor.kernel.display import Bundle, replace_mime, show_mime
 from cc_executor.kernel.feed import ViewStatus
 from cc_executor.kernel.render import static_bundle
@@ -20,6 +21,7 @@ from cc_executor.model.pager import Checkpoints, Page, earlier
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.state import Phase, RunState
 from cc_executor.model.transcript import Transcript
+from cc_executor.runtime.forecast import usual_words
 from cc_executor.runtime.reader import JournalReader, events_from
 from cc_executor.runtime.run import Batch, Run
 
@@ -41,6 +43,8 @@ class RunPage:
         self.transcript = Transcript()
         self._checkpoints = Checkpoints(JournalReader(run.folder, agent=run.request.agent), self.transcript)
         self._paused_at: float | None = None
+        self._estimate = usual_words(run.folder)
+        self._asks = AskPage(run)
 
     def apply(self, batch: Batch) -> None:
         """Take what happened."""
@@ -60,6 +64,10 @@ class RunPage:
         else:
             self.run.send(command, by="view")
 
+    def answer(self, content: Mapping[str, object]) -> None:
+        """Answer a question of the agent; as `command`."""
+        self._asks.answer(content)
+
     def read_page(self, before: int, done: Callable[[Page], None]) -> None:
         """Read the page before a number on another thread, and hand it to `done` there."""
         _pages.submit(lambda: done(earlier(self._checkpoints, events_from, before=before)))
@@ -77,7 +85,9 @@ class RunPage:
             output_tokens=state.usage.output_tokens,
             cost=None if self.run.request.rehearse is not None else state.cost,
             detail=detail or _detail(state),
+            estimate=self._estimate,
             rehearsal=self.run.request.rehearse is not None,
+            asks=self._asks.shown(state),
         )
 
     def _elapsed(self, state: RunState) -> float:
@@ -108,11 +118,12 @@ class WidgetDisplay:
         self._view = RunView(
             self._page.transcript,
             on_command=self._page.command,
+            on_answer=self._page.answer,
             read_page=self._page.read_page,
             title=f"Agent run {run.run_id}",
             save_on_start=save_on_start,
         )
-        self._was_looked_at = False
+        self.was_looked_at = False
         self._last: Bundle | None = None
         self._view.on_msg(self._look)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
         self._display_id = f"cc-executor-{run.run_id}-{id(self):x}"
@@ -122,7 +133,7 @@ class WidgetDisplay:
 
     def _look(self, *_: object) -> None:
         """A page speaks: it asks for what there is when it opens the view."""
-        self._was_looked_at = True
+        self.was_looked_at = True
 
     def _mark(self) -> dict[str, object]:
         """What lets a save find the run of this output, and put its end in place if the page missed it."""
@@ -161,7 +172,7 @@ class WidgetDisplay:
 
     def _end(self, status: ViewStatus) -> None:
         self._view.finish(status)
-        if not self._was_looked_at:
+        if not self.was_looked_at:
             # Nobody will: the output no longer names the view. nbclient and papermill keep the state of every widget in the file, and the view's code
             # is 35 KB for each cell.
             self._view.set_trait("_esm", NO_CODE)

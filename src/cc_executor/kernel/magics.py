@@ -13,7 +13,24 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from cc_executor.kernel import taskoptions
 from cc_executor.kernel.options import option_help
 
-VERBS: Final = ("list", "show", "attach", "pause", "resume", "cancel", "receipt", "doctor", "trust", "untrust")
+VERBS: Final = (
+    "list",
+    "show",
+    "attach",
+    "pause",
+    "resume",
+    "cancel",
+    "receipt",
+    "doctor",
+    "trust",
+    "untrust",
+    "report",
+    "undo",
+    "lint",
+    "history",
+    "estimate",
+    "answer",
+)
 LINE_MAGICS: Final = ("cc", "cc_attach_async", *(f"cc_{verb}" for verb in VERBS))
 CELL_MAGICS: Final = ("cc_execute", "cc_execute_async", "cc_tasks", "cc_tasks_async")
 COMPLETED: Final = ("%%cc_execute", "%%cc_tasks", "%cc", *(f"%cc_{verb}" for verb in VERBS))
@@ -118,7 +135,12 @@ class CCMagics(Magics):
     @no_var_expand
     @line_magic
     def cc(self, line: str) -> Any:
-        """Look at runs and command them: `%cc list|show|attach|pause|resume|cancel|receipt|doctor [RUN]`, `%cc trust|untrust [FOLDER]`.
+        """Look at runs and command them: `%cc list|show|attach|pause|resume|cancel|receipt|doctor [RUN]`.
+
+        And `%cc report [RUN|LIST] [FILE]`, `%cc trust|untrust [FOLDER]`, `%cc lint [TEXT]`, `%cc answer [RUN] …`, `%cc history [FILTERS]`,
+        `%cc estimate PROMPT`.
+
+        `%cc undo [RUN] [--dry-run] [--redo] [--keep-mine]` brings back what was in the folder before a run.
 
         RUN is an id or an unambiguous part of one; without it the newest run is meant. Without a FOLDER the current one is meant.
         """

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cc_executor.api import make_request
+from cc_executor.api import make_request, take_care
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.config import CCExecutor
+from cc_executor.kernel.lint import looked_over_cell
 from cc_executor.kernel.options import parse
 from cc_executor.kernel.variables import filled
 from cc_executor.model.request import RunRequest
 from cc_executor.model.toollist import split_tools
+from cc_executor.policy.retry import NO_CARE, Care
 from cc_executor.rehearsal import scripts
 
 
@@ -28,10 +30,18 @@ class Order:
     background: bool
     raise_error: bool
     rehearse_without_login: str | None = None
+    care: Care = NO_CARE
+    max_cost_per_day: float | None = None
+    remarks: str = ""  # what a person is told about the prompt before it is sent
 
 
-def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[str, Any]) -> Order:
+def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[str, Any], lint: bool = False) -> Order:
     """The order that a cell gives.
+
+    Parameters
+    ----------
+    lint : bool
+        Look the prompt over, also where the line does not say so.
 
     Raises
     ------
@@ -47,8 +57,9 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         raise InvalidRequest(f"-o needs a variable's name, not {options.out!r}.")
     if options.rehearse_without_login is not None:
         scripts.load(options.rehearse_without_login)  # raises InvalidRequest with the names that there are
+    looked = looked_over_cell(prompt, options, settings=settings, namespace=namespace, is_asked=lint)
     request = make_request(
-        prompt,
+        looked.prompt,
         agent=options.agent or settings.agent,
         cwd=_path(options.cwd or settings.cwd),
         timeout=_given(options.timeout, settings.timeout),
@@ -56,10 +67,12 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         max_cost=_given(options.max_cost, settings.max_cost),
         max_turns=_given(options.max_turns, settings.max_turns),
         linger=_given(options.linger, settings.linger),
+        journal_limit=options.journal_limit or settings.journal_limit,
         tools=split_tools(options.tools) if options.tools is not None else tuple(settings.tools),
         add_dirs=[_path(name) for name in options.add_dirs or ()],
         expect=options.expect or (),
         schema=_schema(options.schema, namespace),
+        ask=options.ask or (settings.ask and (options.agent or settings.agent) == "claude"),
         rehearse=options.rehearse,
         on_kernel_exit="continue" if options.bg else settings.on_kernel_exit,
         model=options.model or settings.model,
@@ -73,15 +86,32 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         env_names=(*settings.env, *(options.env_names or ())),
         keep_background=options.keep_background,
         trust_workspace=options.trust_workspace,
+        loop_guard=options.loop_guard or settings.loop_guard,
+        undo=options.undo if options.undo is not None or settings.undo else False,
         label=options.label or "",
+        amended=looked.amended,
     )
+    given: dict[str, Any] = {
+        "on_limit": options.on_limit or settings.on_limit,
+        "limit_wait_max": _given(options.limit_wait_max, settings.limit_wait_max),
+        "on_output_limit": options.on_output_limit,
+        "reask": options.reask or None,
+        "max_cost_per_day": _given(options.max_cost_per_day, settings.max_cost_per_day),
+        "schema": options.schema,
+    }
+    care, day = take_care(given)
+    if options.bg and (options.on_limit == "wait" or options.on_output_limit or options.reask):
+        raise InvalidRequest("Nobody is there to make further attempts of a --bg run: leave --bg out, or make it a task of %%cc_tasks.")
     return Order(
         request=request,
+        care=care,
+        max_cost_per_day=day,
         out=options.out,
         once=options.once,
         background=options.bg,
         raise_error=settings.raise_error and not options.no_raise_error,
         rehearse_without_login=options.rehearse_without_login,
+        remarks=looked.said,
     )
 
 

@@ -6,9 +6,9 @@ import json
 from typing import Any, Final
 
 from cc_executor.kernel.card import card
-from cc_executor.kernel.markdown import markdown_html
 from cc_executor.kernel.terminal import TerminalView
 from cc_executor.kernel.words import plain_text
+from cc_executor.model.markdown import markdown_html
 from cc_executor.model.receipt import RECEIPT_MIME, Receipt
 from cc_executor.model.transcript import Transcript
 

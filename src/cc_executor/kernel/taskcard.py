@@ -55,6 +55,7 @@ LIST_MARKS: Final = {
     ListStatus.FAILED: ("✗", "failed", _RED),
     ListStatus.STOPPED: ("■", "stopped", _AMBER),
     ListStatus.BUDGET: ("✗", "budget used up", _AMBER),
+    ListStatus.LIMITED: ("✗", "usage limit reached", _AMBER),
     ListStatus.OPEN: ("○", "goes on", _GREY),
 }
 
@@ -139,6 +140,7 @@ def list_card(ended: EndedList) -> str:
     )
     name = f"<b>{_text(one_line(clean(ended.tasks.name), 80))}</b> · " if ended.tasks.name else ""
     note = f'<div style="{_QUIET}">{_text(ended.note)}</div>' if ended.note else ""
+    note += "".join(f'<div style="color:{_AMBER}">! {_text(one_line(clean(told), LINE_CHARS * 2))}</div>' for told in ended.state.notes)
     head = (
         f'<div style="padding:6px 12px;background:{_SHADE}">{badge}{name}{_text(one_line(ended.sentence(), LINE_CHARS * 2))}'
         f'<span style="{_QUIET}">{_text("".join(f" · {part}" for part in _figures(ended)))}</span>{note}</div>'
@@ -214,4 +216,5 @@ def list_text(ended: EndedList) -> str:
     name = f"{clean(ended.tasks.name)}: " if ended.tasks.name else ""
     said = "" if ended.sentence() == word else f" {ended.sentence()}"
     head = f"{mark} {name}{word},{said}".rstrip(",") + "".join(f" · {part}" for part in _figures(ended)) + f" · list {ended.list_id}"
-    return "\n".join([*([ended.note] if ended.note else []), head, *lines])
+    told = [f"! {one_line(clean(each), LINE_CHARS * 2)}" for each in ended.state.notes]
+    return "\n".join([*([ended.note] if ended.note else []), head, *told, *lines])

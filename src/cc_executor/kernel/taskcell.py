@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from cc_executor.errors import CCExecutorError, RunNotFound, StateUnusable
@@ -22,10 +23,17 @@ from cc_executor.kernel.taskcommands import TaskCommands
 from cc_executor.kernel.taskdisplay import StaticListDisplay, make_list_display
 from cc_executor.kernel.taskoptions import parse
 from cc_executor.kernel.taskrows import TaskBoard, is_rehearsed, run_ids
+from cc_executor.model.ansi import clean
+from cc_executor.model.care import OnLimit
+from cc_executor.model.hook import described
 from cc_executor.model.listrecord import Begun, ListState, ListStatus, Stopped
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.tasklist import OnFailure, TaskKind, TaskList
+from cc_executor.policy.ask import Answerer, Place, answerer, in_kernel
 from cc_executor.runtime.errand import in_thread
+from cc_executor.runtime.forecast import ListForecast, forecast_list
+from cc_executor.runtime.hooks import hooks_given
+from cc_executor.runtime.listhooks import keep_hooks
 from cc_executor.runtime.run import Batch
 from cc_executor.runtime.tasklist import Watcher, run_list
 from cc_executor.store.home import StateHome
@@ -78,6 +86,7 @@ async def cc_tasks(
     *,
     fresh: bool = False,
     raise_error: bool = True,
+    hooks: object = None,
     **more: Any,
 ) -> ListResult:
     """Run a list of tasks in a cell, with the live view of `%%cc_tasks`; await it. A callable among the tasks runs in this kernel.
@@ -90,8 +99,11 @@ async def cc_tasks(
         Do everything again. Without it, what ended well before is not done again.
     raise_error : bool
         Raise `TaskListFailed` for a list that does not end well.
+    hooks : mapping or sequence, optional
+        As for `cc_execute_list`.
     **more
-        cwd, name, parallel, max_cost (US dollars for the list), on_failure (``stop``, ``skip``, ``continue``), defaults (options for every run).
+        cwd, name, parallel, max_cost (US dollars for the list), max_cost_per_day (for everything that is run today), on_failure (``stop``, ``skip``,
+        ``continue``), on_limit (``stop`` or ``wait`` for the end of a usage limit), limit_wait_max (seconds), defaults (options for every run).
 
     Returns
     -------
@@ -105,6 +117,7 @@ async def cc_tasks(
     from IPython.core.getipython import get_ipython
 
     planned = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
+    planned = replace(planned, hooks=(*planned.hooks, *hooks_given(hooks)))
     shell: Any = get_ipython()
     if shell is None:  # no notebook, no view
         from cc_executor.tasks import cc_execute_list
@@ -121,20 +134,31 @@ async def _execute(shell: Any, line: str, body: str) -> ShownListResult | None:
     text = f"\n{raw_body(shell, body)}"
     planned = plan(text, cwd=os.path.expandvars(options.cwd or settings.cwd or "."), **_given(options))
     if options.dry_run:
-        print(dry_run(planned.tasks))  # noqa: T201 - the cell's only output
+        expected = await in_thread(lambda: forecast_of(planned.tasks, home_of(shell)))
+        lines = [dry_run(planned.tasks, expected), *map(clean, described(planned.hooks)), *(clean(str(hint)) for hint in planned.hints())]
+        print("\n".join(lines))  # noqa: T201 - the cell's only output
         return None
     raise_error = settings.raise_error and not options.no_raise_error
     return await _run(shell, planned, out=options.out, fresh=options.fresh, raise_error=raise_error)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
-    given = {"name": options.name, "parallel": options.parallel, "max_cost": options.max_cost}
+    names = ("name", "parallel", "max_cost", "max_cost_per_day", "limit_wait_max")
+    given = {name: getattr(options, name) for name in names}
+    given["on_limit"] = None if options.on_limit is None else OnLimit(options.on_limit)
     policy = None if options.on_failure is None else OnFailure(options.on_failure)
     return {name: value for name, value in (given | {"on_failure": policy}).items() if value is not None}
 
 
-def dry_run(tasks: TaskList) -> str:
-    """The order, and what each task needs."""
+def forecast_of(tasks: TaskList, home: StateHome) -> ListForecast:
+    """What the history says about a list."""
+    return forecast_list(
+        tasks, home.root, lambda task: None if task.kind is TaskKind.CALL else request_of(tasks, task, task.text, None, "")
+    )
+
+
+def dry_run(tasks: TaskList, forecast: ListForecast | None = None) -> str:
+    """The order, what each task needs, and how long it usually takes where that is known."""
     order = tasks.in_order()
     head = f"{len(order)} {'task' if len(order) == 1 else 'tasks'} in {tasks.cwd}; a task that fails: {tasks.on_failure.value}"
     cap = f"; at most ${tasks.max_cost:,.2f}" if tasks.max_cost is not None else ""
@@ -143,13 +167,21 @@ def dry_run(tasks: TaskList) -> str:
     for number, task in enumerate(order, start=1):
         what = words[task.kind] + (" (rehearsal)" if is_rehearsed(task) else "")
         rows.append((str(number), task.id, what, task.group, ", ".join(task.all_needs)))
+    expected = forecast.summary() if forecast is not None else ""
+    if forecast is not None and expected:
+        usual = ("usually", *(forecast.words(task.id) for task in order))
+        costs = ("cost", *(forecast.cost_words(task.id) for task in order))
+        rows = [(*row, time, cost) for row, time, cost in zip(rows, usual, costs, strict=True)]
+        rows = rows if any(costs[1:]) else [row[:-1] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([f"{head}{cap}. Nothing was started.", *table])
+    return "\n".join([f"{head}{cap}. Nothing was started.", *table, *([expected] if expected else [])])
 
 
 async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise_error: bool) -> ShownListResult:
-    home = home_of(shell)
+    home, day = home_of(shell), settings_of(shell).max_cost_per_day
+    if day is not None and planned.tasks.max_cost_per_day is None:
+        planned = replace(planned, tasks=planned.tasks.bounded({"max_cost_per_day": day}))
     folder = ListHome(home).open(planned.tasks, fresh=fresh)
     watch = _ListWatch(shell, planned, folder, home, is_done=folder.state().status is ListStatus.OK)
     task = own(watch.follow(), name=f"cc_executor list {folder.list_id}")
@@ -175,7 +207,11 @@ class _ListWatch:
     """One list and its display, from the first record to the table. When the display fails, the list goes on unseen."""
 
     def __init__(self, shell: Any, planned: Plan, folder: ListFolder, home: StateHome, *, is_done: bool) -> None:
+        self._shell = shell
+        self._takes_input = bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
         self._planned = planned
+        self._settings_hooks = hooks_given(settings_of(shell).hooks, what="CCExecutor.hooks")
+        keep_hooks(folder, planned.hooks)
         self._folder = folder
         self._home = home
         self._is_done = is_done
@@ -218,6 +254,7 @@ class _ListWatch:
                 reopen(self._folder, self._planned.tasks)
             self._on_state(self._folder.state())
             await self._read_receipts()
+            await self._expect()
             state = await self._run()
         finally:
             ticker.cancel()
@@ -239,7 +276,8 @@ class _ListWatch:
             environ=os.environ,
             request_of=lambda task, text, max_cost, session: request_of(self._planned.tasks, task, text, max_cost, session),
             calls=self._planned.calls,
-            watcher=Watcher(on_state=self._on_state, on_batch=self._on_batch),
+            hooks=(*self._settings_hooks, *self._planned.hooks),
+            watcher=Watcher(on_state=self._on_state, on_batch=self._on_batch, who=self._who),
         )
 
     async def _read_receipts(self) -> None:
@@ -248,6 +286,12 @@ class _ListWatch:
         if ended:
             for task_id, receipt in (await in_thread(lambda: self._receipts_of(ended))).items():
                 self._board.receive(task_id, receipt)
+
+    async def _expect(self) -> None:
+        """Say in the rows how long their tasks usually take."""
+        tasks = self._planned.tasks
+        forecast = await in_thread(lambda: forecast_of(tasks, self._home))
+        self._board.expect({task.id: words for task in tasks.tasks if (words := forecast.words(task.id))})
 
     def _receipts_of(self, runs: Any) -> dict[str, Receipt]:
         found: dict[str, Receipt] = {}
@@ -277,6 +321,12 @@ class _ListWatch:
     def _on_state(self, state: ListState) -> None:
         changed = self._board.show(state)
         self._show(lambda: self._display.changed(changed))
+
+    def _who(self) -> Answerer:
+        """Who answers what an agent of the list asks: a person in a row that is opened; a terminal's lines have no room for that."""
+        if isinstance(self._display, StaticListDisplay) or not hasattr(self._shell, "kernel"):
+            return answerer(Place.LIST)
+        return in_kernel(is_shown=True, takes_input=self._takes_input, was_looked_at=False)
 
     def _on_batch(self, task_id: str, batch: Batch) -> None:
         self._board.apply(task_id, batch.events, batch.state, time.time())

@@ -10,6 +10,7 @@ from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound
 from cc_executor.model import reference
 from cc_executor.model.listrecord import (
     Edited,
+    Hurried,
     ListState,
     ListStatus,
     Paused,
@@ -28,7 +29,7 @@ from cc_executor.store.tasklists import ListFolder
 from cc_executor.tasks import request_of
 
 LIST_COMMANDS: Final = frozenset({"pause", "resume", "stop", "kill"})
-TASK_COMMANDS: Final = frozenset({"skip", "retry", "stop", "edit"})
+TASK_COMMANDS: Final = frozenset({"skip", "retry", "stop", "edit", "now"})
 OPTION_CHARS: Final = 200
 EDIT_LIMIT: Final = 64 * 1024  # characters of a text that is edited in a page
 
@@ -85,7 +86,9 @@ class TaskCommands:
         match command:
             case "skip" if status in {TaskStatus.WAITING, TaskStatus.RUNNING}:
                 return SkipAsked(at=at, task=task, by=by)
-            case "stop" if status is TaskStatus.RUNNING:
+            case "now" if state.task(task).until is not None:
+                return Hurried(at=at, task=task, by=by)
+            case "stop" if status is TaskStatus.RUNNING or state.task(task).until is not None:
                 return Stopped(at=at, task=task, by=by)
             case "retry" if status in {TaskStatus.FAILED, TaskStatus.STOPPED, TaskStatus.SKIPPED}:
                 return RetryAsked(at=at, tasks=set_back(self._tasks, state, task), by=by)

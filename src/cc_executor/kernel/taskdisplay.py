@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from IPython.core.displaypub import CapturingDisplayPublisher
@@ -73,6 +74,8 @@ class TextListDisplay:
         self._board = board
         self._in_notebook = in_notebook
         self._has_begun: dict[str, int] = {}  # attempts that were said
+        self._look_at = 0.0
+        self._is_counting = False
 
     def changed(self, task_ids: list[str]) -> None:
         """Say what has become of each."""
@@ -88,6 +91,8 @@ class TextListDisplay:
             again = f" (attempt {known.begun})" if known.begun > 1 else ""
             title = f": {row.title}" if row.title and row.title != task_id else ""
             self._write(f"▶ {name}{title}{again}")
+        if known.status is TaskStatus.WAITING and known.until:
+            self._write(f"… {name} waits until {datetime.fromtimestamp(known.until).astimezone():%H:%M:%S}: {row.line}")
         if known.status in {TaskStatus.WAITING, TaskStatus.RUNNING}:
             return
         mark, word, _ = MARKS[known.status]
@@ -97,10 +102,17 @@ class TextListDisplay:
         self._write(f"{mark} {name} {word}{''.join(f' · {part}' for part in parts if part)}")
 
     def _write(self, text: str) -> None:
+        if self._is_counting:
+            text, self._is_counting = f"\r\x1b[K{text}", False
         print(text)  # noqa: T201 - this display is a terminal
 
     def tick(self, now: float) -> None:
-        """Lines are written when something begins or ends."""
+        """Lines are written when something begins or ends; a terminal counts down, while the list waits."""
+        until = self._board.totals().until if now >= self._look_at else None
+        self._look_at = max(self._look_at, now + 1.0 if now >= self._look_at else 0.0)
+        if until and not self._in_notebook and sys.stdout.isatty():
+            print(f"\r\x1b[K  in {duration(max(0, round(until - time.time())))}", end="", flush=True)  # noqa: T201 - as below
+            self._is_counting = True
 
     def finish(self, ended: EndedList) -> Bundle:
         """Write the table."""

@@ -3,8 +3,8 @@
 The protocol
 ------------
 To the views: ``{"op": "t", "seq", "totals", …}`` with one binary buffer (JSON in UTF-8: ``{"rows": […]}``), each row whole the first time and then only what
-has changed of it. `seq`, `reset` and `ask` mean what they mean in `cc_executor.kernel.feed`. From a view: ``{"op": "sync", "view"}`` and
-``{"op": "ack", "view", "seq"}``; commands, and what the opened runs say, are not for this feed.
+has changed of it; with a reset ``"graph"``, too (`cc_executor.model.graph`). `seq`, `reset` and `ask` mean what they mean in `cc_executor.kernel.feed`. From
+a view: ``{"op": "sync", "view"}`` and ``{"op": "ack", "view", "seq"}``; commands, and what the opened runs say, are not for this feed.
 """
 
 from __future__ import annotations
@@ -106,16 +106,20 @@ class TaskFeed:
 
     def _send_frame(self, now: float) -> None:
         self.seq += 1
+        more: dict[str, Any] = {}
         content: dict[str, Any] = {
             "op": "t",
             "seq": self.seq,
             "totals": msgspec.to_builtins(self._board.totals()),
             "elapsed": round(self._wall() - self._begun, 1),
+            "now": round(self._wall(), 2),
         }
         if self._resets:
             content["reset"] = [*self._resets] if len(self._resets) < RESETS else [EVERYBODY]
             self._resets.clear()
             self._sent.clear()
+            if self._board.graph is not None:
+                more["graph"] = self._board.graph.as_dict()
             self._board.dirty.update(dict.fromkeys(task.id for task in self._board.order))
         if self._is_done:
             content["done"] = True
@@ -124,7 +128,7 @@ class TaskFeed:
             self._last_ask = now
             self._asked = [*self._asked[-UNANSWERED:], self.seq]
         self._last_frame = now
-        self._send(content, [msgspec.json.encode({"rows": self._take()})])
+        self._send(content, [msgspec.json.encode({"rows": self._take(), **more})])
 
     def _take(self) -> list[dict[str, Any]]:
         """What has changed of the rows, in their order, as much as one frame may hold."""

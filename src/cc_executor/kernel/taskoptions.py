@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 from cc_executor.errors import InvalidRequest
 
 POLICIES: Final = ("stop", "skip", "continue")
+LIMIT_POLICIES: Final = ("stop", "wait")
 
 # (flags, keywords of argparse, help)
 OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
@@ -17,6 +18,9 @@ OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
     (("--cwd",), {"metavar": "FOLDER"}, "Where the tasks work; the kernel's folder if not given."),
     (("--parallel",), {"metavar": "N", "type": int}, "How many tasks of one group run at the same time; 4 if not given."),
     (("--max-cost",), {"metavar": "DOLLARS", "type": float}, "Start nothing that would bring the list over this cost."),
+    (("--max-cost-per-day",), {"metavar": "DOLLARS", "type": float}, "The same for everything that is run on one day, this list and all else."),
+    (("--on-limit",), {"metavar": "POLICY"}, "What a usage limit with a known end does: stop (the default) or wait until then."),
+    (("--limit-wait-max",), {"metavar": "SECONDS", "type": float}, "How far away that end may be; 21600 (six hours) if not given."),
     (("--on-failure",), {"metavar": "POLICY"}, "What a task that did not end well does to the others: stop (the default), skip or continue."),
     (("--fresh",), {"action": "store_true"}, "Do everything again; without it, what ended well before is not done again."),
     (("--dry-run",), {"action": "store_true"}, "Print the order and what each task needs; nothing is started."),
@@ -49,6 +53,8 @@ def parse(line: str) -> argparse.Namespace:
         raise InvalidRequest(f"-o needs a variable's name, not {options.out!r}.")
     if options.on_failure is not None and options.on_failure not in POLICIES:
         raise InvalidRequest(f"--on-failure is one of {', '.join(POLICIES)}, not {options.on_failure!r}.")
+    if options.on_limit is not None and options.on_limit not in LIMIT_POLICIES:
+        raise InvalidRequest(f"--on-limit is one of {', '.join(LIMIT_POLICIES)}, not {options.on_limit!r}.")
     return options
 
 

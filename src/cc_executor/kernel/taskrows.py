@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Final
 
 import msgspec
 
 from cc_executor.model import toolcall
 from cc_executor.model.ansi import clean
+from cc_executor.model.ask import what_of
 from cc_executor.model.event import Event, StderrWritten, TextWritten, ToolCalled
-from cc_executor.model.listrecord import ListState, ListStatus, TaskState, TaskStatus
+from cc_executor.model.graph import Graph, graph_of
+from cc_executor.model.listrecord import OWED, ListState, ListStatus, TaskState, TaskStatus
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.state import Phase, RunState
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
@@ -40,6 +43,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
         What it writes, has written, or waits for.
     cost : float or None
         US dollars; None when nobody said.
+    estimate : str
+        How long it usually takes, until it has ended.
     can : tuple of str
         The commands that make sense now.
     """
@@ -62,6 +67,9 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None = None
     rehearsal: bool = False
     is_edited: bool = False
+    until: float | None = None  # it waits till then; seconds since the epoch
+    is_validated: bool = False  # a fresh agent looks at what it has done
+    estimate: str = ""
     can: tuple[str, ...] = ()
 
 
@@ -73,6 +81,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     status: str = "open"
     summary: str = ""
     is_paused: bool = False
+    until: float | None = None  # the list waits till then; nothing runs
     is_stopping: bool = False
     count: int = 0
     ok: int = 0
@@ -84,6 +93,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     spent: float = 0.0
     max_cost: float | None = None
     rehearsal: bool = False  # every agent is rehearsed
+    note: str = ""  # the newest sentence about a hook that did not end well
 
 
 class LastLine:
@@ -138,6 +148,7 @@ class _Run(msgspec.Struct):
     settled: float = 0.0  # seconds that it was at work, as of `at`
     at: float = 0.0
     run_id: str = ""
+    asks: str = ""  # what it waits for somebody to say
 
 
 class TaskBoard:
@@ -157,12 +168,23 @@ class TaskBoard:
         self._list_id = list_id
         self._numbers = {task.id: number for number, task in enumerate(self.order, start=1)}
         self._runs: dict[str, _Run] = {}
+        self._estimates: Mapping[str, str] = {}
         self._needed_by: defaultdict[str, list[str]] = defaultdict(list)
         for task in self.order:
             for need in task.all_needs:
                 self._needed_by[need].append(task.id)
         agents = [task for task in tasks.tasks if task.kind is TaskKind.AGENT]
         self._is_rehearsal = bool(agents) and all(is_rehearsed(task) for task in agents)
+
+    def expect(self, estimates: Mapping[str, str]) -> None:
+        """Take how long tasks usually take, in words."""
+        self._estimates = estimates
+        self.dirty.update(dict.fromkeys(estimates))
+
+    @cached_property
+    def graph(self) -> Graph | None:
+        """The picture of the needs, if there is one."""
+        return graph_of(self.order)
 
     def show(self, state: ListState) -> list[str]:
         """Take the list's state; the ids of the tasks whose status has changed, in order."""
@@ -173,13 +195,15 @@ class TaskBoard:
             if was is known or task_id not in self._numbers:
                 continue
             self.dirty[task_id] = None
-            if (was.status, was.begun) != (known.status, known.begun):
+            if (was.status, was.begun, was.until) != (known.status, known.begun, known.until):
                 changed.append(task_id)
                 self.dirty.update(dict.fromkeys(self._needed_by[task_id]))
         for task_id in state.texts.keys() - before.texts.keys():
             self.dirty[task_id] = None
         if (before.status, before.is_paused, before.is_stopped) != (state.status, state.is_paused, state.is_stopped):
             self.dirty.update(dict.fromkeys(self._numbers))  # what can be asked of a row depends on it
+        if before.notes != state.notes and self.order:
+            self.dirty[self.order[0].id] = None  # the head says it, and comes with any row
         return sorted(changed, key=self._numbers.__getitem__)
 
     def apply(self, task_id: str, events: list[Event], state: RunState, now: float) -> None:
@@ -187,6 +211,7 @@ class TaskBoard:
         run = self._run(task_id)
         run.line.feed(events)
         run.phase, run.tokens, run.cost = state.phase, state.usage.input_tokens + state.usage.output_tokens, state.cost
+        run.asks = what_of(state.asks[0]) if state.asks else ""
         if state.started is not None:
             until = state.exited.at if state.exited is not None else now
             run.settled, run.at = max(0.0, until - state.started.at - state.paused - state.frozen), now
@@ -200,7 +225,7 @@ class TaskBoard:
         self.dirty[task_id] = None
 
     def _run(self, task_id: str) -> _Run:
-        run_id = self.state.task(task_id).run_id
+        run_id = _newest(self.state.task(task_id))
         run = self._runs.get(task_id)
         if run is None or run.run_id != run_id:
             run = self._runs[task_id] = _Run(LastLine(), run_id=run_id)
@@ -212,7 +237,7 @@ class TaskBoard:
         if known.status is not TaskStatus.RUNNING:
             return known.seconds
         run = self._runs.get(task_id)
-        if run is not None and run.run_id == known.run_id and run.at:
+        if run is not None and run.run_id == _newest(known) and run.at:
             return run.settled + (0.0 if run.phase in {Phase.PAUSED, Phase.ENDED} else max(0.0, now - run.at))
         return max(0.0, now - known.started_at) if known.started_at is not None else 0.0
 
@@ -224,12 +249,13 @@ class TaskBoard:
         """The row as of now."""
         task, known = self.tasks.task(task_id), self.state.task(task_id)
         run = self._runs.get(task_id)
-        if run is not None and run.run_id != known.run_id:
+        if run is not None and run.run_id != _newest(known):
             run = None
         is_running = known.status is TaskStatus.RUNNING
+        is_paid = known.validation == OWED  # the task's own run is over; that of the look at it has not begun
         phase = run.phase if run is not None and is_running else Phase.STARTING
         wish = "stop" if known.is_stopped else "skip" if known.is_unwanted else ""
-        spent = known.spent + (run.cost or 0.0 if run is not None and is_running and not is_rehearsed(task) else 0.0)
+        spent = known.spent + (run.cost or 0.0 if run is not None and is_running and not is_paid and not is_rehearsed(task) else 0.0)
         return TaskRow(
             number=self._numbers[task_id],
             id=task.id,
@@ -249,19 +275,28 @@ class TaskBoard:
             cost=spent if spent or (task.kind is TaskKind.AGENT and not is_rehearsed(task) and known.status not in _UNSETTLED) else None,
             rehearsal=is_rehearsed(task),
             is_edited=task_id in self.state.texts,
+            until=known.until if known.status is TaskStatus.WAITING and self.state.status is ListStatus.OPEN else None,
+            is_validated=bool(known.validation) and is_running,
+            estimate=self._estimates.get(task_id, "") if known.status in _UNSETTLED else "",
             can=self._can(task, known),
         )
 
     def _line(self, task: Task, known: TaskState, run: _Run | None) -> str:
         match known.status:
             case TaskStatus.RUNNING:
+                if known.validation:
+                    return f"validation: {run.line if run is not None and known.validator else 'about to begin'}"
+                if run is not None and run.asks:
+                    return toolcall.one_line(clean(f"asks: {run.asks}"), LINE_CHARS)
                 return str(run.line) if run is not None else ""
             case TaskStatus.OK:
                 return (first_line if task.kind is TaskKind.AGENT else last_line)(known.text) or toolcall.one_line(clean(known.summary))
             case TaskStatus.WAITING:
                 open_needs = [need for need in task.all_needs if self.state.task(need).status in _UNSETTLED]
                 if self.state.status is not ListStatus.OPEN:
-                    return "was not begun"
+                    return f"was waiting: {known.why}" if known.why else "was not begun"
+                if known.until is not None:
+                    return toolcall.one_line(clean(known.why), LINE_CHARS)
                 return "" if not open_needs else f"waits for {toolcall.one_line(', '.join(open_needs), LINE_CHARS)}"
             case _:
                 said = toolcall.one_line(clean(known.summary), LINE_CHARS)
@@ -271,6 +306,8 @@ class TaskBoard:
         if self.state.status is not ListStatus.OPEN or self.state.is_stopped or known.is_stopped:
             return ("retry",) if known.status is TaskStatus.STOPPED and self._is_open() else ()
         match known.status:
+            case TaskStatus.WAITING if known.until is not None and not known.is_unwanted:
+                return ("now", "skip", "stop")
             case TaskStatus.WAITING:
                 return () if known.is_unwanted else ("edit", "skip") if task.kind is not TaskKind.CALL else ("skip",)
             case TaskStatus.RUNNING:
@@ -281,6 +318,11 @@ class TaskBoard:
                 return ("retry",) if known.is_unwanted else ()  # else its need is what is to be tried again
             case TaskStatus.OK:
                 return ()
+
+    def _until(self, running: list[str]) -> float | None:
+        """When the list goes on, if it only waits."""
+        times = [task.until for task in self.state.tasks.values() if task.status is TaskStatus.WAITING and task.until is not None]
+        return min(times) if times and not running and self.state.status is ListStatus.OPEN else None
 
     def _is_open(self) -> bool:
         return self.state.status is ListStatus.OPEN and not self.state.is_stopped
@@ -301,6 +343,7 @@ class TaskBoard:
             status=self.state.status.value,
             summary=self.state.summary,
             is_paused=self.state.is_paused,
+            until=self._until(running),
             is_stopping=self.state.is_stopped and self.state.status is ListStatus.OPEN,
             count=len(self.order),
             ok=counts[TaskStatus.OK],
@@ -312,7 +355,13 @@ class TaskBoard:
             spent=self.state.spent + sum(run.cost or 0.0 for run in live.values()),
             max_cost=self.tasks.max_cost,
             rehearsal=self._is_rehearsal,
+            note=toolcall.one_line(clean(self.state.notes[-1]), LINE_CHARS) if self.state.notes else "",
         )
+
+
+def _newest(known: TaskState) -> str:
+    """The run that works for a task now, or did last."""
+    return known.validator or known.run_id
 
 
 def is_rehearsed(task: Task) -> bool:

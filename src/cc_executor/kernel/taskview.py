@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final, cast
@@ -27,7 +27,7 @@ from cc_executor.kernel.loop import own
 from cc_executor.kernel.taskcommands import LIST_COMMANDS, TASK_COMMANDS, TaskCommands
 from cc_executor.kernel.taskfeed import TaskFeed
 from cc_executor.kernel.taskrows import TaskBoard
-from cc_executor.kernel.widgets import COMMANDS
+from cc_executor.kernel.widgets import COMMANDS, answered
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome
 
@@ -41,14 +41,15 @@ _STATIC: Final = Path(__file__).parent / "static"
 
 
 def script() -> str:
-    """The view's module: that of a run, and the list's around it. anywidget takes one text, and there is no front-end build."""
+    """The view's module: that of a run, the picture of the needs, and the list's around them. anywidget takes one text, and there is no front-end build."""
     run_view = (_STATIC / "view.js").read_text(encoding="utf-8").replace("export default { render };", f"return {EXPORTS}")
-    return f"const RunView = (() => {{\n{run_view}\n}})();\n{(_STATIC / 'tasks.js').read_text(encoding='utf-8')}"
+    graph = f"{(_STATIC / 'graph.js').read_text(encoding='utf-8')}\nreturn {{ Graph }};"
+    return f"const RunView = (() => {{\n{run_view}\n}})();\nconst TaskGraph = (() => {{\n{graph}\n}})();\n{(_STATIC / 'tasks.js').read_text(encoding='utf-8')}"
 
 
 def style() -> str:
     """The style sheet: that of a run, and what the list has besides."""
-    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("view.css", "tasks.css"))
+    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("view.css", "tasks.css", "graph.css"))
 
 
 class TaskListView(anywidget.AnyWidget):
@@ -252,6 +253,8 @@ class _Opened:
                     self._page.command(command)
                 except CCExecutorError as error:
                     self._send({"op": "refused", "command": command, "text": str(error)}, [])
+            case {"op": "answer", "ask": str(ask)} if self._page is not None:
+                answered(cast("Mapping[str, object]", content), ask, self._page.answer, self._send)
             case _ if self.feed is not None:
                 self.feed.on_message(content, now)
             case _:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from cc_executor.kernel.display import Display, show_mime
 from cc_executor.kernel.loop import cancelled, interruptible, own
-from cc_executor.model.result import Result
+from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anywidget
 import traitlets
@@ -25,6 +25,19 @@ STATE_SECONDS: Final = 1.0  # the trait is for new pages and lost messages; a se
 _STATIC: Final = Path(__file__).parent / "static"
 
 
+def answered(
+    content: Mapping[str, object],
+    ask: str,
+    answer: Callable[[Mapping[str, object]], None],
+    transmit: Callable[[dict[str, Any], list[bytes]], None],
+) -> None:
+    """Hand a view's answer on, and tell it if that is refused."""
+    try:
+        answer(content)
+    except CCExecutorError as error:
+        transmit({"op": "unanswered", "ask": ask, "text": str(error)}, [])
+
+
 class RunView(anywidget.AnyWidget):
     """The live view of one run.
 
@@ -35,6 +48,8 @@ class RunView(anywidget.AnyWidget):
     on_command : callable
         Called with ``"pause"``, ``"resume"``, ``"cancel"`` or ``"kill"``, in whatever thread the message arrives (it changes from click to click).
         A `CCExecutorError` that it raises is shown in the view.
+    on_answer : callable or None
+        Called, as `on_command`, with an answer to a question of the agent; see `cc_executor.kernel.asks.AskPage.answer`.
     read_page : callable or None
         ``read_page(before, done)`` makes the page before a number and calls ``done(page)``; see `ViewFeed`.
     title : str
@@ -57,12 +72,14 @@ class RunView(anywidget.AnyWidget):
         transcript: Transcript,
         *,
         on_command: Callable[[str], None],
+        on_answer: Callable[[Mapping[str, object]], None] | None = None,
         read_page: PageReader | None = None,
         title: str = "Agent run",
         save_on_start: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_command = on_command
+        self._on_answer = on_answer
         self._clock = clock
         self._state_at = float("-inf")
         self._status_word = ""
@@ -104,6 +121,8 @@ class RunView(anywidget.AnyWidget):
         match content:
             case {"op": "command", "command": str(command)} if command in COMMANDS:
                 self._obey(command)
+            case {"op": "answer", "ask": str(ask)} if self._on_answer is not None:
+                answered(cast("Mapping[str, object]", content), ask, self._on_answer, self._transmit)
             case _:
                 self.feed.on_message(content, self._clock())
 

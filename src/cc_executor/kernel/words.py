@@ -15,6 +15,7 @@ REHEARSAL: Final = "Rehearsal: scripted model, no real agent spoke, nothing was 
 # The saved notebook keeps a page to read; the journal has all of it.
 PLAIN_LINES: Final = 300
 PLAIN_CHARS: Final = 12 * 1024
+SENTENCE_CHARS: Final = 600
 
 SMALL_COST: Final = 0.1  # dollars; below, cents say too little
 
@@ -58,6 +59,21 @@ def check_words(check: Check) -> str:
     return clean(f"{mark} {check.what}{f': {check.detail}' if check.detail else ''}")
 
 
+def hook_words(receipt: Receipt) -> list[str]:
+    """A sentence for each hook that did not end well."""
+    return [each.sentence() for each in receipt.hooks if not each.ok]
+
+
+def undo_words(receipt: Receipt) -> str:
+    """Whether the run can be undone, where there is something to be said about it."""
+    undo = receipt.undo
+    if undo is None or (undo.ready and not undo.changes and not undo.note):
+        return ""
+    if not undo.ready:
+        return f"no undo: {clean(undo.note)}"
+    return "; ".join(filter(None, (f"%cc undo {receipt.run_id[-8:]} undoes it", clean(undo.note))))
+
+
 def plain_text(receipt: Receipt) -> str:
     """The final text, then the status line; for a run that is not ok its evidence and its cure."""
     outcome = receipt.outcome
@@ -74,4 +90,7 @@ def plain_text(receipt: Receipt) -> str:
         if outcome.cure:
             rows.append(f"  cure: {clean(outcome.cure)}")
     rows += [f"  {check_words(check)}" for check in receipt.checks]
+    if receipt.undo is not None and receipt.undo.note:
+        rows.append(f"  {one_line(undo_words(receipt), SENTENCE_CHARS)}")
+    rows += [f"  ! {clean(said)}" for said in hook_words(receipt)]
     return excerpt("\n".join(rows), lines=PLAIN_LINES * 2, chars=PLAIN_CHARS + PLAIN_CHARS // 2).text

@@ -45,6 +45,7 @@ class TextWritten(_Event, frozen=True, kw_only=True, tag="text_written"):
     whole: bool = False
     parent: str | None = None  # tool id of the subagent's call, None for the main agent
     synthetic: bool = False  # written by the CLI itself (its error texts), not by a model
+    pieces: int = 1  # neighbouring pieces that were read together are one event
 
 
 class ThinkingWritten(_Event, frozen=True, kw_only=True, tag="thinking_written"):
@@ -77,12 +78,53 @@ class ToolReturned(_Event, frozen=True, kw_only=True, tag="tool_returned"):
 
 
 class PermissionAsked(_Event, frozen=True, kw_only=True, tag="permission_asked"):
-    """The agent waits for leave to use a tool."""
+    """The agent waits for leave to use a tool. `suggestions`: JSON text of the rules that would allow more of the same, as the agent proposes them."""
 
     ask_id: str
     tool_id: str
     name: str
     input: str = ""
+    suggestions: str = ""
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer to choose."""
+
+    label: str
+    description: str = ""
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a person is to say. `name`: the field that the answer goes to, where the asker has one."""
+
+    text: str
+    name: str = ""
+    header: str = ""
+    options: tuple[Option, ...] = ()
+    multiple: bool = False
+
+
+class QuestionAsked(_Event, frozen=True, kw_only=True, tag="question_asked"):
+    """The agent (or `source`, an MCP server of its) waits for answers. `input`: the call's input as JSON text, which the answers are added to."""
+
+    ask_id: str
+    tool_id: str = ""
+    questions: tuple[Question, ...] = ()
+    source: str = ""
+    input: str = ""
+
+
+class AskWithdrawn(_Event, frozen=True, kw_only=True, tag="ask_withdrawn"):
+    """The agent no longer waits for this answer."""
+
+    ask_id: str
+
+
+class HostAsked(_Event, frozen=True, kw_only=True, tag="host_asked"):
+    """The agent waits for something that no person and nothing here can give; `what` is its name for it."""
+
+    ask_id: str
+    what: str
 
 
 class ApiRetried(_Event, frozen=True, kw_only=True, tag="api_retried"):
@@ -233,6 +275,16 @@ class Resumed(_Record, frozen=True, kw_only=True, tag="resumed"):
     paused: float = 0.0
 
 
+class Answered(_Record, frozen=True, kw_only=True, tag="answered"):
+    """A question of the agent got its answer. `decision`: a word of `cc_executor.model.ask.Decision`; `what` was asked and `note` was said, both bounded."""
+
+    ask_id: str
+    what: str = ""
+    decision: str = ""
+    by: str = ""
+    note: str = ""
+
+
 class StopRequested(_Record, frozen=True, kw_only=True, tag="stop_requested"):
     """Somebody, or a limit, wants the run to end. `reason`: cancel, interrupt, timeout, stalled, kernel_exit, auth, budget, linger."""
 
@@ -295,6 +347,14 @@ class StderrWritten(_Event, frozen=True, kw_only=True, tag="stderr_written"):
     text: str
 
 
+class Repeated(_Event, frozen=True, kw_only=True, tag="repeated"):
+    """The agent goes round in a circle, as `cc_executor.policy.loopguard` sees it: `count` rounds with the same calls and the same results."""
+
+    name: str  # the tool
+    about: str = ""
+    count: int = 0
+
+
 class Queued(_Event, frozen=True, kw_only=True, tag="queued"):
     """The run is accepted and not started."""
 
@@ -307,6 +367,9 @@ AgentEvent = (
     | ToolCalled
     | ToolReturned
     | PermissionAsked
+    | QuestionAsked
+    | AskWithdrawn
+    | HostAsked
     | ApiRetried
     | RateLimited
     | UsageCounted
@@ -319,5 +382,5 @@ AgentEvent = (
     | Noise
     | Unrecognised
 )
-ControlRecord = Started | Paused | Resumed | StopRequested | Signalled | Frozen | LimitReached | Degraded | LeftBehind | Exited
-Event = AgentEvent | ControlRecord | StderrWritten | Queued
+ControlRecord = Started | Paused | Resumed | Answered | StopRequested | Signalled | Frozen | LimitReached | Degraded | LeftBehind | Exited
+Event = AgentEvent | ControlRecord | StderrWritten | Queued | Repeated

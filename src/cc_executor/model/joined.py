@@ -20,29 +20,34 @@ def joined(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
     Yields
     ------
     tuple of Event and int
-        An event, and how many of `events` it stands for. Every event is counted once.
+        An event, and how many pieces it stands for. Each is counted once.
     """
     first: Event | None = None
     pieces: list[str] = []
     count = 0  # events since the last one that was handed over
     for event in events:
         if first is not None and isinstance(event, Noise):
-            count += 1
+            count += pieces_of(event)
             continue
         piece = _piece(event)
         if first is not None and piece is not None and _continues(first, event):
             pieces.append(piece)
-            count += 1
+            count += pieces_of(event)
             continue
         if first is not None:
             yield _put_together(first, pieces), count
             first = None
         if piece is None:
-            yield event, 1
+            yield event, pieces_of(event)
         else:
-            first, pieces, count = event, [piece], 1
+            first, pieces, count = event, [piece], pieces_of(event)
     if first is not None:
         yield _put_together(first, pieces), count
+
+
+def pieces_of(event: Event) -> int:
+    """How many of the agent's own pieces an event stands for."""
+    return event.pieces if isinstance(event, TextWritten) else 1
 
 
 def _piece(event: Event) -> str | None:

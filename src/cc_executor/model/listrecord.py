@@ -12,7 +12,13 @@ from msgspec.structs import replace
 from cc_executor.model.reference import Made
 
 INTERRUPTED: Final = "interrupted"  # the outcome of an attempt whose process went away with whoever ran the list; it is made again
+UNCHECKED: Final = "could_not_check"  # the outcome of a task whose work nobody could look at
+OWED: Final = "owed"
+LOOKED_AT: Final = "running"
 TEXT_LIMIT: Final = 32_000  # characters of a task's text that the list's own journal keeps; the run's receipt keeps as many
+
+
+NOTES_LIMIT: Final = 20
 
 
 class TaskStatus(StrEnum):
@@ -34,6 +40,7 @@ class ListStatus(StrEnum):
     FAILED = "failed"  # a task did not end well
     STOPPED = "stopped"  # somebody stopped it
     BUDGET = "budget"  # the next task would cost more than is left
+    LIMITED = "usage_limited"  # the account's limit is reached, and nobody waits for its end
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -61,7 +68,58 @@ class Ended(_Record, frozen=True, tag="ended"):
     files: tuple[str, ...] = ()
     cost: float | None = None
     seconds: float = 0.0
-    session: str = ""  # an interrupted agent's session, for the next attempt to continue
+    session: str = ""  # the agent's session, where the next attempt can continue it
+    hit: str = ""  # what it has met, by the words of `cc_executor.policy.retry.Cause`
+    resets_at: float | None = None  # when a usage limit ends; seconds since the epoch
+    delay: float = 0.0  # seconds that the agent waited last before it asked the API again
+    to_validate: bool = False  # it ended well, and a fresh agent is to look at it
+
+
+class Waiting(_Record, frozen=True, tag="waiting"):
+    """A task is done another time, not before `until` (seconds since the epoch). `session`: what that attempt continues; `say`: what it is told."""
+
+    task: str
+    until: float
+    why: str
+    cause: str
+    session: str = ""
+    say: str = ""
+
+
+class Hurried(_Record, frozen=True, tag="hurried"):
+    """Somebody does not want to wait any longer."""
+
+    task: str
+    by: str = ""
+
+
+class Validating(_Record, frozen=True, tag="validating"):
+    """A fresh agent is about to look at a task's work. Written before anything is launched."""
+
+    task: str
+    attempt: int
+    run_id: str
+
+
+class Validated(_Record, frozen=True, tag="validated"):
+    """What it says. `accepted`: whether the task stands."""
+
+    task: str
+    attempt: int
+    verdict: str  # a word of `cc_executor.model.care.Verdict`
+    accepted: bool
+    summary: str = ""
+    cost: float | None = None
+
+
+class Capped(_Record, frozen=True, tag="capped"):
+    """Somebody has given the list other bounds than it was made with; they replace all of those before."""
+
+    max_cost: float | None = None
+    max_cost_per_day: float | None = None
+    on_limit: str = "stop"
+    limit_wait_max: float | None = None
+    by: str = ""
 
 
 class Skipped(_Record, frozen=True, tag="skipped"):
@@ -119,7 +177,31 @@ class Edited(_Record, frozen=True, tag="edit"):
     by: str = ""
 
 
-Record = Begun | Ended | Skipped | Closed | Paused | Resumed | Stopped | SkipAsked | RetryAsked | Edited
+class HookTold(_Record, frozen=True, tag="hook"):
+    """A hook did not end well. `text`: a sentence."""
+
+    text: str
+    task: str = ""
+
+
+Record = (
+    Begun
+    | HookTold
+    | Ended
+    | Waiting
+    | Hurried
+    | Validating
+    | Validated
+    | Capped
+    | Skipped
+    | Closed
+    | Paused
+    | Resumed
+    | Stopped
+    | SkipAsked
+    | RetryAsked
+    | Edited
+)
 
 
 class TaskState(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +220,19 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0  # the newest attempt
     started_at: float | None = None
     session: str = ""  # to be continued by the next attempt
+    say: str = ""  # what that is told
+    until: float | None = None  # it waits, till then (seconds since the epoch)
+    why: str = ""  # what it waits for
+    cause: str = ""
+    tried: dict[str, int] = {}  # further attempts by their cause
+    hit: str = ""  # what the newest attempt has met
+    resets_at: float | None = None
+    delay: float = 0.0
+    ended_at: float = 0.0
+    resumable: str = ""  # the newest attempt's session, where it can be continued
+    validation: str = ""  # owed, or running
+    validator: str = ""  # the validator's run
+    verdict: str = ""
     is_stopped: bool = False  # somebody ends it
     is_unwanted: bool = False  # somebody wants it left out
 
@@ -156,6 +251,8 @@ class ListState(msgspec.Struct, frozen=True, kw_only=True):
     is_paused: bool = False
     is_stopped: bool = False
     texts: dict[str, str] = {}
+    notes: tuple[str, ...] = ()  # of hooks that did not end well; the newest
+    caps: Capped | None = None  # bounds that replace the list's own
 
     def task(self, task_id: str) -> TaskState:
         """What is known of a task."""
@@ -188,6 +285,12 @@ def advance(state: ListState, record: Record) -> ListState:
                     summary="",
                     started_at=record.at,
                     session="",
+                    until=None,
+                    why="",
+                    cause="",
+                    validation="",
+                    validator="",
+                    verdict="",
                 ),
             )
         case Ended():
@@ -204,18 +307,38 @@ def advance(state: ListState, record: Record) -> ListState:
         case Stopped(task=""):
             return replace(state, is_stopped=True)
         case Stopped():
-            return _with(state, record.task, replace(state.task(record.task), is_stopped=True))
+            before = state.task(record.task)
+            if before.status is TaskStatus.WAITING and before.until is not None:  # it has failed already, and is not to be tried again
+                return _with(state, record.task, replace(before, status=TaskStatus.STOPPED, until=None, is_stopped=True))
+            return _with(state, record.task, replace(before, is_stopped=True))
         case SkipAsked():
             return _with(state, record.task, replace(state.task(record.task), is_unwanted=True))
+        case Waiting():
+            return _with(state, record.task, _waiting(state.task(record.task), record))
+        case Hurried():
+            before = state.task(record.task)
+            return state if before.until is None else _with(state, record.task, replace(before, until=0.0))
+        case Validating():
+            before = state.task(record.task)
+            if not before.validation or record.attempt != before.begun:
+                return state
+            return _with(state, record.task, replace(before, validation=LOOKED_AT, validator=record.run_id))
+        case Validated():
+            return _with(state, record.task, _validated(state.task(record.task), record, list_is_stopped=state.is_stopped))
+        case Capped():
+            return replace(state, caps=record)
         case RetryAsked():
             for task_id in record.tasks:
                 before = state.task(task_id)
-                state = _with(state, task_id, TaskState(begun=before.begun, spent=before.spent))
+                state = _with(state, task_id, _again(before))
             return replace(state, status=ListStatus.OPEN, summary="", is_stopped=False)
         case Edited():
             if state.task(record.task).status is not TaskStatus.WAITING:
                 return state
             return replace(state, texts={**state.texts, record.task: record.text})
+        case HookTold():
+            said = f"{record.task}: {record.text}" if record.task else record.text
+            return replace(state, notes=(*state.notes, said)[-NOTES_LIMIT:])
         case _:
             assert_never(record)
 
@@ -225,11 +348,21 @@ def _ended(before: TaskState, record: Ended, *, list_is_stopped: bool) -> TaskSt
         return before
     is_stopped = before.is_stopped or list_is_stopped
     is_again = record.outcome == INTERRUPTED and not (before.is_unwanted or is_stopped)
+    is_looked_at = record.to_validate and record.outcome == "ok" and not (before.is_unwanted or is_stopped)
+    status = TaskStatus.WAITING if is_again else _status_after(before, record, is_stopped=is_stopped)
     return replace(
         before,
-        status=TaskStatus.WAITING if is_again else _status_after(before, record, is_stopped=is_stopped),
+        status=TaskStatus.RUNNING if is_looked_at else status,
+        validation=OWED if is_looked_at else "",
         attempts=before.attempts - is_again,
-        session=record.session if is_again else "",
+        # One that was never launched goes on with what it was to continue.
+        session=(record.session or before.resumable) if is_again else "",
+        say=before.say if is_again and not record.session else "",
+        resumable=record.session,
+        hit=record.hit,
+        resets_at=record.resets_at,
+        delay=record.delay,
+        ended_at=record.at,
         outcome=record.outcome,
         summary=record.summary,
         text=record.text,
@@ -238,6 +371,48 @@ def _ended(before: TaskState, record: Ended, *, list_is_stopped: bool) -> TaskSt
         spent=before.spent + (record.cost or 0.0),
         seconds=record.seconds,
     )
+
+
+def _waiting(before: TaskState, record: Waiting) -> TaskState:
+    if before.status is not TaskStatus.FAILED:
+        return before
+    return replace(
+        before,
+        status=TaskStatus.WAITING,
+        until=record.until,
+        why=record.why,
+        cause=record.cause,
+        session=record.session,
+        resumable=record.session,
+        say=record.say,
+        tried={**before.tried, record.cause: before.tried.get(record.cause, 0) + 1},
+        attempts=before.attempts - (record.cause != "retry"),  # `retry` counts what chance took
+    )
+
+
+def _validated(before: TaskState, record: Validated, *, list_is_stopped: bool) -> TaskState:
+    if record.attempt != before.begun or before.status is not TaskStatus.RUNNING or not before.validation:
+        return before
+    failed = TaskStatus.STOPPED if before.is_stopped or list_is_stopped else TaskStatus.FAILED
+    status = TaskStatus.OK if record.accepted else TaskStatus.SKIPPED if before.is_unwanted else failed
+    return replace(
+        before,
+        status=status,
+        validation="",
+        verdict=record.verdict,
+        outcome="ok" if record.accepted else UNCHECKED if record.verdict == UNCHECKED else "failed",
+        summary=record.summary,
+        spent=before.spent + (record.cost or 0.0),
+        ended_at=record.at,
+    )
+
+
+def _again(before: TaskState) -> TaskState:
+    """A task that is to be done again. What only could not be looked at is looked at again; a session that met a limit goes on."""
+    if before.outcome == UNCHECKED:
+        return replace(before, status=TaskStatus.RUNNING, validation=OWED, validator="", verdict="", is_stopped=False, is_unwanted=False)
+    session = before.resumable if before.hit == "usage_limit" else ""
+    return TaskState(begun=before.begun, spent=before.spent, session=session, resumable=session)
 
 
 def _status_after(before: TaskState, record: Ended, *, is_stopped: bool) -> TaskStatus:

@@ -7,15 +7,19 @@ from http import HTTPStatus
 from typing import Final, NamedTuple, assert_never
 
 from cc_executor.model import toolcall
+from cc_executor.model.ask import DECISION_WORDS, Decision, what_of
 from cc_executor.model.event import (
     AgentFailed,
+    Answered,
     ApiRetried,
+    AskWithdrawn,
     Degraded,
     Event,
     Exited,
     Finished,
     Frozen,
     HookRan,
+    HostAsked,
     LeftBehind,
     LimitReached,
     MessageStarted,
@@ -23,8 +27,10 @@ from cc_executor.model.event import (
     Noise,
     Paused,
     PermissionAsked,
+    QuestionAsked,
     Queued,
     RateLimited,
+    Repeated,
     Resumed,
     SessionOpened,
     Signalled,
@@ -66,6 +72,7 @@ _REASONS: Final = {
     "auth": "no valid login",
     "budget": "budget spent",
     "linger": "it did not end by itself",
+    "loop": "it goes round in a circle",
 }
 
 
@@ -82,6 +89,19 @@ def notice(event: Event) -> Notice | None:
         case PermissionAsked(name=name, input=source):
             about = toolcall.summary(toolcall.fields(source) or {})
             return Notice("permission", f"Waits for leave to use {name}{f': {about}' if about else ''}", Level.WARN)
+        case QuestionAsked():
+            return Notice("question", f"Asks: {what_of(event)}", Level.WARN)
+        case AskWithdrawn():
+            return Notice("permission", "No longer waits for an answer")
+        case HostAsked(what=what):
+            return Notice("permission", f"The agent asked for {what}, which cc_executor does not offer; it was told so", Level.WARN)
+        case Answered(what=what, decision=decision, by=by, note=note):
+            about = f": {what}" if what else ""
+            said = f" ({toolcall.one_line(note, RAW_CHARS)})" if note else ""
+            if decision == Decision.REFUSED:
+                return Notice("answer", f"Refused, for nobody could answer{about}", Level.WARN)
+            level = Level.WARN if decision == Decision.DENY else Level.INFO
+            return Notice("answer", f"{DECISION_WORDS.get(decision, decision)}{_by(by)}{about}{said}", level)
         case ModelSwitched(model=model, reason=reason):
             return Notice("model", f"Goes on with {model}{f' ({reason})' if reason else ''}", Level.WARN)
         case TaskChanged(status=status, description=description, background=background):
@@ -89,8 +109,11 @@ def notice(event: Event) -> Notice | None:
                 return None
             return Notice("task", f"Background task {status}{f': {toolcall.one_line(description)}' if description else ''}")
         case HookRan(name=name, status=status, text=text):
-            said = f": {toolcall.one_line(text)}" if text else ""
-            return Notice("hook", f"Hook {name}{f' {status}' if status else ''}{said}")
+            return _hook(name, status, text)
+        case Repeated(name=name, about=about, count=count):
+            call = f"{name}({about})" if about else name
+            said = f"The agent goes round in a circle: {call} came back with the same result {count} times"
+            return Notice("loop", said, Level.WARN, replaces=True)
         case StatusChanged(status=status):
             return Notice("status", "Compacting the conversation") if status == "compacting" else None
         case AgentFailed(code=code, text=text):
@@ -138,6 +161,17 @@ def notice(event: Event) -> Notice | None:
             return None
         case _:
             assert_never(event)
+
+
+def _hook(name: str, status: str, text: str) -> Notice | None:
+    """A hook of the agent's own settings. One that begins, and one that has nothing to say, is no news; they run at every tool call."""
+    said = f": {toolcall.one_line(text)}" if text.strip() else ""
+    if status in _HOOK_IS_WELL:
+        return Notice("hook", f"The agent's hook {name} says{said}") if said and status != "started" else None
+    return Notice("hook", f"The agent's hook {name} did not end well ({status}){said}", Level.WARN)
+
+
+_HOOK_IS_WELL: Final = frozenset({"started", "success", "done", ""})
 
 
 def _retry(event: ApiRetried) -> Notice:

@@ -6,13 +6,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from cc_executor.errors import CCExecutionError
+from cc_executor.model.hook import HookReport
 from cc_executor.model.outcome import Outcome
 from cc_executor.model.request import canonical_digest
 
 SCHEMA_VERSION: Final = 1
+# Fields that came after the first receipts: where they say nothing they are not in the digest, so that every receipt keeps the one that it was sealed with.
+_LATER: Final = ("amended", "hooks", "asked", "undo")
 RECEIPT_MIME: Final = "application/vnd.cc-executor.receipt+json"
 
 
@@ -37,16 +40,92 @@ class Check(_Frozen):
 
 
 class FileChange(_Frozen):
-    """A file that the run wrote or was expected to change. Digests are SHA-256 hex; None: the file was not there, or not read before."""
+    """A file that the run wrote or was expected to change. Digests are SHA-256 hex; None: the file was not there, or not read before.
+
+    With a `change` (``created``, ``changed`` or ``deleted``) it was seen by looks before and after the run, without one the agent has named it. Modes are
+    octal, and there when they differ; `link_before` and `link_after` are the targets of a symbolic link.
+    """
 
     path: str
     before: str | None = None
     after: str | None = None
     size: int | None = None
+    change: str | None = None
+    mode_before: str | None = None
+    mode_after: str | None = None
+    link_before: str | None = None
+    link_after: str | None = None
+    renamed_from: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_silence(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are written where they say something: an old receipt keeps its digest."""
+        written: dict[str, Any] = handler(self)
+        return {name: value for name, value in written.items() if value is not None or name in _FILE_FIELDS}
+
+    @property
+    def words(self) -> str:
+        """What became of it, in a few words: ``new``, ``changed``, ``gone``, with a mode, a link or a new name where there is one."""
+        if self.change is not None:
+            what = {"created": "new", "deleted": "gone"}.get(self.change, "changed")
+            if self.change == "changed" and self.before == self.after and self.mode_after is not None:
+                what = "same content"
+        elif self.after is None and self.size is None:
+            what = "gone" if self.before is not None else "not there"
+        elif self.before is None:
+            what = "new"
+        else:
+            what = "unchanged" if self.before == self.after else "changed"
+        parts = [what]
+        if self.mode_after is not None:
+            parts.append(f"mode {self.mode_before} → {self.mode_after}")
+        if self.link_after is not None:
+            parts.append(f"link to {self.link_after}")
+        if self.renamed_from is not None:
+            parts.append(f"was {self.renamed_from}")
+        return ", ".join(parts)
+
+
+_FILE_FIELDS: Final = frozenset({"path", "before", "after", "size"})
+
+
+class Undo(_Frozen):
+    """Whether a run can be undone, as far as it was known at its end.
+
+    Attributes
+    ----------
+    ready : bool
+        Whether the folder was looked at before and after the run.
+    note : str
+        Why not, or what cannot be brought back.
+    changes : int
+        Files that are different; a receipt names at most 200 of them.
+    shared_with : tuple of str
+        Runs that worked in the same folder at the same time: some of the differences may be theirs.
+    """
+
+    ready: bool
+    note: str = ""
+    changes: int = 0
+    shared_with: tuple[str, ...] = ()
+
+
+class AskedFor(_Frozen):
+    """A question of the agent and its answer. `decision`: allow, allow_run, deny, answer, refused (nobody could answer), or empty (nobody did).
+
+    `at` is when it was answered, `note` what was typed or chosen, bounded.
+    """
+
+    kind: str  # permission or question
+    what: str
+    decision: str = ""
+    by: str = ""
+    at: datetime | None = None
+    note: str = ""
 
 
 class StreamDigest(_Frozen):
-    """One file of the journal: bytes kept, bytes dropped (disk full), SHA-256 hex of what was kept."""
+    """One file of the journal: bytes kept, bytes dropped (disk full, limit reached), SHA-256 hex of what was kept."""
 
     bytes: int
     dropped: int = 0
@@ -100,6 +179,7 @@ class Receipt(_Frozen):
     argv: tuple[str, ...] = ()
     cwd: str = ""
     prompt_sha256: str
+    amended: tuple[str, ...] = ()  # lint rules whose suggested text somebody has put into the prompt, which is the one that was sent
     env_names: tuple[str, ...] = ()
     permission_mode: str = ""
     session_id: str = ""
@@ -119,9 +199,12 @@ class Receipt(_Frozen):
     files: tuple[FileChange, ...] = ()
     checks: tuple[Check, ...] = ()
     standing: Standing = Standing.CLAIMED
+    undo: Undo | None = None  # None: nobody asked for it
+    asked: tuple[AskedFor, ...] = ()  # at most 100; the journal has all of them
     journal: dict[str, StreamDigest] = {}
     host: str = ""
     cc_executor_version: str = ""
+    hooks: tuple[HookReport, ...] = ()
     digest: str = ""
 
     def sealed(self) -> Self:
@@ -129,8 +212,9 @@ class Receipt(_Frozen):
         return self.model_copy(update={"digest": self.expected_digest()})
 
     def expected_digest(self) -> str:
-        """SHA-256 (hex) over every field but `digest`, as canonical JSON."""
-        return canonical_digest(self.model_dump(mode="json", exclude={"digest"}))
+        """SHA-256 (hex) over every field but `digest`, as canonical JSON; later fields only where they say something."""
+        silent = {name for name in _LATER if getattr(self, name) == type(self).model_fields[name].default}
+        return canonical_digest(self.model_dump(mode="json", exclude={"digest", *silent}))
 
     @property
     def is_intact(self) -> bool:

@@ -10,6 +10,8 @@ from typing import Any, Final, NewType, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cc_executor.model.care import LoopGuard
+
 RunId = NewType("RunId", str)
 
 # The Claude CLI refuses more than 10 MB on stdin (2.1.197: "stdin exceeds 10 MB", recordings 07g-*); refused here before anything is spent.
@@ -26,6 +28,10 @@ class OnKernelExit(StrEnum):
 # Seconds. 2.1.197 ends what it left in the background 5 s after its last word, 2.1.329 waits 600 s for it: long enough for a command that ends soon, and no
 # ten minutes of a cell for a server that never will.
 LINGER: Final = 60.0
+
+# Bytes. Far more than anybody reads, and less than most disks have left: an endless `yes` in a run that nobody looks at fills a disk in minutes.
+JOURNAL: Final = 20 * 10**9
+JOURNAL_LEAST: Final = 10**6  # a closing statement has to fit
 
 
 class _Frozen(BaseModel):
@@ -47,6 +53,9 @@ class Limits(_Frozen):
         Agent turns.
     linger : float
         Seconds that an agent may stay after its last word, for what it left running in the background; without output, and without a pause.
+    journal : int or None
+        Bytes of output that are kept, standard error with at most a quarter of them. Of a longer stream the beginning and the end are kept and the rest is
+        counted. It stops nothing and decides no result, so it is no part of a request's digest.
     """
 
     wall: float | None = None
@@ -54,6 +63,14 @@ class Limits(_Frozen):
     cost: float | None = None
     turns: int | None = None
     linger: float = LINGER
+    journal: int | None = JOURNAL
+
+    @field_validator("journal")
+    @classmethod
+    def _holds_an_end(cls, value: int | None) -> int | None:
+        if value is not None and value < JOURNAL_LEAST:
+            raise ValueError(f"must be {JOURNAL_LEAST // 10**6} MB or more; none is no limit")
+        return value
 
     @field_validator("linger")
     @classmethod
@@ -100,6 +117,14 @@ class RunRequest(_Frozen):
         Files whose content must have changed, relative to `cwd` or absolute.
     rehearse : str or None
         Name or path of a script to play instead of the real API.
+    ask : bool
+        Let somebody answer the agent's requests for leave and its questions; where nobody can, they are refused at once.
+    loop_guard : LoopGuard
+        What is done about an agent that makes the same call with the same result again and again: ``off``, ``tell`` or ``stop``.
+    undo : bool
+        Look at the folder before and after, so that what the run did to it can be undone. It decides no result, so it is no part of the digest.
+    amended : tuple of str
+        Lint rules whose suggested text somebody has put into the prompt.
     """
 
     prompt: str
@@ -123,6 +148,10 @@ class RunRequest(_Frozen):
     verify: str | None = None
     expect: tuple[str, ...] = ()
     rehearse: str | None = None
+    ask: bool = False
+    loop_guard: LoopGuard = LoopGuard.TELL
+    undo: bool = False
+    amended: tuple[str, ...] = ()
     label: str = Field(default="", max_length=200)
 
     @field_validator("prompt")
@@ -142,11 +171,27 @@ class RunRequest(_Frozen):
         for name in ("cwd", "model", "fallback_model", "permission_mode", "resume", "append_system_prompt", "cli", "shell", "verify"):
             if "\0" in (getattr(self, name) or ""):
                 raise ValueError(f"{name} holds a NUL character: remove it")
+        if self.ask and self.agent != "claude":
+            raise ValueError("ask is for agents that ask, and a command does not: leave it out")
         return self
 
     def digest(self) -> str:
-        """SHA-256 (hex) of what decides the result: everything but the label."""
-        return canonical_digest(self.model_dump(mode="json", exclude={"label"}))
+        """SHA-256 (hex) of what decides the result: everything but the label, and how much of the output is kept."""
+        left_out = dict.fromkeys(("label", "amended", "undo", *without_news(self, LATER_FIELDS)), True)
+        return canonical_digest(self.model_dump(mode="json", exclude={**left_out, "limits": {"journal"}}))
+
+
+# Fields that came later. At its default such a field is left out of the digest, so that what was digested before it came still has the same one.
+LATER_FIELDS: Final = (
+    "ask",
+    "loop_guard",
+)
+
+
+def without_news(model: BaseModel, later: tuple[str, ...]) -> set[str]:
+    """Which of the fields `later` say nothing in `model`, because they are at their defaults."""
+    fields = type(model).model_fields
+    return {name for name in later if getattr(model, name) == fields[name].get_default(call_default_factory=True)}
 
 
 def canonical_digest(value: Any) -> str:

@@ -7,17 +7,19 @@ characters is not copied 125,000 times. Both give the same state. Everything tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
+from cc_executor.model.ask import Ask, Questions, Settled
 from cc_executor.model.block import BLOCK_LIMIT, TOOL_TEXT_LIMIT, Block, BlockKind, Tool
 from cc_executor.model.clipped import Clipped
 from cc_executor.model.event import (
     AgentFailed,
+    Answered,
     ApiRetried,
+    AskWithdrawn,
     Degraded,
     Denial,
     Event,
@@ -25,6 +27,7 @@ from cc_executor.model.event import (
     Finished,
     Frozen,
     HookRan,
+    HostAsked,
     LeftBehind,
     LimitReached,
     MessageStarted,
@@ -32,8 +35,10 @@ from cc_executor.model.event import (
     Noise,
     Paused,
     PermissionAsked,
+    QuestionAsked,
     Queued,
     RateLimited,
+    Repeated,
     Resumed,
     SessionOpened,
     Signalled,
@@ -50,7 +55,8 @@ from cc_executor.model.event import (
     Usage,
     UsageCounted,
 )
-from cc_executor.model.joined import joined
+from cc_executor.model.joined import joined, pieces_of
+from cc_executor.model.phase import Phase
 
 FINAL_TEXT_LIMIT: Final = 1024 * 1024  # characters of the final text
 STDERR_LIMIT: Final = 64 * 1024  # characters; a crash of the CLI writes 200,000 of its own source, and why at both ends
@@ -60,27 +66,10 @@ FILES_LIMIT: Final = 1000  # paths
 DENIALS_LIMIT: Final = 100
 PROBLEMS_LIMIT: Final = 50  # newest
 TASKS_LIMIT: Final = 100  # newest running background tasks
-ASKS_LIMIT: Final = 20  # newest open questions
 RECORDS_LIMIT: Final = 50  # first signals, first degradations
 ERRORS_LIMIT: Final = 20  # error texts of a closing statement
 SHORT_LIMIT: Final = 4096  # characters of a denied call's input, of an error text
 COUNTED_LIMIT: Final = 16  # messages whose tokens may still change: the main agent's and those of subagents beside it
-
-
-class Phase(StrEnum):
-    """What a run is doing, in one word."""
-
-    QUEUED = "queued"
-    STARTING = "starting"
-    REQUESTING = "requesting"  # asked the API, which has not answered yet
-    THINKING = "thinking"
-    WRITING = "writing"
-    TOOL = "tool"
-    RETRYING = "retrying"
-    WAITING = "waiting"  # for leave to use a tool, or, after its closing statement, for background work
-    PAUSED = "paused"
-    STOPPING = "stopping"
-    ENDED = "ended"
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -128,11 +117,12 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     mcp_servers: tuple[tuple[str, str], ...] = ()
 
     blocks: tuple[Block, ...] = ()
+    begun: int = 0  # blocks that are not whole
     blocks_left_out: int = 0
     tools: Mapping[str, Tool] = {}
     tools_left_out: int = 0
     tasks: Mapping[str, TaskChanged] = {}  # background tasks that run
-    asks: tuple[PermissionAsked, ...] = ()  # open questions
+    questions: Questions = Questions()
     files: tuple[str, ...] = ()  # paths written, as the agent says
     files_left_out: int = 0
     model_spoke: bool = False
@@ -171,7 +161,19 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
             return Phase.ENDED
         if self.stop is not None:
             return Phase.STOPPING
-        return Phase.PAUSED if self.is_paused else self.activity
+        if self.is_paused:
+            return Phase.PAUSED
+        return Phase.ASKING if self.asks else self.activity
+
+    @property
+    def asks(self) -> tuple[Ask, ...]:
+        """Questions that somebody is to answer; none once the run has ended."""
+        return () if self.exited is not None else self.questions.open
+
+    @property
+    def asked(self) -> tuple[Settled, ...]:
+        """All questions, with their answers."""
+        return self.questions.asked
 
     @property
     def running_tools(self) -> tuple[Tool, ...]:
@@ -203,7 +205,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
 
 def advance(state: RunState, event: Event) -> RunState:
     """The state after one more event."""
-    return replace(_folded(state, event), events=state.events + 1)
+    return replace(_folded(state, event), events=state.events + pieces_of(event))
 
 
 def _folded(state: RunState, event: Event) -> RunState:
@@ -225,8 +227,12 @@ def _folded(state: RunState, event: Event) -> RunState:
             return _session_opened(state, event)
         case StatusChanged(status=status):
             return replace(state, activity=_activity_of(state, status))
-        case PermissionAsked():
-            return replace(state, asks=(*state.asks, event)[-ASKS_LIMIT:], activity=Phase.WAITING)
+        case PermissionAsked() | QuestionAsked():
+            return replace(state, questions=state.questions.plus(event), activity=Phase.WAITING)
+        case AskWithdrawn(ask_id=ask_id):
+            return _went_on(state, state.questions.without(ask_id))
+        case Answered():
+            return _went_on(state, state.questions.answered(event))
         case ApiRetried():
             return replace(state, retries=state.retries + 1, retry=event, activity=Phase.RETRYING)
         case RateLimited():
@@ -242,7 +248,7 @@ def _folded(state: RunState, event: Event) -> RunState:
             return _finished(state, event)
         case Unrecognised():
             return replace(state, unrecognised=state.unrecognised + 1)
-        case Noise() | HookRan() | Queued():
+        case Noise() | HookRan() | HostAsked() | Queued() | Repeated():
             return state
         case StderrWritten(text=text):
             return replace(state, stderr=state.stderr.plus(text, limit=STDERR_LIMIT))
@@ -272,31 +278,34 @@ def _folded(state: RunState, event: Event) -> RunState:
 
 def advance_all(state: RunState, events: Iterable[Event]) -> RunState:
     """The state after more events: what repeated `advance` gives, at a cost that does not grow with the number of pieces of a text."""
+    total = state.events
     for event, count in joined(events):
-        state = advance(state, event)
-        if count > 1:
-            state = replace(state, events=state.events + count - 1)
-    return state
+        state = _folded(state, event)
+        total += count
+    return replace(state, events=total)
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
 def _text_written(state: RunState, event: TextWritten) -> RunState:
-    state = _written(state, event, BlockKind.TEXT, synthetic=event.synthetic)
+    blocks = _written(state, event, BlockKind.TEXT, synthetic=event.synthetic)
     if event.parent is not None or event.synthetic:
-        return state
+        return replace(state, **blocks)
     # A whole text block may come while a call of the same message runs already.
     activity = Phase.TOOL if event.whole and _is_busy(state.tools) else Phase.WRITING
-    return replace(state, activity=activity, model_spoke=True)
+    return replace(state, activity=activity, model_spoke=True, **blocks)
 
 
 def _thinking_written(state: RunState, event: ThinkingWritten) -> RunState:
-    state = _written(state, event, BlockKind.THINKING, synthetic=False)
-    return state if event.parent is not None else replace(state, activity=Phase.THINKING, model_spoke=True)
+    blocks = _written(state, event, BlockKind.THINKING, synthetic=False)
+    if event.parent is not None:
+        return replace(state, **blocks)
+    return replace(state, activity=Phase.THINKING, model_spoke=True, **blocks)
 
 
-def _written(state: RunState, event: TextWritten | ThinkingWritten, kind: BlockKind, *, synthetic: bool) -> RunState:
+def _written(state: RunState, event: TextWritten | ThinkingWritten, kind: BlockKind, *, synthetic: bool) -> dict[str, Any]:
+    """What becomes of the fields that have to do with blocks."""
     found = next((i for i in range(len(state.blocks) - 1, -1, -1) if state.blocks[i].name == event.block), None)
     # A block that is whole stays as it is: if its name comes again, that is another block.
     old = None if found is None or state.blocks[found].whole else state.blocks[found]
@@ -309,19 +318,30 @@ def _written(state: RunState, event: TextWritten | ThinkingWritten, kind: BlockK
         parent=event.parent,
         synthetic=synthetic,
     )
+    begun = state.begun + (not event.whole)
     if old is not None and found is not None:
-        return replace(state, blocks=(*state.blocks[:found], block, *state.blocks[found + 1 :]))
+        return {"blocks": (*state.blocks[:found], block, *state.blocks[found + 1 :]), "begun": begun - 1}
     surplus = max(0, len(state.blocks) + 1 - BLOCKS_LIMIT)
-    return replace(state, blocks=(*state.blocks[surplus:], block), blocks_left_out=state.blocks_left_out + surplus)
+    return {
+        "blocks": (*state.blocks[surplus:], block),
+        "begun": begun - _begun(state.blocks[:surplus]),
+        "blocks_left_out": state.blocks_left_out + surplus,
+    }
+
+
+def _begun(blocks: tuple[Block, ...]) -> int:
+    return sum(not block.whole for block in blocks)
 
 
 def _voided(state: RunState, parent: str | None) -> RunState:
     """Without what an earlier message of the same agent began and never made whole: its stream was cut, and the message begun anew."""
-    blocks = tuple(block for block in state.blocks if block.whole or block.parent != parent or not block.message)
+    blocks = state.blocks
+    if state.begun:
+        blocks = tuple(block for block in blocks if block.whole or block.parent != parent or not block.message)
     tools = {tool.tool_id: tool for tool in state.tools.values() if tool.whole or tool.parent != parent}
     if len(blocks) == len(state.blocks) and len(tools) == len(state.tools):
         return state
-    return replace(state, blocks=blocks, tools=tools)
+    return replace(state, blocks=blocks, tools=tools, begun=_begun(blocks))
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------
@@ -352,10 +372,10 @@ def _tool_returned(state: RunState, event: ToolReturned) -> RunState:
     if event.path is not None and event.path not in state.files:
         surplus = max(0, len(state.files) + 1 - FILES_LIMIT)
         state = replace(state, files=(*state.files, event.path)[:FILES_LIMIT], files_left_out=state.files_left_out + surplus)
-    asks = tuple(ask for ask in state.asks if ask.tool_id != event.tool_id)
+    questions = state.questions.returned(event.tool_id)
     if event.parent is not None:
-        return replace(state, asks=asks)
-    return replace(state, asks=asks, activity=Phase.TOOL if _is_busy(state.tools) else Phase.REQUESTING)
+        return replace(state, questions=questions)
+    return replace(state, questions=questions, activity=Phase.TOOL if _is_busy(state.tools) else Phase.REQUESTING)
 
 
 def _with_tool(state: RunState, tool: Tool) -> RunState:
@@ -369,6 +389,12 @@ def _with_tool(state: RunState, tool: Tool) -> RunState:
 
 def _is_busy(tools: Mapping[str, Tool]) -> bool:
     return any(tool.is_running and tool.parent is None for tool in tools.values())
+
+
+def _went_on(state: RunState, questions: Questions) -> RunState:
+    if questions.open or state.activity is not Phase.WAITING:
+        return replace(state, questions=questions)
+    return replace(state, questions=questions, activity=Phase.TOOL if _is_busy(state.tools) else Phase.REQUESTING)
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
@@ -455,7 +481,7 @@ def _finished(state: RunState, event: Finished) -> RunState:
         counted=(),
         cost=state.cost if event.cost is None else event.cost,
         turns=state.turns if event.turns is None else (state.turns or 0) + event.turns,
-        asks=(),
+        questions=state.questions.closed(),
         activity=Phase.WAITING,
     )
 

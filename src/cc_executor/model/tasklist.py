@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, NewType, cast
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from cc_executor.model import reference
+from cc_executor.model.care import LIMIT_WAIT_MAX, OnLimit, OnOutputLimit, OnUnchecked, Validation
 from cc_executor.model.request import canonical_digest
 
 ListId = NewType("ListId", str)
@@ -69,6 +70,14 @@ class Task(_Frozen):
         How many more times a task is tried that did not end well.
     options : dict
         Options of the run, by the names that `cc_execute` takes.
+    on_limit : OnLimit or None
+        None: as the list says.
+    limit_wait_max : float or None
+        Seconds; None: as the list says.
+    reask : bool
+        Ask once more, in the same session, for a structured result that is missing.
+    validation : Validation or None
+        A look at the work by a fresh agent, after the task's own checks have passed; written ``validate``.
     """
 
     id: TaskId
@@ -80,6 +89,12 @@ class Task(_Frozen):
     on_failure: OnFailure | None = None
     retry: int = Field(default=0, ge=0, le=100)
     options: dict[str, Any] = {}
+    on_limit: OnLimit | None = None
+    limit_wait_max: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    on_output_limit: OnOutputLimit = OnOutputLimit.STOP
+    reask: bool = False
+    validation: Validation | None = None
+    on_unchecked: OnUnchecked = OnUnchecked.FAIL
 
     @property
     def references(self) -> tuple[reference.Reference, ...]:
@@ -89,7 +104,24 @@ class Task(_Frozen):
     @property
     def all_needs(self) -> tuple[str, ...]:
         """The ids in `needs` and in the references, each once."""
-        return tuple(dict.fromkeys((*self.needs, *(item.task for item in self.references))))
+        known = self._known_needs.get((self.text, self.needs))
+        if known is None:
+            known = self._known_needs[self.text, self.needs] = tuple(dict.fromkeys((*self.needs, *(item.task for item in self.references))))
+        return known
+
+    @cached_property
+    def _known_needs(self) -> dict[tuple[str, tuple[str, ...]], tuple[str, ...]]:
+        """Asked for at every decision about every task. By text and needs, because pydantic hands it on to copies that have others."""
+        return {}
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was made out of a list's `tasks`, which every decision asks for. Pydantic hands it on to copies, whose tasks may be others."""
+
+    tasks: tuple[Task, ...] = ()
+    by_id: dict[str, Task] = field(default_factory=dict[str, Task])
+    order: tuple[Task, ...] | None = None
 
 
 class TaskList(_Frozen):
@@ -103,6 +135,12 @@ class TaskList(_Frozen):
         How many tasks of one group run at the same time.
     max_cost : float or None
         US dollars for the whole list.
+    max_cost_per_day : float or None
+        US dollars for everything that is run on one day, this list's runs and all others.
+    on_limit : OnLimit
+        What a usage limit does.
+    limit_wait_max : float
+        Seconds that a usage limit is waited for at most.
     """
 
     name: str = Field(default="", max_length=200)
@@ -111,18 +149,45 @@ class TaskList(_Frozen):
     parallel: int = Field(default=4, ge=1, le=64)
     max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     on_failure: OnFailure = OnFailure.STOP
+    max_cost_per_day: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    on_limit: OnLimit = OnLimit.STOP
+    limit_wait_max: float = Field(default=LIMIT_WAIT_MAX, gt=0, allow_inf_nan=False)
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the whole list: two equal lists are one and the same work."""
-        return canonical_digest(self.model_dump(mode="json"))
+        """SHA-256 (hex) of the work: two equal lists are one and the same. What they may cost and wait for changes nothing of it."""
+        return self._digest(without=BOUNDS)
+
+    def digest_with_cap(self) -> str:
+        """The digest as it was made when a list's `max_cost` counted: lists that were run then are found by it."""
+        return self._digest(without=BOUNDS - {"max_cost"})
+
+    def _digest(self, *, without: frozenset[str]) -> str:
+        whole = self.model_dump(mode="json", exclude=set(without))
+        if "max_cost" in without:
+            whole["max_cost"] = None
+        # Fields that came later count where they say something, so that what was run before they came is still the same work.
+        whole["tasks"] = [
+            {name: value for name, value in task.items() if name not in _LATER or value != _LATER[name]} for task in whole["tasks"]
+        ]
+        return canonical_digest(whole)
+
+    def bounded(self, bounds: Mapping[str, Any]) -> TaskList:
+        """The same work with other bounds."""
+        return self.model_copy(update={name: value for name, value in bounds.items() if name in BOUNDS})
 
     def task(self, task_id: str) -> Task:
         """The task with this id. Raises `KeyError`."""
-        return self._by_id[task_id]
+        known = self._known
+        if known.tasks is not self.tasks or not known.by_id:
+            self._know(known)
+        return known.by_id[task_id]
 
     @cached_property
-    def _by_id(self) -> dict[str, Task]:
-        return {task.id: task for task in self.tasks}
+    def _known(self) -> _Known:
+        return _Known()
+
+    def _know(self, known: _Known) -> None:
+        known.tasks, known.by_id, known.order = self.tasks, {task.id: task for task in self.tasks}, None
 
     def policy(self, task: Task) -> OnFailure:
         """What happens when `task` does not end well."""
@@ -136,6 +201,14 @@ class TaskList(_Frozen):
         graphlib.CycleError
             `problems` says it in words.
         """
+        known = self._known
+        if known.tasks is not self.tasks:
+            self._know(known)
+        if known.order is None:
+            known.order = self._sorted()
+        return known.order
+
+    def _sorted(self) -> tuple[Task, ...]:
         sorter = TopologicalSorter({task.id: task.all_needs for task in self.tasks})
         sorter.prepare()
         positions = {task.id: number for number, task in enumerate(self.tasks)}
@@ -156,6 +229,13 @@ class TaskList(_Frozen):
             if any(need == task_id or need in found for need in task.all_needs):
                 found[task.id] = None
         return tuple(found)
+
+
+# What a list may cost and wait for. It can be given other ones, and goes on.
+BOUNDS: Final = frozenset({"max_cost", "max_cost_per_day", "on_limit", "limit_wait_max"})
+_LATER: Final[Mapping[str, Any]] = {
+    "on_limit": None, "limit_wait_max": None, "on_output_limit": "stop", "reask": False, "validation": None, "on_unchecked": "fail",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +297,21 @@ def _task_problems(task: Task, ids: Mapping[str, int]) -> list[str]:
             "refers to other tasks, and only a prompt can: what an agent wrote never becomes part of a command. A command finds the results of "
             "what it needs as files in the folder $CC_NEEDS."
         )
+    if task.kind is not TaskKind.AGENT:
+        words = [name for name in ("on_limit", "limit_wait_max", "on_output_limit", "reask") if getattr(task, name) != _field_default(name)]
+        found += [f"has {name}, which means something for an agent alone." for name in words]
+    if task.reask and "schema" not in task.options:
+        found.append("has reask and no schema: there is nothing to ask for again.")
+    if task.on_unchecked is not OnUnchecked.FAIL and task.validation is None:
+        found.append("has on_unchecked and no validate: there is nothing that could not be checked.")
     if task.kind is TaskKind.CALL and task.options:
         found.append(f"is a Python callable and takes no options of runs ({', '.join(sorted(task.options))}).")
     found += [f"has the option {name!r}, which a task says by itself." for name in sorted(NOT_OPTIONS & task.options.keys())]
     return found
+
+
+def _field_default(name: str) -> Any:
+    return Task.model_fields[name].default
 
 
 def _cycles(tasks: TaskList) -> list[Problem]:

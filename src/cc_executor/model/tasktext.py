@@ -10,17 +10,20 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
+from cc_executor.model.hook import Hook, hooks_from
 from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, id_from, place_of
 
 # What a task or a list says by itself; every other key of a task is an option of its run.
 _TASK_KEYS: Final = ("id", "title", "needs", "group", "on_failure", "retry")
-_LIST_KEYS: Final = ("name", "cwd", "parallel", "max_cost", "on_failure")
+# The same; `defaults` may say them for all agents.
+_CARE_KEYS: Final = ("on_limit", "limit_wait_max", "on_output_limit", "reask", "validate", "on_unchecked")
+_LIST_KEYS: Final = ("name", "cwd", "parallel", "max_cost", "max_cost_per_day", "on_failure", "on_limit", "limit_wait_max")
 _WORK: Final = {"prompt": TaskKind.AGENT, "run": TaskKind.SHELL, "call": TaskKind.CALL}
 # Options that mean nothing to a command; the list's defaults hand them to agents alone.
 _AGENT_OPTIONS: Final = frozenset(
     {
         "model", "fallback_model", "permission_mode", "tools", "max_turns", "max_cost", "schema", "resume", "append_system_prompt", "add_dirs",
-        "rehearse", "cli", "trust_workspace",
+        "rehearse", "cli", "trust_workspace", "loop_guard",
     }
 )  # fmt: skip
 
@@ -47,12 +50,18 @@ class Written:
     problems : list of Problem
     places : dict
         For each task's position, words for where it stands.
+    lint_off : dict
+        Lint rules that are not asked, for a task by its id, for all by the empty text.
+    hooks : tuple of Hook
+        Whom to call at moments of this list.
     """
 
     tasks: TaskList | None = None
     calls: dict[str, Callable[..., object]] = field(default_factory=dict[str, Callable[..., object]])
     problems: list[Problem] = field(default_factory=list[Problem])
     places: dict[int, str] = field(default_factory=dict[int, str])
+    lint_off: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    hooks: tuple[Hook, ...] = ()
 
 
 def qualified_name(call: Callable[..., object]) -> str:
@@ -91,6 +100,10 @@ def _listed(items: Sequence[object], made: Written, given: dict[str, Any]) -> Wr
     if not isinstance(defaults, Mapping):
         made.problems.append(Problem("defaults", "must be a mapping of options."))
         defaults = {}
+    _take_lint("", given, "", made)
+    said = hooks_from(given.pop("hooks", None), callables=False)
+    made.hooks = said.hooks
+    made.problems += [Problem("hooks", problem) for problem in said.problems]
     tasks: list[Task] = []
     taken: set[str] = set()
     for number, item in enumerate(items):
@@ -99,7 +112,7 @@ def _listed(items: Sequence[object], made: Written, given: dict[str, Any]) -> Wr
             tasks.append(task)
             taken.add(task.id)
     for name in sorted(given.keys() - set(_LIST_KEYS)):
-        made.problems.append(Problem(name, f"is nothing that a list has; it has {', '.join(_LIST_KEYS)}, defaults and tasks."))
+        made.problems.append(Problem(name, f"is nothing that a list has; it has {', '.join(_LIST_KEYS)}, defaults, hooks and tasks."))
         del given[name]
     whole = {name: value for name, value in given.items() if value is not None} | {"tasks": tuple(tasks)}
     try:
@@ -126,6 +139,7 @@ def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str
     given = {str(name): value for name, value in cast("Mapping[object, Any]", item).items()}
     task_id = str(given.get("id", "")) or _id_of(given, number, taken)
     place = place_of(number, task_id, made.places)
+    _take_lint(task_id, given, place, made)
     works = [name for name in _WORK if name in given]
     if len(works) != 1:
         said = "nothing to do" if not works else " and ".join(works)
@@ -134,17 +148,36 @@ def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str
         )
         return None
     kind = _WORK[works[0]]
-    own = {name: given[name] for name in _TASK_KEYS if given.get(name) is not None} | {"id": task_id}
+    own = {name: given[name] for name in (*_TASK_KEYS, *_CARE_KEYS) if given.get(name) is not None} | {"id": task_id}
+    if kind is TaskKind.AGENT:
+        own = {name: defaults[name] for name in _CARE_KEYS if defaults.get(name) is not None} | own
     own["needs"] = _several(own.get("needs", ()))
-    options = {name: value for name, value in given.items() if name not in {*_TASK_KEYS, *_WORK} and value is not None}
+    if "validate" in own:
+        own["validation"] = _validation(own.pop("validate"))
+    options = {name: value for name, value in given.items() if name not in {*_TASK_KEYS, *_CARE_KEYS, *_WORK} and value is not None}
     not_for_it = {TaskKind.AGENT: frozenset[str](), TaskKind.SHELL: _AGENT_OPTIONS, TaskKind.CALL: defaults.keys()}[kind]
-    usual = {name: value for name, value in defaults.items() if name not in not_for_it}
+    usual = {name: value for name, value in defaults.items() if name not in not_for_it and name not in _CARE_KEYS}
     try:
         return Task.model_validate(own | {"kind": kind, "text": given[works[0]], "options": usual | options})
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_context=False):
-            made.problems.append(Problem(place, f"{problem['loc'][0]} {_words(problem)}"))
+            where = ".".join(str(part) for part in problem["loc"]).replace("validation", "validate", 1)
+            made.problems.append(Problem(place, f"{where} {_words(problem)}"))
         return None
+
+
+def _take_lint(task_id: str, given: dict[str, Any], place: str, made: Written) -> None:
+    """Which lint rules are switched off here; nothing of it is part of the work."""
+    wanted, ids = given.pop("lint", None), _several(given.pop("lint_off", None) or ())
+    if wanted not in (None, True, False, "on", "off"):
+        made.problems.append(Problem(place, f"lint must be on or off (given: {wanted!r}); single rules are switched off by lint_off."))
+    off = ("all",) if wanted in (False, "off") else ()
+    if not isinstance(ids, tuple):
+        made.problems.append(Problem(place, f"lint_off must be the id of a rule, or a list of them (given: {ids!r})."))
+    else:
+        off = (*off, *map(str, cast("tuple[object, ...]", ids)))
+    if off:
+        made.lint_off[task_id] = off
 
 
 def _id_of(given: Mapping[str, Any], number: int, taken: set[str]) -> str:
@@ -169,6 +202,10 @@ def _named(item: object, made: Written, name_of: Callable[[Callable[..., object]
         name += "'"
     made.calls[name] = work
     return {"title": getattr(work, "__name__", "")} | given | {"call": name}
+
+
+def _validation(value: object) -> object:
+    return {"prompt": value} if isinstance(value, str) else value
 
 
 def _several(value: object) -> object:
@@ -205,6 +242,7 @@ def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:
         made.problems.append(Problem("", f"This is no YAML: {str(error).splitlines()[0]}."))
         return made
     top: dict[str, Any] = dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else {"tasks": value}
+    top.pop("$schema", None)  # for editors
     items = top.pop("tasks", None)
     where = top.pop("cwd", "")
     if not isinstance(where, str):

@@ -21,7 +21,7 @@ def fields(source: str) -> dict[str, Any] | None:
     """The input of a call as an object; None while it is incomplete or no object."""
     try:
         return _decode(source)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):  # the last: half a pair of surrogates
         return None
 
 

@@ -96,6 +96,11 @@ STOPS: Final[dict[str, End]] = {
         "The run gave no sign of life for longer than its limit.",
         "Run it again; if a quiet step of it takes that long, raise --stall-timeout.",
     ),
+    "loop": End(
+        OutcomeKind.STALLED,
+        "The agent went round in a circle, and was ended for it (loop_guard: stop).",
+        "Say in the prompt what to do when a step does not help; or let it go on with --loop-guard tell.",
+    ),
     "auth": End(OutcomeKind.AUTH, "The API refused the login, and the run was ended instead of asking for three minutes more.", CHECK_KEY),
     "budget": End(OutcomeKind.BUDGET, "The budget is spent.", "Raise it with --max-cost, or give a smaller task."),
 }

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from cc_executor.model.listrecord import ListState, ListStatus, TaskState, TaskStatus
+from cc_executor.model.care import OnLimit
+from cc_executor.model.listrecord import OWED, ListState, ListStatus, TaskState, TaskStatus
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.tasklist import OnFailure, Task, TaskKind, TaskList
+from cc_executor.policy.budget import Purse
+from cc_executor.policy.retry import Again, Care, Cause, Hit, decide
 
-# Trying again helps against chance; against a wrong key, an empty purse, a missing right or a person's word it only spends.
-WORTH_RETRYING: Final = frozenset(
-    {
-        OutcomeKind.FAILED, OutcomeKind.RATE_LIMITED, OutcomeKind.MAX_TURNS, OutcomeKind.SCHEMA, OutcomeKind.TIMEOUT, OutcomeKind.STALLED,
-        OutcomeKind.CRASHED, OutcomeKind.LOST,
-    }
-)  # fmt: skip
 _OVER: Final = frozenset({TaskStatus.OK, TaskStatus.FAILED, TaskStatus.SKIPPED, TaskStatus.STOPPED})
+_DONE: Final = frozenset({TaskStatus.OK, TaskStatus.SKIPPED})
 _BAD: Final = frozenset({TaskStatus.FAILED, TaskStatus.STOPPED})
 
 
@@ -51,21 +48,71 @@ class Close:
     summary: str
 
 
-Action = Start | Cancel | Skip | Close
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Write down that a task is done another time, and when. `session`: what that attempt continues; `say`: what it is told."""
+
+    task: str
+    until: float
+    why: str
+    cause: str
+    session: str = ""
+    say: str = ""
 
 
-def due(tasks: TaskList, state: ListState) -> list[Action]:
-    """What is to be done now. Skips come alone, because what is skipped decides about others. Empty: wait for what runs, or for a person."""
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """Let a fresh agent look at a task's work. `max_cost`: US dollars that it may spend at most; 0: it is not begun, and could not check."""
+
+    task: str
+    max_cost: float
+
+
+Action = Start | Cancel | Skip | Close | Wait | Validate
+
+
+def bounded(tasks: TaskList, state: ListState) -> TaskList:
+    """The list with the bounds that hold now."""
+    if state.caps is None:
+        return tasks
+    caps = state.caps
+    bounds = {"max_cost": caps.max_cost, "max_cost_per_day": caps.max_cost_per_day, "on_limit": OnLimit(caps.on_limit)}
+    return tasks.bounded(bounds | ({} if caps.limit_wait_max is None else {"limit_wait_max": caps.limit_wait_max}))
+
+
+def due(tasks: TaskList, state: ListState, *, now: float, today: float = 0.0) -> list[Action]:
+    """What is to be done now. Skips and waits come alone, because they decide about others. Empty: wait for what runs, for a time, or for a person.
+
+    Parameters
+    ----------
+    now : float
+        Seconds since the epoch.
+    today : float
+        US dollars that everything of today has cost, this list's runs and all others.
+    """
     if state.status is not ListStatus.OPEN:
         return []
+    tasks = bounded(tasks, state)
     order = tasks.in_order()
+    # What ended well or was left out asks for nothing more; of a long list that is most of it, and this is asked after every record.
+    order = tuple(task for task in order if state.task(task.id).status not in _DONE)
     running = [task for task in order if state.task(task.id).status is TaskStatus.RUNNING]
     if state.is_stopped:
-        return [Cancel(task.id) for task in running] or [Close(ListStatus.STOPPED, _count(tasks, state))]
+        return [_ending(task, state) for task in running] or [Close(ListStatus.STOPPED, _count(tasks, state))]
     if skips := _skips(tasks, order, state):
         return list(skips)
+    if waits := _waits(tasks, order, state):
+        return list(waits)
     unwanted = [task for task in running if state.task(task.id).is_stopped or state.task(task.id).is_unwanted]
-    return [*(Cancel(task.id) for task in unwanted), *_starts(tasks, order, running, state)]
+    purse = _purse(tasks, state, running, today)
+    looks = [] if state.is_paused else _looks(running, state, purse)
+    looks = [look for look in looks if all(look.task != task.id for task in unwanted)]
+    return [*(_ending(task, state) for task in unwanted), *looks, *_starts(tasks, order, running, state, now=now, purse=purse)]
+
+
+def _ending(task: Task, state: ListState) -> Cancel | Validate:
+    """How a task is ended: what runs is cancelled; where only a look at it is owed, that is not begun."""
+    return Validate(task.id, 0.0) if state.task(task.id).validation == OWED else Cancel(task.id)
 
 
 def set_back(tasks: TaskList, state: ListState, task_id: str, *, onward: bool = False) -> tuple[str, ...]:
@@ -102,7 +149,7 @@ def _skips(tasks: TaskList, order: tuple[Task, ...], state: ListState) -> list[S
         for need in task.all_needs:
             policy, status = tasks.policy(tasks.task(need)), state.task(need).status
             is_bad = status is TaskStatus.SKIPPED or (
-                status in _BAD and policy is OnFailure.SKIP and not _retries(tasks.task(need), state.task(need))
+                status in _BAD and policy is OnFailure.SKIP and _after(tasks, tasks.task(need), state.task(need)) is None
             )
             if is_bad and policy is not OnFailure.CONTINUE:
                 found.append(
@@ -112,68 +159,139 @@ def _skips(tasks: TaskList, order: tuple[Task, ...], state: ListState) -> list[S
     return found
 
 
-def _starts(tasks: TaskList, order: tuple[Task, ...], running: list[Task], state: ListState) -> list[Action]:
+def _after(tasks: TaskList, task: Task, known: TaskState) -> Again | str | None:
+    """What follows a failed attempt: another one, a sentence that stops the list, or nothing."""
+    if known.status is not TaskStatus.FAILED:
+        return None
+    try:
+        kind = OutcomeKind(known.outcome)
+    except ValueError:  # a word of ours: what could not be looked at is not done again for that
+        return None
+    care = Care(
+        on_limit=task.on_limit or tasks.on_limit,
+        limit_wait_max=task.limit_wait_max or tasks.limit_wait_max,
+        on_output_limit=task.on_output_limit,
+        reask=task.reask,
+        retry=task.retry,
+        backs_off=task.kind is TaskKind.AGENT,
+    )
+    tried = {cause: known.tried.get(cause.value, 0) for cause in Cause} | {Cause.RETRY: max(0, known.attempts - 1)}
+    # Of an older version's record nothing is known but the outcome.
+    hit = Cause.USAGE if kind is OutcomeKind.USAGE_LIMITED else Cause(known.hit) if known.hit in set(Cause) else None
+    return decide(
+        kind, Hit(hit, known.resets_at, known.delay), ended_at=known.ended_at, tried=tried, care=care, seed=f"{task.id}/{known.ended_at}"
+    )
+
+
+def _waits(tasks: TaskList, order: tuple[Task, ...], state: ListState) -> list[Wait]:
+    """Further attempts that are not simply made at once."""
+    found: list[Wait] = []
+    for task in order:
+        known = state.task(task.id)
+        again = _after(tasks, task, known)
+        if isinstance(again, Again) and (again.cause is not Cause.RETRY or again.until > known.ended_at):
+            session = known.resumable if again.is_resumed else ""
+            found.append(Wait(task.id, again.until, again.why, again.cause.value, session, again.say))
+    return found
+
+
+def _looks(running: list[Task], state: ListState, purse: Purse) -> list[Validate]:
+    """Validations that are owed. The money for each was kept back when its task was started, and the task may have spent more than it was to."""
+    found: list[Validate] = []
+    for task in running:
+        if task.validation is None or state.task(task.id).validation != OWED:
+            continue
+        left = purse.left + task.validation.max_cost
+        found.append(Validate(task.id, task.validation.max_cost if left >= task.validation.max_cost else max(0.0, left)))
+    return found
+
+
+def _purse(tasks: TaskList, state: ListState, running: list[Task], today: float) -> Purse:
+    reserved: list[float | None] = []
+    for task in running:
+        extra = task.validation.max_cost if task.validation is not None else 0.0
+        if state.task(task.id).validation:  # the task itself is paid
+            reserved.append(extra)
+        elif task.kind is TaskKind.AGENT:
+            own: float | None = task.options.get("max_cost")
+            reserved.append(None if own is None else own + extra)
+        else:
+            reserved.append(extra)
+    return Purse(cap=tasks.max_cost, spent=state.spent, day_cap=tasks.max_cost_per_day, today=today, reserved=tuple(reserved))
+
+
+def _starts(tasks: TaskList, order: tuple[Task, ...], running: list[Task], state: ListState, *, now: float, purse: Purse) -> list[Action]:
     if state.is_paused:
         return []
+    for task in order:
+        said = _after(tasks, task, state.task(task.id))
+        if isinstance(said, str):
+            return [] if running else [Close(ListStatus.LIMITED, f"{task.id}: {said} {_count(tasks, state)}.")]
     stopper = next((task for task in order if _stops_all(tasks, task, state)), None)
     if stopper is not None:
-        known = state.task(stopper.id)
-        return [] if running else [Close(ListStatus.FAILED, f"{stopper.id} did not end well ({known.outcome}); {_count(tasks, state)}")]
-    ready = [task for task in order if _is_ready(tasks, task, state)]
+        return [] if running else [_stop(tasks, stopper, state)]
+    held = [task for task in order if _is_held(state.task(task.id), now)]
+    ready = [task for task in order if _is_ready(tasks, task, state) and task not in held]
+    if any(state.task(task.id).cause == Cause.USAGE for task in held):  # another agent would meet the same limit
+        ready = [task for task in ready if task.kind is not TaskKind.AGENT]
     if not ready:
-        return [] if running else [_end(tasks, order, state)]
-    if running:
-        group = running[0].group
+        return [] if running or held else [_end(tasks, state)]
+    if running or held:
+        group = (running or held)[0].group
         ready = [task for task in ready if group and task.group == group]
     else:
         group = ready[0].group
         ready = [task for task in ready if group and task.group == group] or ready[:1]
     actions: list[Action] = []
-    reserved = [task.options.get("max_cost") for task in running if task.kind is TaskKind.AGENT]
     for task in ready[: max(0, tasks.parallel - len(running))]:
-        if tasks.max_cost is None or task.kind is not TaskKind.AGENT:
-            actions.append(Start(task.id, task.options.get("max_cost")))
-            continue
-        if None in reserved:  # that one may spend all that is left
-            break
-        left = tasks.max_cost - state.spent - sum(amount for amount in reserved if amount is not None)
         wanted: float | None = task.options.get("max_cost")
-        if left <= 0 or (wanted is not None and wanted > left):
-            if not running and not actions:
-                actions.append(Close(ListStatus.BUDGET, _money(tasks, state, task, wanted)))
+        extra = task.validation.max_cost if task.validation is not None else 0.0
+        is_paid = task.kind is TaskKind.AGENT or extra > 0
+        if not is_paid or not purse.is_bounded:
+            actions.append(Start(task.id, wanted))
+            continue
+        if purse.is_taken:
             break
-        actions.append(Start(task.id, wanted if wanted is not None else left))
-        reserved.append(wanted)
+        if task.kind is not TaskKind.AGENT:
+            wanted = 0.0
+        if not purse.is_enough(wanted, extra):
+            if not running and not held and not actions:
+                actions.append(Close(ListStatus.BUDGET, purse.words(task.id, wanted, extra)))
+            break
+        actions.append(Start(task.id, purse.bound(wanted, extra) if task.kind is TaskKind.AGENT else None))
+        purse = purse.with_one_more(None if wanted is None else wanted + extra)
     return actions
 
 
-def _money(tasks: TaskList, state: ListState, task: Task, wanted: float | None) -> str:
-    assert tasks.max_cost is not None  # only asked where there is a cap
-    need = f"may cost ${wanted:.2f}" if wanted is not None else "needs more"
-    more = f" A cap of ${state.spent + wanted:.2f} would let it start." if wanted is not None else " Raise the cap to go on."
-    return f"{task.id} {need}, and ${max(0.0, tasks.max_cost - state.spent):.2f} of ${tasks.max_cost:.2f} are left.{more}"
+def _is_held(known: TaskState, now: float) -> bool:
+    return known.status is TaskStatus.WAITING and known.until is not None and known.until > now
 
 
-def _retries(task: Task, known: TaskState) -> bool:
-    return known.status is TaskStatus.FAILED and known.attempts <= task.retry and known.outcome in WORTH_RETRYING
+def _stop(tasks: TaskList, task: Task, state: ListState) -> Close:
+    known = state.task(task.id)
+    count = _count(tasks, state)
+    if known.outcome == OutcomeKind.BUDGET and "max_cost" not in task.options and tasks.max_cost is not None:
+        said = f"{task.id} used what was left of ${tasks.max_cost:.2f}, and was not ready. Raise the cap to go on; {count}"
+        return Close(ListStatus.BUDGET, said)
+    return Close(ListStatus.FAILED, f"{task.id} did not end well ({known.outcome}); {count}")
 
 
 def _stops_all(tasks: TaskList, task: Task, state: ListState) -> bool:
     known = state.task(task.id)
-    return known.status in _BAD and tasks.policy(task) is OnFailure.STOP and not _retries(task, known)
+    return known.status in _BAD and tasks.policy(task) is OnFailure.STOP and _after(tasks, task, known) is None
 
 
 def _is_ready(tasks: TaskList, task: Task, state: ListState) -> bool:
     known = state.task(task.id)
-    if known.status is not TaskStatus.WAITING and not _retries(task, known):
+    if known.status is not TaskStatus.WAITING and _after(tasks, task, known) is None:
         return False
-    return all(state.task(need).status in _OVER and not _retries(tasks.task(need), state.task(need)) for need in task.all_needs)
+    return all(state.task(need).status in _OVER and _after(tasks, tasks.task(need), state.task(need)) is None for need in task.all_needs)
 
 
-def _end(tasks: TaskList, order: tuple[Task, ...], state: ListState) -> Close:
+def _end(tasks: TaskList, state: ListState) -> Close:
     is_bad = any(
         state.task(task.id).status in _BAD or (state.task(task.id).status is TaskStatus.SKIPPED and not state.task(task.id).is_unwanted)
-        for task in order
+        for task in tasks.tasks
     )
     return Close(ListStatus.FAILED if is_bad else ListStatus.OK, _count(tasks, state))
 

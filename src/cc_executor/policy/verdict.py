@@ -14,12 +14,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from cc_executor.model.ask import ASK_USER, Decision
 from cc_executor.model.event import AgentFailed, Finished
 from cc_executor.model.exit import ExitFacts
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import Check
 from cc_executor.model.request import RunRequest
 from cc_executor.model.state import RunState
+from cc_executor.policy.ask import cure_of, why_of
 from cc_executor.policy.ends import ENDS, FAULTS, LONG_WAIT, SEE_MORE, STOP_REASONS, STOPS, UNREACHABLE, End
 
 # Agents that make no closing statement: their exit code is their word.
@@ -137,7 +139,7 @@ def _silent(case: _Case) -> Outcome | None:
             kind=OutcomeKind.CRASHED,
             summary="The end of the agent's output could not be kept.",
             evidence=(*evidence, f"stdout: {dropped:,} bytes dropped"),
-            cure="Make room on the disk that holds the runs, and run it again.",
+            cure="Make room on the disk that holds the runs, or raise --journal-limit, and run it again.",
         )
     if case.exit.signal is not None:
         return Outcome(
@@ -243,12 +245,23 @@ def _failed(case: _Case) -> Outcome | None:
 
 
 def _denied(case: _Case) -> Outcome | None:
-    denials = case.state.denials
+    # What a person has denied was that person's decision, and the agent went on with it. It stands in the receipt, and is no failure of the run.
+    said_no = {one.tool_id for one in case.state.asked if one.decision == Decision.DENY and one.tool_id}
+    denials = tuple(denial for denial in case.state.denials if denial.tool_id not in said_no)
     if not denials:
         return None
     names = list(dict.fromkeys(denial.name for denial in denials))
     calls = [_cut(f"denied: {denial.name} {denial.input}".rstrip()) for denial in denials[:5]]
     count = len(denials) + case.state.denials_left_out
+    refused = next((one for one in case.state.asked if one.decision == Decision.REFUSED and one.kind in {"permission", "question"}), None)
+    if refused is not None:
+        tools = ",".join(name for name in names if name != ASK_USER)
+        return Outcome(
+            kind=OutcomeKind.DENIED,
+            summary=f"The agent asked, and nobody could answer: {why_of(refused.note)} (asked for: {', '.join(names)}).",
+            evidence=(f"refused: {_cut(refused.what)}", f"result.permission_denials: {count}", *calls),
+            cure=cure_of(refused.note, tools),
+        )
     return Outcome(
         kind=OutcomeKind.DENIED,
         summary=f"{_counted(count, 'tool call')} {'was' if count == 1 else 'were'} not allowed ({', '.join(names)}), whatever the agent says of the work.",
@@ -344,7 +357,7 @@ def _last_word_lost(case: _Case) -> Outcome | None:
         kind=OutcomeKind.CRASHED,
         summary="The agent reported success and went on in the background, and its last word could not be kept.",
         evidence=(f"stdout: {dropped:,} bytes dropped", *_closing_evidence(case)),
-        cure="Make room on the disk that holds the runs, and look at its files before you run it again.",
+        cure="Make room on the disk that holds the runs, or raise --journal-limit, and look at its files before you run it again.",
     )
 
 

@@ -42,7 +42,7 @@ class Checking:
     """
 
     def __init__(self, environ: Mapping[str, str], redactor: Redactor) -> None:
-        self._environ = environ
+        self.environ = environ
         self._redactor = redactor
         self._unwanted = threading.Event()
 
@@ -62,13 +62,13 @@ class Checking:
 
     async def _command(self, command: str, *, cwd: str, run_id: str) -> Check:
         def work(stop: threading.Event) -> Check:
-            return self._run(command, cwd, f"{run_id}-verify", stop)
+            return self._run(command, cwd, mark_of_check(run_id), stop)
 
         return await Errand(work, patience=KILL_BUDGET, takes_long=True).run()
 
     def _run(self, command: str, cwd: str, mark: str, stop: threading.Event) -> Check:
         """The user's own command line, in the user's own environment; in its own session and marked, so that it can be ended whole."""
-        environment = {**self._environ, records.RUN_MARK: mark}
+        environment = {**self.environ, records.RUN_MARK: mark}
         end_marked(mark)  # what is left of a check whose maker was killed before it could end it
         script = f"\n{command}" if command.startswith(("-", "+")) else command  # a sign would make it an option of the shell
         try:
@@ -124,6 +124,11 @@ class Checking:
                         continue
                 if ended:  # what it left behind may hold the pipe for ever
                     return bytes(output), ""
+
+
+def mark_of_check(run_id: str) -> str:
+    """What the processes of a run's check carry as their mark. Not the run's own: what is left of that is ended by itself."""
+    return f"{run_id}-verify"
 
 
 def _file_check(name: str, before: str | None, *, cwd: str) -> Check:

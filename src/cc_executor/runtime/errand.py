@@ -43,7 +43,8 @@ async def in_thread(work: Callable[[], T], *, takes_long: bool = False) -> T:
         try:
             what = context.run(work)
         except BaseException as error:  # noqa: BLE001 - carried to the task that awaits it
-            say, what = future.set_exception, error
+            # A future takes no StopIteration (PEP 479), and whoever waits for it would wait for ever.
+            say, what = future.set_exception, RuntimeError(repr(error)) if isinstance(error, StopIteration) else error
         with suppress(RuntimeError):  # that loop is gone, and with it whoever waited
             loop.call_soon_threadsafe(tell, say, what)
 

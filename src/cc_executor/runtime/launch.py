@@ -24,8 +24,10 @@ from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.environment import child_environment
 from cc_executor.runtime.errand import Errand
 from cc_executor.runtime.executable import VERSION_BUDGET, Executable, find_executable
+from cc_executor.runtime.forecast import load_now, predict
 from cc_executor.runtime.plan import PLAN, Plan, digest_of_file, resolved
 from cc_executor.runtime.reconcile import reconcile
+from cc_executor.runtime.snapshot import take_before
 from cc_executor.runtime.workspace import is_trusted, own_settings
 from cc_executor.shim import records
 from cc_executor.store.home import STATE_VARIABLE, StateHome, new_run_id
@@ -36,6 +38,9 @@ START_BUDGET: Final = 20.0  # seconds for the shim's answer: 25-60 ms in the mea
 ABANDON_BUDGET: Final = VERSION_BUDGET + START_BUDGET + 2.0
 END_BUDGET: Final = 10.0  # seconds for the end of a run that nobody wants any more; the ladder's last rung takes some milliseconds
 REAP_BUDGET: Final = 0.5  # seconds; a shim ends some milliseconds after its last record, or when a slow disk has it all
+# What a supervisor gets of our own environment, whose secrets it must not show in /proc to every process of this user: what finds the libraries of a Python
+# that was built or loaded as a module, and the mark of the run within which this one is started. The agent's environment comes with the spec.
+_SHIM_NEEDS: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", records.RUN_MARK)
 _SHIM: Final = Path(__file__).resolve().parents[1] / "shim" / "__main__.py"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
@@ -98,6 +103,7 @@ def _launch(
         plan, spec = _prepare(request, folder, executable, environ, pid, trusted=is_trusted(request, home))
         folder.write_new(records.REQUEST, request_json(request))
         folder.write_new(PLAN, plan.to_json())
+        take_before(request, folder, home=home, environ=environ)
         if stop.is_set():
             raise LaunchFailed("The launch was cancelled.")
         _start_shim(spec, folder)
@@ -132,7 +138,7 @@ def _prepare(
     agent = agent_named(request.agent)
     session_id = str(uuid.uuid4())
     asked = request.model_copy(update={"trust_workspace": trusted})
-    command = agent.command(asked, executable=executable.path, session_id=session_id)
+    command = agent.command(asked, executable=executable.path, session_id=session_id, version=executable.version)
     argv, config_dir = command.argv, environ.get("CLAUDE_CONFIG_DIR") if agent.name == "claude" else None
     if request.rehearse is not None:
         config_dir = str(folder.path / "agent")
@@ -153,6 +159,9 @@ def _prepare(
         config_dir=config_dir,
         own_settings=own_settings(request.cwd) if agent.name == "claude" else (),
         workspace_trusted=trusted,
+        notebook=_notebook(environ),
+        load=(load := load_now()),
+        prediction=predict(folder.path.parent.parent, request, load=load),
     )
     spec = {
         "version": records.FORMAT_VERSION,
@@ -161,16 +170,24 @@ def _prepare(
         "argv": list(argv),
         "env": env,
         "cwd": request.cwd,
-        "stdin": "none" if command.stdin is None else "prompt",
+        "stdin": "none" if command.stdin is None else "prompt" if command.talk is None else "talk",
         "wall": request.limits.wall,
         "stall": request.limits.stall,
         "lease_pid": pid,
         "on_lease_end": request.on_kernel_exit.value,
         "secrets": list(secrets),
         "keep_background": request.keep_background,
+        records.SPEC_JOURNAL_LIMIT: request.limits.journal,
         records.SPEC_LINGER: {"done": command.done, "anew": command.anew, "seconds": request.limits.linger} if command.done else None,
+        records.SPEC_TALK: {"asked": command.talk.asked, "withdrawn": command.talk.withdrawn} if command.talk is not None else None,
     }
     return plan, spec
+
+
+def _notebook(environ: Mapping[str, str]) -> str:
+    """The notebook of this kernel, as jupyter_server 2 names it in the kernel's environment; another session's name is no path."""
+    name = environ.get("JPY_SESSION_NAME", "")
+    return name if name.endswith(".ipynb") else ""
 
 
 def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
@@ -180,7 +197,14 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
         # start_new_session keeps vfork (0.1 ms); preexec_fn would fork a 2 GB kernel and block it for 60 ms. Out of the kernel's group, no signal
         # that Jupyter sends there reaches the shim.
         shim = subprocess.Popen(
-            argv, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/"
+            argv,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            env={name: os.environ[name] for name in _SHIM_NEEDS if name in os.environ},
         )
     except OSError as error:
         raise LaunchFailed(

@@ -7,6 +7,9 @@ from typing import Final
 
 from cc_executor.errors import RunNotFound, StateUnusable
 from cc_executor.model.receipt import Receipt
+from cc_executor.model.request import RunRequest
+from cc_executor.runtime.plan import Plan
+from cc_executor.runtime.workspace import is_trusted, own_settings
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.plain import read_plain
@@ -29,8 +32,12 @@ def remember(home: StateHome, receipt: Receipt) -> None:
         return  # a full disk costs the short cut, not the run
 
 
-def recall(home: StateHome, request_digest: str) -> tuple[RunFolder, Receipt] | None:
-    """The run that answers this request and its receipt; None if there is none, or if its receipt is not as it was sealed."""
+def recall(home: StateHome, request: RunRequest) -> tuple[RunFolder, Receipt] | None:
+    """The run that answers this request and its receipt; None if there is none, or if its receipt is not as it was sealed.
+
+    Nor does a run answer where the folder's own settings would take effect now and did not then, or the other way round.
+    """
+    request_digest = request.digest()
     try:
         folder = home.find(read_plain(home.root / _FOLDER / request_digest, _POINTER_LIMIT).decode("ascii"))
     except (OSError, ValueError, RunNotFound, StateUnusable):
@@ -38,4 +45,14 @@ def recall(home: StateHome, request_digest: str) -> tuple[RunFolder, Receipt] | 
     receipt = folder.receipt()
     if receipt is None or not receipt.is_intact or not receipt.outcome.ok or receipt.request_digest != request_digest:
         return None
+    if receipt.workspace_trusted != is_trusted(request, home) and _has_settings(request, folder):
+        return None
     return folder, receipt
+
+
+def _has_settings(request: RunRequest, folder: RunFolder) -> bool:
+    """Whether trust makes a difference: the working folder has settings of its own, or had some when it was run."""
+    try:
+        return bool(own_settings(request.cwd) or Plan.of(folder).own_settings)
+    except StateUnusable:
+        return True

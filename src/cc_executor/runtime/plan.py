@@ -12,9 +12,11 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from cc_executor.model.receipt import FileChange
+from cc_executor.policy.predict import Prediction
 from cc_executor.store.journal import RunFolder
 
 PLAN: Final = "plan.json"
+PRUNED: Final = "pruned.json"  # in the place of a journal that somebody had removed: when, and what of it the history keeps
 # Bytes: 8 s of one core, and no one's source. Somebody waits for the receipt, and a file with a hole in it can be of any size.
 SIZE_LIMIT: Final = 4 * 2**30
 BLOCK: Final = 2**20
@@ -39,6 +41,12 @@ class Plan(BaseModel):
         Files in the run's folder with settings, hooks or MCP servers of its own.
     workspace_trusted : bool
         Whether those took effect.
+    notebook : str
+        Path of the notebook whose kernel started the run; empty if that is not known.
+    load : float or None
+        Of the machine, per core, at the start.
+    prediction : Prediction or None
+        What was expected of the run, from the runs before it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +61,9 @@ class Plan(BaseModel):
     config_dir: str | None = None
     own_settings: tuple[str, ...] = ()
     workspace_trusted: bool = False
+    notebook: str = ""
+    load: float | None = None
+    prediction: Prediction | None = None
 
     def to_json(self) -> bytes:
         """For the run's folder. ASCII: a path may hold bytes that are no UTF-8, and `json` escapes what they become in Python."""

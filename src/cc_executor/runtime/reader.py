@@ -12,6 +12,7 @@ from typing import Final
 from cc_executor.agents import agent_named
 from cc_executor.agents.framing import StderrDecoder
 from cc_executor.model.event import ControlRecord, Event, Exited
+from cc_executor.policy.loopguard import LoopGuard
 from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder
 
@@ -27,12 +28,15 @@ class JournalReader:
     folder : RunFolder
     agent : str
         Whose dialect stdout is written in.
+    guards : bool
+        Whether to say when the agent goes round in a circle.
     """
 
-    def __init__(self, folder: RunFolder, *, agent: str) -> None:
+    def __init__(self, folder: RunFolder, *, agent: str, guards: bool = True) -> None:
         self._folder = folder
         self._decoder = agent_named(agent).decoder()
         self._stderr = StderrDecoder()
+        self._loops = LoopGuard() if guards else None
         self._offset: dict[str, int] = dict.fromkeys(records.STREAMS, 0)
         self._control_offset = 0
         self._pending: list[ControlRecord] = []
@@ -45,7 +49,7 @@ class JournalReader:
         """
         if self.exited is not None:
             return None
-        if not self._pending:
+        if not self._pending and self._folder.size(records.CONTROL) > self._control_offset:
             self._pending, self._control_offset = self._folder.control_records(self._control_offset)
         if not self._pending:
             return self._read_streams({})
@@ -66,6 +70,7 @@ class JournalReader:
         twin._folder = self._folder
         twin._decoder = self._decoder.copy()
         twin._stderr = self._stderr.copy()
+        twin._loops = self._loops.copy() if self._loops is not None else None
         twin._offset = dict(self._offset)
         twin._control_offset = self._control_offset
         twin._pending = list(self._pending)
@@ -81,12 +86,14 @@ class JournalReader:
         progress = False
         for stream in records.STREAMS:
             offset = self._offset[stream]
-            size = min(PIECE, limits[stream] - offset) if stream in limits else PIECE
+            size = min(PIECE, limits.get(stream, self._folder.size(stream)) - offset)
             data = self._folder.read(stream, offset, size) if size > 0 else b""
             if data:
                 progress = True
                 self._offset[stream] = offset + len(data)
                 events += self._decoder.feed(data) if stream == records.STDOUT else self._stderr.feed(data)
+        if self._loops is not None:
+            events += self._loops.feed(events)
         return events if progress else None
 
     def _written_by(self, stream: str, t: float) -> int:

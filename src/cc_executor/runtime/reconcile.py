@@ -16,12 +16,14 @@ from typing import Final
 from cc_executor.errors import CCExecutorError, StateUnusable
 from cc_executor.model.state import RunState, advance_all
 from cc_executor.policy.redact import Redactor, secret_values
-from cc_executor.runtime.checks import Checking
+from cc_executor.runtime.checks import Checking, mark_of_check
+from cc_executor.runtime.hooks import RunHooks, mark_of_hooks
 from cc_executor.runtime.leftovers import end_marked
+from cc_executor.runtime.plan import Plan
 from cc_executor.runtime.reader import replay
-from cc_executor.runtime.seal import fence, seal
+from cc_executor.runtime.seal import claimed, fence, seal
 from cc_executor.shim import records
-from cc_executor.store import roll
+from cc_executor.store import roll, underway
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder, RunStanding
 
@@ -34,7 +36,9 @@ _threads: Final[dict[str, threading.Thread]] = {}  # by state folder: one at a t
 
 
 def reconcile(home: StateHome, *, environ: Mapping[str, str], patience: float = 0.0) -> None:
-    """Settle the lost runs of a state folder, on a thread of its own. Looking whether there are any costs some microseconds.
+    """Settle the lost runs of a state folder, and end checks and hooks whose maker was killed, on a thread of its own.
+
+    Looking whether there are any costs some microseconds.
 
     Parameters
     ----------
@@ -44,7 +48,7 @@ def reconcile(home: StateHome, *, environ: Mapping[str, str], patience: float = 
     patience : float
         Seconds to wait for the thread; what it has not done then, it does later.
     """
-    if not roll.missing(home.root, now=time.time()):
+    if not roll.missing(home.root, now=time.time()) and not underway.noted_runs(home.root):
         return
     name = str(home.root)
     chosen = dict(environ)
@@ -64,6 +68,8 @@ def settle(home: StateHome, *, environ: Mapping[str, str]) -> list[str]:
     lost = [folder for folder in missing if fence(folder)]
     # First for all of them, in one look at the process table: their journals may be long.
     end_marked(*(folder.run_id for folder in lost if not _keeps(folder)))
+    for run_id in underway.noted_runs(home.root):
+        _end_abandoned_check(home, run_id)
     for folder in lost:
         try:
             if _was_begun(folder):
@@ -79,6 +85,14 @@ def settle(home: StateHome, *, environ: Mapping[str, str]) -> list[str]:
     return [folder.run_id for folder in lost]
 
 
+def _end_abandoned_check(home: StateHome, run_id: str) -> None:
+    """End the check of a run, or its hook, unless somebody seals that run now: its maker is gone. The run stays as it is, for whoever looks at it."""
+    with claimed(home.folder(run_id)) as is_abandoned:
+        if is_abandoned:
+            end_marked(mark_of_check(run_id), mark_of_hooks(run_id))
+            underway.forget(home.root, run_id)
+
+
 def _keeps(folder: RunFolder) -> bool:
     """Whether the run's request wants what it leaves behind to live on."""
     try:
@@ -88,8 +102,18 @@ def _keeps(folder: RunFolder) -> bool:
 
 
 def _was_begun(folder: RunFolder) -> bool:
-    """Whether there is a request, or a supervisor came: a launcher that was killed before left a bare folder, and whoever removes a run leaves none."""
-    return (folder.path / records.REQUEST).exists() or folder.size(records.CONTROL) > 0
+    """Whether a supervisor came, or could have come.
+
+    A launcher that was killed before left a bare folder, or files that are not whole; whoever removes a run leaves none.
+    """
+    if folder.size(records.CONTROL) > 0:
+        return True
+    try:
+        folder.request()
+        Plan.of(folder)
+    except StateUnusable:
+        return False
+    return True
 
 
 def _seal(folder: RunFolder, environ: Mapping[str, str]) -> None:
@@ -101,4 +125,5 @@ def _seal(folder: RunFolder, environ: Mapping[str, str]) -> None:
     redactor = Redactor(secret_values(environ))
     # Not asyncio.run: where nest-asyncio was applied, that one is another, which leaves its loop open.
     with asyncio.Runner() as runner:
-        runner.run(seal(folder, state, checking=Checking(environ, redactor), redactor=redactor, now=time.time()))
+        hooks = RunHooks.of(folder, environ=environ, redactor=redactor)
+        runner.run(seal(folder, state, checking=Checking(environ, redactor), redactor=redactor, now=time.time(), hooks=hooks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +14,10 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import RunVar
 
-from cc_executor.errors import ControlFailed
-from cc_executor.model.event import ApiRetried, Event
+from cc_executor.errors import CCExecutorError, ControlFailed
+from cc_executor.model.care import LoopGuard
+from cc_executor.model.event import ApiRetried, Event, Repeated
+from cc_executor.model.hook import Hook
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.state import RunState, advance_all
@@ -23,18 +25,42 @@ from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.checks import Checking
 from cc_executor.runtime.control import Status, command, nudges
 from cc_executor.runtime.errand import in_thread
+from cc_executor.runtime.hooks import RunHooks, gathered
 from cc_executor.runtime.launch import launch, reaped, terminate
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.runtime.seal import seal
-from cc_executor.store.home import StateHome
+from cc_executor.shim import records
+from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
+from cc_executor.store.place import REDIS_VARIABLE
 
 # A key that is refused stays refused: the CLI alone would try for 180 s (2.1.197 and 2.1.329, recording 03i).
 HOPELESS_STATUSES: Final = frozenset({401, 403})
 LOOK_AGAIN: Final = 1.0  # seconds; the shim's nudges make this a safety net
-# Whose turn it is to read, on each loop. Handing it on takes one round of the loop, so that with any number of runs that write all at once there is
-# work of one piece (a millisecond) between two looks at everything else; 20 runs held the loop up for 150-450 ms.
-_turns: Final[RunVar[anyio.Lock]] = RunVar("cc_executor turns")
+TURN: Final = 0.001  # seconds
+
+
+class _Turns:
+    """Whose turn it is to read, on one loop.
+
+    Handing it on takes one round of the loop, so that with any number of runs that write all at once there is work of one turn (a millisecond and the
+    rest of a piece) between two looks at everything else; 20 runs held the loop up for 150-450 ms.
+    """
+
+    def __init__(self) -> None:
+        self._lock = anyio.Lock()
+        self._owner: object = None
+        self._until = 0.0
+
+    async def take(self, who: object) -> None:
+        """Wait for a turn of `who`, unless it is still its own."""
+        if self._owner is who and time.monotonic() < self._until:
+            return
+        async with self._lock:  # given back at once: what is done in a turn may take long, or wait for another run
+            self._owner, self._until = who, time.monotonic() + TURN
+
+
+_turns: Final[RunVar[_Turns]] = RunVar("cc_executor turns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +88,9 @@ class Run:
         The fold of everything that `follow` has yielded; with several followers, to the one that is furthest.
     """
 
-    def __init__(self, folder: RunFolder, request: RunRequest, *, environ: Mapping[str, str], started_here: bool) -> None:
+    def __init__(
+        self, folder: RunFolder, request: RunRequest, *, environ: Mapping[str, str], started_here: bool, hooks: RunHooks | None = None
+    ) -> None:
         redactor = Redactor(secret_values(environ))
         self.folder = folder
         self.request = request
@@ -70,6 +98,8 @@ class Run:
         self._redactor = redactor
         self._checking = Checking(environ, redactor)
         self._started_here = started_here
+        self._environ = environ
+        self._hooks = hooks if hooks is not None else RunHooks.of(folder, environ=environ, redactor=redactor)
         self._final: RunState | None = None
         self._is_sealing = False
         self._gave_up = False
@@ -80,17 +110,40 @@ class Run:
         return self.folder.run_id
 
     @classmethod
-    async def start(cls, request: RunRequest, *, home: StateHome, environ: Mapping[str, str], run_id: RunId | None = None) -> Run:
+    async def start(
+        cls,
+        request: RunRequest,
+        *,
+        home: StateHome,
+        environ: Mapping[str, str],
+        run_id: RunId | None = None,
+        hooks: Sequence[Hook] = (),
+        hook_names: Mapping[str, str] | None = None,
+    ) -> Run:
         """Launch `request`; see `cc_executor.runtime.launch.launch` for what can be refused. `run_id`: one that was made before, by `new_run_id`.
 
-        Cancelled in the middle, it ends what may be running already and seals its receipt.
+        `hooks` are called besides those of this process; `hook_names` is what commands among them are told besides the run's id. `HookRefused` when one
+        of them does not let it start. Cancelled in the middle, it ends what may be running already and seals its receipt.
         """
+        run_id = run_id or new_run_id(time.time())
+        called = await in_thread(partial(gathered, hooks, environ=environ))
+        hooking = RunHooks(called, environ=environ, redactor=Redactor(secret_values(environ)), names=hook_names)
 
         async def unwanted(folder: RunFolder) -> None:
-            await cls(folder, request, environ=environ, started_here=True).end(reason="interrupt", by="python", now=True)
+            await cls(folder, request, environ=environ, started_here=True, hooks=hooking).end(reason="interrupt", by="python", now=True)
 
-        folder = await launch(request, home=home, environ=environ, pid=os.getpid(), unwanted=unwanted, run_id=run_id)
-        return cls(folder, request, environ=environ, started_here=True)
+        await hooking.before(request, run_id)
+        try:
+            folder = await launch(request, home=home, environ=environ, pid=os.getpid(), unwanted=unwanted, run_id=run_id)
+        except CCExecutorError as error:
+            await hooking.could_not_start(request, run_id, error)
+            raise
+        hooking.keep(folder)
+        if environ.get(REDIS_VARIABLE):  # loaded for those alone who share their history
+            from cc_executor.runtime import sharing
+
+            sharing.begin(home.root, environ)
+        return cls(folder, request, environ=environ, started_here=True, hooks=hooking)
 
     @classmethod
     async def attach(cls, home: StateHome, run_id: str, *, environ: Mapping[str, str]) -> Run:
@@ -105,21 +158,23 @@ class Run:
 
     async def follow(self) -> AsyncGenerator[Batch]:
         """Everything from the beginning, then what comes, until the run has ended or its supervisor is gone. Folds `state` on the way."""
-        reader = JournalReader(self.folder, agent=self.request.agent)
+        reader = JournalReader(self.folder, agent=self.request.agent, guards=self.request.loop_guard is not LoopGuard.OFF)
         state = RunState()
+        turns = _turns_here()
 
         def folded(events: list[Event]) -> Batch:
             nonlocal state
             state = advance_all(state, events)
             if state.events >= self.state.events:  # another follower may be further
                 self.state = state
+            self._hooks.feed(events, upto=state.events)
             return Batch(events, state, reader.copy)
 
         async with AsyncExitStack() as stack:
             wake = await self._listen(stack)
             while True:
-                async with _turn():  # given back before anybody is told: what they do may take long, or wait for another run
-                    events = reader.read()
+                await turns.take(reader)
+                events = reader.read()
                 if events is not None:
                     if events:
                         yield folded(events)
@@ -151,11 +206,23 @@ class Run:
             return None
 
     async def refuse_hopeless(self, batch: Batch) -> None:
-        """End the run when the agent keeps asking an API that will go on refusing it. Called by the one who owns the run, not by mere watchers."""
+        """End the run when the agent asks an API that will go on refusing it, or goes round in a circle and shall not. Called by the one who owns the run."""
         if not self._gave_up and any(isinstance(event, ApiRetried) and event.status in HOPELESS_STATUSES for event in batch.events):
             self._gave_up = True
             with suppress(ControlFailed):  # it has ended by itself meanwhile
                 await self.cancel(reason="auth", by="cc_executor")
+        if self.request.loop_guard is LoopGuard.STOP and not self._gave_up:
+            circle = next((event for event in batch.events if isinstance(event, Repeated)), None)
+            if circle is not None:
+                self._gave_up = True
+                with suppress(ControlFailed):  # as above
+                    await self.cancel(
+                        reason="loop", by=f"the loop guard: {circle.count} × {circle.name}({circle.about}), the same result each time"
+                    )
+
+    def told(self) -> list[str]:
+        """Sentences about hooks that did not end well, each once; for whoever shows the run."""
+        return self._hooks.news()
 
     async def finish(self) -> Receipt:
         """The sealed receipt. Waits for the end of the run, then makes it (checks, outcome, digests) unless there is one already."""
@@ -164,6 +231,7 @@ class Run:
                 async for _ in batches:
                     pass
         assert self._final is not None  # `follow` has reached the end
+        was_sealed = (self.folder.path / records.RECEIPT).exists()
         self._is_sealing = True
         try:
             receipt = await seal(
@@ -172,19 +240,30 @@ class Run:
                 checking=self._checking,
                 redactor=self._redactor,
                 now=time.time(),
+                hooks=self._hooks,
                 is_watcher=not self._started_here,
             )
         finally:
             self._is_sealing = False
+            self._hooks.dismiss()
+        if self._environ.get(REDIS_VARIABLE) and not was_sealed:
+            from cc_executor.runtime import sharing
+
+            sharing.offer(self.folder, self._environ)
         await reaped(self.run_id)
         return receipt
 
     async def end(self, *, reason: str, by: str, now: bool = False) -> Receipt:
-        """End the run, for its caller goes away, and seal its receipt. Checks that are not made yet are left out."""
+        """End the run, for its caller goes away, and seal its receipt. Checks that are not made yet are left out, hooks are hurried."""
         self._checking.end()
+        self._hooks.hurry()
         with suppress(ControlFailed):  # it has ended by itself
             await self.cancel(reason=reason, by=by, now=now)
         return await self.finish()
+
+    def mask(self, text: str) -> str:
+        """`text` without secrets."""
+        return self._redactor.text(text)
 
     def send(self, op: str, **fields: object) -> Status:
         """One command, blocking (a few milliseconds), from any thread. `op`: pause, resume, cancel or status.
@@ -202,6 +281,7 @@ class Run:
         except ControlFailed:
             if op == "cancel" and self._is_sealing:
                 self._checking.end()
+                self._hooks.end()
                 return Status({"ok": True, "state": "exited", "processes": 0})
             if op == "cancel" and not self.folder.path.exists() and terminate(self.run_id):
                 return Status({"ok": True, "state": "stopping", "processes": 0})
@@ -227,14 +307,14 @@ class Run:
         return await in_thread(partial(self.send, op, **fields))
 
 
-def _turn() -> anyio.Lock:
-    """The lock of the running loop."""
+def _turns_here() -> _Turns:
+    """The turns of the running loop."""
     try:
         return _turns.get()
     except LookupError:
-        lock = anyio.Lock()
-        _turns.set(lock)
-        return lock
+        turns = _Turns()
+        _turns.set(turns)
+        return turns
 
 
 async def _woken(stream: anyio.abc.ByteReceiveStream) -> bool:

@@ -10,8 +10,8 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -20,19 +20,23 @@ import msgspec
 
 from cc_executor import __version__
 from cc_executor.errors import StateUnusable
+from cc_executor.model.ask import Settled
 from cc_executor.model.event import Usage
 from cc_executor.model.exit import ExitFacts
-from cc_executor.model.receipt import Check, Exit, FileChange, Receipt, Standing, StreamDigest, Times, TokenUsage
+from cc_executor.model.receipt import AskedFor, Check, Exit, FileChange, Receipt, Standing, StreamDigest, Times, TokenUsage, Undo
 from cc_executor.model.request import RunRequest, canonical_digest
 from cc_executor.model.state import RunState
 from cc_executor.policy.redact import Redactor
 from cc_executor.policy.verdict import judge
 from cc_executor.runtime.checks import KILL_BUDGET, Checking
 from cc_executor.runtime.errand import Errand, in_thread
+from cc_executor.runtime.history import remember_soon
+from cc_executor.runtime.hooks import RunHooks
 from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.plan import Plan, change_of, resolved
+from cc_executor.runtime.snapshot import Seen, take_after
 from cc_executor.shim import records
-from cc_executor.store import roll
+from cc_executor.store import roll, underway
 from cc_executor.store.journal import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -47,7 +51,14 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 async def seal(
-    folder: RunFolder, state: RunState, *, checking: Checking, redactor: Redactor, now: float, is_watcher: bool = False
+    folder: RunFolder,
+    state: RunState,
+    *,
+    checking: Checking,
+    redactor: Redactor,
+    now: float,
+    hooks: RunHooks,
+    is_watcher: bool = False,
 ) -> Receipt:
     """The receipt of a run that has ended or was lost; the stored one if there is one already.
 
@@ -63,6 +74,8 @@ async def seal(
         Masks what the shim could not see whole (text put together from several lines).
     now : float
         Seconds since the epoch; no run that was lost has ended later.
+    hooks : RunHooks
+        Called when everything else is known, and before the seal.
     is_watcher : bool
         Somebody else has started the run: where the user's command is to be run, that one goes first, for it is meant for that one's environment.
     """
@@ -70,7 +83,7 @@ async def seal(
         _strike(folder)
         return known
     request, plan = folder.request(), Plan.of(folder)
-    async with _turn(folder, head_start=HEAD_START if is_watcher and request.verify is not None else 0.0):
+    async with _turn(folder, head_start=HEAD_START if is_watcher and (request.verify is not None or hooks.is_owed(folder)) else 0.0):
         if (known := folder.receipt()) is not None:
             return known
         facts = folder.exit_facts()
@@ -79,14 +92,21 @@ async def seal(
         if facts is None and not request.keep_background:
             # Nobody owns what is left of the tree: the kernel ended the agent with its supervisor, and its tools live on in sessions of their own.
             await Errand(lambda _: end_marked(folder.run_id), patience=KILL_BUDGET).run()
+        ended_at = facts.ended_at if facts is not None else _last_sign(folder, now)
+        await in_thread(
+            lambda: take_after(request, folder, ended_at=ended_at, claimed=state.files, environ=checking.environ), takes_long=True
+        )  # before the checks, which may write files of their own
         was_stopped = facts is None or (state.stop is not None and state.stop.reason != "linger")
-        checks = await checking.make(request, plan, run_id=folder.run_id, was_stopped=was_stopped)
+        with nullcontext() if request.verify is None else underway.noted(folder.path.parent.parent, folder.run_id):
+            checks = await checking.make(request, plan, run_id=folder.run_id, was_stopped=was_stopped)
         journal = await in_thread(lambda: _digests(folder, facts))
-        files = await in_thread(lambda: _files(request, plan, state))
-        receipt = receipt_over(folder, request, plan, state, facts, checks=checks, journal=journal, files=files, now=now)
-        sealed = _masked(receipt, redactor).sealed()
+        seen = await in_thread(lambda: Seen(folder, request))
+        files = await in_thread(lambda: _files(request, plan, state, seen))
+        receipt = receipt_over(folder, request, plan, state, facts, checks=checks, journal=journal, files=files, undo=seen.undo, now=now)
+        with underway.noted(folder.path.parent.parent, folder.run_id) if hooks.is_owed(folder) else nullcontext():
+            sealed = (await hooks.after(folder, _masked(receipt, redactor))).sealed()
         with anyio.CancelScope(shield=True):  # some milliseconds
-            await in_thread(lambda: _keep(folder, sealed))
+            await in_thread(lambda: _keep(folder, sealed, redactor))
         return sealed
 
 
@@ -109,6 +129,23 @@ async def _turn(folder: RunFolder, *, head_start: float) -> AsyncGenerator[None]
         os.close(descriptor)
 
 
+@contextmanager
+def claimed(folder: RunFolder) -> Generator[bool]:
+    """Hold the one turn to seal a run, if nobody has it; False if somebody has."""
+    try:
+        descriptor = os.open(folder.path / _CLAIM, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:  # its folder was removed
+        yield True
+        return
+    except OSError:
+        yield False
+        return
+    try:
+        yield _is_free(descriptor, take=True)
+    finally:
+        os.close(descriptor)
+
+
 def _is_free(descriptor: int, *, take: bool = False) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,8 +156,9 @@ def _is_free(descriptor: int, *, take: bool = False) -> bool:
     return True
 
 
-def _keep(folder: RunFolder, receipt: Receipt) -> None:
+def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor) -> None:
     if not (folder.path / records.RECEIPT).exists():  # else one that cannot be read here: a newer version's, or damaged. Either is evidence
+        _free_set_aside(folder)
         try:
             folder.replace(records.RECEIPT, receipt.model_dump_json(indent=1).encode())
         except StateUnusable:
@@ -128,6 +166,14 @@ def _keep(folder: RunFolder, receipt: Receipt) -> None:
             logger.warning("the receipt of run %s could not be kept", folder.run_id, exc_info=True)
             return
     _strike(folder)
+    remember_soon(folder, redactor)
+
+
+def _free_set_aside(folder: RunFolder) -> None:
+    """What a supervisor that was killed had set aside for its last words is room for the receipt, on a disk that may be full."""
+    if not folder.is_supervised():
+        with suppress(OSError):  # mostly: it has said them
+            (folder.path / records.EXIT_PART).unlink()
 
 
 def _strike(folder: RunFolder) -> None:
@@ -155,13 +201,20 @@ def _masked(receipt: Receipt, redactor: Redactor) -> Receipt:
     changes["argv"] = tuple(map(text, receipt.argv))
     changes["denials"] = tuple(map(text, receipt.denials))
     changes["data"] = redactor.json(receipt.data)
-    changes["files"] = tuple(change.model_copy(update={"path": text(change.path)}) for change in receipt.files)
+    changes["files"] = tuple(_masked_file(change, redactor) for change in receipt.files)
+    changes["undo"] = receipt.undo and receipt.undo.model_copy(update={"note": text(receipt.undo.note)})
     changes["checks"] = tuple(check.model_copy(update={"what": text(check.what), "detail": text(check.detail)}) for check in receipt.checks)
+    changes["asked"] = tuple(one.model_copy(update={"what": text(one.what), "note": text(one.note)}) for one in receipt.asked)
     changes["exit"] = receipt.exit.model_copy(update={"left_behind": tuple(map(text, receipt.exit.left_behind))})
     changes["outcome"] = outcome.model_copy(
         update={"summary": text(outcome.summary), "evidence": tuple(map(text, outcome.evidence)), "cure": text(outcome.cure)}
     )
     return receipt.model_copy(update=changes)
+
+
+def _masked_file(change: FileChange, redactor: Redactor) -> FileChange:
+    fields = {name: getattr(change, name) for name in ("path", "link_before", "link_after", "renamed_from")}
+    return change.model_copy(update={name: redactor.text(value) for name, value in fields.items() if value is not None})
 
 
 def _digests(folder: RunFolder, facts: ExitFacts | None) -> dict[str, StreamDigest]:
@@ -172,10 +225,13 @@ def _digests(folder: RunFolder, facts: ExitFacts | None) -> dict[str, StreamDige
     }
 
 
-def _files(request: RunRequest, plan: Plan, state: RunState) -> tuple[FileChange, ...]:
+def _files(request: RunRequest, plan: Plan, state: RunState, seen: Seen) -> tuple[FileChange, ...]:
+    """What was expected, what was seen, and for what nobody could see the agent's word."""
     before = {str(resolved(name, cwd=request.cwd)): digest for name, digest in plan.before.items()}
-    names = dict.fromkeys([*before, *(str(resolved(path, cwd=request.cwd)) for path in state.files)])
-    return tuple(change_of(name, cwd=request.cwd, before=before.get(name)) for name in list(names)[:_FILE_LIMIT])
+    different = {change.path: change for change in seen.files}
+    said = (str(resolved(path, cwd=request.cwd)) for path in state.files if not seen.covers(path))
+    names = list(dict.fromkeys([*before, *different, *said]))[:_FILE_LIMIT]
+    return tuple(different.get(name) or change_of(name, cwd=request.cwd, before=before.get(name)) for name in names)
 
 
 def _standing(checks: Sequence[Check]) -> Standing:
@@ -184,6 +240,11 @@ def _standing(checks: Sequence[Check]) -> Standing:
     if checks and all(check.passed for check in checks):
         return Standing.VERIFIED
     return Standing.CLAIMED
+
+
+def _asked(one: Settled) -> AskedFor:
+    at = _utc(one.at) if one.at else None
+    return AskedFor(kind=one.kind, what=one.what, decision=one.decision, by=one.by, at=at, note=one.note)
 
 
 def _bounded(text: str) -> str:
@@ -203,6 +264,7 @@ def receipt_over(
     checks: tuple[Check, ...],
     journal: dict[str, StreamDigest],
     files: tuple[FileChange, ...],
+    undo: Undo | None = None,
     now: float,
 ) -> Receipt:
     """The receipt, not sealed yet, that follows from a run's journal and checks."""
@@ -223,6 +285,7 @@ def receipt_over(
         argv=plan.argv,
         cwd=request.cwd,
         prompt_sha256=_prompt_digest(request),
+        amended=request.amended,
         env_names=plan.env_names,
         permission_mode=state.permission_mode,
         session_id=state.session_id or plan.session_id,
@@ -241,6 +304,8 @@ def receipt_over(
         files=files,
         checks=checks,
         standing=_standing(checks),
+        undo=undo,
+        asked=tuple(_asked(one) for one in state.asked),
         journal=journal,
         host=socket.gethostname(),
         cc_executor_version=__version__,

@@ -6,31 +6,39 @@ terminal are the same easy case: whoever comes next reads the journal, adopts th
 
 from __future__ import annotations
 
-import inspect
 import json
-import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 import anyio.abc
+import msgspec
 
-from cc_executor.errors import CCExecutorError, ControlFailed, RunNotFound
+from cc_executor.errors import CCExecutorError, ControlFailed, HookRefused, RunNotFound
+from cc_executor.model.care import Verdict
+from cc_executor.model.hook import Hook, HookReport
 from cc_executor.model.listrecord import (
     INTERRUPTED,
+    LOOKED_AT,
+    OWED,
     TEXT_LIMIT,
     Begun,
     Closed,
     Ended,
+    HookTold,
     ListState,
     ListStatus,
     Record,
     Skipped,
+    TaskState,
     TaskStatus,
+    Validated,
+    Validating,
+    Waiting,
     advance,
 )
 from cc_executor.model.outcome import OutcomeKind
@@ -38,26 +46,31 @@ from cc_executor.model.receipt import Receipt
 from cc_executor.model.reference import Absent, Made, filled
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
-from cc_executor.policy.schedule import Action, Cancel, Close, Skip, Start, due
+from cc_executor.policy.ask import Answerer, Place, answerer
+from cc_executor.policy.budget import SMALLEST
+from cc_executor.policy.retry import hit_of, said
+from cc_executor.policy.schedule import Action, Cancel, Close, Skip, Start, Validate, Wait, bounded, due
+from cc_executor.runtime.adoption import adopted
+from cc_executor.runtime.again import resumable
+from cc_executor.runtime.answers import Attendant
 from cc_executor.runtime.errand import in_thread
+from cc_executor.runtime.listhooks import ListHooks
+from cc_executor.runtime.onlooker import onlooking
 from cc_executor.runtime.plan import resolved
 from cc_executor.runtime.run import Batch, Run
-from cc_executor.runtime.transcripts import find_transcripts
-from cc_executor.runtime.verification import transcript_roots
+from cc_executor.runtime.taskcall import DATA_LIMIT, Call, call
+from cc_executor.runtime.taskvalidation import validated, validation_request, verdict_of
 from cc_executor.store.home import StateHome, new_run_id
+from cc_executor.store.spend import DaySpend
 from cc_executor.store.tasklists import ListFolder
-
-logger = logging.getLogger(__name__)
 
 LOOK: Final = 0.2  # seconds between looks for what others have appended
 NEEDS_VARIABLE: Final = "CC_NEEDS"
-DATA_LIMIT: Final = 64 * 1024  # bytes of structured data that the list's journal keeps; the run's receipt has all of it
-# Said to a session that is continued; the original prompt follows.
-CONTINUE: Final = "Your work on this task was interrupted. Look at what is done already, and complete it. The task was:\n\n"
+FILES_LIMIT: Final = 1000  # names of files that the list's journal keeps; as above
+DAY_LOOK: Final = 2.0  # seconds between two looks at what today's runs have cost; what this list has paid is looked at at once
 
 # The request of a task: its text with the references filled in, the dollars it may spend, the session that it continues.
 RequestOf = Callable[[Task, str, float | None, str], RunRequest]
-Call = Callable[..., object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +83,13 @@ class Watcher:
         Called with the list's state whenever it has changed.
     on_batch : callable
         Called with a task's id and what its run has written.
+    who : callable
+        Says whether somebody can answer what an agent asks; if not, it is refused at once.
     """
 
     on_state: Callable[[ListState], None] = lambda _: None
     on_batch: Callable[[str, Batch], None] = lambda _, __: None
+    who: Callable[[], Answerer] = lambda: answerer(Place.LIST)
 
 
 @dataclass(slots=True)
@@ -95,6 +111,7 @@ async def run_list(
     request_of: RequestOf,
     calls: Mapping[str, Call],
     watcher: Watcher,
+    hooks: Sequence[Hook] = (),
 ) -> ListState:
     """Run a list to its end, or watch whoever runs it already; if that one dies, go on in its place.
 
@@ -107,15 +124,28 @@ async def run_list(
     while True:
         with folder.claimed() as mine:
             if mine:
-                return await _Runner(folder, home=home, environ=environ, request_of=request_of, calls=calls, watcher=watcher).drive()
+                try:
+                    return await _Runner(
+                        folder, home=home, environ=environ, request_of=request_of, calls=calls, watcher=watcher, hooks=hooks
+                    ).drive()
+                except BaseExceptionGroup as group:  # of the attempts' task group; whoever runs the list is owed the error itself
+                    raise _first(group) from group
         journal = _Journal(folder, watcher)
-        while True:
-            journal.read()
-            if journal.state.status is not ListStatus.OPEN:
-                return journal.state
-            if not folder.is_run():
-                break
-            await anyio.sleep(LOOK)
+        async with onlooking(home, environ, watcher.on_batch) as look:
+            while True:
+                journal.read()
+                if journal.state.status is not ListStatus.OPEN:
+                    return journal.state
+                if not folder.is_run():
+                    break
+                look(journal.state)
+                await anyio.sleep(LOOK)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
 
 
 class _Journal:
@@ -151,6 +181,7 @@ class _Runner:
         request_of: RequestOf,
         calls: Mapping[str, Call],
         watcher: Watcher,
+        hooks: Sequence[Hook],
     ) -> None:
         self._tasks: TaskList = folder.tasks()
         self._folder = folder
@@ -160,25 +191,48 @@ class _Runner:
         self._request_of = request_of
         self._calls = calls
         self._watcher = watcher
+        self._hooks = ListHooks(hooks, folder=folder, tasks=self._tasks, environ=environ, tell=self._tell)
         self._live: dict[str, _Live] = {}
         self._news = anyio.Event()
+        self._day = DaySpend(home)
+        self._today = 0.0
+        self._looked: tuple[float, float] | None = None  # when today's runs were looked at, and what this list had cost then
 
     async def drive(self) -> ListState:
         """Until nothing is left to be done."""
         self._journal.read()
+        if why := await self._hooks.open(self._journal.state):
+            self._journal.add(Closed(at=time.time(), status=ListStatus.STOPPED, summary=why))
         async with anyio.create_task_group() as attempts:
             for task in self._tasks.tasks:
-                if self._journal.state.task(task.id).status is TaskStatus.RUNNING:
+                known = self._journal.state.task(task.id)
+                if known.status is TaskStatus.RUNNING and known.validation == LOOKED_AT:
+                    self._begin(attempts, task, partial(self._look, run_id=known.validator), is_adopted=True)
+                elif known.status is TaskStatus.RUNNING and known.validation != OWED:
                     self._begin(attempts, task, self._adopt, is_adopted=True)
             while self._journal.state.status is ListStatus.OPEN or self._live:
                 await self._hold_or_go()
-                acted = [await self._do(action, attempts) for action in due(self._tasks, self._journal.state)]
+                acted = [await self._do(action, attempts) for action in await self._due()]
                 if not any(acted):
                     with anyio.move_on_after(LOOK):
                         await self._news.wait()
                     self._news = anyio.Event()
                 self._journal.read()
+        if why := await self._hooks.close(self._journal.state):
+            self._journal.add(Closed(at=time.time(), status=ListStatus.FAILED, summary=why))
         return self._journal.state
+
+    def _tell(self, report: HookReport, task: str) -> None:
+        self._journal.add(HookTold(at=time.time(), task=task, text=report.sentence()))
+
+    async def _due(self) -> list[Action]:
+        state, now = self._journal.state, time.time()
+        if state.status is ListStatus.OPEN and bounded(self._tasks, state).max_cost_per_day is not None:
+            at, spent = self._looked or (-DAY_LOOK, 0.0)
+            if self._looked is None or spent != state.spent or not 0 <= now - at < DAY_LOOK:
+                self._today = await in_thread(lambda: self._day.total(now))
+                self._looked = (now, state.spent)
+        return due(self._tasks, state, now=now, today=self._today)
 
     async def _do(self, action: Action, attempts: anyio.abc.TaskGroup) -> bool:
         """Carry one action out; returns whether that changed the state."""
@@ -190,7 +244,13 @@ class _Runner:
                 run_id = "" if task.kind is TaskKind.CALL else str(new_run_id(time.time()))
                 # Written before anything is launched: a run without this line cannot be, and this line without a run was never launched.
                 self._journal.add(Begun(at=time.time(), task=task_id, attempt=known.begun + 1, run_id=run_id, session=known.session))
-                self._begin(attempts, task, partial(self._attempt, max_cost=max_cost, run_id=run_id, session=known.session))
+                self._begin(attempts, task, partial(self._attempt, max_cost=max_cost, run_id=run_id, session=known.session, say=known.say))
+            case Wait(task=task_id, until=until, why=why, cause=cause, session=session, say=say):
+                self._journal.add(Waiting(at=time.time(), task=task_id, until=until, why=why, cause=cause, session=session, say=say))
+            case Validate(task=task_id, max_cost=max_cost):
+                if task_id in self._live:  # as above
+                    return False
+                self._begin(attempts, self._tasks.task(task_id), partial(self._look, max_cost=max_cost))
             case Skip(task=task_id, because=because):
                 self._journal.add(Skipped(at=time.time(), task=task_id, because=because))
             case Close(status=status, summary=summary):
@@ -217,24 +277,41 @@ class _Runner:
                 live.is_paused = wanted
 
     def _begin(
-        self, attempts: anyio.abc.TaskGroup, task: Task, work: Callable[[Task, _Live], Awaitable[Ended]], *, is_adopted: bool = False
+        self,
+        attempts: anyio.abc.TaskGroup,
+        task: Task,
+        work: Callable[[Task, _Live], Awaitable[Ended | Validated]],
+        *,
+        is_adopted: bool = False,
     ) -> None:
         live = self._live[task.id] = _Live(is_adopted=is_adopted)
         attempts.start_soon(self._whole, task, live, work)
 
-    async def _whole(self, task: Task, live: _Live, work: Callable[[Task, _Live], Awaitable[Ended]]) -> None:
-        ended = self._ended(task, OutcomeKind.CANCELLED.value, "it was ended before it had begun")
+    async def _whole(self, task: Task, live: _Live, work: Callable[[Task, _Live], Awaitable[Ended | Validated]]) -> None:
+        ended = self._unbegun(task, OutcomeKind.CANCELLED, "it was ended before it had begun")
         try:
             with live.scope:
                 ended = await work(task, live)
+        except HookRefused as error:
+            ended = self._unbegun(task, OutcomeKind.DENIED, str(error))  # asked again, it would refuse again
         except CCExecutorError as error:
-            ended = self._ended(task, OutcomeKind.FAILED.value, str(error))
+            ended = self._unbegun(task, OutcomeKind.FAILED, str(error))
         finally:
             del self._live[task.id]
             self._news.set()
-        self._journal.add(ended)
+        if isinstance(ended, Validated):
+            self._journal.add(ended)
+            return
+        self._journal.add(await self._hooks.after_task(task, ended, self._journal.state))
 
-    async def _attempt(self, task: Task, live: _Live, *, max_cost: float | None, run_id: str, session: str) -> Ended:
+    def _unbegun(self, task: Task, outcome: OutcomeKind, why: str) -> Ended | Validated:
+        """What becomes of an attempt, or of a look at one, that could not be made."""
+        if self._journal.state.task(task.id).validation:
+            return self._validated(task, Verdict.UNCHECKED, why)
+        return self._ended(task, outcome.value, why)
+
+    async def _attempt(self, task: Task, live: _Live, *, max_cost: float | None, run_id: str, session: str, say: str) -> Ended:
+        await self._hooks.before_task(task, self._journal.state.task(task.id).begun, self._journal.state)
         made = {need: self._made(need) for need in task.all_needs}
         if task.kind is TaskKind.CALL:
             return await self._call(task, made)
@@ -243,37 +320,89 @@ class _Runner:
             prompt = filled(text, made) if task.kind is TaskKind.AGENT else text
         except Absent as error:
             return self._ended(task, OutcomeKind.FAILED.value, str(error))
-        request = self._request_of(task, CONTINUE + prompt if session else prompt, max_cost, session)
+        request = self._request_of(task, said(prompt, say, is_resumed=bool(session)), max_cost, session)
         environ = dict(self._environ)
         if task.kind is TaskKind.SHELL:
             environ[NEEDS_VARIABLE] = str(self._folder.write_needs(task.id, _files_of(made)))
             request = request.model_copy(update={"env_names": (*request.env_names, NEEDS_VARIABLE)})
-        live.run = await Run.start(request, home=self._home, environ=environ, run_id=RunId(run_id))
+        live.run = await Run.start(
+            request,
+            home=self._home,
+            environ=environ,
+            run_id=RunId(run_id),
+            hooks=self._hooks.for_runs,
+            hook_names=self._hooks.names(task),
+        )
         if live.is_cancelled:  # while it was being launched
             with suppress(ControlFailed):
                 await live.run.cancel(reason="cancel", by="tasks", now=True)
         return await self._follow(task, live.run)
 
-    async def _follow(self, task: Task, run: Run) -> Ended:
+    async def _show(self, task: Task, run: Run) -> None:
+        attendant = Attendant(run, self._watcher.who)
         async with aclosing(run.follow()) as batches:
             async for batch in batches:
                 await run.refuse_hopeless(batch)
+                await attendant.attend(batch)
                 self._watcher.on_batch(task.id, batch)
-        return self._ended_with(task, await run.finish())
+
+    async def _follow(self, task: Task, run: Run) -> Ended:
+        await self._show(task, run)
+        receipt = await run.finish()
+        ended = self._ended_with(task, receipt)
+        if receipt.outcome.ok:
+            return ended
+        hit = hit_of(receipt.outcome.kind, run.state)
+        session = await in_thread(lambda: resumable(receipt, self._environ)) if hit.cause is not None else ""
+        return msgspec.structs.replace(ended, hit=hit.cause or "", resets_at=hit.resets_at, delay=hit.delay, session=session)
+
+    async def _look(self, task: Task, live: _Live, *, run_id: str = "", max_cost: float | None = None) -> Validated:
+        """Let a fresh agent look at what a task has done; with a `run_id`, hear what the one says that looks at it already."""
+        known, validation = self._journal.state.task(task.id), task.validation
+        assert validation is not None  # the journal says that a look is owed, and the list is the one that it was written for
+        if run_id:
+            with suppress(RunNotFound):  # it was not launched any more
+                live.run = await Run.attach(self._home, run_id, environ=self._environ)
+        elif max_cost is not None and max_cost < SMALLEST:
+            is_ended = known.is_stopped or known.is_unwanted or self._journal.state.is_stopped
+            return self._validated(task, Verdict.UNCHECKED, "it was ended before" if is_ended else "there is no money left for it")
+        if live.run is None:
+            request = self._look_request(task, known, validation.max_cost if max_cost is None else max_cost)
+            new = new_run_id(time.time())
+            # As for an attempt: written before anything is launched.
+            self._journal.add(Validating(at=time.time(), task=task.id, attempt=known.begun, run_id=new))
+            live.run = await Run.start(request, home=self._home, environ=self._environ, run_id=new)
+            if live.is_cancelled:  # while it was being launched
+                with suppress(ControlFailed):
+                    await live.run.cancel(reason="cancel", by="tasks", now=True)
+        await self._show(task, live.run)
+        receipt = await live.run.finish()
+        return self._validated(task, *verdict_of(receipt), cost=None if receipt.rehearsed else receipt.cost)
+
+    def _look_request(self, task: Task, known: TaskState, max_cost: float) -> RunRequest:
+        text = self._journal.state.texts.get(task.id, task.text)
+        here = RunRequest(prompt=task.text, agent="shell", cwd=self._tasks.cwd)  # a callable has no run; it worked where the list does
+        base = here if task.kind is TaskKind.CALL else self._request_of(task, text, None, "")
+        if task.kind is TaskKind.AGENT:
+            with suppress(Absent):  # it was filled in when the task was begun
+                text = filled(text, {need: self._made(need) for need in task.all_needs})
+        return validation_request(task, base, text, known, max_cost=max_cost)
+
+    def _validated(self, task: Task, verdict: Verdict, reasons: str, *, cost: float | None = None) -> Validated:
+        return validated(task, self._journal.state, verdict, reasons, cost=cost, at=time.time())
 
     async def _adopt(self, task: Task, live: _Live) -> Ended:
         """A task that was running when whoever ran the list went away."""
         known = self._journal.state.task(task.id)
         if task.kind is TaskKind.CALL:
             return self._ended(task, INTERRUPTED, "the process that ran it is gone")
-        try:
-            live.run = await Run.attach(self._home, known.run_id, environ=self._environ)
-        except RunNotFound:
+        live.run = await adopted(self._home, known.run_id, environ=self._environ)
+        if live.run is None:
             return self._ended(task, INTERRUPTED, "it was not launched any more")
         ended = await self._follow(task, live.run)
         receipt = await live.run.finish()
         if receipt.outcome.kind is OutcomeKind.LOST or receipt.exit.stopped_for == "kernel_exit":
-            session = await in_thread(lambda: self._session(receipt))
+            session = await in_thread(lambda: resumable(receipt, self._environ))
             return Ended(
                 at=time.time(),
                 task=task.id,
@@ -284,12 +413,6 @@ class _Runner:
                 session=session,
             )
         return ended
-
-    def _session(self, receipt: Receipt) -> str:
-        """The agent's session, if its transcript is there for another run to continue."""
-        if receipt.agent != "claude" or not receipt.session_id or receipt.rehearsed:  # a rehearsal's transcript stays with its run
-            return ""
-        return receipt.session_id if find_transcripts(receipt.session_id, transcript_roots(self._environ)) else ""
 
     def _made(self, task_id: str) -> Made:
         """What a task offers. Its receipt has all of it; the journal what a list is drawn from."""
@@ -305,24 +428,10 @@ class _Runner:
         work = self._calls.get(task.text)
         if work is None:
             return self._ended(task, OutcomeKind.FAILED.value, f"There is no callable {task.text!r} in the process that runs the list.")
-        started = time.monotonic()
-        arguments = (made,) if _takes_needs(work) else ()
-        try:
-            if inspect.iscoroutinefunction(work):
-                value: object = await work(*arguments)
-            else:
-                value = await in_thread(lambda: work(*arguments), takes_long=True)
-        except Exception as error:  # the user's own code: the list is owed an answer, the developer the trace
-            logger.exception("task %s failed", task.id)
-            return self._ended(task, OutcomeKind.FAILED.value, f"{type(error).__name__}: {error}", seconds=time.monotonic() - started)
-        try:
-            data = json.loads(json.dumps(value, allow_nan=False))
-        except (TypeError, ValueError):
-            data = None
-        text = value if isinstance(value, str) else "" if value is None else repr(value)
-        return self._ended(
-            task, OutcomeKind.OK.value, text=text, data=data if not isinstance(value, str) else None, seconds=time.monotonic() - started
-        )
+        value = await call(work, made)
+        if value.error:
+            return self._ended(task, OutcomeKind.FAILED.value, value.error, seconds=value.seconds)
+        return self._ended(task, OutcomeKind.OK.value, text=value.text, data=value.data, seconds=value.seconds)
 
     def _ended_with(self, task: Task, receipt: Receipt) -> Ended:
         cost = None if receipt.rehearsed else receipt.cost
@@ -358,14 +467,15 @@ class _Runner:
             summary=summary,
             text=text[:TEXT_LIMIT],
             data=kept,
-            files=files,
+            files=files[:FILES_LIMIT],
             cost=cost,
             seconds=round(seconds, 3),
+            to_validate=task.validation is not None and outcome == OutcomeKind.OK.value,
         )
 
 
 def _paths(receipt: Receipt) -> tuple[str, ...]:
-    return tuple(str(resolved(change.path, cwd=receipt.cwd)) for change in receipt.files)
+    return tuple(str(resolved(change.path, cwd=receipt.cwd)) for change in receipt.files if change.change != "deleted")
 
 
 def _files_of(made: Mapping[str, Made]) -> dict[str, bytes]:
@@ -375,12 +485,3 @@ def _files_of(made: Mapping[str, Made]) -> dict[str, bytes]:
         if value.data is not None:
             found[f"{name}.json"] = json.dumps(value.data, ensure_ascii=False, indent=1).encode("utf-8", "replace")
     return found
-
-
-def _takes_needs(work: Call) -> bool:
-    try:
-        parameters = inspect.signature(work).parameters.values()
-    except (TypeError, ValueError):  # written in C
-        return False
-    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
-    return any(parameter.kind in kinds for parameter in parameters)

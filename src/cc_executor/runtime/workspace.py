@@ -13,11 +13,13 @@ from typing import Final
 
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.model.request import RunRequest
+from cc_executor.runtime import snapshot
 from cc_executor.runtime.plan import Plan
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.trust import Trusted, TrustList
+from cc_executor.store.unshared import Unshared
 
 _SERVERS: Final = ".mcp.json"
 # What Claude Code reads in a project with `--setting-sources=user,project,local` (2.1.197 and 2.1.329). CLAUDE.md is text and is read in any case.
@@ -44,6 +46,10 @@ def is_trusted(request: RunRequest, home: StateHome) -> bool:
 
 def remark(folder: RunFolder) -> str:
     """What is to be said at the beginning of a run about its folder; mostly nothing."""
+    return " ".join(filter(None, (_said_of_settings(folder), snapshot.remark(folder), Unshared(folder.path.parent.parent).told())))
+
+
+def _said_of_settings(folder: RunFolder) -> str:
     try:
         plan = Plan.of(folder)
     except StateUnusable:

@@ -1,4 +1,4 @@
-"""How jupyter_server finds and starts us. The function names are its own; nothing is imported from it, so a kernel without it can import this."""
+"""Registering the pre-save hook with a server. Nothing is imported from jupyter_server: a kernel without it can import this."""
 
 from __future__ import annotations
 
@@ -23,25 +23,6 @@ class ServerApp(Protocol):
     """What we ask of the server application."""
 
     contents_manager: Any
-
-
-def _jupyter_server_extension_points() -> list[dict[str, Any]]:  # pyright: ignore[reportUnusedFunction] - jupyter_server calls it
-    """Where jupyter_server finds the extension."""
-    return [{"module": "cc_executor.server"}]
-
-
-def _load_jupyter_server_extension(serverapp: ServerApp) -> None:  # pyright: ignore[reportUnusedFunction] - jupyter_server calls it
-    """Register the pre-save hook where no start hook is run (pytest-jupyter runs none, nor do applications that embed the server)."""
-    register(serverapp)
-
-
-async def _start_jupyter_server_extension(serverapp: ServerApp) -> None:  # pyright: ignore[reportUnusedFunction] - jupyter_server calls it
-    """Register the pre-save hook on the contents manager that the server ends up with.
-
-    Extensions are loaded by name, and one of them may replace the contents manager in its load function (jupytext does), which drops the hooks that
-    were registered before. This runs after every load.
-    """
-    register(serverapp)
 
 
 def register(serverapp: ServerApp) -> bool:

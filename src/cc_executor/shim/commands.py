@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     Reply = dict[str, Any] | None
 
 NAME_LENGTH: Final = 200  # characters of `by` and `reason`; both go into records
+NOT_YOURS: Final = "a process of the run itself cannot answer for its user"
+NOTE_LENGTH: Final = 2000  # characters of a question and of its answer in their record; the streams have all of both
 
 
 def refused(why: str) -> dict[str, Any]:
@@ -21,11 +23,11 @@ def refused(why: str) -> dict[str, Any]:
     return {"ok": False, "error": why}
 
 
-def _name(request: Request, field: str, default: str = "") -> str:
+def _name(request: Request, field: str, default: str = "", *, limit: int = NAME_LENGTH) -> str:
     value = request.get(field)
     if not isinstance(value, str) or not value:
         return default
-    return value[:NAME_LENGTH].encode("utf-8", "replace").decode()  # JSON can carry halves of surrogates, records cannot
+    return value[:limit].encode("utf-8", "replace").decode()  # JSON can carry halves of surrogates, records cannot
 
 
 def _status(shim: Shim, _request: Request, _connection: Connection) -> Reply:
@@ -45,12 +47,24 @@ def _cancel(shim: Shim, request: Request, _connection: Connection) -> Reply:
     return shim.status()
 
 
-def _stdin(shim: Shim, request: Request, _connection: Connection) -> Reply:
+def _stdin(shim: Shim, request: Request, connection: Connection) -> Reply:
     data = request.get("data", "")
+    if shim.spec.talk is not None and shim.is_own(connection.peer):
+        return refused(NOT_YOURS)
     if not isinstance(data, str):
         return refused("`data` must be text")
     problem = shim.stdin.write(data.encode("utf-8", "replace"), close=request.get("close") is True)
     return shim.status() if problem is None else refused(problem)
+
+
+def _answer(shim: Shim, request: Request, connection: Connection) -> Reply:
+    ask, data = request.get("ask"), request.get("data")
+    if not isinstance(ask, str) or not isinstance(data, str) or not data or "\n" in data:
+        return refused("`answer` takes `ask`, and one line of `data`")  # a line that is none ends the Claude Code CLI (recording 10i)
+    note, what = (_name(request, field, limit=NOTE_LENGTH) for field in ("note", "what"))
+    if shim.is_own(connection.peer):
+        return refused(NOT_YOURS)
+    return shim.answer(ask, data, by=_name(request, "by"), what=what, decision=_name(request, "decision"), note=note)
 
 
 def _follow(shim: Shim, _request: Request, connection: Connection) -> Reply:
@@ -64,5 +78,6 @@ OPERATIONS: Final[dict[str, Callable[[Shim, Request, Connection], Reply]]] = {
     "resume": _resume,
     "cancel": _cancel,
     "stdin": _stdin,
+    "answer": _answer,
     "follow": _follow,
 }

@@ -31,8 +31,9 @@ _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 class Connection:
     """One client."""
 
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: _socket.socket, peer: int = 0) -> None:
         self.sock = sock
+        self.peer = peer  # the process that has connected; 0 where the system does not tell
         self.fd = sock.fileno()
         self.incoming = bytearray()
         self.outgoing = b""
@@ -131,14 +132,15 @@ class Door:
                 self._poller.remove(self._listener.fileno())
                 return
             sock = _socket.socket(fileno=fd)
-            if len(self._connections) < CONNECTIONS and _may_command(sock):
-                self._admit(sock)
+            peer, may_command = _peer(sock)
+            if len(self._connections) < CONNECTIONS and may_command:
+                self._admit(sock, peer)
             else:
                 sock.close()
 
-    def _admit(self, sock: _socket.socket) -> None:
+    def _admit(self, sock: _socket.socket, peer: int) -> None:
         sock.setblocking(False)
-        connection = Connection(sock)
+        connection = Connection(sock, peer)
         self._connections[connection.fd] = connection
         self._poller.add(connection.fd, IN, lambda bits: self._ready(connection, bits))
 
@@ -251,15 +253,15 @@ def listen() -> _socket.socket:
     return listener
 
 
-def _may_command(sock: _socket.socket) -> bool:
-    """Whether the client is us or root. Where the system cannot tell, the modes of socket and folder stand guard alone."""
+def _peer(sock: _socket.socket) -> tuple[int, bool]:
+    """The client's process, and whether it is ours or root's. Where the system cannot tell, the modes of socket and folder stand guard alone."""
     if not hasattr(_socket, "SO_PEERCRED"):
-        return True
+        return 0, True
     try:
-        _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size))
+        pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size))
     except OSError:
-        return False
-    return uid in (os.geteuid(), 0)
+        return 0, False
+    return pid, uid in (os.geteuid(), 0)
 
 
 def _line(reply: dict[str, Any]) -> bytes:

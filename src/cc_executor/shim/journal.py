@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cc_executor.shim.mask import Masker
 from cc_executor.shim.records import INDEX, INDEX_EVERY_BYTES, INDEX_EVERY_SECONDS
 from cc_executor.shim.sync import File
+from cc_executor.shim.tail import Tail, end_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
+    from cc_executor.shim.asks import Asks
     from cc_executor.shim.linger import LastWord
 
 BLOCK: Final = 64 * 1024  # what a pipe holds by default; larger buffers were slower
@@ -64,18 +67,24 @@ class Stream:
         The index of both streams.
     forms : tuple of bytes
         What to mask.
+    limit : int | None
+        Bytes that are kept at most; beyond them only the end of the stream is. None: as many as come.
     """
 
-    def __init__(self, number: int, pipe: int, file: File, index: Index, forms: tuple[bytes, ...]) -> None:
+    def __init__(self, number: int, pipe: int, file: File, index: Index, forms: tuple[bytes, ...], *, limit: int | None = None) -> None:
         self.pipe = pipe
         self.file = file
         self.ended = False
         self.dropped = 0
         self.degraded = False
         self.last_word: LastWord | None = None
+        self.asks: Asks | None = None
         self._number = number
         self._index = index
         self._masker = Masker(forms) if forms else None
+        self._limit = limit
+        self._head = float("inf") if limit is None else limit - end_of(limit)  # bytes that are kept from the beginning
+        self._tail: Tail | None = None
         self._indexed_offset = -INDEX_EVERY_BYTES
         self._indexed_t = float("-inf")
 
@@ -90,6 +99,8 @@ class Stream:
         if not size:
             return None
         offset = self.file.written
+        if self._tail is not None or offset + size > self._head:
+            return self._beyond(data)
         if (
             offset - self._indexed_offset >= INDEX_EVERY_BYTES
             or t - self._indexed_t >= INDEX_EVERY_SECONDS
@@ -117,6 +128,26 @@ class Stream:
     def rest(self) -> bytes:
         """What the mask held back, when the stream has ended."""
         return self._masker.close() if self._masker else b""
+
+    def end(self, t: float) -> OSError | None:
+        """Append the end of a stream that was longer than its limit, after everything else of it; as `write`."""
+        if self._tail is None:
+            return None
+        data, lost = self._tail.rest()
+        self._head, self._tail = float("inf"), None
+        problem = self._lost(lost)
+        return self.write(data, t) or problem
+
+    def _beyond(self, data: bytes | memoryview) -> OSError | None:
+        if self._tail is None:
+            self._tail = Tail(end_of(self._limit or 0))
+        return self._lost(self._tail.take(data))
+
+    def _lost(self, size: int) -> OSError | None:
+        if not size:
+            return None
+        self.dropped += size
+        return OSError(errno.EFBIG, f"the limit of its journal, {self._limit:,} bytes, is reached; its end will be kept")
 
 
 class Journal:
@@ -169,6 +200,8 @@ class Journal:
             total += size
             if stream.last_word is not None:
                 stream.last_word.look(self._buffer, size)
+            if stream.asks is not None:
+                stream.asks.look(self._buffer, size)
             self._keep(stream, stream.filtered(self._view[:size]))
             if size < BLOCK:
                 break
@@ -180,6 +213,9 @@ class Journal:
             stream.ended = True
             os.close(stream.pipe)
             self._keep(stream, stream.rest())
+            problem = stream.end(self._time())
+            if problem is not None:
+                self._tell(stream, problem)
 
     def look_at_sync(self) -> None:
         """Tell of syncs that failed."""

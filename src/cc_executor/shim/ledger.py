@@ -8,7 +8,7 @@ import os
 import time
 
 from cc_executor.shim import native
-from cc_executor.shim.records import EXIT, STREAMS
+from cc_executor.shim.records import EXIT, EXIT_PART, STREAMS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cc_executor.shim.clock import Clock
     from cc_executor.shim.sync import File
 
-PART: Final = EXIT + ".part"  # becomes exit.json by a rename
 ROOM: Final = 64 * 1024  # bytes set aside at the start, and always ahead: some hundred records, or the longest `left_behind`
 # Bytes set aside for the exit facts. Most of it is free again before the last record is written, and that is room for the receipt: its text alone may take
 # 32,000 characters of six bytes.
@@ -36,7 +35,7 @@ class Ledger:
     file : File
         control.jsonl, open for appending.
     exit_fd : int
-        `PART`, open for writing; its blocks are there already.
+        `EXIT_PART`, open for writing; its blocks are there already.
     clock : Clock
         Says how long ago the shim started.
     written : Callable[[], None]
@@ -95,7 +94,7 @@ class Ledger:
             done += os.pwrite(self._exit_fd, data[done:], done)
         os.ftruncate(self._exit_fd, len(data))
         os.fsync(self._exit_fd)  # else a power cut may leave the name with no content
-        os.rename(PART, EXIT)
+        os.rename(EXIT_PART, EXIT)
 
     def give_back(self) -> None:
         """Free the blocks that were set aside and not used."""
@@ -117,7 +116,7 @@ def open_exit_part() -> int:
     OSError
         There is no room.
     """
-    fd = os.open(PART, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fd = os.open(EXIT_PART, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, 0, EXIT_ROOM)

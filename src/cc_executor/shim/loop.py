@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+from cc_executor.shim.asks import Asks
 from cc_executor.shim.child import signal_name
 from cc_executor.shim.clock import TICK
 from cc_executor.shim.commands import OPERATIONS, refused
@@ -71,6 +72,7 @@ class Shim:
         files: tuple[File, ...],
         listener: _socket.socket,
         stdin: int | None,
+        first: bytes,
         bell: int,
         oom_kills: OomKills,
     ) -> None:
@@ -82,13 +84,15 @@ class Shim:
         self.phase = RUNNING
         self.tree = Tree(os.getpid())
         self.poller = Poller()
-        self.stdin = Stdin(stdin, self.poller)
+        self.stdin = Stdin(stdin, self.poller, first)
         self._files = files
         self._syncer = syncer
         self._door = Door(listener, self.poller, self._serve)
         self._limits = Limits(spec.wall, spec.stall, None if spec.linger is None else spec.linger.seconds)
         if spec.linger is not None:
             journal.streams[0].last_word = LastWord(spec.linger.done, spec.linger.anew)
+        self._asks = None if spec.talk is None else Asks(spec.talk.asked, spec.talk.withdrawn)
+        journal.streams[0].asks = self._asks
         self._lease = None if spec.lease_pid is None else Lease(spec.lease_pid)
         self._bell = bell
         self._oom_kills = oom_kills
@@ -186,6 +190,9 @@ class Shim:
         if self.clock.standing:
             return min(wake, self._hold(now))
         active = self.clock.active(now)
+        if self._asks is not None and self._asks.waiting:
+            # It is somebody else's turn: no stall. The wall clock goes on, so that a question that nobody answers has an end.
+            self._limits.sign(active)
         reached = self._limits.reached(active, self._tool_runs)
         if reached is not None:
             limit, seconds, reason = reached
@@ -252,6 +259,10 @@ class Shim:
                 self._limits.sign(active)
                 if stream.last_word is not None:
                     self._limits.spoke(active, is_done=stream.last_word.said)
+                    if self._asks is not None and stream.last_word.said:
+                        self._asks.forget()
+                        # The Claude Code CLI ends by itself then; it would wait for another prompt for ever.
+                        self.stdin.write(b"", close=True)
                 self._syncer.touch()
             if stream.ended:
                 self.poller.remove(pipe)
@@ -289,6 +300,7 @@ class Shim:
             "agent_pid": self.reaper.agent,
             "active": round(self.clock.active(now), 3),
             "paused": round(self.clock.paused(now), 3),
+            "asks": [] if self._asks is None else self._asks.open(),
             "processes": self._survivors if self.phase == EXITED else self.tree.count(now, max_age),
             "written": {file.name: file.written for file in self._files},
             "durable": {file.name: file.durable for file in self._files},
@@ -318,6 +330,26 @@ class Shim:
             self._until = now + STAND_STILL_PATIENCE
         self._pausing.append((connection, by))
         return None
+
+    def is_own(self, pid: int) -> bool:
+        """Whether this process belongs to the run, or is gone, so that nobody can tell. An agent's tools are the user's processes, too."""
+        return pid > 0 and not self.tree.is_foreign(pid)
+
+    def answer(self, ask: str, data: str, *, by: str, what: str, decision: str, note: str) -> dict[str, Any]:
+        """Hand the agent the line that answers one of its questions, and write down who has said what."""
+        if self._asks is None:
+            return refused("the agent was not told that it may ask")
+        if self.phase != RUNNING:
+            return refused("the run is ending")
+        problem = self._asks.problem(ask) or self.stdin.write(data.encode("utf-8", "replace") + b"\n", close=False)
+        if problem is not None:
+            return refused(problem)
+        self._asks.settle(ask)
+        self._limits.sign(self.clock.active(time.monotonic()))
+        what, note = (mask_text(text, self.journal.forms) for text in (what, note))
+        self.ledger.write("answered", ask_id=ask, what=what, decision=decision, by=by, note=note)
+        self._door.nudge()
+        return self.status()
 
     def resume(self, by: str) -> dict[str, Any]:
         """Let the tree go on."""

@@ -19,7 +19,8 @@ receipt.json   sealed by the reader that follows the run to its end
 Launch: the spec goes to the shim's stdin as one JSON object (see `SPEC_FIELDS`), the answer comes on its stdout as one line,
 ``{"ok": true, "agent_pid": 1, "shim_pid": 2}`` or ``{"ok": false, "error": "…", "errno": 2}``.
 
-Commands: ``{"op": "status"|"pause"|"resume"|"cancel"|"stdin"|"follow", "by": "cell", …}``; `cancel` takes `reason`, `stdin` takes `data` (text) and `close`.
+Commands: ``{"op": "status"|"pause"|"resume"|"cancel"|"stdin"|"answer"|"follow", "by": "cell", …}``; `cancel` takes `reason`, `stdin` takes `data` (text)
+and `close`, `answer` takes `ask` (the question's id), `data` (the one line for the agent) and, for the record, `what`, `decision` and `note`.
 Every answer is a status object (`STATUS_FIELDS`) with ``"ok": true``, or ``{"ok": false, "error": "…"}``. After `follow` the connection only
 carries status objects: one at once, then whenever something was written or the state changed, at most every `NUDGE_INTERVAL`; end of file means that the shim is gone.
 """
@@ -41,6 +42,7 @@ STDERR: Final = "stderr"
 INDEX_FILE: Final = "index"
 CONTROL: Final = "control.jsonl"
 EXIT: Final = "exit.json"
+EXIT_PART: Final = EXIT + ".part"  # becomes exit.json by a rename; until then, room that is set aside for it
 LOCK: Final = "lock"
 SOCKET: Final = "control.sock"
 LOG: Final = "shim.log"
@@ -63,7 +65,9 @@ SPEC_FIELDS: Final = (
     "argv",  # list of str; argv[0] absolute
     "env",  # dict; the whole environment of the agent; never written to disk
     "cwd",
-    "stdin",  # "prompt": the file; "none": /dev/null; "open": a pipe fed by the `stdin` command
+    # "prompt": the file; "none": /dev/null; "open": a pipe fed by the `stdin` command; "talk": the file's content in a pipe that stays open for `answer`
+    # until the agent's last word
+    "stdin",
     "wall",  # seconds or null
     "stall",  # seconds or null
     "lease_pid",  # pid of the process that wants the run, or null
@@ -74,6 +78,10 @@ SPEC_FIELDS: Final = (
 # A field that may be missing, or null. `linger`: {"done": list of str, "anew": list of str, "seconds": number}: the run is ended when for so long after a line
 # of stdout that begins with one of `done` nothing else has come there. One that begins with one of `anew` takes it back: the agent works on.
 SPEC_LINGER: Final = "linger"
+# Another one: bytes that are kept of both streams together at most, or null. Standard error gets a quarter of them. Beyond that a stream's end is kept.
+SPEC_JOURNAL_LIMIT: Final = "journal_limit"
+# Another one: {"asked": list of str, "withdrawn": list of str}, beginnings of lines of stdout that end where a question's id begins. With it stdin is "talk".
+SPEC_TALK: Final = "talk"
 
 EXIT_FIELDS: Final = (
     "version", "run_id", "code", "signal", "stop_reason", "started_at", "ended_at",  # epoch seconds
@@ -87,6 +95,6 @@ EXIT_FIELDS: Final = (
 
 STATUS_FIELDS: Final = (
     "ok", "state",  # running, paused, stopping, exited
-    "agent_pid", "active", "paused", "processes",
+    "agent_pid", "active", "paused", "asks", "processes",  # `asks`: ids of the questions that wait for an answer
     "written", "durable",  # dicts by file name (stdout, stderr, control.jsonl): bytes
 )  # fmt: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from cc_executor.shim.records import FORMAT_VERSION, SPEC_FIELDS, SPEC_LINGER
+from cc_executor.shim.records import FORMAT_VERSION, SPEC_FIELDS, SPEC_JOURNAL_LIMIT, SPEC_LINGER, SPEC_TALK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, TypeGuard
 
-STDIN_MODES: Final = ("prompt", "none", "open")
+STDIN_MODES: Final = ("prompt", "none", "open", "talk")
 LEASE_ENDS: Final = ("cancel", "continue")
 
 
@@ -32,6 +32,18 @@ class Linger:
         self.anew = _marks("linger.anew", value.get("anew"))
         if not self.done:
             raise SpecRefused("linger.done must name a mark")
+
+
+class Talk:
+    """How the agent's questions are told."""
+
+    __slots__ = ("asked", "withdrawn")
+
+    def __init__(self, value: dict[str, object]) -> None:
+        self.asked = _marks("talk.asked", value.get("asked"))
+        self.withdrawn = _marks("talk.withdrawn", value.get("withdrawn"))
+        if not self.asked:
+            raise SpecRefused("talk.asked must name a mark")
 
 
 class Spec:
@@ -72,6 +84,18 @@ class Spec:
         if linger is not None and not is_object(linger):
             raise SpecRefused("linger must be an object or null")
         self.linger = None if linger is None else Linger(linger)
+        limit = fields.get(SPEC_JOURNAL_LIMIT)
+        if limit is not None and (type(limit) is not int or limit <= 0):
+            raise SpecRefused("journal_limit must be a number of bytes above 0, or null")
+        self.journal_limit = limit if isinstance(limit, int) else None
+        talk = fields.get(SPEC_TALK)
+        if talk is not None and not is_object(talk):
+            raise SpecRefused("talk must be an object or null")
+        self.talk = None if talk is None else Talk(talk)
+        if (self.stdin == "talk") != (self.talk is not None):
+            raise SpecRefused("stdin `talk` and the field talk belong together")
+        if self.talk is not None and self.linger is None:
+            raise SpecRefused("talk needs linger: without a last word, its stdin would never be closed")
 
 
 def read(data: bytes) -> Spec:

@@ -13,11 +13,11 @@ import time
 from cc_executor.shim import child, door, native
 from cc_executor.shim.clock import Clock
 from cc_executor.shim.journal import Index, Journal, Stream
-from cc_executor.shim.ledger import PART, Ledger, open_exit_part
+from cc_executor.shim.ledger import Ledger, open_exit_part
 from cc_executor.shim.loop import STOP_SIGNALS, Shim, log
 from cc_executor.shim.mask import patterns
 from cc_executor.shim.memory import OomKills
-from cc_executor.shim.records import CONTROL, INDEX_FILE, LOCK, LOG, PROMPT, SOCKET, STDERR, STDOUT
+from cc_executor.shim.records import CONTROL, EXIT_PART, INDEX_FILE, LOCK, LOG, PROMPT, SOCKET, STDERR, STDOUT
 from cc_executor.shim.spec import SpecRefused, read
 from cc_executor.shim.sync import File, Syncer
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FIRST_FREE: Final = 3  # after standard input, output and error
 APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 LOCK_ATTEMPTS: Final = 10  # 45 ms in all
-MADE_HERE: Final = (CONTROL, STDOUT, STDERR, INDEX_FILE, PART, SOCKET)
+MADE_HERE: Final = (CONTROL, STDOUT, STDERR, INDEX_FILE, EXIT_PART, SOCKET)
 
 
 def main() -> NoReturn:
@@ -84,16 +84,20 @@ def _prepare(spec: Spec, clock: Clock) -> tuple[Shim, tuple[int, int, int]]:
     ledger = Ledger(files[2], open_exit_part(), clock, recorded)
     forms = patterns(spec.secrets)
     feed: int | None = None
-    if spec.stdin == "open":
+    first = b""
+    if spec.stdin in {"open", "talk"}:
         source, feed = os.pipe()
         os.set_blocking(feed, False)
+        if spec.stdin == "talk":
+            first = _content(PROMPT)
     else:
         source = os.open(PROMPT if spec.stdin == "prompt" else os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     out, err = os.pipe(), os.pipe()
     child.widen(out[0])
     for pipe in (out[0], err[0]):
         os.set_blocking(pipe, False)
-    streams = tuple(Stream(number, pipe, files[number], index, forms) for number, pipe in enumerate((out[0], err[0])))
+    limits = (None, None) if spec.journal_limit is None else (spec.journal_limit - spec.journal_limit // 4, spec.journal_limit // 4)
+    streams = tuple(Stream(number, pipe, files[number], index, forms, limit=limits[number]) for number, pipe in enumerate((out[0], err[0])))
 
     def elapsed() -> float:
         return clock.elapsed(time.monotonic())
@@ -111,10 +115,16 @@ def _prepare(spec: Spec, clock: Clock) -> tuple[Shim, tuple[int, int, int]]:
         files=files,
         listener=door.listen(),
         stdin=feed,
+        first=first,
         bell=_bell(),
         oom_kills=OomKills(),
     )
     return shim, (source, out[1], err[1])
+
+
+def _content(name: str) -> bytes:
+    with open(name, "rb") as file:
+        return file.read()
 
 
 def _claim(spec: Spec) -> int:

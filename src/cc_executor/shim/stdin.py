@@ -24,15 +24,18 @@ class Stdin:
         Non-blocking; None when the agent has no such pipe.
     poller : Poller
         Where to wait for room.
+    first : bytes
+        What is written before anything else, however long.
     """
 
-    def __init__(self, fd: int | None, poller: Poller) -> None:
+    def __init__(self, fd: int | None, poller: Poller, first: bytes = b"") -> None:
         self._fd = fd
         self._poller = poller
-        self._pending = b""
+        self._pending = first
         self._closing = False
         if fd is not None:
             poller.add(fd, 0, self._ready)
+            self._flush()
 
     def write(self, data: bytes, *, close: bool) -> str | None:
         """Take `data` to be written in order, and close afterwards; returns why it cannot be taken, or None."""
@@ -64,15 +67,18 @@ class Stdin:
     def _flush(self) -> None:
         if self._fd is None:
             return
+        view, done = memoryview(self._pending), 0
         try:
-            while self._pending:
-                self._pending = self._pending[os.write(self._fd, self._pending[:65536]) :]
+            while done < len(view):
+                done += os.write(self._fd, view[done : done + 65536])
         except BlockingIOError:
+            self._pending = self._pending[done:]
             self._poller.change(self._fd, OUT)
             return
         except OSError:  # EPIPE: the agent closed it or has ended
             self.close()
             return
+        self._pending = b""
         if self._closing:
             self.close()
         else:

@@ -68,14 +68,24 @@ class Tree:
     def scan(self) -> list[Process]:
         """Every living descendant."""
         if self._portable:
-            return self._living(self._portable_rows())
-        self._newest = _newest_pid()
-        return self._living(_rows(int(name) for name in os.listdir("/proc") if name[0] in "123456789"))
+            found = self._living(self._portable_rows())
+        else:
+            self._newest = _newest_pid()
+            found = self._living(_rows(int(name) for name in os.listdir("/proc") if name[0] in "123456789"))
+        self._count = len(found)  # an older count may not be told after a newer look: a tree that was just stopped has as many as stand
+        return found
+
+    def is_foreign(self, pid: int) -> bool:
+        """Whether this is a living process that is none of the tree."""
+        row = next(iter(_rows((pid,))), None) if HAS_PROC else None
+        if HAS_PROC and (row is None or row.state in DEAD):
+            return False
+        return all(process.pid != pid for process in self.scan())
 
     def count(self, now: float, max_age: float) -> int:
         """How many descendants live, as of at most `max_age` seconds ago."""
         if now - self._counted_at > max_age:
-            self._count = len(self.scan())
+            self.scan()
             self._counted_at = now
         return self._count
 

@@ -105,7 +105,7 @@ class RunFolder:
     def size(self, stream: str) -> int:
         """Bytes kept of a stream so far; 0 when there is no such file."""
         try:
-            return (self.path / stream).lstat().st_size
+            return os.lstat(os.path.join(self.path, stream)).st_size  # asked for every piece: a Path costs twice the call
         except FileNotFoundError:
             return 0
 
@@ -118,7 +118,7 @@ class RunFolder:
             What stands there is not the plain file that a supervisor writes, or cannot be read.
         """
         try:
-            descriptor = open_plain(self.path / stream)
+            descriptor = open_plain(os.path.join(self.path, stream))
         except FileNotFoundError:
             return b""
         except OSError as error:
@@ -187,14 +187,18 @@ class RunFolder:
         return is_held(self.path / records.LOCK)
 
     def standing(self, now: float, *, grace: float = STARTING_GRACE) -> RunStanding:
-        """What the files say. Between claim and lock a run is `starting` for `grace` seconds, then `lost`; so it is when its folder was removed."""
+        """What the files say.
+
+        Until its supervisor, holding the lock, has made the file of control records, a run is `starting` for `grace` seconds, then `lost`. The file of the
+        lock alone says nothing: it is there a moment before it is locked.
+        """
         if (self.path / records.EXIT).exists():
             return RunStanding.ENDED
         if self.is_supervised():
             return RunStanding.RUNNING
         if (self.path / records.EXIT).exists():  # it ended between the two looks
             return RunStanding.ENDED
-        if self.path.exists() and not (self.path / records.LOCK).exists() and now - self.created_at < grace:
+        if self.path.exists() and not (self.path / records.CONTROL).exists() and now - self.created_at < grace:
             return RunStanding.STARTING
         return RunStanding.LOST
 

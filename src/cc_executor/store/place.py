@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 STATE_VARIABLE: Final = "CC_EXECUTOR_STATE"
+REDIS_VARIABLE: Final = "CC_EXECUTOR_REDIS"  # the address of a history that several machines share
 RUNS: Final = "runs"  # the folder below the state folder that has one folder for each run
 # 12 hex digits of milliseconds, so that names sort by start, and 14 random ones. `\Z`, not `$`: the latter allows a final newline.
 RUN_ID: Final = re.compile(r"[0-9a-f]{26}\Z")

@@ -16,7 +16,7 @@ from typing import Final
 SMALL: Final = 64 * 1024 * 1024
 
 
-def open_plain(path: Path) -> int:
+def open_plain(path: Path | str) -> int:
     """A descriptor for reading a plain file.
 
     Raises

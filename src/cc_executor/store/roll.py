@@ -83,7 +83,7 @@ def _is_missing(root: Path, run_id: str, now: float) -> bool:
     if _has_ended(folder):  # between the two looks
         strike(root, run_id)
         return False
-    return (folder / records.LOCK).exists() or now - claimed_at(run_id) >= STARTING_GRACE
+    return (folder / records.CONTROL).exists() or now - claimed_at(run_id) >= STARTING_GRACE
 
 
 def _has_ended(folder: Path) -> bool:

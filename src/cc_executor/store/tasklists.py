@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 from collections.abc import Generator, Iterator
@@ -31,6 +32,18 @@ READ_LIMIT: Final = 64 * 1024 * 1024  # bytes of new records taken at once; the 
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Record)
+
+# Locks that are held here. A process that somebody forks (multiprocessing) inherits them, and would hold a list for as long as it lives.
+_held: Final[set[int]] = set()
+
+
+def _let_go() -> None:
+    while _held:
+        with contextlib.suppress(OSError):
+            os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class ListFolder:
@@ -65,7 +78,7 @@ class ListFolder:
         StateUnusable
             The disk is full, or the folder cannot be written.
         """
-        line = _encoder.encode(record) + b"\n"
+        line = _line(record)
         try:
             descriptor = os.open(self.path / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
@@ -99,12 +112,27 @@ class ListFolder:
 
     def state(self) -> ListState:
         """What is known of the list now."""
-        return advance_all(ListState(), self.read()[0])
+        known, offset = ListState(), 0
+        while True:
+            records, end = self.read(offset)
+            if end == offset:
+                return known
+            known, offset = advance_all(known, records), end
 
     @contextlib.contextmanager
     def claimed(self) -> Generator[bool]:
-        """Be the one who runs the list, for as long as the block lasts and this process lives. False: somebody else is."""
-        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        """Be the one who runs the list, for as long as the block lasts and this process lives. False: somebody else is.
+
+        Raises
+        ------
+        StateUnusable
+            The folder cannot be written.
+        """
+        try:
+            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateUnusable(f"The task list {self.list_id} cannot be run: {self.path / LOCK}: {error.strerror}.") from error
+        _held.add(descriptor)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,12 +141,22 @@ class ListFolder:
             else:
                 yield True
         finally:
+            _held.discard(descriptor)
             os.close(descriptor)
 
     def is_run(self) -> bool:
-        """Whether somebody runs the list now."""
-        with self.claimed() as free:
-            return not free
+        """Whether somebody runs the list now. Only looks: it needs no right to write."""
+        try:
+            descriptor = os.open(self.path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:  # nobody has run it yet; or nobody but its owner could
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def write_needs(self, task_id: str, made: dict[str, bytes]) -> Path:
         """Put what a task's command may read into a folder of its own, and return that."""
@@ -158,6 +196,10 @@ class ListHome:
         """
         self._home.prepare()
         stem = tasks.digest()[:20]
+        if tasks.max_cost is not None and not any(self.path.glob(f"{stem}-*")):
+            # A list whose cap still counted when it was run: the same work, which may go on.
+            before = tasks.digest_with_cap()[:20]
+            stem = before if any(self.path.glob(f"{before}-*")) else stem
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
             numbers = [int(path.name.partition("-")[2]) for path in self.path.glob(f"{stem}-*") if LIST_ID.match(path.name)]
@@ -208,6 +250,13 @@ class ListHome:
             what = "There is no task list" if not fitting else f"There are {len(fitting)} task lists"
             raise TaskListNotFound(f"{what} {list_id!r}. `cc-executor tasks list` shows them.")
         return (exact or fitting)[0]
+
+
+def _line(record: Record) -> bytes:
+    try:
+        return _encoder.encode(record) + b"\n"
+    except UnicodeEncodeError:  # names of files and texts of callables may hold what no UTF-8 can
+        return json.dumps(msgspec.to_builtins(record), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def _changed(path: Path) -> float:

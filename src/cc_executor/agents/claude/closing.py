@@ -16,6 +16,7 @@ from cc_executor.model.event import Denial, Finished, Usage
 
 # Characters of the earlier messages of one answer; beyond it they are left to the journal. The receipt keeps 32,000 of the whole text.
 EARLIER_LIMIT: Final = 1_000_000
+_DUST: Final = 1e-9  # US dollars; what adding up in another order leaves
 WINDOW_FULL: Final = "model_context_window_exceeded"
 # Stop reasons after which the CLI asks for more of the same answer.
 _UNFINISHED: Final = frozenset({"max_tokens", WINDOW_FULL})
@@ -24,7 +25,7 @@ _UNFINISHED: Final = frozenset({"max_tokens", WINDOW_FULL})
 class Answer:
     """The main agent's answer, over the messages that it takes."""
 
-    __slots__ = ("_earlier", "_is_cut", "_resumes", "_said", "stop_reason")
+    __slots__ = ("_before", "_earlier", "_is_cut", "_resumes", "_said", "stop_reason")
 
     def __init__(self) -> None:
         self.stop_reason: str | None = None  # of the last message that said one
@@ -32,6 +33,7 @@ class Answer:
         self._said: tuple[str, ...] = ()  # whole text blocks of the present message
         self._is_cut = False
         self._resumes = False
+        self._before: float | None = None  # US dollars that the session had cost before this process
 
     def copy(self) -> Self:
         """An independent answer in the same state."""
@@ -63,6 +65,20 @@ class Answer:
         """The CLI itself says something to the model; after a cut: to go on."""
         self._resumes = self._is_cut
 
+    def cost(self, frame: frames.ResultLine) -> float | None:
+        """US dollars of this process.
+
+        2.1.329 goes on counting where a resumed session stood (three answers of $0.012, each in a process of its own: 0.012, 0.024, 0.036), and says
+        beside it what came since the last statement; 2.1.197 begins at 0.
+        """
+        total, since = frame.total_cost_usd, frame.model_usage_since_last_result
+        if total is None:
+            return None
+        if self._before is None:
+            before = 0.0 if since is None else total - sum(use.costUSD for use in since.values())
+            self._before = before if before > _DUST else 0.0
+        return total - self._before if self._before else total
+
     def whole(self, result: str | None) -> str | None:
         """The text of the answer, where `result` is that of its last message."""
         return "".join((*self._earlier, result)) if result is not None and result == "".join(self._said) else result
@@ -91,7 +107,7 @@ def finished(frame: frames.ResultLine, answer: Answer) -> Finished:
             cache_read_tokens=usage.cache_read_input_tokens or 0,
             cache_creation_tokens=usage.cache_creation_input_tokens or 0,
         ),
-        cost=frame.total_cost_usd,
+        cost=answer.cost(frame),
         turns=frame.num_turns,
         duration=None if frame.duration_ms is None else frame.duration_ms / 1000,
         session_id=frame.session_id,

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from cc_executor.agents.base import Command
+from cc_executor.agents.base import Command, Talk
+from cc_executor.agents.claude import control
 from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.request import RunRequest
@@ -57,6 +58,9 @@ DONE: Final = ('{"type":"result"', '{"duration_api_ms":')
 # After it a turn may follow: a command in the background has ended, and the model is told.
 ANEW: Final = ('{"type":"system","subtype":"init"',)
 
+# The first version that was seen to take --include-hook-events: the user's own hooks of Claude Code are events then, and their failures are seen.
+HOOK_EVENTS_SINCE: Final = (2, 1, 197)
+
 _SMALLEST_AMOUNT: Final = 1e-6  # US dollars; less than one token of any model costs
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -66,7 +70,7 @@ class ClaudeAgent:
 
     name = "claude"
 
-    def command(self, request: RunRequest, *, executable: str, session_id: str) -> Command:
+    def command(self, request: RunRequest, *, executable: str, session_id: str, version: str = "") -> Command:
         """The process for `request`.
 
         Parameters
@@ -77,6 +81,8 @@ class ClaudeAgent:
             Absolute path of the CLI.
         session_id : str
             A UUID for the new session; not used when `request.resume` names one that exists.
+        version : str
+            The CLI's own, if known: an option that an older one does not have would end the run.
 
         Returns
         -------
@@ -88,8 +94,14 @@ class ClaudeAgent:
         InvalidRequest
             An option's value cannot be given to the CLI. Nothing was started.
         """
+        prompt = prompt_bytes(request.prompt)
         return Command(
-            argv=(executable, *_options(request, session_id)), env=ENVIRONMENT, stdin=prompt_bytes(request.prompt), done=DONE, anew=ANEW
+            argv=(executable, *_options(request, session_id, version)),
+            env=ENVIRONMENT,
+            stdin=control.prompt_line(prompt.decode()) if request.ask else prompt,
+            done=DONE,
+            anew=ANEW,
+            talk=Talk(asked=control.ASKED, withdrawn=control.WITHDRAWN) if request.ask else None,
         )
 
     def decoder(self) -> ClaudeDecoder:
@@ -107,9 +119,13 @@ def prompt_bytes(prompt: str) -> bytes:
     return _clean(f"\n{prompt}" if prompt.startswith("/") else prompt).encode()
 
 
-def _options(request: RunRequest, session_id: str) -> Iterator[str]:
+def _options(request: RunRequest, session_id: str, version: str) -> Iterator[str]:
     # `--verbose` is no matter of taste: the CLI refuses stream-json without it.
     yield from ("-p", "--output-format=stream-json", "--verbose", "--include-partial-messages")
+    if _at_least(version, HOOK_EVENTS_SINCE):
+        yield "--include-hook-events"
+    if request.ask:
+        yield from control.OPTIONS
     yield from TRUSTED if request.trust_workspace else UNTRUSTED
     yield f"--permission-mode={_permission_mode(request.permission_mode)}"
     if request.resume is not None:
@@ -132,6 +148,11 @@ def _options(request: RunRequest, session_id: str) -> Iterator[str]:
         yield _option("--add-dir", folder)
     for tool in request.tools:
         yield _option("--allowedTools", tool)
+
+
+def _at_least(version: str, wanted: tuple[int, ...]) -> bool:
+    numbers = [int(number) for number in re.findall(r"\d{1,9}", version, re.ASCII)[:3]]
+    return tuple(numbers) >= wanted
 
 
 def _option(name: str, value: str) -> str:

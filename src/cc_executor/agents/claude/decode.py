@@ -14,16 +14,17 @@ import msgspec
 
 from cc_executor.agents.claude import frames, salvage
 from cc_executor.agents.claude.closing import WINDOW_FULL, Answer, finished, json_text
+from cc_executor.agents.claude.control import asked
 from cc_executor.agents.framing import LineSplitter, Overlong
 from cc_executor.model.event import (
     AgentEvent,
     AgentFailed,
     ApiRetried,
+    AskWithdrawn,
     HookRan,
     MessageStarted,
     ModelSwitched,
     Noise,
-    PermissionAsked,
     RateLimited,
     SessionOpened,
     StatusChanged,
@@ -117,20 +118,31 @@ class ClaudeDecoder:
 
     def _events(self, lines: list[bytes | Overlong]) -> list[AgentEvent]:
         events: list[AgentEvent] = []
-        append, decode, streams = events.append, _LINE.decode, self._streams
+        decode, streams = _LINE.decode, self._streams
+        # Nine of ten lines of a talkative run are pieces of the text before them: they become one event, without an object for each.
+        text: list[str] = []
+        block, index, parent = "", -1, None
         for line in lines:
             try:
                 frame = decode(line)  # pyright: ignore[reportArgumentType]  # an Overlong is refused with a TypeError, which costs other lines nothing
             except _REFUSED:
-                events += self._refused(line)
-                continue
-            # The fast road: nine of ten lines of a talkative run are pieces of a block that is known.
+                frame = None
             if type(frame) is _StreamLine and type(payload := frame.event) is _BlockDelta and type(delta := payload.delta) is _TextDelta:
-                stream = streams.get(parent := frame.parent_tool_use_id)
-                if stream is not None and stream.index == payload.index:
-                    append(TextWritten(block=stream.block, text=delta.text, parent=parent))
+                if text and payload.index == index and frame.parent_tool_use_id == parent:
+                    text.append(delta.text)
                     continue
-            events += self._mapped(frame, line)  # pyright: ignore[reportArgumentType]  # decoded, so these are bytes
+                stream = streams.get(frame.parent_tool_use_id)
+                if stream is not None and stream.index == payload.index:
+                    if text:
+                        events.append(_written(block, text, parent))
+                    text, block, index, parent = [delta.text], stream.block, payload.index, frame.parent_tool_use_id
+                    continue
+            if text:
+                events.append(_written(block, text, parent))
+                text = []
+            events += self._refused(line) if frame is None else self._mapped(frame, line)  # pyright: ignore[reportArgumentType]  # decoded, so these are bytes
+        if text:
+            events.append(_written(block, text, parent))
         return events
 
     def _mapped(self, frame: frames.Line, line: bytes) -> list[AgentEvent]:
@@ -150,10 +162,10 @@ class ClaudeDecoder:
             case frames.RateLimitLine(rate_limit_info=info):
                 window = info.rateLimitType or ""
                 return [RateLimited(status=info.status, resets_at=info.resetsAt, window=window, utilization=info.utilization)]
-            case frames.ControlRequestLine(request_id=ask_id, request=ask):
-                if ask.subtype != "can_use_tool":
-                    return [Noise(what=f"control_request/{ask.subtype}")]
-                return [PermissionAsked(ask_id=ask_id, tool_id=ask.tool_use_id, name=ask.tool_name, input=json_text(ask.input))]
+            case frames.ControlRequestLine():
+                return [asked(frame)]
+            case frames.ControlCancelLine(request_id=ask_id):
+                return [AskWithdrawn(ask_id=ask_id)]
             case _:
                 return [Noise(what=str(frame.__struct_config__.tag))]
 
@@ -266,6 +278,10 @@ class ClaudeDecoder:
             full = frame.error == "max_output_tokens" and self._answer.stop_reason == WINDOW_FULL
             events.append(AgentFailed(code=WINDOW_FULL if full else frame.error, text=text[:RAW_LIMIT]))
         return events or [Noise(what="assistant")]
+
+
+def _written(block: str, pieces: list[str], parent: str | None) -> TextWritten:
+    return TextWritten(block=block, text="".join(pieces), parent=parent, pieces=len(pieces))
 
 
 def _remember(table: dict[str | None, _T], parent: str | None, value: _T) -> None:

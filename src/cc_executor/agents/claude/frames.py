@@ -272,6 +272,12 @@ class DenialItem(_Frame, frozen=True):
     tool_input: msgspec.Raw = EMPTY
 
 
+class ModelUse(_Frame, frozen=True):
+    """What one model has cost."""
+
+    costUSD: float = 0.0  # noqa: N815  # the CLI's own spelling
+
+
 class ResultLine(_Frame, frozen=True, tag_field="type", tag="result"):
     """The closing statement of a turn."""
 
@@ -286,6 +292,7 @@ class ResultLine(_Frame, frozen=True, tag_field="type", tag="result"):
     permission_denials: list[DenialItem] | None = None
     usage: TokenCounts | None = None
     total_cost_usd: float | None = None
+    model_usage_since_last_result: dict[str, ModelUse] | None = None
     num_turns: int | None = None
     duration_ms: float | None = None
     session_id: str = ""
@@ -313,6 +320,33 @@ class ControlAsk(_Frame, frozen=True):
     tool_name: str = ""
     tool_use_id: str = ""
     input: msgspec.Raw = EMPTY
+    permission_suggestions: msgspec.Raw = EMPTY
+    mcp_server_name: str = ""  # these four: an elicitation
+    message: str = ""
+    url: str = ""
+    requested_schema: msgspec.Raw = EMPTY
+
+
+class UserOption(_Frame, frozen=True):
+    """One answer to choose."""
+
+    label: str = ""
+    description: str = ""
+
+
+class UserQuestion(_Frame, frozen=True):
+    """One question of `AskUserQuestion`."""
+
+    question: str
+    header: str = ""
+    options: list[UserOption] = []
+    multiSelect: bool = False  # noqa: N815  # the CLI's own spelling
+
+
+class UserQuestions(_Frame, frozen=True):
+    """The input of `AskUserQuestion`."""
+
+    questions: list[UserQuestion]
 
 
 class ControlRequestLine(_Frame, frozen=True, tag_field="type", tag="control_request"):
@@ -334,6 +368,8 @@ class ControlResponseLine(_Frame, frozen=True, tag_field="type", tag="control_re
 
 class ControlCancelLine(_Frame, frozen=True, tag_field="type", tag="control_cancel_request"):
     """The CLI takes a request back."""
+
+    request_id: str = ""
 
 
 class KeepAliveLine(_Frame, frozen=True, tag_field="type", tag="keep_alive"):

@@ -11,13 +11,13 @@ const KILL_GUARD_MS = 500; // a double click on Stop is one click
 const ANNOUNCE_MS = 2500; // what a screen reader is told, at most this often
 
 const WORDS = { waiting: "Waiting", running: "Running", ok: "Done", failed: "Failed", skipped: "Skipped", stopped: "Stopped" };
-const ICONS = { waiting: "○", running: "", paused: "‖", ok: "✓", failed: "✗", skipped: "–", stopped: "■" };
+const ICONS = { waiting: "○", running: "", paused: "‖", asking: "?", ok: "✓", failed: "✗", skipped: "–", stopped: "■" };
 const WISHES = { stop: "Stopping…", skip: "Skipping…" };
 // What a run does that has written nothing yet.
 const PHASES = { starting: "starting", requesting: "waiting for the model", thinking: "thinking", waiting: "waiting" };
 const KINDS = { agent: "agent", shell: "command", call: "Python" };
-const ACTIONS = { edit: "Edit", skip: "Skip", retry: "Retry", stop: "Stop" };
-const PENDING = { skip: "Skipping…", retry: "Again…", stop: "Stopping…" };
+const ACTIONS = { now: "Go on", edit: "Edit", skip: "Skip", retry: "Retry", stop: "Stop" };
+const PENDING = { now: "Going on…", skip: "Skipping…", retry: "Again…", stop: "Stopping…" };
 
 function money(cost) {
   return `$${cost.toFixed(cost < 0.1 && cost > 0 ? 4 : 2)}`;
@@ -135,7 +135,10 @@ class TaskRow {
     this.title.setAttribute("aria-controls", this.body.id);
     this.title.addEventListener("click", () => this.open(!this.isOpen));
     this.node.append(head, this.body);
-    this.node.addEventListener("focusin", () => this.list.makeCurrent(this));
+    this.node.addEventListener("focusin", () => {
+      this.list.makeCurrent(this);
+      this.list.graph?.mark(row.id);
+    });
     this.title.addEventListener("keydown", (event) => this.list.onKey(event, this));
   }
 
@@ -143,18 +146,20 @@ class TaskRow {
     const before = this.row;
     this.row = { ...before, ...row };
     this.at = performance.now();
-    if (this.pending && (this.row.status !== before.status || this.row.wish !== before.wish || this.row.attempt !== before.attempt)) this.settle();
+    if (this.pending && (this.row.status !== before.status || this.row.wish !== before.wish || this.row.attempt !== before.attempt || this.row.until !== before.until)) this.settle();
     if (this.isOpen && (row.run_id !== undefined || row.is_edited !== undefined || row.status !== undefined)) this.fill();
   }
 
   get shownState() {
-    return this.row.status === "running" && this.row.phase === "paused" ? "paused" : this.row.status;
+    return this.row.status === "running" && ["paused", "asking"].includes(this.row.phase) ? this.row.phase : this.row.status;
   }
 
   get said() {
     const { row } = this;
     if (row.wish) return WISHES[row.wish] || "";
     if (this.shownState === "paused") return "Paused";
+    if (this.shownState === "asking") return "Needs you";
+    if (row.is_validated) return "Validating";
     if (row.status === "running" && row.phase === "retrying") return "Retrying";
     return WORDS[row.status] || row.status;
   }
@@ -172,7 +177,8 @@ class TaskRow {
     setText(this.attempt, `attempt ${row.attempt}`);
     const cost = row.rehearsal ? (row.attempt ? "rehearsal" : "") : row.cost == null ? "" : money(row.cost);
     const tokens = row.tokens ? `${shortNumber(row.tokens)} tok` : "";
-    setText(this.figures, [cost, tokens].filter(Boolean).join(" · "));
+    const usual = row.estimate ? `usually ${row.estimate}` : "";
+    setText(this.figures, [usual, cost, tokens].filter(Boolean).join(" · "));
     const can = row.can || [];
     for (const [command, node] of Object.entries(this.buttons)) {
       const isPending = this.pending === command;
@@ -187,6 +193,11 @@ class TaskRow {
     const { row } = this;
     const since = row.is_ticking && !this.list.isDone ? (performance.now() - this.at) / 1000 : 0;
     const seconds = (row.elapsed || 0) + since;
+    if (row.until != null) {
+      const left = row.until - this.list.kernelNow();
+      setText(this.clock, left > 0 ? `in ${clockText(left)}` : "now");
+      return;
+    }
     const isShown = row.is_ticking || (seconds > 0 && row.status !== "waiting");
     setText(this.clock, !isShown ? "" : row.is_ticking || seconds >= 10 ? clockText(seconds) : `${seconds.toFixed(1)} s`);
   }
@@ -423,15 +434,15 @@ class Head {
     const { totals } = this;
     if (this.list.isDone || totals.status !== "open") return "ended";
     if (totals.is_stopping || this.pending === "stop" || this.pending === "kill") return "stopping";
-    return totals.is_paused ? "paused" : totals.running ? "tool" : "starting";
+    return totals.is_paused ? "paused" : totals.running ? "tool" : totals.until != null ? "waiting" : "starting";
   }
 
   draw() {
     const { totals, phase } = this;
     const isOver = phase === "ended";
     const pending = { pause: "Pausing…", resume: "Resuming…", stop: "Stopping…", kill: "Killing…" }[this.pending];
-    const ended = { ok: "Done", failed: "Failed", stopped: "Stopped", budget: "Budget used up" }[totals.status] || "Ended";
-    setText(this.word, isOver ? ended : pending || { stopping: "Stopping…", paused: "Paused", tool: "Running", starting: "Starting" }[phase]);
+    const ended = { ok: "Done", failed: "Failed", stopped: "Stopped", budget: "Budget used up", usage_limited: "Usage limit reached" }[totals.status] || "Ended";
+    setText(this.word, isOver ? ended : pending || { stopping: "Stopping…", paused: "Paused", tool: "Running", waiting: "Waiting", starting: "Starting" }[phase]);
     this.dot.dataset.phase = phase;
     setText(this.name, totals.name || "");
     this.name.title = totals.name || "";
@@ -560,6 +571,11 @@ class List {
     this.sync();
   }
 
+  /** Seconds since the epoch by the kernel's clock; the browser's may be another. */
+  kernelNow() {
+    return Date.now() / 1000 + (this.skew || 0);
+  }
+
   // --- to the kernel ---
 
   ask(content) {
@@ -628,9 +644,15 @@ class List {
     } else if (this.seq === null || frame.seq <= this.seq) return;
     else if (frame.seq !== this.seq + 1) return this.sync(); // one was lost
     this.seq = frame.seq;
+    if (frame.now) this.skew = frame.now - Date.now() / 1000;
     if (frame.done) this.isDone = true;
+    if (body.graph && !this.graph) this.makeGraph(body.graph);
     for (const row of body.rows || []) this.put(row, !isFirst && !isReset);
     this.head.show(frame.totals, frame.elapsed || 0);
+    if ((frame.totals.note || "") !== (this.hookNote || "")) {
+      this.hookNote = frame.totals.note;
+      this.say(this.hookNote); // one of the user's hooks did not end well
+    }
     if (frame.done) {
       this.announcer.say(`The list has ended: ${frame.totals.summary || frame.totals.status}`);
       for (const row of this.rows.values()) this.dirty.add(row);
@@ -649,6 +671,18 @@ class List {
     } else held.update(row);
     this.dirty.add(held);
     if (isNews && (row.status !== undefined || row.attempt !== undefined)) this.announcer.hear(held);
+  }
+
+  makeGraph(data) {
+    const choose = (id) => {
+      const row = this.rows.get(id);
+      if (!row) return;
+      this.follows = false;
+      this.bring(row);
+      row.title.focus({ preventScroll: true });
+    };
+    this.graph = new TaskGraph.Graph(data, { label: `What needs what, ${plural(data.nodes.length, "task")}`, choose });
+    this.scroller.before(this.graph.node);
   }
 
   place(held) {
@@ -676,8 +710,12 @@ class List {
 
   paint() {
     this.painting = 0;
-    for (const row of this.dirty) row.draw();
+    for (const row of this.dirty) {
+      row.draw();
+      this.graph?.update(row);
+    }
     this.dirty.clear();
+    this.graph?.settle();
     this.keepInSight();
     this.acknowledge();
   }
@@ -697,7 +735,11 @@ class List {
   keepInSight() {
     if (!this.follows || !this.scroller.clientHeight || this.scroller.scrollHeight <= this.scroller.clientHeight) return;
     const row = [...this.rows.values()].filter((each) => each.row.status === "running").sort((a, b) => b.row.number - a.row.number)[0];
-    if (!row) return;
+    if (row) this.bring(row);
+  }
+
+  /** Scrolls the list, and nothing but the list, until a row is in sight. */
+  bring(row) {
     const top = row.node.offsetTop - this.scroller.offsetTop;
     const bottom = top + row.node.offsetHeight;
     if (top < this.scroller.scrollTop) this.scroller.scrollTop = top;
@@ -706,7 +748,7 @@ class List {
 
   drawClocks() {
     this.head.drawClock();
-    for (const row of this.rows.values()) if (row.row.is_ticking) row.drawClock();
+    for (const row of this.rows.values()) if (row.row.is_ticking || row.row.until != null) row.drawClock();
   }
 
   // --- the keyboard: Tab comes to one row, the arrows go through the rows ---

@@ -14,7 +14,7 @@ const PAGED_LINES = 10000; // older lines that are held besides the live ones
 
 const PHASES = {
   queued: "Queued", starting: "Starting", requesting: "Waiting for the model", thinking: "Thinking", writing: "Writing", tool: "Running",
-  retrying: "Retrying", waiting: "Waiting", paused: "Paused", stopping: "Cancelling…", ended: "Ended",
+  retrying: "Retrying", waiting: "Waiting", asking: "Needs you", paused: "Paused", stopping: "Cancelling…", ended: "Ended",
 };
 const NUMBERS = new Intl.NumberFormat("en-US");
 
@@ -501,6 +501,214 @@ class Bar {
   }
 }
 
+// --- what the agent asks ---------------------------------------------------------------------------------------------
+
+/** One request for leave, or a set of questions. Every text of it is the agent's, and becomes a text node. */
+class Ask {
+  constructor(ask, answer) {
+    this.ask = ask;
+    this.answer = answer;
+    this.node = element("div", `ccx-ask ccx-ask-${ask.kind === "question" ? "question" : "permission"}`);
+    this.node.setAttribute("role", "group");
+    this.node.dataset.ask = ask.id;
+    this.title = element("div", "ccx-ask-title");
+    this.title.id = `ccx-${Math.random().toString(36).slice(2)}`;
+    this.node.setAttribute("aria-labelledby", this.title.id);
+    this.problem = element("div", "ccx-ask-problem");
+    this.problem.setAttribute("role", "alert");
+    this.problem.hidden = true;
+    this.buttons = [];
+    if (ask.kind === "question") this.drawQuestions();
+    else this.drawPermission();
+  }
+
+  drawPermission() {
+    const { ask } = this;
+    const edits = ask.body_kind === "diff";
+    this.title.append(edits ? "The agent wants to change a file with " : "The agent wants to use ", element("b", "", ask.title));
+    this.node.append(this.title);
+    if (ask.about) this.node.append(element("div", "ccx-ask-about", ask.about));
+    if (ask.body) this.node.append(this.drawBody());
+    const row = element("div", "ccx-ask-row");
+    const run = this.act("Allow for this run", "", () => this.send({ decision: "allow_run" }));
+    run.title = ask.scope || "";
+    this.reason = element("input", "ccx-ask-input");
+    this.reason.type = "text";
+    this.reason.placeholder = "Why not? (the agent sees it)";
+    this.reason.setAttribute("aria-label", "Reason to deny, which the agent sees");
+    this.reason.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.isComposing) return;
+      event.preventDefault();
+      this.send({ decision: "deny", text: this.reason.value });
+    });
+    const deny = this.act("Deny", "ccx-ask-deny", () => this.send({ decision: "deny", text: this.reason.value }));
+    row.append(this.act("Allow once", "ccx-ask-first", () => this.send({ decision: "allow" })), run, deny, this.reason);
+    const scope = element("div", "ccx-ask-scope");
+    if (ask.scope) scope.append("For this run means: ", element("code", "", ask.scope));
+    this.node.append(row, scope, this.problem);
+  }
+
+  drawBody() {
+    const pre = element("pre", "ccx-pre ccx-ask-body");
+    pre.tabIndex = 0; // long ones scroll, so the keyboard must reach them
+    pre.setAttribute("aria-label", this.ask.body_kind === "diff" ? "What would change" : "What would be done");
+    if (this.ask.body_kind !== "diff") {
+      pre.textContent = this.ask.body;
+      return pre;
+    }
+    this.ask.body.split("\n").forEach((line, index) => {
+      const kind = { "+": "ccx-add", "-": "ccx-del", "@": "ccx-hunk" }[line[0]] || "";
+      pre.append(index ? "\n" : "", element("span", kind, line));
+    });
+    return pre;
+  }
+
+  drawQuestions() {
+    const { ask } = this;
+    this.title.append(element("b", "", ask.title), " asks");
+    this.node.append(this.title);
+    this.fields = (ask.questions || []).map((question) => {
+      const set = element("fieldset", "ccx-ask-set");
+      const legend = element("legend", "ccx-ask-legend");
+      if (question.header) legend.append(element("span", "ccx-ask-chip", question.header));
+      legend.append(question.text);
+      set.append(legend);
+      const name = `ccx-${Math.random().toString(36).slice(2)}`;
+      const own = element("input", "ccx-ask-input");
+      const choices = (question.options || []).map((option) => {
+        const label = element("label", "ccx-ask-option");
+        const box = element("input");
+        box.type = question.multiple ? "checkbox" : "radio";
+        box.name = name;
+        box.addEventListener("change", () => {
+          if (!question.multiple) own.value = "";
+          this.drawSend();
+        });
+        const words = element("span");
+        words.append(element("span", "ccx-ask-label", option.label));
+        if (option.description) words.append(element("span", "ccx-ask-quiet", option.description));
+        label.append(box, words);
+        set.append(label);
+        return { box, label: option.label };
+      });
+      own.type = "text";
+      own.placeholder = choices.length ? "Or in your own words" : "Your answer";
+      own.setAttribute("aria-label", `${own.placeholder}: ${question.text}`);
+      own.addEventListener("input", () => {
+        if (!question.multiple && own.value.trim()) choices.forEach(({ box }) => (box.checked = false));
+        this.drawSend();
+      });
+      own.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" || event.isComposing) return;
+        event.preventDefault();
+        this.sendAnswers();
+      });
+      set.append(own);
+      this.node.append(set);
+      return { choices, own };
+    });
+    const row = element("div", "ccx-ask-row");
+    this.sender = this.act("Send", "ccx-ask-first", () => this.sendAnswers());
+    row.append(this.sender, this.act("Do not answer", "ccx-ask-deny", () => this.send({ decision: "deny" })));
+    this.node.append(row, this.problem);
+    this.drawSend();
+  }
+
+  /** What was chosen and typed for each question; where several can be ticked, words of one's own go with them. */
+  get answers() {
+    return this.fields.map(({ choices, own }) =>
+      [...choices.filter(({ box }) => box.checked).map(({ label }) => label), own.value.trim()].filter(Boolean).join(", "));
+  }
+
+  drawSend() {
+    if (this.answers.every(Boolean)) this.sender.removeAttribute("aria-disabled");
+    else this.sender.setAttribute("aria-disabled", "true");
+  }
+
+  sendAnswers() {
+    const { answers } = this;
+    const missing = answers.findIndex((text) => !text);
+    if (missing < 0) return this.send({ decision: "answer", answers });
+    this.fields[missing].own.focus();
+  }
+
+  act(label, className, press) {
+    const node = button(label, className);
+    node.addEventListener("click", press);
+    this.buttons.push(node);
+    return node;
+  }
+
+  send(said) {
+    if (this.isSent) return;
+    this.isSent = true;
+    this.say("");
+    this.node.classList.add("ccx-is-sent");
+    for (const node of this.buttons) node.setAttribute("aria-disabled", "true");
+    this.timer = setTimeout(() => this.failed("The kernel does not answer. In a terminal, cc-executor answer does the same."), ANSWER_MS);
+    this.answer({ ask: this.ask.id, ...said });
+  }
+
+  failed(text) {
+    clearTimeout(this.timer);
+    this.isSent = false;
+    this.node.classList.remove("ccx-is-sent");
+    for (const node of this.buttons) node.removeAttribute("aria-disabled");
+    if (this.sender) this.drawSend();
+    this.say(text);
+  }
+
+  say(text) {
+    setText(this.problem, text);
+    this.problem.hidden = !text;
+  }
+
+  dispose() {
+    clearTimeout(this.timer);
+    this.node.remove();
+  }
+}
+
+/** All that is open. What somebody types in one stays while others come and go. */
+class Asks {
+  constructor(answer) {
+    this.answer = answer;
+    this.known = new Map();
+    this.node = element("div", "ccx-asks");
+    this.node.hidden = true;
+    this.spoken = element("div", "ccx-unseen");
+    this.spoken.setAttribute("aria-live", "assertive"); // somebody is waited for
+  }
+
+  show(asks, isOver) {
+    const open = isOver ? [] : asks || [];
+    const ids = new Set(open.map((ask) => ask.id));
+    for (const [id, ask] of [...this.known]) {
+      if (ids.has(id)) continue;
+      ask.dispose();
+      this.known.delete(id);
+    }
+    for (const ask of open) {
+      if (this.known.has(ask.id)) continue;
+      const shown = new Ask(ask, this.answer);
+      this.known.set(ask.id, shown);
+      this.node.append(shown.node);
+      setText(this.spoken, `${shown.title.textContent}: ${ask.about || (ask.questions && ask.questions[0].text) || ""}. It needs you.`);
+    }
+    if (!open.length) setText(this.spoken, "");
+    this.node.hidden = !open.length;
+  }
+
+  failed(id, text) {
+    const ask = this.known.get(id);
+    if (ask) ask.failed(text);
+  }
+
+  dispose() {
+    for (const ask of this.known.values()) ask.dispose();
+  }
+}
+
 // --- a screen reader's share -----------------------------------------------------------------------------------------
 
 /** Says the newest whole text, tool or notice, not more often than somebody can listen. */
@@ -560,8 +768,9 @@ function render({ model, el }) {
   const rehearsal = element("div", "ccx-rehearsal", "Rehearsal: scripted model, no real agent speaks, nothing is spent.");
   const bar = new Bar((command) => model.send({ op: "command", command, view }), rehearsal);
   const log = new Log((before) => model.send({ op: "page", view, before }));
+  const asks = new Asks((said) => model.send({ op: "answer", view, ...said }));
   const announcer = new Announcer();
-  root.append(bar.node, rehearsal, bar.note, log.node, announcer.node);
+  root.append(bar.node, rehearsal, bar.note, log.node, asks.node, asks.spoken, announcer.node);
   el.replaceChildren(root);
 
   let seq = null; // the last frame that was understood; null: waits for a reset
@@ -621,6 +830,7 @@ function render({ model, el }) {
     for (const number of body.elided || []) log.elide(number);
     for (const item of body.items || []) log.put(item, false);
     bar.show(frame.status || {}, frame.done);
+    asks.show(frame.status?.asks, bar.isOver);
     if (frame.ask) owed = frame.seq;
     if (!frame.done) saveOnce(model);
     schedule();
@@ -636,6 +846,7 @@ function render({ model, el }) {
         sync();
       }
     } else if (content.op === "p" && content.to === view) log.addPage(content.first, body.items || []);
+    else if (content.op === "unanswered") asks.failed(content.ask, content.text || "It was not taken.");
     else if (content.op === "refused") bar.refused(content.text || "The run does not answer.");
   }
 
@@ -656,6 +867,7 @@ function render({ model, el }) {
     cancelAnimationFrame(painting);
     clearTimeout(syncTimer);
     bar.dispose();
+    asks.dispose();
     log.dispose();
     announcer.dispose();
   };

@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from cc_executor.model.receipt import FileChange, Receipt, TokenUsage
+from cc_executor.model.undone import Undone
+from cc_executor.runtime import undo
+from cc_executor.runtime.report import Report, report_of_run
+from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Result:
 
     @property
     def files(self) -> tuple[FileChange, ...]:
-        """Files that were written or expected to change, with digests."""
+        """Files that are different after the run, as two looks at the folder have seen it; where there were none, those that the agent says to have written."""
         return self.receipt.files
 
     @property
@@ -59,6 +64,34 @@ class Result:
     def ok(self) -> bool:
         """Whether the outcome is ok."""
         return self.receipt.outcome.ok
+
+    def report(self) -> Report:
+        """What there is to tell of the run: `markdown`, `html`, `save(path)`. Reads its journal."""
+        return report_of_run(RunFolder(self.folder))
+
+    def rollback(self, *, dry_run: bool = False, keep_mine: bool = False, redo: bool = False) -> Undone:
+        """Bring back what was in the folder before the run: contents, modes and links; what the run made is removed. All of it, or nothing.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Say what would be done; change nothing.
+        keep_mine : bool
+            Leave files alone that are not as the run left them, or that cannot be brought back, and restore the others.
+        redo : bool
+            Take a rollback back.
+
+        Raises
+        ------
+        UndoRefused
+            Files were changed since, or nobody has looked at the folder before the run. Nothing was changed.
+        UndoIncomplete
+            It failed midway, and so did going back; another one completes it.
+        """
+        home = StateHome(self.folder.parent.parent)
+        if redo:
+            return undo.redo(home, self.receipt.run_id, dry_run=dry_run, keep_mine=keep_mine)
+        return undo.undo(home, [self.receipt.run_id], dry_run=dry_run, keep_mine=keep_mine)
 
     def raise_for_outcome(self) -> None:
         """Raise `CCExecutionError` unless the outcome is ok."""

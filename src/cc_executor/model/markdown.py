@@ -1,4 +1,4 @@
-"""Markdown of an agent to HTML that is safe in a notebook. The only place in which HTML is made from what an agent wrote.
+"""Markdown of an agent to HTML that is safe in a notebook and in a report. The only place in which HTML is made from what an agent wrote.
 
 JupyterLab runs the scripts of a live cell's `text/html` and `text/markdown`, so both are out of bounds for agent text: Markdown becomes HTML here,
 and then only what is on the list below is left. Nothing is loaded from anywhere: no images (an image's address can carry what the agent has read).
@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from html import escape
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import nh3
-from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.token import Token
-from markdown_it.utils import OptionsDict
 
 from cc_executor.model.inert import EMPTIED
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.renderer import RendererHTML
+    from markdown_it.token import Token
+    from markdown_it.utils import OptionsDict
 
 NESTING: Final = 60  # lists in lists; what is nested deeper is left out by the parser
 
@@ -44,6 +46,8 @@ def _code(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: Op
 
 @lru_cache(maxsize=1)
 def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt  # 50 ms of CPU, which a run without Markdown is spared
+
     # breaks: agents write line by line, and the text has streamed so; paragraphs as CommonMark makes them would join the lines.
     parser = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": NESTING}).enable(["table", "strikethrough"])
     parser.add_render_rule("image", _image)

@@ -1,0 +1,212 @@
+"""The CLI's control protocol, as far as a person takes part in it: what it asks on stdout as events, and prompts and answers as lines for its stdin.
+
+The CLI asks with ``control_request`` and waits, without a limit of its own, for the ``control_response`` of the same id (2.1.197 and 2.1.329, recordings
+10a, 10e, 10f, 10m). One malformed line on its stdin ends it (10i), so every line is made here, by an encoder. Its stdin has to be closed when it has said
+its last word; else it waits for another prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any, Final, cast
+
+import msgspec
+
+from cc_executor.agents.claude import frames
+from cc_executor.agents.claude.closing import json_text
+from cc_executor.model import toolcall
+from cc_executor.model.ask import ASK_USER, REASON_CHARS, Answer, Ask, Decision
+from cc_executor.model.event import AgentEvent, HostAsked, Option, PermissionAsked, Question, QuestionAsked
+
+OPTIONS: Final = ("--input-format=stream-json", "--permission-prompt-tool=stdio")
+# How the lines begin that ask, and that take a question back; its id follows. So in every one of the recordings.
+ASKED: Final = ('{"type":"control_request","request_id":"',)
+WITHDRAWN: Final = ('{"type":"control_cancel_request","request_id":"',)
+
+QUESTIONS_LIMIT: Final = 20  # of one ask; the CLI's own tool takes four
+# Bytes of a tool's input that are sent back with a leave. 2.1.329 does without, 2.1.197's schema wants it; and a request to the supervisor holds 1 MiB.
+ECHO_LIMIT: Final = 256 * 1024
+# What the supervisor writes in the place of a secret: an input with that in it is not the one that was asked about.
+MASK: Final = "[masked]"
+# The tools that `acceptEdits` is about.
+EDITS: Final = frozenset({"Write", "Edit", "MultiEdit", "NotebookEdit"})
+NO_REASON: Final = "The user did not allow this. Go on without it, or ask what to do instead."
+
+_MODE_WORDS: Final[Mapping[str, str]] = MappingProxyType({"acceptEdits": "all edits in this folder"})
+
+
+def prompt_line(prompt: str) -> bytes:
+    """The prompt as the CLI takes it where its stdin stays open."""
+    message = {"type": "user", "message": {"role": "user", "content": prompt}, "parent_tool_use_id": None, "session_id": ""}
+    return msgspec.json.encode(message) + b"\n"
+
+
+# --- what it asks -------------------------------------------------------------------------------------------------------
+
+
+def asked(frame: frames.ControlRequestLine) -> AgentEvent:
+    """The event of a request; one that nobody here can meet is a `HostAsked`."""
+    ask, ask_id = frame.request, frame.request_id
+    if ask.subtype == "elicitation":
+        questions = _fields(ask.message, ask.requested_schema, url=ask.url)
+        return QuestionAsked(ask_id=ask_id, questions=questions, source=ask.mcp_server_name or "an MCP server")
+    if ask.subtype != "can_use_tool":
+        return HostAsked(ask_id=ask_id, what=ask.subtype)
+    source = json_text(ask.input)
+    if ask.tool_name == ASK_USER and (questions := _questions(source)):
+        return QuestionAsked(ask_id=ask_id, tool_id=ask.tool_use_id, questions=questions, input=source)
+    suggestions = json_text(ask.permission_suggestions)
+    return PermissionAsked(ask_id=ask_id, tool_id=ask.tool_use_id, name=ask.tool_name, input=source, suggestions=suggestions)
+
+
+def _questions(source: str) -> tuple[Question, ...]:
+    try:
+        asked = msgspec.json.decode(source, type=frames.UserQuestions).questions
+    except (msgspec.DecodeError, RecursionError):
+        return ()
+    return tuple(
+        Question(
+            text=one.question,
+            header=one.header,
+            options=tuple(Option(label=option.label, description=option.description) for option in one.options),
+            multiple=one.multiSelect,
+        )
+        for one in asked[:QUESTIONS_LIMIT]
+    )
+
+
+def _fields(message: str, schema: msgspec.Raw, *, url: str) -> tuple[Question, ...]:
+    """What an MCP server wants to know: a flat form, each field of which is a question; or nothing but a yes."""
+    properties: object = None
+    with suppress(msgspec.DecodeError, RecursionError):  # no schema, or one that is none
+        properties = msgspec.json.decode(schema, type=dict[str, Any]).get("properties")
+    fields = cast("dict[str, object]", properties) if isinstance(properties, dict) else {}
+    if not fields:
+        yes = Option(label="Yes", description=url)
+        return (Question(text=message, options=(yes,)),)
+    found: list[Question] = []
+    for name, field in list(fields.items())[:QUESTIONS_LIMIT]:
+        known = cast("dict[str, object]", field) if isinstance(field, dict) else {}
+        about = str(known.get("title") or known.get("description") or name)
+        choices = known.get("enum")
+        labels = [str(choice) for choice in cast("list[object]", choices)] if isinstance(choices, list) else []
+        if known.get("type") == "boolean":
+            labels = ["true", "false"]
+        found.append(
+            Question(text=f"{message} — {about}" if not found else about, name=name, options=tuple(Option(label=each) for each in labels))
+        )
+    return tuple(found)
+
+
+# --- what it is told ----------------------------------------------------------------------------------------------------
+
+
+def answer_line(ask: Ask, answer: Answer) -> str:
+    """The line that answers `ask`.
+
+    Raises
+    ------
+    ValueError
+        `answer` is none to this question; the message says what would be.
+    """
+    return _success(ask.ask_id, _permitted(ask, answer) if isinstance(ask, PermissionAsked) else _told(ask, answer))
+
+
+def unsupported_line(ask: HostAsked) -> str:
+    """The line that says that there is no answer to such a request."""
+    error = f"cc_executor does not offer {ask.what}"
+    return _line({"subtype": "error", "request_id": ask.ask_id, "error": error})
+
+
+def _permitted(ask: PermissionAsked, answer: Answer) -> dict[str, Any]:
+    match answer.decision:
+        case Decision.ALLOW:
+            return {"behavior": "allow", **_echo(ask.input)}
+        case Decision.ALLOW_RUN:
+            return {"behavior": "allow", **_echo(ask.input), "updatedPermissions": rules_for_run(ask)}
+        case Decision.DENY | Decision.REFUSED:
+            return _denied(answer)
+        case Decision.ANSWER:
+            raise ValueError("it asks for leave: allow, allow it for this run, or deny it")
+
+
+def _told(ask: QuestionAsked, answer: Answer) -> dict[str, Any]:
+    is_form = not ask.tool_id
+    match answer.decision:
+        case Decision.DENY | Decision.REFUSED:
+            return {"action": "decline"} if is_form else _denied(answer)
+        case Decision.ALLOW | Decision.ALLOW_RUN:
+            raise ValueError("it asks a question: answer it, or deny it")
+        case Decision.ANSWER:
+            pass
+    if len(answer.answers) != len(ask.questions) or not all(text.strip() for text in answer.answers):
+        raise ValueError(f"it asks {len(ask.questions)}: give one answer for each")
+    pairs = list(zip(ask.questions, answer.answers, strict=True))
+    if is_form:
+        return {"action": "accept", "content": {question.name: _typed(text) for question, text in pairs if question.name}}
+    known = toolcall.fields(ask.input) or {}
+    return {"behavior": "allow", "updatedInput": {**known, "answers": {question.text: text for question, text in pairs}}}
+
+
+def _typed(text: str) -> object:
+    """A form's fields are texts, numbers and booleans."""
+    try:
+        value: object = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
+
+
+def _denied(answer: Answer) -> dict[str, Any]:
+    return {"behavior": "deny", "message": answer.text[:REASON_CHARS] or NO_REASON}
+
+
+def _echo(source: str) -> dict[str, Any]:
+    if MASK in source or len(source) > ECHO_LIMIT or toolcall.fields(source) is None:
+        return {}
+    return {"updatedInput": msgspec.Raw(source.encode())}
+
+
+def rules_for_run(ask: PermissionAsked) -> list[dict[str, Any]]:
+    """What an agent that may do this for the rest of the run is told: the rules that it proposes itself, else the tool as a whole.
+
+    All of them are for its session. As the CLI proposes them, some would be written into the folder's own settings, for good.
+    """
+    proposed = _proposed(ask)
+    rules = [each for each in proposed if each.get("type") == "addRules" and each.get("behavior") == "allow"]
+    if not rules and ask.name in EDITS:
+        rules = [each for each in proposed if each.get("type") == "setMode" and each.get("mode") in _MODE_WORDS]
+    if not rules:
+        rules = [{"type": "addRules", "rules": [{"toolName": ask.name}], "behavior": "allow"}]
+    return [{**each, "destination": "session"} for each in rules]
+
+
+def scope_words(ask: PermissionAsked) -> str:
+    """What `rules_for_run` allows, for people."""
+    said: list[str] = []
+    for each in rules_for_run(ask):
+        if each.get("type") == "setMode":
+            said.append(_MODE_WORDS[str(each.get("mode"))])
+        rules = each.get("rules")
+        for rule in cast("list[object]", rules) if isinstance(rules, list) else []:
+            known = cast("dict[str, object]", rule) if isinstance(rule, dict) else {}
+            content = known.get("ruleContent")
+            said.append(f"{known.get('toolName', ask.name)}({content})" if content else f"every {known.get('toolName', ask.name)}")
+    return ", ".join(said)
+
+
+def _proposed(ask: PermissionAsked) -> list[dict[str, Any]]:
+    try:
+        return msgspec.json.decode(ask.suggestions, type=list[dict[str, Any]])
+    except (msgspec.DecodeError, RecursionError):
+        return []
+
+
+def _success(ask_id: str, response: dict[str, Any]) -> str:
+    return _line({"subtype": "success", "request_id": ask_id, "response": response})
+
+
+def _line(response: dict[str, Any]) -> str:
+    return msgspec.json.encode({"type": "control_response", "response": response}).decode()

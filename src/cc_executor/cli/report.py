@@ -1,0 +1,51 @@
+"""`cc-executor report`: what there is to tell of a run or of a list, as Markdown or as one HTML page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+
+from cc_executor.cli.session import receipt_of
+from cc_executor.errors import InvalidRequest, RunNotFound
+from cc_executor.runtime.report import report_named
+from cc_executor.store.home import StateHome, state_path
+
+
+def report_command(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN|LIST]", show_default=False, help="A run's or a list's id, or its beginning; the newest run if not given."
+        ),
+    ] = "",
+    *,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page to this file; - for standard output.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Write Markdown to standard output; so it is without --html, too.")] = False,
+) -> None:
+    """Report a run or a task list, from its receipt and its recorded events alone. The same records give the same report."""
+    home = StateHome(state_path(os.environ))
+    try:
+        report = report_named(home, what)
+    except RunNotFound:
+        # It may have ended without anybody who sealed it.
+        name = what or next((folder.run_id for folder in home.runs()), "")
+        if not name:
+            raise
+        if anyio.run(receipt_of, home, home.find(name).run_id) is None:
+            raise InvalidRequest(f"Run {name} goes on; it can be reported when it has ended.") from None
+        report = report_named(home, name)
+    if html is not None and str(html) != "-":
+        typer.echo(f"Written: {report.save(_page_name(html)).resolve()}", err=True)
+    elif html is not None:
+        typer.echo(report.html, nl=False)
+    if markdown or html is None:
+        typer.echo(report.markdown, nl=False)
+
+
+def _page_name(path: Path) -> Path:
+    """`path`, as the name of a page."""
+    return path if path.suffix.lower() in {".html", ".htm"} else path.with_name(f"{path.name}.html")

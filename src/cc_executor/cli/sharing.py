@@ -1,0 +1,59 @@
+"""`cc-executor history share` and `cc-executor history shared`: the history that several machines keep in a Redis."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from cc_executor.model.ansi import clean
+from cc_executor.runtime.past import columns, filters_of
+from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
+from cc_executor.runtime.sharing import offer_all, send, shared
+from cc_executor.store.home import StateHome, state_path
+
+LENGTH = 20
+
+
+def share_command(
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Also the runs from before CC_EXECUTOR_REDIS was set.")] = False,
+) -> None:
+    """Send what waits to the Redis that CC_EXECUTOR_REDIS names. Runs do so by themselves; this waits for it."""
+    home = StateHome(state_path(os.environ))
+    reconcile(home, environ=os.environ, patience=LIST_PATIENCE)
+    if every:
+        offer_all(home)
+    count = send(home, os.environ)
+    typer.echo(f"{count:,} {'run was' if count == 1 else 'runs were'} sent.")
+
+
+def shared_command(
+    *,
+    agent: Annotated[str, typer.Option(metavar="NAME", help="Only runs of this agent.")] = "",
+    outcome: Annotated[str, typer.Option(metavar="WORD", help="Only runs that ended so.")] = "",
+    label: Annotated[str, typer.Option(metavar="TEXT", help="Only runs with this label.")] = "",
+    text: Annotated[str, typer.Option(metavar="TEXT", help="Only runs with this in the label or the prompt's first line.")] = "",
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only runs that started since then: 7d, 36h, 2026-01-31.")] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many, newest first.")] = LENGTH,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write a table with a head (RFC 4180), one line for each run.")] = False,
+) -> None:
+    """Past runs of all machines that share their history by CC_EXECUTOR_REDIS; the newest 10,000 are looked at."""
+    filters = filters_of(agent=agent, outcome=outcome, label=label, text=text, since=since, limit=limit, now=time.time())
+    found = shared(filters, environ=os.environ)
+    for note in found.notes:
+        typer.echo(note, err=True)
+    if as_json:
+        typer.echo(found.to_json())
+    elif as_csv:
+        sys.stdout.write(found.to_csv())
+    elif not len(found):
+        typer.echo("No such run is known.", err=True)
+    else:
+        for line in columns(found.table()):
+            typer.echo(clean(line))
+        typer.echo(found.summary(), err=True)

@@ -1,0 +1,50 @@
+"""`%cc answer`: what a run in the background asks, answered in a cell. Knows a line of words; what it means to the agent is decided elsewhere."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Final
+
+from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound
+from cc_executor.kernel.cell import home_of, newest
+from cc_executor.model.ask import DECISION_WORDS, Answer, Decision, what_of
+from cc_executor.policy.redact import Redactor
+from cc_executor.runtime.answers import give, open_asks
+from cc_executor.runtime.askpage import shown
+from cc_executor.runtime.prompt import heading, question_words
+
+USAGE: Final = "`%cc answer [RUN] allow`, `… run`, `… deny REASON`, or `… text ANSWER ANSWER`, one in quotes for each question"
+_WORDS: Final = {"allow": Decision.ALLOW, "run": Decision.ALLOW_RUN, "deny": Decision.DENY, "text": Decision.ANSWER}
+
+
+def answer_verb(shell: Any, line: str) -> None:
+    """`%cc answer [RUN] [allow|run|deny|text …]`: the oldest question of a run; without an answer, what is open.
+
+    Raises
+    ------
+    InvalidRequest, RunNotFound, ControlFailed
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise InvalidRequest(f"The answer cannot be split into words ({str(error).lower()}). Close the quotes.") from error
+    home = home_of(shell)
+    name = words.pop(0) if words and words[0] not in _WORDS else newest(home)
+    if not name:
+        raise RunNotFound("Nothing was run yet.")
+    folder = home.find(name)
+    if words and words[0] not in _WORDS:
+        raise InvalidRequest(f"{words[0]!r} is no answer: {USAGE}.")
+    asks = open_asks(folder)
+    if not words:
+        mask, cwd = Redactor(()).text, folder.request().cwd
+        for page in (shown(ask, cwd=cwd, mask=mask) for ask in asks):
+            print("\n".join(map(question_words, page.questions)) if page.questions else heading(page))  # noqa: T201 - the command's answer
+        print(USAGE if asks else f"Run {folder.run_id} asks nothing now.")  # noqa: T201 - the command's answer
+        return
+    if not asks:
+        raise ControlFailed(f"Run {folder.run_id} does not ask anything now.")
+    decision = _WORDS[words[0]]
+    texts = tuple(words[1:]) if decision is Decision.ANSWER else ()
+    give(folder, asks[0], Answer(decision=decision, text="" if texts else " ".join(words[1:]), answers=texts), by="magic")
+    print(f"{DECISION_WORDS[decision]}: {what_of(asks[0])}")  # noqa: T201 - the command's answer

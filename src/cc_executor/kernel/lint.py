@@ -1,0 +1,64 @@
+"""`%cc lint`: what may be wrong with a prompt, or with that of the next cell, which then starts nothing. Asks the rules; changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cc_executor.errors import InvalidRequest
+from cc_executor.kernel.config import CCExecutor, settings_of
+from cc_executor.policy import tokens
+from cc_executor.policy.lint import Looked, ids_of, lint, looked_over, report
+
+_WISH: Final = "_cc_executor_lint_next"
+
+
+def lint_verb(shell: Any, text: str) -> None:
+    """Do what `%cc lint TEXT` says; without a text, look over the next cell."""
+    if text:
+        settings = settings_of(shell)
+        found = lint(text, model=settings.model, names=shell.user_ns, off=settings.lint_off)
+        print(report(found, tokens.count(text, settings.model)))  # noqa: T201 - the command's answer
+        return
+    setattr(shell, _WISH, True)
+    print("The next %%cc_execute cell will be looked over, and not started.")  # noqa: T201 - as above
+
+
+def is_only_linted(shell: Any) -> bool:
+    """Whether the cell that runs now is the one that `%cc lint` meant. True once."""
+    wished = bool(getattr(shell, _WISH, False))
+    setattr(shell, _WISH, False)
+    return wished
+
+
+def looked_over_cell(
+    prompt: str, options: argparse.Namespace, *, settings: CCExecutor, namespace: Mapping[str, Any], is_asked: bool
+) -> Looked:
+    """A cell's prompt as its options want it looked over.
+
+    Parameters
+    ----------
+    is_asked : bool
+        Show what is found, whatever the options say.
+
+    Raises
+    ------
+    InvalidRequest
+        There is no such rule, it has no text to put in, or the cell is a command.
+    """
+    apply = ids_of(options.lint_apply)
+    if (options.agent or settings.agent) != "claude":
+        if options.lint or apply:
+            raise InvalidRequest("--lint and --lint-apply are for prompts, and this cell is a command: leave them out.")
+        return Looked(prompt)
+    return looked_over(
+        prompt,
+        show=options.lint or is_asked,
+        apply=apply,
+        off=(*settings.lint_off, *ids_of(options.lint_off)),
+        model=options.model or settings.model,
+        is_checked=bool(options.verify or options.expect),
+        names=namespace,
+        resumes=options.resume is not None,
+    )

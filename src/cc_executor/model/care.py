@@ -1,0 +1,78 @@
+"""What is done about a run that met a limit, and about one whose work is to be looked at: words and bounds. Knows no run and no clock."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LIMIT_WAIT_MAX: Final = 6 * 3600.0  # seconds; the longest window that a subscription's reset is awaited in is five hours
+OUTPUT_TRIES: Final = 2  # further attempts of an answer that was cut
+VALIDATOR_COST: Final = 0.5  # US dollars
+VALIDATOR_TURNS: Final = 20
+VALIDATOR_TIMEOUT: Final = 600.0  # seconds
+# A validator looks; what it looks at stands as the task has left it.
+VALIDATOR_TOOLS: Final = ("Read", "Glob", "Grep")
+
+
+class OnLimit(StrEnum):
+    """What a usage limit does whose reset time is known."""
+
+    STOP = "stop"  # the run, and the list, end with that time told
+    WAIT = "wait"  # until then; and then go on
+
+
+class OnOutputLimit(StrEnum):
+    """What is done with an answer that was cut at the model's output limit."""
+
+    STOP = "stop"
+    CONTINUE = "continue"  # go on in the same session where it stopped
+    CONCISE = "concise"  # the answer again, shorter
+    OUTLINE = "outline"  # an outline first, and the long parts in files
+
+
+class OnUnchecked(StrEnum):
+    """What a validation that could not be made means for the task."""
+
+    FAIL = "fail"
+    ACCEPT = "accept"
+
+
+class LoopGuard(StrEnum):
+    """What is done about an agent that goes round in a circle."""
+
+    OFF = "off"
+    TELL = "tell"  # a notice in the view
+    STOP = "stop"  # the run is ended
+
+
+class Verdict(StrEnum):
+    """What a validator says."""
+
+    PASS = "pass"  # noqa: S105 - a word
+    FAIL = "fail"
+    UNCHECKED = "could_not_check"
+
+
+class Validation(BaseModel):
+    """A look at a task's work by a fresh agent that can only read.
+
+    Attributes
+    ----------
+    prompt : str
+        What has to hold.
+    max_cost, max_turns, timeout
+        The validator's own limits: US dollars, agent turns, seconds.
+    rehearse : str or None
+        A script in its model's place; the task's own if not given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field(min_length=1)
+    model: str | None = None
+    max_cost: float = Field(default=VALIDATOR_COST, gt=0, allow_inf_nan=False)
+    max_turns: int = Field(default=VALIDATOR_TURNS, ge=1)
+    timeout: float = Field(default=VALIDATOR_TIMEOUT, gt=0, allow_inf_nan=False)
+    rehearse: str | None = None

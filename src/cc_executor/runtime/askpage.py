@@ -1,0 +1,138 @@
+"""A question of an agent as a person is to see it: the tool, the command or the difference that it would make, and what the answers would mean.
+
+Reads the file that a tool would overwrite, and nothing else. What comes out is text, bounded, without secrets, and with nothing in it that is not seen.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, cast
+
+from cc_executor.agents.claude.control import EDITS, scope_words
+from cc_executor.model import toolcall
+from cc_executor.model.ask import Ask, Body, ShownAsk
+from cc_executor.model.event import Option, PermissionAsked, Question, QuestionAsked
+from cc_executor.model.item import excerpt
+from cc_executor.runtime.plan import resolved
+
+BODY_LINES: Final = 200
+BODY_CHARS: Final = 8 * 1024
+LABEL_CHARS: Final = 400
+SCOPE_CHARS: Final = 200
+FILE_LIMIT: Final = 64 * 1024  # characters that are compared; difflib takes some 50 ms for as many that have nothing in common
+CONTEXT: Final = 3  # lines around a change, as diff -u
+
+# What is not seen and changes how a line reads: control characters (a carriage return hides what stands before it), directions (CVE-2021-42574), joiners,
+# spaces without width. Here they are shown as what they are: somebody is to decide over the very text.
+_UNSEEN: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+# The one field of a call that is shown instead of all of it.
+_TELLING: Final[Mapping[str, str]] = MappingProxyType({"Bash": "command", "ExitPlanMode": "plan"})
+
+
+def shown(ask: Ask, *, cwd: str, mask: Callable[[str], str]) -> ShownAsk:
+    """The question in words.
+
+    Parameters
+    ----------
+    ask : Ask
+    cwd : str
+        Where the agent works.
+    mask : callable
+        Takes secrets out of a text.
+    """
+
+    def said(text: str) -> str:
+        return _seen(mask(text))
+
+    if isinstance(ask, QuestionAsked):
+        questions = tuple(_question(question, said) for question in ask.questions)
+        return ShownAsk(id=ask.ask_id, kind="question", title=_line(said(ask.source)) or "The agent", questions=questions)
+    call = toolcall.fields(ask.input) or {}
+    kind, text = _body(ask, call, cwd)
+    cut = excerpt(said(text), lines=BODY_LINES, chars=BODY_CHARS)
+    about = call.get("description") if ask.name == "Bash" else call.get("file_path") or call.get("notebook_path")
+    return ShownAsk(
+        id=ask.ask_id,
+        kind="permission",
+        title=_line(said(ask.name)) or "a tool",
+        about=_line(said(about)) if isinstance(about, str) else "",
+        body=cut.text,
+        body_kind=kind,
+        scope=toolcall.one_line(said(scope_words(ask)), SCOPE_CHARS),
+    )
+
+
+def _line(text: str) -> str:
+    return toolcall.one_line(text, LABEL_CHARS)
+
+
+def _seen(text: str) -> str:
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _question(question: Question, said: Callable[[str], str]) -> Question:
+    options = tuple(Option(label=_line(said(option.label)), description=_line(said(option.description))) for option in question.options)
+    text = excerpt(said(question.text), lines=BODY_LINES, chars=BODY_CHARS // 4).text
+    return Question(text=text, header=_line(said(question.header)), options=options[:20], multiple=question.multiple)
+
+
+def _body(ask: PermissionAsked, call: dict[str, Any], cwd: str) -> tuple[Body, str]:
+    if ask.name in EDITS and (difference := _difference(call, cwd)) is not None:
+        return Body.DIFF, difference
+    telling = call.get(_TELLING.get(ask.name, ""))
+    if isinstance(telling, str):
+        return (Body.COMMAND if ask.name == "Bash" else Body.TEXT), telling
+    return Body.TEXT, toolcall.readable(call) if call else ask.input
+
+
+def _difference(call: dict[str, Any], cwd: str) -> str | None:
+    path = call.get("file_path")
+    content = call.get("content")
+    if isinstance(path, str) and isinstance(content, str):
+        return _unified(_file(path, cwd), content)
+    edits = call.get("edits") if isinstance(call.get("edits"), list) else [call]
+    parts: list[str] = []
+    for edit in cast("list[object]", edits):
+        known = cast("dict[str, object]", edit) if isinstance(edit, dict) else {}
+        old, new = known.get("old_string"), known.get("new_string")
+        if not isinstance(old, str) or not isinstance(new, str):
+            return None
+        parts.append(_unified(old, new) + ("\n(everywhere in the file)" if known.get("replace_all") is True else ""))
+    return "\n".join(parts) or None
+
+
+def _unified(old: str | None, new: str) -> str:
+    """The lines that differ, as diff -u marks them; `old` None: there is nothing to compare with."""
+    if old is None or len(old) + len(new) > FILE_LIMIT:
+        return "\n".join(f"+{row}" for row in _rows(new))
+    rows = list(difflib.unified_diff(_rows(old), _rows(new), lineterm="", n=CONTEXT))
+    if not rows:
+        return "(only the end of the last line changes)" if old != new else "(nothing changes)"
+    return "\n".join(row for row in rows[2:] if not row.startswith("@@") or len(old) > 0)
+
+
+def _rows(text: str) -> list[str]:
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _file(path: str, cwd: str) -> str | None:
+    """The text that is there now; None when there is none that could be compared. A pipe or a device is not opened."""
+    try:
+        descriptor = os.open(resolved(path, cwd=cwd), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > FILE_LIMIT:
+            return None
+        try:
+            return file.read(FILE_LIMIT).decode("utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None

@@ -1,0 +1,150 @@
+"""Events for hooks that want them: kept in a bounded queue, handed over in batches from a thread.
+
+The run's own way is never held up: what has no room is dropped, counted and told.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from cc_executor.model.event import Event, Noise, TextWritten, ThinkingWritten, ToolCalled, UsageCounted
+from cc_executor.model.hook import Hook, HookReport, HookStatus
+
+QUEUE: Final = 2_000  # events that wait for one hook; with 32 MB lines that is the run's own memory, held some moments longer
+BATCH: Final = 200  # events in one call
+PACE: Final = 0.25  # seconds that a batch gathers before a call: a command a second is a lot, a callable is not
+COMMAND_PACE: Final = 1.0
+STRIKES: Final = 3  # calls that fail one after another; then it is not called any more
+TEXT_CHARS: Final = 4_000  # of one text in an event; the journal has all of it
+
+# Pieces of what comes whole later, and lines that say nothing: a model writes hundreds of them a second. Who wants them names their kind.
+_PIECES: Final = (TextWritten, ThinkingWritten, ToolCalled)
+_QUIET: Final = (UsageCounted, Noise)
+
+
+class EventPump:
+    """One hook and the events that wait for it.
+
+    Parameters
+    ----------
+    hook : Hook
+    deliver : callable
+        Calls the hook with the events of a batch; from the pump's thread.
+    """
+
+    def __init__(self, hook: Hook, deliver: Callable[[Hook, Mapping[str, Any]], HookReport], tell: Callable[[HookReport], None]) -> None:
+        self._hook = hook
+        self._deliver = deliver
+        self._tell = tell
+        self._kinds = frozenset(hook.events)
+        self._waiting: deque[Event] = deque()
+        self._news = threading.Condition()
+        self._is_closing = False
+        self._calls = 0
+        self._given = 0
+        self._dropped = 0
+        self._strikes = 0
+        self._failed = 0
+        self._last = ""
+        self._hung = False
+        self._thread: threading.Thread | None = None
+
+    def feed(self, events: Sequence[Event]) -> None:
+        """Take what has room; microseconds, from the loop."""
+        wanted = [event for event in events if self._wants(event)]
+        if not wanted:
+            return
+        if self._strikes >= STRIKES or self._hung:
+            self._dropped += len(wanted)
+            return
+        with self._news:
+            room = QUEUE - len(self._waiting)
+            self._waiting.extend(wanted[:room])
+            self._dropped += max(0, len(wanted) - room)
+            self._news.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._pump, name=f"cc_executor events {self._hook.name}", daemon=True)
+            self._thread.start()
+
+    def dismiss(self) -> None:
+        """Let the thread end when it has handed over what waits; nobody asks what became of it."""
+        with self._news:
+            self._is_closing = True
+            self._news.notify()
+
+    def close(self) -> HookReport | None:
+        """Hand over the rest, for one call's time at most, and tell what became of all of it; None when there was nothing. Blocking."""
+        self.dismiss()
+        if self._thread is None:
+            return None
+        self._thread.join(self._hook.timeout + COMMAND_PACE)
+        with self._news:
+            self._dropped += len(self._waiting)
+            self._waiting.clear()
+        parts = [f"{self._given:,} events in {self._calls:,} {'call' if self._calls == 1 else 'calls'}"]
+        if self._failed:
+            parts.append(f"{self._failed:,} failed ({self._last})" if self._last else f"{self._failed:,} failed")
+        if self._dropped:
+            parts.append(f"{self._dropped:,} events were dropped")
+        status = HookStatus.HUNG if self._hung else HookStatus.FAILED if self._failed or self._dropped else HookStatus.OK
+        return HookReport(hook=self._hook.name, moment=self._hook.moment, status=status, detail="; ".join(parts))
+
+    def _wants(self, event: Event) -> bool:
+        if self._kinds:
+            return event.__struct_config__.tag in self._kinds
+        return not isinstance(event, _QUIET) and (not isinstance(event, _PIECES) or event.whole)
+
+    def _pump(self) -> None:
+        pace = COMMAND_PACE if self._hook.command else PACE
+        while True:
+            with self._news:
+                while not self._waiting and not self._is_closing:
+                    self._news.wait()
+                if not self._waiting:
+                    return
+                until = time.monotonic() + pace
+                while len(self._waiting) < BATCH and not self._is_closing and (left := until - time.monotonic()) > 0:
+                    self._news.wait(left)
+                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            self._hand_over(batch)
+            if self._strikes >= STRIKES or self._hung:
+                return
+
+    def _hand_over(self, batch: list[Event]) -> None:
+        report = self._deliver(self._hook, {"events": [plain(event) for event in batch], "dropped": self._dropped})
+        self._calls += 1
+        self._given += len(batch)
+        if report.ok:
+            self._strikes = 0
+            return
+        self._failed += 1
+        self._strikes += 1
+        self._last = report.detail
+        self._hung = report.status is HookStatus.HUNG
+        if self._failed == 1:
+            self._tell(report)
+        if self._strikes >= STRIKES or self._hung:
+            why = "it hangs" if self._hung else f"it failed {STRIKES} times one after another"
+            self._tell(report.model_copy(update={"detail": f"{why}, and is not called any more in this run"}))
+
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def plain(event: Event) -> dict[str, Any]:
+    """An event as JSON values, its texts bounded."""
+    value: dict[str, Any] = json.loads(_encoder.encode(event))
+    return {name: _bounded(item) for name, item in value.items() if name != "pieces"}
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > TEXT_CHARS:
+        return f"{value[:TEXT_CHARS]}… ({len(value):,} characters)"
+    return value

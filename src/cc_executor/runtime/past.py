@@ -1,0 +1,260 @@
+"""Past runs for Python: filtered, counted, exported. `cc_executor.history(...)`."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import os
+import re
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from cc_executor.errors import InvalidRequest, StateUnusable
+from cc_executor.model.notice import duration
+from cc_executor.model.outcome import OutcomeKind
+from cc_executor.policy.hindsight import Calibration, calibration
+from cc_executor.policy.predict import money, spread_words
+from cc_executor.runtime.history import ask
+from cc_executor.store import history as store
+from cc_executor.store.history import Unusable
+from cc_executor.store.historyrow import COLUMNS, Filters, HistoryRow
+from cc_executor.store.home import StateHome, state_path
+
+JUDGED: Final = 1_000  # newest predicted runs that the calibration looks at
+SHOWN: Final = 20  # rows of the table
+_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])\Z")
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+HEAD: Final = ("run", "started", "status", "time", "expected", "cost", "agent", "prompt")
+
+
+@dataclass(frozen=True)
+class History:
+    """Past runs, newest first. Iterates over its rows.
+
+    Attributes
+    ----------
+    rows : tuple of HistoryRow
+        One for each run that was asked for; the fields are attributes: run_id, started, agent, model, cwd, label, outcome, active, cost and so on.
+    calibration : Calibration
+        How well the predictions were kept, over the newest 1,000 runs that were predicted, whatever was asked for.
+    notes : tuple of str
+        What there is to say about the history itself: it was damaged, locked, or cannot be written.
+    """
+
+    rows: tuple[HistoryRow, ...]
+    calibration: Calibration
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[HistoryRow]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: int) -> HistoryRow:
+        return self.rows[index]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict of plain values for each run."""
+        return [row.as_dict() for row in self.rows]
+
+    def to_json(self) -> str:
+        """A JSON array with one object for each run."""
+        return json.dumps(self.to_dicts(), ensure_ascii=False)
+
+    def to_csv(self) -> str:
+        """A table with a head and one line for each run, by RFC 4180. `started` is in ISO 8601, UTC; what is not known is empty."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
+        writer.writeheader()
+        for row in self.rows:
+            writer.writerow(row.as_dict() | {"started": moment(row.started)})
+        return text.getvalue()
+
+    def to_frame(self) -> Any:
+        """A pandas `DataFrame`, one row for each run. Needs pandas."""
+        import pandas as pd  # pyright: ignore[reportMissingImports] - an extra of the user's own
+
+        frame: Any = pd
+        table = frame.DataFrame(self.to_dicts(), columns=list(COLUMNS))
+        table["started"] = frame.to_datetime(table["started"], unit="s", utc=True)
+        return table.set_index("run_id")
+
+    def summary(self) -> str:
+        """What it comes to: how many runs, how they ended, time, money, and how good the estimates were."""
+        counts = Counter(row.outcome for row in self.rows)
+        ends = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+        seconds, cost = sum(row.active for row in self.rows), sum(row.cost or 0.0 for row in self.rows)
+        parts = [f"{len(self)} {'run' if len(self) == 1 else 'runs'}{f' ({ends})' if ends else ''}", duration(seconds)]
+        return " · ".join([*parts, *([money(cost)] if cost else [])]) + f". {self.calibration.words()}"
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Rows of text for people, the head first."""
+        return [HEAD, *(cells(row) for row in self.rows)]
+
+    def __repr__(self) -> str:
+        shown = History(self.rows[:SHOWN], self.calibration).table()
+        more = [f"and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
+        return "\n".join([*columns(shown), *more, self.summary(), *self.notes])
+
+    def _repr_html_(self) -> str:
+        head, *body = (
+            "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) for row in self.table()[: SHOWN + 1]
+        )
+        rows = "".join(f"<tr>{row}</tr>" for row in body)
+        said = "".join(f"<div>{html.escape(text)}</div>" for text in (self.summary(), *self.notes)).replace("$", "<span>$</span>")
+        head = head.replace("<td", "<th").replace("</td", "</th")
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows.replace('$', '<span>$</span>')}</tbody></table>{said}"
+
+
+def cells(row: HistoryRow) -> tuple[str, ...]:
+    """One run as cells of `HEAD`."""
+    expected = spread_words(row.p50, row.p90) if row.p50 is not None and row.p90 is not None else ""
+    return (
+        row.run_id,
+        datetime.fromtimestamp(row.started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+        f"{row.outcome} (rehearsal)" if row.rehearsed else row.outcome,
+        duration(row.active),
+        expected,
+        "" if row.cost is None or row.rehearsed else money(row.cost),
+        row.agent,
+        row.label or row.prompt_line,
+    )
+
+
+def columns(table: list[tuple[str, ...]]) -> list[str]:
+    """Lines of text, each column as wide as it needs."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def moment(seconds: float) -> str:
+    """Seconds since the epoch in ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def when(value: str | float | datetime | date | None, *, now: float) -> float | None:
+    """A moment, in seconds since the epoch.
+
+    Parameters
+    ----------
+    value : str, float, datetime, date or None
+        ``"7d"``, ``"36h"`` (so long ago; s, m, h, d, w), ``"2026-01-31"``, ``"2026-01-31T12:00"`` (local time unless it says otherwise), or seconds since the
+        epoch.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    match value:
+        case None:
+            return None
+        case datetime():
+            return value.timestamp()
+        case date():
+            return datetime(value.year, value.month, value.day).astimezone().timestamp()
+        case int() | float():
+            return float(value)
+        case _:
+            if found := _SPAN.match(value.strip()):
+                return now - float(found[1]) * _UNITS[found[2]]
+            try:
+                return datetime.fromisoformat(value.strip()).timestamp()
+            except ValueError:
+                raise InvalidRequest(f"{value!r} is no time. Write 7d, 36h, 2026-01-31 or 2026-01-31T12:00.") from None
+
+
+def filters_of(
+    *,
+    agent: str = "",
+    model: str = "",
+    outcome: str = "",
+    label: str = "",
+    cwd: str | Path = "",
+    category: str = "",
+    list_id: str = "",
+    text: str = "",
+    since: str | float | datetime | date | None = None,
+    until: str | float | datetime | date | None = None,
+    rehearsed: bool | None = None,
+    limit: int | None = None,
+    now: float,
+) -> Filters:
+    """Checked filters out of what users write. Raises `InvalidRequest`."""
+    words = {kind.value for kind in OutcomeKind}
+    if outcome and outcome not in words:
+        raise InvalidRequest(f"There is no outcome {outcome!r}. It is one of {', '.join(sorted(words))}.")
+    if limit is not None and limit < 1:
+        raise InvalidRequest(f"limit must be 1 or more (given: {limit}); leave it out for all.")
+    return Filters(
+        agent=agent,
+        model=model,
+        outcome=outcome,
+        label=label,
+        cwd=os.path.abspath(os.path.expanduser(cwd)) if cwd else "",
+        category=category,
+        list_id=list_id,
+        text=text,
+        since=when(since, now=now),
+        until=when(until, now=now),
+        rehearsed=rehearsed,
+        limit=limit,
+    )
+
+
+def past(home: StateHome, filters: Filters, *, environ: Mapping[str, str]) -> History:
+    """The runs that are wanted.
+
+    Raises
+    ------
+    StateUnusable
+    """
+
+    def work(connection: sqlite3.Connection) -> tuple[list[HistoryRow], Calibration]:
+        return store.query(connection, filters), calibration(store.judged(connection, limit=JUDGED))
+
+    try:
+        (rows, judged), said = ask(home, work, environ=environ)
+    except Unusable as error:  # memory, or the disk under it, is full
+        raise StateUnusable(f"The history cannot be read ({error}).") from error
+    return History(tuple(rows), judged, tuple(said))
+
+
+def history(*, state: str | Path | None = None, environ: Mapping[str, str] | None = None, **filters: Any) -> History:
+    """Past runs of this user, newest first: what was asked, how it ended, how long it took, what it cost, and what had been predicted.
+
+    Parameters
+    ----------
+    state : path, optional
+        The state folder, if not the usual one.
+    environ : mapping, optional
+        `os.environ` if not given.
+    **filters
+        agent, model, outcome (``"ok"``, ``"failed"``, …), label, cwd (a folder), category, list_id, text (occurs in the label or the prompt's first line),
+        since and until (``"7d"``, ``"2026-01-31"``, a datetime), rehearsed (True, False; both if not given), limit (the newest so many).
+
+    Returns
+    -------
+    History
+        With `rows`, `summary()`, `to_dicts()`, `to_json()`, `to_csv()` and `to_frame()`.
+
+    Raises
+    ------
+    InvalidRequest, StateUnusable
+    """
+    environment = os.environ if environ is None else environ
+    home = StateHome(Path(state) if state is not None else state_path(environment))
+    try:
+        wanted = filters_of(**filters, now=time.time())
+    except TypeError as error:
+        name = str(error).rpartition("'")[0].rpartition("'")[2]
+        raise InvalidRequest(f"There is no filter {name!r}.") from None
+    return past(home, wanted, environ=environment)

@@ -1,0 +1,240 @@
+"""Giving the disk back: journals of old runs go, receipts stay unless somebody wants whole runs gone. Blocking.
+
+What would go is shown first, with sizes. A run whose journal was removed says so by itself: `verify` reads the note that stays in its place. A run that a
+notebook or a task list is known to point to keeps its receipt in any case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from cc_executor.agents.claude.census import count_tool_calls
+from cc_executor.errors import InvalidRequest, StateUnusable
+from cc_executor.policy.redact import Redactor, secret_values
+from cc_executor.runtime.history import ask, facts_of, output_of, size_of
+from cc_executor.runtime.plan import PLAN, PRUNED
+from cc_executor.shim import records
+from cc_executor.store import history as store
+from cc_executor.store.history import Unusable
+from cc_executor.store.historyrow import Filters, HistoryRow
+from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder
+from cc_executor.store.notebook import BUNDLE
+
+# What a notebook shows, and what says that the run has ended. Together some 20 KB.
+KEPT: Final = frozenset({records.RECEIPT, records.REQUEST, records.EXIT, records.LOCK, PLAN, BUNDLE, PRUNED, "sealing"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A run of which something is to go. `size`: bytes that it has, `freed`: bytes that go; `because`: why its receipt stays though whole runs are to go."""
+
+    row: HistoryRow
+    size: int
+    freed: int
+    is_whole: bool
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruning:
+    """What is to go.
+
+    Attributes
+    ----------
+    candidates : tuple of Candidate
+        Oldest first.
+    total : int
+        Bytes of all runs that are kept now.
+    unsealed : int
+        Runs that have not ended, or whose receipts cannot be read; they are never touched.
+    """
+
+    candidates: tuple[Candidate, ...]
+    total: int
+    unsealed: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def freed(self) -> int:
+        """Bytes that go."""
+        return sum(candidate.freed for candidate in self.candidates)
+
+    def words(self) -> list[str]:
+        """What it comes to, in sentences."""
+        whole = sum(candidate.is_whole for candidate in self.candidates)
+        journals = len(self.candidates) - whole
+        said = [f"{size_words(self.freed)} of {size_words(self.total)} in {len(self.candidates)} runs."]
+        if journals:
+            said.append(
+                f"{journals} lose their journal (output, transcript) and keep their receipt: `verify` can then no longer compare the two, and says so."
+            )
+        if whole:
+            said.append(
+                f"{whole} go whole, with their receipts: a notebook that shows one of them keeps its own copy, and nothing here confirms it."
+            )
+        if kept := [candidate for candidate in self.candidates if candidate.because]:
+            said.append(f"{len(kept)} keep their receipt all the same, for a notebook or a task list needs it.")
+        if self.unsealed:
+            said.append(f"{self.unsealed} that go on, or have no readable receipt, are left alone.")
+        return said
+
+
+def size_words(size: int) -> str:
+    """Bytes for people."""
+    value = float(size)
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if value < 1000 or unit == "GB":  # noqa: PLR2004 - decimal units
+            return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:,.1f} {unit}"  # noqa: PLR2004 - three digits are enough
+        value /= 1000
+    raise AssertionError
+
+
+def plan_pruning(
+    home: StateHome, *, environ: Mapping[str, str], before: float | None = None, keep: int | None = None, whole: bool = False
+) -> Pruning:
+    """What would go. Removes nothing.
+
+    Parameters
+    ----------
+    home : StateHome
+    environ : mapping of str to str
+        Its secrets are masked.
+    before : float, optional
+        Only runs that started before this moment (seconds since the epoch).
+    keep : int, optional
+        Not the newest so many.
+    whole : bool
+        Whole runs, not just their journals.
+
+    Raises
+    ------
+    InvalidRequest
+        Neither `before` nor `keep` is given.
+    StateUnusable
+    """
+    if before is None and keep is None:
+        raise InvalidRequest("Which runs are to go? Say --older-than 30d, or --keep 100, or both.")
+    if keep is not None and keep < 0:
+        raise InvalidRequest(f"--keep must be 0 or more (given: {keep}).")
+
+    def work(connection: sqlite3.Connection) -> list[HistoryRow]:
+        return store.query(connection, Filters())
+
+    try:
+        rows, said = ask(home, work, environ=environ)
+    except Unusable as error:
+        raise StateUnusable(f"The history cannot be read ({error}).") from error
+    chosen = [row for row in rows[keep or 0 :] if before is None or row.started < before]
+    candidates = [found for row in reversed(chosen) if (found := _candidate(home.folder(row.run_id), row, whole=whole)) is not None]
+    known = {row.run_id for row in rows}
+    folders = list(home.runs())
+    return Pruning(
+        candidates=tuple(candidates),
+        total=sum(size_of(folder.path) for folder in folders),
+        unsealed=sum(folder.run_id not in known for folder in folders),
+        notes=tuple(said),
+    )
+
+
+def _candidate(folder: RunFolder, row: HistoryRow, *, whole: bool) -> Candidate | None:
+    if folder.is_supervised():
+        return None
+    size = size_of(folder.path)
+    because = ""
+    if whole and (row.notebook or row.list_id):
+        because = f"the notebook {Path(row.notebook).name} shows it" if row.notebook else f"the task list {row.list_id} needs it"
+    is_whole = whole and not because
+    freed = size if is_whole else sum(_size(path) for path in _journal(folder))
+    return Candidate(row=row, size=size, freed=freed, is_whole=is_whole, because=because) if freed or is_whole else None
+
+
+def _journal(folder: RunFolder) -> list[Path]:
+    """What of a run can go while its receipt stays."""
+    try:
+        return [path for path in folder.path.iterdir() if path.name not in KEPT]
+    except OSError:
+        return []
+
+
+def _size(path: Path) -> int:
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    return size_of(path) if stat.S_ISDIR(status.st_mode) else status.st_size
+
+
+def prune(home: StateHome, pruning: Pruning, *, environ: Mapping[str, str], now: float) -> int:
+    """Remove what was planned; returns the bytes that were freed.
+
+    Raises
+    ------
+    StateUnusable
+        The folder cannot be written. What was removed by then is removed; the history knows it.
+    """
+    home.check()
+    freed = 0
+    redactor = Redactor(secret_values(environ))
+    rows: list[HistoryRow] = []
+    gone: list[str] = []
+    try:
+        for candidate in pruning.candidates:
+            folder = home.folder(candidate.row.run_id)
+            if folder.path.is_symlink() or folder.is_supervised() or not (folder.path / records.RECEIPT).exists():
+                continue  # it has changed since it was looked at
+            # The journal first, with the note: whatever happens in between, the receipt never claims a journal that silently went.
+            freed += _remove_journal(folder, now)
+            if candidate.is_whole:
+                freed += size_of(folder.path)
+                shutil.rmtree(folder.path)
+                gone.append(folder.run_id)
+            elif (row := facts_of(folder, redactor)) is not None:
+                rows.append(_kept(row, candidate.row))
+    except OSError as error:
+        raise StateUnusable(f"{error.filename or home.runs_path} cannot be removed: {error.strerror}.") from error
+    finally:
+        _tell(home, rows, gone, environ)
+    return freed
+
+
+def _kept(row: HistoryRow, before: HistoryRow) -> HistoryRow:
+    """The list that a run belongs to is not in its folder."""
+    return msgspec.structs.replace(row, list_id=before.list_id, task_id=before.task_id)
+
+
+def _remove_journal(folder: RunFolder, now: float) -> int:
+    journal = _journal(folder)
+    if not journal:
+        return 0
+    freed = sum(_size(path) for path in journal)
+    if not (folder.path / PRUNED).exists():
+        note = {"at": now, "by": "history prune", "bytes": freed, "tools": count_tool_calls(output_of(folder))}
+        folder.replace(PRUNED, json.dumps(note).encode())
+    for path in journal:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+    return freed
+
+
+def _tell(home: StateHome, rows: Sequence[HistoryRow], gone: Sequence[str], environ: Mapping[str, str]) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        with store.transaction(connection):
+            store.put(connection, rows)
+            store.remove(connection, gone)
+
+    with contextlib.suppress(Unusable, StateUnusable):  # whoever reads next finds out
+        ask(home, work, environ=environ)

@@ -1,0 +1,452 @@
+"""Undoing runs: what their looks say is compared with what stands there now, and put back whole or not at all. Itself undone by `redo`.
+
+What is to be done is written down before anything is changed, with every content that it takes away: whoever is killed in the midst of it loses nothing,
+and the next undo completes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cc_executor.errors import RunNotFound, TaskListNotFound, UndoIncomplete, UndoRefused
+from cc_executor.model.listrecord import Begun
+from cc_executor.model.tree import Change, Entry, Kind, Tree, changes, reversed_changes, same, same_content
+from cc_executor.model.undone import SHOWN, Step, Undone
+from cc_executor.policy.undo import NOT_KEPT, Conflict, Plan, Unit, plan
+from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder
+from cc_executor.store.restore import Ground, HalfDone
+from cc_executor.store.snapshot import ACT, Act, After, SnapshotStore
+from cc_executor.store.tasklists import ListFolder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A run with both its looks."""
+
+    folder: RunFolder
+    before: Tree
+    after: Tree
+    record: After
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.run_id
+
+
+def undo(home: StateHome, run_ids: Sequence[str], *, dry_run: bool = False, keep_mine: bool = False) -> Undone:
+    """Bring back what was in the folders of these runs before them, all of it or nothing.
+
+    Parameters
+    ----------
+    home : StateHome
+    run_ids : sequence of str
+        Runs that have ended. Several are undone as one, newest first.
+    dry_run : bool
+        Say what would be done; change nothing.
+    keep_mine : bool
+        Leave files alone that are not as the runs left them, or that were not kept, and restore the others.
+
+    Raises
+    ------
+    UndoRefused
+        Nothing was changed; the message names the files and the cure.
+    UndoIncomplete
+        Neither the whole could be done nor taken back. Another `undo` completes it.
+    RunNotFound, StateUnusable
+    """
+    store = SnapshotStore(home)
+    folders = [home.find(run_id) for run_id in dict.fromkeys(run_ids)]
+    if not folders:
+        raise RunNotFound("There is no run to undo.")
+    seen: list[_Seen] = []
+    unseen: list[tuple[str, str]] = []
+    for folder in folders:
+        act = store.act(folder)
+        if act is not None and not act.is_done:
+            completed = _complete(store, act, dry_run=dry_run)
+            if act.is_undone and set(act.runs) >= {each.run_id for each in folders}:
+                return completed
+            act = store.act(folder)
+        if act is not None and act.is_undone:
+            if len(folders) == 1:
+                raise UndoRefused(f"Run {folder.run_id} is undone already. `cc-executor undo --redo {folder.run_id}` takes that back.")
+            continue
+        try:
+            seen.append(_seen(store, folder))
+        except UndoRefused as error:
+            if not keep_mine or len(folders) == 1:
+                raise
+            unseen.append((f"run {folder.run_id}", str(error)))
+    if not seen:
+        raise UndoRefused("There is nothing to undo: these runs are undone already, or were not looked at.")
+    seen.sort(key=lambda each: each.before.taken, reverse=True)
+    roots = tuple(dict.fromkeys(each.before.root for each in seen))
+    runs = tuple(each.run_id for each in seen)
+    with _alone(store, roots, runs):
+        if any((act := store.act(each.folder)) is not None and (act.is_undone or not act.is_done) for each in seen):
+            raise UndoRefused("Somebody else has undone these runs at this very moment.")
+        done = _carry_out(store, _units(store, seen), roots, runs, dry_run=dry_run, keep_mine=keep_mine, is_redo=False)
+        return replace(done, left=(*unseen, *done.left))
+
+
+def last_undone(home: StateHome, run_ids: Sequence[str]) -> str:
+    """The run among these whose undo is the newest: undos are taken back in the opposite order.
+
+    Raises
+    ------
+    UndoRefused
+        None of them is undone.
+    """
+    store = SnapshotStore(home)
+    acts = {run_id: act for run_id in run_ids if (act := store.act(home.folder(run_id))) is not None and act.is_undone}
+    if not acts:
+        raise UndoRefused("None of these runs is undone: there is nothing to take back.")
+    return max(acts, key=lambda run_id: acts[run_id].at)
+
+
+def runs_of_list(home: StateHome, folder: ListFolder, *, since: str = "") -> list[str]:
+    """The runs of a list, newest first, those of attempts that failed, too.
+
+    Parameters
+    ----------
+    home : StateHome
+    folder : ListFolder
+    since : str
+        A task's id: only what was begun with it and after it.
+
+    Raises
+    ------
+    TaskListNotFound
+        There is no such task in the list, or it has not begun.
+    UndoRefused
+        The list is being run.
+    """
+    if folder.is_run():
+        raise UndoRefused(f"The list {folder.list_id} is being run: stop it first, with `cc-executor tasks stop {folder.list_id}`.")
+    begun = [record for record in folder.read()[0] if isinstance(record, Begun)]
+    first = next((number for number, record in enumerate(begun) if record.task == since), None) if since else 0
+    if first is None:
+        raise TaskListNotFound(f"In the list {folder.list_id} no task {since!r} was begun.")
+    runs = [record.run_id for record in reversed(begun[first:]) if record.run_id and home.folder(record.run_id).path.is_dir()]
+    if not runs:
+        raise UndoRefused(f"Nothing was run of the list {folder.list_id}: there is nothing to undo.")
+    return runs
+
+
+def redo(home: StateHome, run_id: str, *, dry_run: bool = False, keep_mine: bool = False) -> Undone:
+    """Undo the undo of a run, and of those that were undone together with it. Takes and raises the same as `undo`."""
+    store = SnapshotStore(home)
+    folder = home.find(run_id)
+    act = store.act(folder)
+    if act is not None and not act.is_done:
+        completed = _complete(store, act, dry_run=dry_run)
+        if not act.is_undone or dry_run:
+            return completed
+        act = store.act(folder)
+    if act is None or not act.is_undone:
+        raise UndoRefused(f"Run {folder.run_id} is not undone: there is nothing to take back.")
+    with _alone(store, act.roots, act.runs):
+        if store.act(folder) != act:
+            raise UndoRefused("Somebody else has taken this back at this very moment.")
+        unit = Unit(reversed_changes(act.changes))
+        return _carry_out(store, [unit], act.roots, act.runs, dry_run=dry_run, keep_mine=keep_mine, is_redo=True)
+
+
+def _seen(store: SnapshotStore, folder: RunFolder) -> _Seen:
+    run_id = folder.run_id
+    if folder.is_supervised():
+        raise UndoRefused(f"Run {run_id} goes on: wait for its end, or end it with `cc-executor cancel {run_id}`.")
+    before, after = store.before(folder), store.after(folder)
+    if before is None:
+        raise UndoRefused(
+            f"Nobody has looked at the folder before run {run_id}, or what was seen is not kept any more: it cannot be undone. "
+            "Agents' runs are looked at unless undo is off; commands with `--undo`."
+        )
+    if before.tree is None:
+        raise UndoRefused(f"Run {run_id} cannot be undone: {before.reason}")
+    if after is None or after.tree is None:
+        why = after.reason if after is not None else "nobody has looked at what it left"
+        raise UndoRefused(f"Run {run_id} cannot be undone: {why}.")
+    return _Seen(folder, before.tree, after.tree, after)
+
+
+def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) -> ExitStack:
+    """Nobody else undoes anything in these folders, no run works there, and nothing is swept up meanwhile."""
+    stack = ExitStack()
+    try:
+        store.prepare()
+        stack.enter_context(store.in_use())
+        for root in sorted(roots):
+            if not stack.enter_context(store.undoing(root)):
+                raise UndoRefused(f"Somebody else undoes something in {os.fsdecode(root)} at this moment. Wait for it.")
+            if not Path(os.fsdecode(root)).is_dir():
+                raise UndoRefused(f"The folder {os.fsdecode(root)} is not there any more: nothing can be put back into it.")
+        for run_id, root in store.working():
+            at_work = any(_overlap(root, mine) for mine in roots)
+            if run_id not in set(runs) and at_work and store.home.folder(run_id).is_supervised():
+                raise UndoRefused(
+                    f"Run {run_id} works in {os.fsdecode(root)} now: wait for its end, or end it with `cc-executor cancel {run_id}`."
+                )
+    except BaseException:
+        stack.close()
+        raise
+    return stack
+
+
+def _overlap(one: bytes, other: bytes) -> bool:
+    one, other = one.rstrip(b"/") + b"/", other.rstrip(b"/") + b"/"
+    return one.startswith(other) or other.startswith(one)
+
+
+# --- what the runs did ------------------------------------------------------------------------------------------------
+
+
+def _units(store: SnapshotStore, seen: Sequence[_Seen]) -> list[Unit]:
+    """Each run by itself, newest first; those that worked in one folder at the same time as one."""
+    units: list[Unit] = []
+    rest: list[_Seen] = list(seen)
+    while rest:
+        together = [rest.pop(0)]
+        grown = True
+        while grown:
+            met = {run_id for each in together for run_id in each.record.shared}
+            more: list[_Seen] = [each for each in rest if each.run_id in met and each.before.root == together[0].before.root]
+            rest = [each for each in rest if all(each is not other for other in more)]
+            together += more
+            grown = bool(more)
+        first = min(together, key=lambda each: each.before.taken)
+        last = max(together, key=lambda each: each.after.taken)
+        found = tuple(_absolute(first.before, changes(first.before, last.after)))
+        late = frozenset(os.path.join(last.after.root, path) for path in last.record.late)
+        foreign, doubtful = _others(store, together, found)
+        units.append(Unit(found, late, foreign, doubtful))
+    return units
+
+
+def _absolute(tree: Tree, found: Iterable[Change]) -> Iterable[Change]:
+    for change in found:
+        yield Change(os.path.join(tree.root, change.path), change.before, change.after)
+
+
+def _others(store: SnapshotStore, mine: Sequence[_Seen], found: Sequence[Change]) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    """Paths that other runs changed at the same time: those that are theirs by their agents' words, and those of which nobody knows."""
+    own = {each.run_id for each in mine}
+    claimed = {os.path.join(each.before.root, path) for each in mine for path in each.record.claimed}
+    foreign: set[bytes] = set()
+    doubtful: set[bytes] = set()
+    for run_id in {run_id for each in mine for run_id in each.record.shared} - own:
+        folder = store.home.folder(run_id)
+        act = store.act(folder)
+        if not folder.path.is_dir() or (act is not None and act.is_done and act.is_undone):
+            continue
+        before, after = store.before(folder), store.after(folder)
+        if before is None or after is None or before.tree is None or after.tree is None:
+            doubtful |= {change.path for change in found} - claimed
+            continue
+        theirs = {change.path for change in _absolute(before.tree, changes(before.tree, after.tree))}
+        said = {os.path.join(before.tree.root, path) for path in after.claimed}
+        for change in found:
+            if change.path in theirs and not _is_folder(change):
+                if change.path in said and change.path not in claimed:
+                    foreign.add(change.path)
+                elif change.path not in claimed or change.path in said:
+                    doubtful.add(change.path)
+    return frozenset(foreign), frozenset(doubtful - foreign)
+
+
+def _is_folder(change: Change) -> bool:
+    return all(entry is None or entry.kind is Kind.FOLDER for entry in (change.before, change.after))
+
+
+# --- doing it ---------------------------------------------------------------------------------------------------------
+
+
+def _carry_out(
+    store: SnapshotStore,
+    units: Sequence[Unit],
+    roots: tuple[bytes, ...],
+    runs: tuple[str, ...],
+    *,
+    dry_run: bool,
+    keep_mine: bool,
+    is_redo: bool,
+) -> Undone:
+    stage = secrets.token_hex(6)
+    ground = Ground(roots, store.blobs, stage=stage)
+    try:
+        made = _planned(store, ground, units)
+    except OSError as error:
+        raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
+    left = tuple((os.fsdecode(conflict.path), conflict.why) for conflict in made.conflicts)
+    if left and not keep_mine and not dry_run:
+        raise UndoRefused(_refusal(left, roots), left)
+    todo = tuple(made.changes[path] for path in sorted(made.changes))
+    done = Undone(runs=runs, steps=_steps(todo), left=left, is_dry=dry_run, is_redo=is_redo)
+    if dry_run:
+        return done
+    earlier = store.act(store.home.folder(runs[0]))
+    try:
+        todo = tuple(_saved(ground, change) for change in todo)
+        store.blobs.sync(
+            entry.content for change in todo for entry in (change.before, change.after) if entry is not None and entry.kind is Kind.FILE
+        )
+        act = Act(runs, todo, roots, time.time(), is_undone=not is_redo, stage=stage, kept=tuple(path for path, _ in left))
+        store.keep_act(act)
+    except OSError as error:
+        raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
+    try:
+        staying = ground.carry_out(todo)
+    except HalfDone as error:
+        raise UndoIncomplete(_half_done(error, runs)) from error
+    except OSError as error:
+        _forget(store, act, earlier)
+        raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
+    _finish(store, act)
+    return Undone(runs=runs, steps=done.steps, left=left, folders=tuple(map(os.fsdecode, staying)), is_dry=False, is_redo=is_redo)
+
+
+def _saved(ground: Ground, change: Change) -> Change:
+    """The change with everything kept that it takes away."""
+    before, after = change.before, change.after
+    if after is None or (before is not None and before.kind is after.kind is Kind.FILE and same_content(before, after)):
+        return change  # a mode takes nothing away, however large the file is
+    return Change(change.path, before, ground.save(change.path, after))
+
+
+def _planned(store: SnapshotStore, ground: Ground, units: Sequence[Unit]) -> Plan:
+    paths = {change.path for unit in units for change in unit.changes}
+    now = {path: ground.now(path) for path in paths}
+    listings = {
+        change.path: ground.listing(change.path)
+        for unit in units
+        for change in unit.changes
+        if change.before is not None and change.before.kind is not Kind.FOLDER and _stands_as_folder(now[change.path])
+    }
+    made = plan(units, now, listings)
+    for path, change in list(made.changes.items()):
+        wanted = change.before
+        if wanted is None or wanted.kind is not Kind.FILE or not wanted.content or store.blobs.has(wanted.content):
+            continue
+        if change.after is None or not same_content(wanted, change.after):
+            made.conflicts.append(Conflict(path, f"{NOT_KEPT} until now"))
+            del made.changes[path]
+    return made
+
+
+def _stands_as_folder(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind is Kind.FOLDER
+
+
+def _complete(store: SnapshotStore, act: Act, *, dry_run: bool) -> Undone:
+    """Finish what was cut short. What somebody has changed meanwhile is left as it is."""
+    with _alone(store, act.roots, act.runs):
+        if store.act(store.home.folder(act.runs[0])) != act:
+            raise UndoRefused("Somebody else has completed this undo at this very moment.")
+        Ground(act.roots, store.blobs, stage=act.stage).clear()
+        ground = Ground(act.roots, store.blobs, stage=secrets.token_hex(6))
+        try:
+            todo, left = _still_to_do(ground, act)
+            done = Undone(
+                runs=act.runs, steps=_steps(act.changes), left=left, is_dry=dry_run, is_redo=not act.is_undone, was_completed=not dry_run
+            )
+            if dry_run:
+                return done
+            staying = ground.carry_out(todo, again=True)
+        except HalfDone as error:
+            raise UndoIncomplete(_half_done(error, act.runs)) from error
+        except OSError as error:
+            raise UndoIncomplete(f"An undo was cut short before, and cannot be completed now: {_words(error)}.") from error
+        _finish(store, act)
+        return Undone(
+            runs=act.runs,
+            steps=done.steps,
+            left=left,
+            folders=tuple(map(os.fsdecode, staying)),
+            is_redo=not act.is_undone,
+            was_completed=True,
+        )
+
+
+def _still_to_do(ground: Ground, act: Act) -> tuple[tuple[Change, ...], tuple[tuple[str, str], ...]]:
+    todo: list[Change] = []
+    left: list[tuple[str, str]] = []
+    for change in act.changes:
+        now = ground.now(change.path)
+        if now is None or now.kind is Kind.FOLDER or same(now, change.after) or same(now, change.before):
+            todo.append(change)
+        else:
+            left.append((os.fsdecode(change.path), "it was changed since the undo was cut short"))
+    return tuple(todo), tuple(left)
+
+
+def _finish(store: SnapshotStore, act: Act) -> None:
+    try:
+        store.keep_act(Act(act.runs, act.changes, act.roots, act.at, act.is_undone, is_done=True, kept=act.kept))
+    except OSError:  # it is done; the next undo finds that there is nothing left to do
+        logger.warning("the undo of run %s could not be marked as done", act.runs[0], exc_info=True)
+
+
+def _forget(store: SnapshotStore, act: Act, earlier: Act | None) -> None:
+    with suppress(OSError):
+        if earlier is not None:
+            store.keep_act(earlier)
+        else:
+            for run_id in act.runs:
+                (store.home.folder(run_id).path / ACT).unlink()
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def _steps(todo: Iterable[Change]) -> tuple[Step, ...]:
+    return tuple(Step(os.fsdecode(change.path), _what(change)) for change in todo if not _is_folder(change) or _is_mode(change))
+
+
+def _is_mode(change: Change) -> bool:
+    return change.before is not None and change.after is not None
+
+
+def _what(change: Change) -> str:
+    if change.before is None:
+        return "removed"
+    if change.after is None:
+        return "brought back"
+    if change.before.kind is change.after.kind and (
+        change.before.kind is Kind.FOLDER or (change.before.kind is Kind.FILE and same_content(change.before, change.after))
+    ):
+        return "mode"
+    return "restored"
+
+
+def _refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes]) -> str:
+    base = os.fsdecode(roots[0])
+    shown = [f"  {os.path.relpath(path, base) if len(roots) == 1 else path}: {why}" for path, why in left[:SHOWN]]
+    if len(left) > SHOWN:
+        shown.append(f"  and {len(left) - SHOWN:,} more")
+    count = f"{len(left)} file{' is' if len(left) == 1 else 's are'}"
+    return "\n".join(
+        (
+            f"{count} not as the run left {'it' if len(left) == 1 else 'them'}, or cannot be brought back; nothing was changed.",
+            *shown,
+            "`--keep-mine` (`keep_mine=True`) leaves these alone and restores the others.",
+        )
+    )
+
+
+def _half_done(error: HalfDone, runs: Sequence[str]) -> str:
+    return f"The undo was cut short at {_words(error)}. Nothing is lost: when the cause is gone, `cc-executor undo {runs[0]}` completes it."
+
+
+def _words(error: OSError) -> str:
+    place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    return f"{place}{error.strerror or error}"

@@ -1,0 +1,143 @@
+"""The extension as jupyter_server runs it: settings, handlers, and what keeps a server alive that has runs at work. Knows jupyter_server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from jupyter_server._tz import utcnow
+from jupyter_server.auth.identity import IdentityProvider, LegacyIdentityProvider, PasswordIdentityProvider
+from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.serverapp import ServerApp
+from traitlets import Enum, Float, Int, List, Unicode
+
+from cc_executor.server.extension import register
+from cc_executor.server.mcphttp import MANIFEST, Manager, ManifestHandler, McpHandler
+from cc_executor.server.mcphttp import PATH as MCP_PATH
+from cc_executor.server.rest import handlers
+from cc_executor.server.websocket import PATH, RunsSocket
+from cc_executor.store.place import state_path
+
+if TYPE_CHECKING:
+    from cc_executor.server.service import Service
+
+logger = logging.getLogger(__name__)
+
+# Providers of jupyter_server itself: a token without a cookie gets a new random name for every request (5 of 5 in the measurements).
+STARTED_HERE: Final = Path("server", "owners")  # in the state folder: there was a run that a server started
+_NAMELESS: Final = (IdentityProvider, PasswordIdentityProvider, LegacyIdentityProvider)
+
+
+class CCExecutorServer(ExtensionApp):
+    """Runs of agents over REST, under the server's own URL and login. It opens no port and owns no process."""
+
+    name = "cc_executor"
+    load_other_extensions = True
+    _service: Service | None = None
+    _mcp: Manager | None = None
+    _beating: asyncio.Task[None] | None = None
+
+    owner_mode = Enum(
+        ["auto", "user", "server"],
+        default_value="auto",
+        help="How people are told apart: by the name of a real identity provider (user), not at all (server), or what fits the provider (auto).",
+    ).tag(config=True)
+    max_running = Int(8, min=1, help="Runs of one owner at the same time.").tag(config=True)
+    max_cost = Float(None, allow_none=True, help="US dollars that one run may spend at most.").tag(config=True)
+    allowed_agents = List(Unicode(), help="Agents that may be run; empty: all.").tag(config=True)
+    allowed_permission_modes = List(Unicode(), help="Permission modes that may be asked for; empty: all.").tag(config=True)
+    allowed_folders = List(Unicode(), help="Folders in which agents may work, with everything below; empty: all.").tag(config=True)
+    heartbeat = Float(
+        30.0, min=1.0, help="Seconds between signs of activity while a run is at work, so that no culler stops the server."
+    ).tag(config=True)
+    max_activity = Float(
+        24 * 3600.0, help="Seconds for which runs keep the server alive at most, so that a hanging agent does not for ever."
+    ).tag(config=True)
+
+    classes: ClassVar[list[type[Any]]] = []
+
+    @property
+    def _server(self) -> ServerApp:
+        assert self.serverapp is not None  # the extension is linked to its server before anything else is asked of it
+        return self.serverapp
+
+    def initialize_handlers(self) -> None:
+        """Register the routes. What they need is imported with the first request: a server that never sees a run pays nothing."""
+        self.handlers.extend([*handlers(), (PATH, RunsSocket), (MCP_PATH, McpHandler), (MANIFEST, ManifestHandler)])
+
+    def initialize_settings(self) -> None:
+        """Tell the handlers where the service is, and register the pre-save hook."""
+        register(self._server)  # where no start hook is run (pytest-jupyter runs none, nor do applications that embed the server)
+        self.settings["cc_executor_service"] = self.service
+        self.settings["cc_executor_mcp"] = self.mcp
+
+    def service(self) -> Service:
+        """What the handlers call, made when it is first needed."""
+        if self._service is None:
+            from cc_executor.server.owners import Owners
+            from cc_executor.server.service import Rules, Service
+            from cc_executor.store.home import StateHome
+
+            home = StateHome(state_path(os.environ))
+            rules = Rules(
+                running=self.max_running,
+                max_cost=self.max_cost,
+                agents=tuple(self.allowed_agents),
+                permission_modes=tuple(self.allowed_permission_modes),
+                folders=tuple(Path(folder).expanduser() for folder in self.allowed_folders),
+            )
+            owners = Owners(home.root, by_name=self._by_name(), server_owner=os.environ.get("JUPYTERHUB_USER", ""))
+            self._service = Service(home=home, environ=dict(os.environ), owners=owners, rules=rules, root=Path(self._server.root_dir))
+        return self._service
+
+    def mcp(self) -> Manager:
+        """What answers agents, made when it is first needed."""
+        if self._mcp is None:
+            self._mcp = Manager(self.service())
+        return self._mcp
+
+    def _by_name(self) -> bool:
+        if self.owner_mode == "auto":
+            return type(self._server.identity_provider) not in _NAMELESS
+        return self.owner_mode == "user"
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        """After all extensions are loaded, one of which may have replaced the contents manager (jupytext does)."""
+        register(serverapp)
+        if (state_path(os.environ) / STARTED_HERE).exists():
+            try:
+                await self.service().resume()
+            except Exception:  # a server has to come up; what is asked for later says what is wrong
+                logger.exception("the runs that go on could not be looked at")
+        self._beating = asyncio.get_running_loop().create_task(self._beat(), name="cc_executor heartbeat")
+
+    async def stop_extension(self) -> None:
+        """Let go of the runs, which go on. Never raises: one extension that does spoils the others' end."""
+        if self._beating is not None:
+            self._beating.cancel()
+        if self._mcp is not None:
+            self._mcp.close()
+        if self._service is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._service.aclose(), 5)
+
+    def current_activity(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - annotated None, and used as a truth value
+        """Whether a run is at work; asked by the server before it shuts itself down."""
+        return bool(self._service is not None and self._service.is_busy)
+
+    async def _beat(self) -> None:
+        """Tell a hub's culler, which looks at the time of the last activity alone (measured: culled after 24 s without, after the run's end with)."""
+        since: float | None = None
+        while True:
+            if not self.current_activity():
+                since = None
+            else:
+                since = time.monotonic() if since is None else since
+                if time.monotonic() - since < self.max_activity:
+                    self._server.web_app.settings.setdefault("last_activity_times", {})[self.name] = utcnow()
+            await asyncio.sleep(self.heartbeat)

@@ -1,0 +1,143 @@
+"""The Model Context Protocol at the server's own address. Knows tornado and the SDK's manager; the tools are `cc_executor.server.mcp`'s.
+
+Without sessions: every request stands for itself, so there is no session of somebody else to be taken, and none is lost when the server starts anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from jupyter_server.auth.decorator import allow_unauthenticated
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.extension.handler import ExtensionHandlerMixin
+from jupyter_server.utils import ensure_async
+from tornado import web
+
+from cc_executor.server.asgi import answered
+
+if TYPE_CHECKING:
+    from cc_executor.server.service import Service
+
+RESOURCE: Final = "cc_executor"
+PATH: Final = "/cc-executor/mcp"
+MANIFEST: Final = "/.well-known/mcp/cc-executor.json"
+BODY_LIMIT: Final = 12 * 1024 * 1024  # bytes; a prompt of 10 MB
+
+
+class Manager:
+    """The SDK's manager, run in a task of its own: it has to be entered and left in one."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._task: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[Any] | None = None
+
+    async def application(self) -> Any:
+        """The ASGI application, started with the first request: the SDK costs half a second to load."""
+        if self._ready is None:
+            self._ready = asyncio.get_running_loop().create_future()
+            self._task = asyncio.get_running_loop().create_task(self._run(self._ready), name="cc_executor mcp")
+        return await asyncio.shield(self._ready)
+
+    async def _run(self, ready: asyncio.Future[Any]) -> None:
+        try:
+            from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+            from cc_executor.server.mcp import mcp_server
+
+            server = mcp_server(self._service)
+            manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True, max_request_body_size=BODY_LIMIT)
+            async with manager.run():
+                ready.set_result(manager.handle_request)
+                await asyncio.Event().wait()
+        except Exception as error:  # whoever waits for it is told; the next request tries again
+            self._ready = None
+            if not ready.done():
+                ready.set_exception(error)
+            else:
+                raise
+
+    def close(self) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+class McpHandler(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - jupyter_server's own mixin
+    """One request of the protocol. A token is needed: a page that has the cookie is no agent."""
+
+    auth_resource = RESOURCE
+    _track_activity = False
+
+    def initialize(self, name: str = "") -> None:  # noqa: D102 - tornado's
+        super().initialize(name)
+        self._gone = asyncio.Event()
+
+    def on_connection_close(self) -> None:
+        """The client is gone."""
+        self._gone.set()
+        super().on_connection_close()
+
+    def check_xsrf_cookie(self) -> None:
+        """A cookie does not get in here, so that there is nothing to forge."""
+
+    @allow_unauthenticated
+    async def get(self) -> None:
+        """Server-sent events, which there are none of without sessions."""
+        await self._serve()
+
+    @allow_unauthenticated
+    async def post(self) -> None:
+        """A message."""
+        await self._serve()
+
+    @allow_unauthenticated
+    async def delete(self) -> None:
+        """The end of a session."""
+        await self._serve()
+
+    async def _serve(self) -> None:
+        if self.current_user is None or not self.token_authenticated:
+            self.set_header("WWW-Authenticate", "Bearer")
+            self.set_status(401)
+            await self.finish("A token of this server is needed: Authorization: Bearer TOKEN.\n")  # pyright: ignore[reportUnknownMemberType] - tornado says `dict` of nothing
+            return
+        origin = self.request.headers.get("Origin")
+        if origin is not None and not self._same(origin):
+            raise web.HTTPError(403)
+        if not await self._may("read"):
+            raise web.HTTPError(403)
+        manager = cast("Callable[[], Manager]", self.settings["cc_executor_mcp"])()
+        try:
+            application = await manager.application()
+        except ImportError:
+            self.set_status(501)
+            await self.finish("The MCP SDK is not installed here: pip install 'cc-executor[mcp]'.\n")  # pyright: ignore[reportUnknownMemberType] - as above
+            return
+        from cc_executor.server.mcp import CALLER, Caller
+
+        service = cast("Callable[[], Service]", self.settings["cc_executor_service"])()
+        caller = Caller(service.who(self.current_user.username), self._may)
+        await answered(self, application, self._gone, **{CALLER: caller})
+
+    def _same(self, origin: str) -> bool:
+        return origin.split("://", 1)[-1] == self.request.host
+
+    async def _may(self, action: str) -> bool:
+        return bool(await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, RESOURCE)))
+
+
+class ManifestHandler(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - as above
+    """Where the protocol is spoken, for programs that look for it. Says nothing of anybody's runs."""
+
+    @allow_unauthenticated
+    def get(self) -> None:
+        """The manifest."""
+        from cc_executor import __version__
+
+        url = f"{self.request.protocol}://{self.request.host}{self.base_url.rstrip('/')}{PATH}"
+        transport = {"type": "streamable-http", "url": url}
+        self.set_header("Content-Type", "application/json")
+        self.finish({"name": "cc-executor", "version": __version__, "transport": transport, "authentication": {"type": "bearer"}})  # pyright: ignore[reportUnknownMemberType] - as above

@@ -1,0 +1,121 @@
+"""The interface as an OpenAPI 3.1 document, made from the routes themselves, so that it cannot drift from them. Knows no tornado."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from cc_executor import __version__
+from cc_executor.api import make_request
+from cc_executor.model.receipt import Receipt
+from cc_executor.model.request import RunRequest
+
+METHODS: Final = ("get", "post", "delete", "put", "patch")
+_GROUP: Final = re.compile(r"\([^)]*\)")
+_ERROR: Final = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["kind", "message"],
+            "properties": {"kind": {"type": "string"}, "message": {"type": "string"}},
+        }
+    },
+}
+_ID: Final = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{26}$"}}
+# What a request may say besides; the server's own words for where things lie are not among them.
+_QUERY: Final[dict[str, list[dict[str, Any]]]] = {
+    "/executions": [
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 500}},
+        {"name": "before", "in": "query", "schema": {"type": "string"}},
+        {"name": "status", "in": "query", "schema": {"type": "string"}},
+    ],
+    "/executions/{id}/events": [
+        {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 10**15}},
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 1024 * 1024}},
+        {"name": "stream", "in": "query", "schema": {"type": "string", "enum": ["stdout", "stderr", "control.jsonl"]}},
+    ],
+}
+_STATUSES: Final[dict[tuple[str, str], tuple[int, ...]]] = {
+    ("post", "/execute"): (202, 400, 409, 413, 429, 503),
+    ("delete", "/executions/{id}"): (202, 404, 409),
+    ("get", "/executions/{id}/receipt"): (200, 404, 409, 503),
+    ("post", "/executions/{id}/control"): (200, 400, 404, 409, 413),
+    ("get", "/executions"): (200, 400, 503),
+    ("get", "/executions/{id}/events"): (200, 400, 404, 503),
+}
+_WORDS: Final = {200: "as asked", 202: "accepted", 400: "not understood; the message says why", 403: "not allowed", 404: "no such execution", 409: "not now",
+                 413: "too large", 429: "too many at once", 503: "not possible here; the message says why"}  # fmt: skip
+
+
+def document(routes: Sequence[tuple[str, type[Any]]], *, base: str) -> dict[str, Any]:
+    """The whole document.
+
+    Parameters
+    ----------
+    routes : sequence of (pattern, handler class)
+    base : str
+        The path of the server's URL below which they are.
+    """
+    paths: dict[str, dict[str, Any]] = {}
+    for pattern, handler in routes:
+        path = _GROUP.sub("{id}", pattern)
+        for method in METHODS:
+            if method in vars(handler):
+                paths.setdefault(path, {})[method] = _operation(method, path, handler)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "cc_executor", "version": __version__},
+        "servers": [{"url": base}],
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "Authorization"}},
+            "schemas": {"Error": _ERROR, "Execute": execute_schema()},
+        },
+    }
+
+
+def _operation(method: str, path: str, handler: type[Any]) -> dict[str, Any]:
+    parameters = [*([_ID] if "{id}" in path else []), *_QUERY.get(path, [])]
+    made: dict[str, Any] = {
+        "summary": (inspect.getdoc(handler) or "").splitlines()[0],
+        "operationId": f"{method}_{re.sub('[^a-z]+', '_', path.replace('{id}', '')).strip('_')}",
+        "responses": {str(status): _response(status, path) for status in (*_STATUSES.get((method, path), (200, 404)), 403)},
+    }
+    if parameters:
+        made["parameters"] = parameters
+    if method == "post":
+        schema = {"$ref": "#/components/schemas/Execute"} if path == "/execute" else _control()
+        made["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if (method, path) == ("post", "/execute"):
+        made["parameters"] = [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}]
+    return made
+
+
+def _response(status: int, path: str) -> dict[str, Any]:
+    schema: dict[str, Any] = {"$ref": "#/components/schemas/Error"} if status >= 400 else {"type": "object"}  # noqa: PLR2004 - HTTP's first error
+    if status == 200 and path.endswith("/receipt"):  # noqa: PLR2004 - HTTP's ok
+        schema = Receipt.model_json_schema(mode="serialization")
+    return {"description": _WORDS[status], "content": {"application/json": {"schema": schema}}}
+
+
+def _control() -> dict[str, Any]:
+    return {"type": "object", "required": ["op"], "properties": {"op": {"type": "string", "enum": ["pause", "resume", "cancel", "kill"]}}}
+
+
+def execute_schema() -> dict[str, Any]:
+    """The options of `make_request` and the fields of `RunRequest` that go by their names."""
+    from cc_executor.server.service import NOT_OVER_HTTP
+
+    fields = RunRequest.model_json_schema(mode="validation")["properties"]
+    by_name = {name for name, each in inspect.signature(make_request).parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY}
+    named = {name: fields.get(name, {}) for name in by_name | (fields.keys() - {"limits", "output_schema"})}
+    for name in ("timeout", "stall_timeout", "max_cost", "linger"):
+        named[name] = {"type": "number", "exclusiveMinimum": 0}
+    named["max_turns"] = {"type": "integer", "minimum": 1}
+    properties = {name: schema for name, schema in sorted(named.items()) if name not in NOT_OVER_HTTP | {"limits"}}
+    return {"type": "object", "required": ["prompt"], "properties": properties, "additionalProperties": False}

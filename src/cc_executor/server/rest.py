@@ -1,0 +1,281 @@
+"""The runs over HTTP. Knows tornado and jupyter_server's conventions; what is done is `cc_executor.server.service`'s.
+
+Every method is authenticated and authorized with our own resource, each by itself: a decorated method on a base class would authorize every class that
+inherits it with the first one's resource. A run that is somebody else's is not found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, cast
+
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.base.handlers import APIHandler, JupyterHandler
+from jupyter_server.extension.handler import ExtensionHandlerMixin
+from tornado import web
+from tornado.iostream import StreamClosedError
+
+from cc_executor import __version__
+from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, InvalidTaskList, RunNotFound, TaskListNotFound
+from cc_executor.server.pieces import PIECE, Look, pieces, shown
+from cc_executor.server.refusal import Refused
+
+if TYPE_CHECKING:
+    from cc_executor.server.service import Piece, Service
+
+RESOURCE: Final = "cc_executor"
+BASE: Final = "/cc-executor/api/v1"
+BODY_LIMIT: Final = 24 * 1024 * 1024  # bytes: a prompt of 10 MB in JSON
+PAGE: Final = 50  # runs
+PAGE_LIMIT: Final = 500
+PIECE_LIMIT: Final = 1024 * 1024
+DIGITS: Final = 15
+_ID: Final = "([0-9a-f]{26})"
+
+P = ParamSpec("P")
+_STATUS: Final[tuple[tuple[type[CCExecutorError], int], ...]] = (
+    (RunNotFound, 404),
+    (TaskListNotFound, 404),
+    (InvalidRequest, 400),
+    (InvalidTaskList, 400),
+    (ControlFailed, 409),
+)
+
+
+class _Base(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - jupyter_server's own mixin
+    """What all have: the service, whose request it is, and errors as JSON that says no more than it should."""
+
+    auth_resource = RESOURCE
+    _track_activity = False  # looking keeps no server alive; runs do
+
+    @property
+    def service(self) -> Service:
+        return cast("Callable[[], Service]", self.settings["cc_executor_service"])()
+
+    @property
+    def who(self) -> str:
+        return self.service.who(self.current_user.username)
+
+    def get_login_url(self) -> str:
+        """Nobody is sent to a login page from here: programs call."""
+        raise web.HTTPError(403)
+
+    def body(self) -> dict[str, Any]:
+        """The request's body, a JSON object. Raises `InvalidRequest`."""
+        if len(self.request.body) > BODY_LIMIT:
+            raise Refused(413, "TooLarge", f"The request is larger than {BODY_LIMIT:,} bytes.")
+        try:
+            value: Any = json.loads(self.request.body or b"{}")
+        except (ValueError, RecursionError):
+            raise InvalidRequest("The body is not JSON.") from None
+        if not isinstance(value, dict):
+            raise InvalidRequest("The body is not a JSON object.")
+        return cast("dict[str, Any]", value)
+
+    def number(self, name: str, default: int, *, most: int) -> int:
+        """A number of the query. Raises `InvalidRequest`."""
+        text = self.get_query_argument(name, "") or ""
+        if not text:
+            return default
+        number = _whole(text)
+        if number is None or number > most:
+            raise InvalidRequest(f"{name} must be a number from 0 to {most:,} (given: {text[:40]!r}).")
+        return number
+
+    def answer(self, value: object, status: int = 200) -> None:
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(value, ensure_ascii=True))  # pyright: ignore[reportUnknownMemberType] - tornado says `dict` of nothing
+
+    def refuse(self, status: int, kind: str, message: str) -> None:
+        self.answer({"error": {"kind": kind, "message": message}}, status)
+
+
+class _Api(_Base, APIHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - as above
+    """A handler whose answers are JSON."""
+
+
+def _endpoint(action: str) -> Callable[[Callable[Concatenate[Any, P], Awaitable[None]]], Callable[Concatenate[Any, P], Awaitable[None]]]:
+    """A method that somebody who is known and may do `action` can call. Errors of ours are answers; all others are the server's to log, and say nothing."""
+
+    def decorate(method: Callable[Concatenate[Any, P], Awaitable[None]]) -> Callable[Concatenate[Any, P], Awaitable[None]]:
+        @functools.wraps(method)
+        async def whole(self: Any, *arguments: P.args, **more: P.kwargs) -> None:
+            try:
+                await method(self, *arguments, **more)
+            except Refused as refused:
+                self.refuse(refused.status, refused.kind, str(refused))
+            except CCExecutorError as error:
+                status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
+                self.refuse(status, type(error).__name__, str(error))
+
+        allowed: Callable[[object], Any] = authorized(action, resource=RESOURCE)
+        return cast("Callable[Concatenate[Any, P], Awaitable[None]]", web.authenticated(allowed(whole)))
+
+    return decorate
+
+
+class _Execute(_Api):
+    """Start a run."""
+
+    _track_activity = True
+
+    @_endpoint("execute")
+    async def post(self) -> None:
+        run_id, is_new = await self.service.execute(self.body(), who=self.who, key=self.request.headers.get("Idempotency-Key", ""))
+        self.set_header("Location", f"{self.base_url.rstrip('/')}{BASE}/executions/{run_id}/status")
+        self.answer({"id": run_id, "new": is_new}, 202)
+
+
+class _Executions(_Api):
+    """The caller's runs, newest first."""
+
+    @_endpoint("read")
+    async def get(self) -> None:
+        limit = self.number("limit", PAGE, most=PAGE_LIMIT)
+        before, status = self.get_query_argument("before", "") or "", self.get_query_argument("status", "") or ""
+        rows, following = await asyncio.to_thread(self.service.executions, who=self.who, limit=max(1, limit), before=before, status=status)
+        self.answer({"executions": [row.as_dict() for row in rows], "next": following})
+
+
+class _Execution(_Api):
+    """One run, to be ended."""
+
+    @_endpoint("execute")
+    async def delete(self, run_id: str) -> None:
+        self.answer(await self.service.control(run_id, "cancel", who=self.who), 202)
+
+
+class _Status(_Api):
+    """What a run is doing."""
+
+    @_endpoint("read")
+    async def get(self, run_id: str) -> None:
+        self.answer(await self.service.status(run_id, who=self.who))
+
+
+class _Results(_Api):
+    """What a run has made."""
+
+    @_endpoint("read")
+    async def get(self, run_id: str) -> None:
+        self.answer(await self.service.results(run_id, who=self.who))
+
+
+class _Receipt(_Api):
+    """The sealed receipt."""
+
+    @_endpoint("read")
+    async def get(self, run_id: str) -> None:
+        receipt = await self.service.receipt(run_id, who=self.who)
+        if receipt is None:
+            raise Refused(409, "NotEnded", "The run has not ended yet: there is no receipt.")
+        self.answer(receipt.model_dump(mode="json"))
+
+
+class _Control(_Api):
+    """A command for a run."""
+
+    _track_activity = True
+
+    @_endpoint("execute")
+    async def post(self, run_id: str) -> None:
+        self.answer(await self.service.control(run_id, str(self.body().get("op", "")), who=self.who))
+
+
+class _Events(_Base):
+    """What a run has written, byte for byte: a piece, or a stream of server-sent events that goes on until the run has ended."""
+
+    @_endpoint("read")
+    async def get(self, run_id: str) -> None:
+        stream = self.get_query_argument("stream", "stdout") or "stdout"
+        offset = self.number("offset", 0, most=10**15)
+        service, who = self.service, self.who
+
+        def look(at: int, limit: int) -> Piece:
+            return service.piece(run_id, who=who, stream=stream, offset=at, limit=limit)
+
+        if "text/event-stream" not in self.request.headers.get("Accept", ""):
+            limit = self.number("limit", PIECE, most=PIECE_LIMIT)
+            self.answer(shown(await asyncio.to_thread(look, offset, max(1, limit))))
+            return
+        last = _whole(self.request.headers.get("Last-Event-ID", ""))
+        await self._stream(look, offset if last is None else last)
+
+    async def _stream(self, look: Look, offset: int) -> None:
+        await asyncio.to_thread(look, offset, 1)  # what is wrong is said before the stream begins
+        self.set_header("Content-Type", "text/event-stream")
+        self.set_header("Cache-Control", "no-store")
+        try:
+            async with aclosing(pieces(look, offset)) as told:
+                async for piece in told:
+                    if piece is None:
+                        await self._say(":\n\n")
+                    else:
+                        offset = piece["next_offset"]
+                        await self._say(f"id: {offset}\ndata: {json.dumps(piece)}\n\n")
+            await self._say(f"event: end\nid: {offset}\ndata: {{}}\n\n")
+        except (StreamClosedError, RunNotFound):  # the client, or the run's folder, is gone
+            return
+        await self.finish()  # pyright: ignore[reportUnknownMemberType] - as above
+
+    async def _say(self, text: str) -> None:
+        """Write and wait for the client: the journal is the buffer."""
+        self.write(text)  # pyright: ignore[reportUnknownMemberType] - as above
+        await self.flush()
+
+
+def _whole(text: str) -> int | None:
+    """A number of at most `DIGITS` digits, which every file's size has."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS else None
+
+
+class _Health(_Api):
+    """Whether runs can be started."""
+
+    @_endpoint("read")
+    async def get(self) -> None:
+        await asyncio.to_thread(self.service.home.prepare)
+        self.answer({"ok": True, "version": __version__})
+
+
+class _AuthStatus(_Api):
+    """Whether the agent is logged in, as it says itself."""
+
+    @_endpoint("read")
+    async def get(self) -> None:
+        self.answer(await self.service.login())
+
+
+class _OpenApi(_Api):
+    """What there is, in a form that programs read."""
+
+    @_endpoint("read")
+    async def get(self) -> None:
+        from cc_executor.server import openapi
+
+        self.answer(openapi.document(ROUTES, base=f"{self.base_url.rstrip('/')}{BASE}"))
+
+
+ROUTES: Final[tuple[tuple[str, type[_Base]], ...]] = (
+    ("/execute", _Execute),
+    ("/executions", _Executions),
+    (f"/executions/{_ID}", _Execution),
+    (f"/executions/{_ID}/status", _Status),
+    (f"/executions/{_ID}/results", _Results),
+    (f"/executions/{_ID}/receipt", _Receipt),
+    (f"/executions/{_ID}/events", _Events),
+    (f"/executions/{_ID}/control", _Control),
+    ("/health", _Health),
+    ("/auth/status", _AuthStatus),
+    ("/openapi.json", _OpenApi),
+)
+
+
+def handlers() -> list[tuple[str, type[_Base]]]:
+    """Patterns below the server's base URL, and who answers."""
+    return [(f"{BASE}{pattern}", handler) for pattern, handler in ROUTES]

@@ -1,0 +1,214 @@
+"""One watcher of runs: what it asks for, what it has subscribed to. Knows JSON-RPC and the service; knows no tornado.
+
+A subscription reads the journal by byte offsets and waits for the watcher after each piece: one that does not read costs one piece of memory, and one that
+comes back names the offset that it has reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound
+from cc_executor.server.pieces import pieces
+from cc_executor.server.refusal import Refused
+from cc_executor.wire import jsonrpc
+from cc_executor.wire.jsonrpc import Call, Code, RpcError
+
+if TYPE_CHECKING:
+    from cc_executor.server.service import Piece, Service
+
+logger = logging.getLogger(__name__)
+
+SUBSCRIPTIONS: Final = 32  # of one watcher
+CALLS: Final = 32  # at work at once, of one watcher; the next message is read when one of them is answered
+_CODES: Final[tuple[tuple[type[CCExecutorError], Code], ...]] = (
+    (RunNotFound, Code.NOT_FOUND),
+    (InvalidRequest, Code.INVALID_PARAMS),
+    (ControlFailed, Code.NOT_NOW),
+)
+_NEEDS: Final = {"execute": "execute", "control": "execute"}  # the right that a method needs; all others: read
+
+
+class Session:
+    """One watcher.
+
+    Parameters
+    ----------
+    service : Service
+    who : str
+        Whose runs.
+    may : callable
+        Whether the watcher has a right (``read``, ``execute``) now.
+    send : callable
+        Sends a text and returns when the watcher has taken it. A watcher that is gone raises nothing.
+    """
+
+    def __init__(
+        self, service: Service, *, who: str, may: Callable[[str], Awaitable[bool]], send: Callable[[str], Awaitable[None]]
+    ) -> None:
+        self._service = service
+        self._who = who
+        self._may = may
+        self._send_text = send
+        self._writing = asyncio.Lock()
+        self._room = asyncio.Semaphore(CALLS)
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscriptions: dict[int, asyncio.Task[None]] = {}
+        self._methods: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+            "execute": self.execute,
+            "control": self.control,
+            "status": self.status,
+            "results": self.results,
+            "list": self.executions,
+            "subscribe": self.subscribe,
+            "unsubscribe": self.unsubscribe,
+        }
+
+    async def take(self, message: str | bytes) -> None:
+        """Begin to answer a message; returns when another one may come."""
+        await self._room.acquire()
+        self._spawn(self._answer(jsonrpc.parse(message)), done=self._room.release)
+
+    def close(self) -> None:
+        """The watcher is gone; the runs go on."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], *, done: Callable[[], object] = lambda: None) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+
+        def ended(which: asyncio.Task[None]) -> None:
+            self._tasks.discard(which)
+            done()
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _answer(self, message: jsonrpc.Message) -> None:
+        answers = [answer for call in message.calls if (answer := await self._called(call)) is not None]
+        if answers:
+            await self._send(json.dumps(answers if message.is_batch else answers[0]))
+
+    async def _called(self, call: Call) -> dict[str, Any] | None:
+        try:
+            if call.error is not None:
+                raise call.error
+            method = self._methods.get(call.method)
+            if method is None:
+                raise RpcError(Code.METHOD_NOT_FOUND, f"Method not found: {call.method[:100]!r}; there are {', '.join(self._methods)}")
+            if not await self._may(_NEEDS.get(call.method, "read")):
+                raise RpcError(Code.REFUSED, f"You may not {call.method} here.")
+            answer = jsonrpc.result(call, await method(call.params))
+        except RpcError as wrong:
+            answer = jsonrpc.error(call, wrong)
+        except Refused as refused:
+            answer = jsonrpc.error(call, RpcError(Code.REFUSED, str(refused), {"kind": refused.kind}))
+        except CCExecutorError as wrong:
+            code = next((code for kind, code in _CODES if isinstance(wrong, kind)), Code.NOT_POSSIBLE)
+            answer = jsonrpc.error(call, RpcError(code, str(wrong), {"kind": type(wrong).__name__}))
+        except Exception:  # root of a request: the log has what the client must not see
+            logger.exception("a call of %s failed", call.method[:100])
+            answer = jsonrpc.error(call, RpcError(Code.INTERNAL_ERROR, "Internal error"))
+        # What is no request at all is answered, too: its sender cannot know better.
+        return None if call.is_notification and call.error is None else answer
+
+    async def _send(self, text: str) -> None:
+        async with self._writing:
+            await self._send_text(text)
+
+    # --- methods ---
+
+    async def execute(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Start a run: options of a request, and `idempotency_key`."""
+        options = dict(params)
+        key = _text(options, "idempotency_key", "")
+        options.pop("idempotency_key", None)
+        run_id, is_new = await self._service.execute(options, who=self._who, key=key)
+        return {"id": run_id, "new": is_new}
+
+    async def control(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Command a run: `id`, `op`."""
+        return await self._service.control(_text(params, "id"), _text(params, "op"), who=self._who)
+
+    async def status(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What a run is doing: `id`."""
+        return await self._service.status(_text(params, "id"), who=self._who)
+
+    async def results(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What a run has made: `id`."""
+        return await self._service.results(_text(params, "id"), who=self._who)
+
+    async def executions(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Runs, newest first: `limit`, `before`, `status`."""
+        look = partial(
+            self._service.executions,
+            who=self._who,
+            limit=_number(params, "limit", 50, least=1, most=500),
+            before=_text(params, "before", ""),
+            status=_text(params, "status", ""),
+        )
+        rows, following = await asyncio.to_thread(look)
+        return {"executions": [row.as_dict() for row in rows], "next": following}
+
+    async def subscribe(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Have what a run writes sent: `id`, `stream`, `offset`."""
+        run_id, stream = _text(params, "id"), _text(params, "stream", "stdout")
+        offset = _number(params, "offset", 0, most=10**15)
+        if len(self._subscriptions) >= SUBSCRIPTIONS:
+            raise Refused(429, "TooMany", f"A socket may have {SUBSCRIPTIONS} subscriptions. End one, or open another socket.")
+        service, who = self._service, self._who
+        await asyncio.to_thread(service.piece, run_id, who=who, stream=stream, offset=offset, limit=1)  # what is wrong is said now
+        number = next(self._numbers)
+        self._subscriptions[number] = self._spawn(
+            self._feed(number, run_id, stream, offset), done=lambda: self._subscriptions.pop(number, None)
+        )
+        return {"subscription": number}
+
+    async def unsubscribe(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Have no more of it sent: `subscription`."""
+        task = self._subscriptions.get(_number(params, "subscription", 0, most=10**9))
+        if task is None:
+            raise RpcError(Code.INVALID_PARAMS, "Invalid params: there is no such subscription")
+        task.cancel()
+        return {}
+
+    async def _feed(self, number: int, run_id: str, stream: str, offset: int) -> None:
+        service, who = self._service, self._who
+
+        def look(at: int, limit: int) -> Piece:
+            return service.piece(run_id, who=who, stream=stream, offset=at, limit=limit)
+
+        sequence = itertools.count(1)
+        about = {"subscription": number, "id": run_id, "stream": stream}
+        try:
+            async with aclosing(pieces(look, offset)) as told:
+                async for piece in told:
+                    if piece is not None:  # else a sign of life, which pings are here
+                        offset = piece["next_offset"]
+                        await self._send(jsonrpc.notification("output", {**about, "seq": next(sequence), **piece}))
+            await self._send(jsonrpc.notification("end", {**about, "seq": next(sequence), "next_offset": offset}))
+        except CCExecutorError as gone:  # its folder was removed
+            await self._send(jsonrpc.notification("end", {**about, "seq": next(sequence), "next_offset": offset, "error": str(gone)}))
+
+
+def _text(params: dict[str, Any], name: str, default: str | None = None) -> str:
+    value = params.get(name, default)
+    if not isinstance(value, str):
+        raise RpcError(Code.INVALID_PARAMS, f"Invalid params: {name} must be a string")
+    return value
+
+
+def _number(params: dict[str, Any], name: str, default: int, *, least: int = 0, most: int) -> int:
+    value = params.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise RpcError(Code.INVALID_PARAMS, f"Invalid params: {name} must be a whole number from {least} to {most}")
+    return value

@@ -1,0 +1,345 @@
+"""Snapshots at rest: the looks before and after each run, the contents that they name, and what was undone.
+
+A look lies in its run's folder and goes with it; contents lie in `undo/` of the state folder, each once for all runs, and are swept up when no look names
+them any more. Plain synchronous files; decides nothing about what is to be restored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from cc_executor.errors import StateUnusable
+from cc_executor.model.tree import Change, Tree, contents
+from cc_executor.shim import records
+from cc_executor.store.blobs import Blobs
+from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder
+from cc_executor.store.place import RUN_ID
+from cc_executor.store.plain import read_plain
+
+FOLDER: Final = "undo"
+BEFORE: Final = "tree-before"
+AFTER: Final = "tree-after"
+ACT: Final = "undone"
+SWEPT: Final = "swept"
+LOOK_LIMIT: Final = 256 * 2**20  # bytes of a look: a hundred thousand entries are 15 MB
+DAYS: Final = 30.0  # for which a look is kept
+SPACE: Final = 2 * 2**30  # bytes of all contents; the newest looks are kept, whatever their size
+SWEEP_EVERY: Final = 6 * 3600.0  # seconds
+AGAIN: Final = 600.0  # seconds for which a folder that was over a bound is not looked at again
+
+T = TypeVar("T")
+
+
+class Before(msgspec.Struct, frozen=True):
+    """The look before a run, or why there is none."""
+
+    tree: Tree | None = None
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class After(msgspec.Struct, frozen=True):
+    """The look after a run, or why there is none.
+
+    Attributes
+    ----------
+    late : tuple of bytes
+        Paths that were changed after the run had ended and before this look.
+    shared : tuple of str
+        Runs that worked in the same folder at the same time.
+    claimed : tuple of bytes
+        Paths that the agent says to have written.
+    """
+
+    tree: Tree | None = None
+    reason: str = ""
+    late: tuple[bytes, ...] = ()
+    shared: tuple[str, ...] = ()
+    claimed: tuple[bytes, ...] = ()
+
+
+class Act(msgspec.Struct, frozen=True):
+    """One undo: every path with what stood there before and what then; written before anything is changed.
+
+    Attributes
+    ----------
+    runs : tuple of str
+        The runs that are undone together.
+    changes : tuple of Change
+        Absolute paths. `before`: what this brings back; `after`: what stood there until then.
+    is_undone : bool
+        Whether the runs are undone by this; else an undo is taken back.
+    is_done : bool
+        False while it is being carried out, or when whoever did it was killed in the midst of it.
+    stage : bytes
+        The folder in which files are made ready.
+    roots : tuple of bytes
+        Folders below which everything lies.
+    kept : tuple of str
+        Paths that were left as they were, by the user's wish.
+    """
+
+    runs: tuple[str, ...]
+    changes: tuple[Change, ...]
+    roots: tuple[bytes, ...]
+    at: float
+    is_undone: bool = True
+    is_done: bool = False
+    stage: str = ""
+    kept: tuple[str, ...] = ()
+
+
+class _Elsewhere(msgspec.Struct, frozen=True):
+    """A run that was undone together with others: where to read of it."""
+
+    run: str
+
+
+class SnapshotStore:
+    """The snapshots of one user.
+
+    Parameters
+    ----------
+    home : StateHome
+    """
+
+    def __init__(self, home: StateHome) -> None:
+        self.home = home
+        self.path = home.root / FOLDER
+        self.blobs = Blobs(self.path / "contents")
+
+    def prepare(self) -> None:
+        """Make the folders if need be. Raises `OSError`."""
+        for name in ("", "folders", "working", "locks"):
+            with contextlib.suppress(FileExistsError):
+                (self.path / name).mkdir(mode=0o700)
+        if not (self.path / SWEPT).exists():
+            (self.path / SWEPT).touch(mode=0o600)
+
+    # --- looks --------------------------------------------------------------------------------------------------------
+
+    def keep(self, folder: RunFolder, name: str, value: Before | After | Act | _Elsewhere, *, sync: bool = False) -> None:
+        """Write a look or an act into its run's folder, whole or not at all. Raises `OSError`."""
+        _write(folder.path / name, msgspec.msgpack.encode(value), sync=sync)
+
+    def before(self, folder: RunFolder) -> Before | None:
+        """The look before a run; None when none was asked for, or when it is not kept any more."""
+        return _read(folder.path / BEFORE, Before)
+
+    def after(self, folder: RunFolder) -> After | None:
+        """The look after a run; None when none was asked for, or nobody has seen its end yet."""
+        return _read(folder.path / AFTER, After)
+
+    def act(self, folder: RunFolder) -> Act | None:
+        """The last undo of a run, or of several together with it."""
+        elsewhere = _read(folder.path / ACT, _Elsewhere)
+        if elsewhere is None or not RUN_ID.match(elsewhere.run):
+            return _read(folder.path / ACT, Act)
+        act = _read(folder.path.parent / elsewhere.run / ACT, Act)
+        return act if act is not None and folder.run_id in act.runs else None  # that run was undone by itself since
+
+    def keep_act(self, act: Act) -> None:
+        """Write an act, to the disk. Raises `OSError`."""
+        first, *others = act.runs
+        self.keep(self.home.folder(first), ACT, act, sync=True)
+        for run_id in others:
+            self.keep(self.home.folder(run_id), ACT, _Elsewhere(first), sync=True)
+
+    # --- what is known of a folder --------------------------------------------------------------------------------------
+
+    def _known_path(self, root: bytes) -> Path:
+        return self.path / "folders" / _name_of(root)
+
+    def known(self, root: bytes) -> Tree | None:
+        """The newest look at a folder."""
+        return _read(self._known_path(root), Tree)
+
+    def keep_known(self, tree: Tree) -> None:
+        """Let the next look begin where this one has ended. Raises `OSError`."""
+        _write(self._known_path(tree.root), msgspec.msgpack.encode(tree))
+
+    def over(self, root: bytes, now: float) -> str:
+        """Why the folder was over a bound a short while ago; else nothing."""
+        path = self._known_path(root).with_suffix(".over")
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if 0 <= now - path.lstat().st_mtime < AGAIN:
+                return read_plain(path, 4096).decode()
+        return ""
+
+    def keep_over(self, root: bytes, reason: str) -> None:
+        """Remember that a folder is over a bound. Raises `OSError`."""
+        _write(self._known_path(root).with_suffix(".over"), reason.encode())
+
+    # --- who works where ----------------------------------------------------------------------------------------------
+
+    def enter(self, run_id: str, root: bytes) -> None:
+        """Say that a run works in a folder, to those that do so, too. Raises `OSError`."""
+        others = [name for name, other in self.working() if name != run_id and _overlap(root, other) and not self._has_ended(name)]
+        _write(self.path / "working" / run_id, root + b"\0" + "".join(f"{name}\n" for name in others).encode())
+        for name in others:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(self.path / "working" / name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+                with open(descriptor, "wb", buffering=0) as file:
+                    file.write(f"{run_id}\n".encode())
+
+    def _has_ended(self, run_id: str) -> bool:
+        return (self.home.runs_path / run_id / records.EXIT).exists()
+
+    def working(self) -> list[tuple[str, bytes]]:
+        """The runs that work now, with their folders. Those that were lost and not sealed yet are among them."""
+        found: list[tuple[str, bytes]] = []
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.path / "working"):
+                with contextlib.suppress(OSError):
+                    if not RUN_ID.match(name):
+                        continue
+                    if not (self.home.runs_path / name).is_dir():
+                        os.unlink(self.path / "working" / name)  # it was never started, or was removed
+                        continue
+                    found.append((name, read_plain(self.path / "working" / name, LOOK_LIMIT).partition(b"\0")[0]))
+        return found
+
+    def met(self, run_id: str) -> tuple[str, ...]:
+        """The runs that a run has met in its folder."""
+        with contextlib.suppress(OSError):
+            names = read_plain(self.path / "working" / run_id, LOOK_LIMIT).partition(b"\0")[2].decode("ascii", "replace").split()
+            return tuple(dict.fromkeys(name for name in names if RUN_ID.match(name)))
+        return ()
+
+    def leave(self, run_id: str) -> None:
+        """Say that a run works no more."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path / "working" / run_id)
+
+    # --- one at a time ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def in_use(self, *, alone: bool = False, wait: bool = True) -> Generator[bool]:
+        """Keep the sweeper out for as long as the block lasts; or, alone, everybody else. False: somebody is there, and one did not want to wait."""
+        with _locked(self.path / "lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH, wait=wait) as mine:
+            yield mine
+
+    @contextlib.contextmanager
+    def undoing(self, root: bytes) -> Generator[bool]:
+        """Be the only one who undoes something in a folder. False: somebody else does."""
+        with _locked(self.path / "locks" / _name_of(root), fcntl.LOCK_EX, wait=False) as mine:
+            yield mine
+
+    # --- sweeping -----------------------------------------------------------------------------------------------------
+
+    def is_sweep_due(self, now: float) -> bool:
+        """Whether it is time to look for what nobody needs any more."""
+        with contextlib.suppress(OSError):
+            return now - (self.path / SWEPT).lstat().st_mtime >= SWEEP_EVERY
+        return False
+
+    def sweep(self, now: float, *, days: float = DAYS, space: int = SPACE) -> tuple[int, int]:
+        """Forget looks that are old or beyond the space that there is, newest kept, and remove contents that no look names; how many, and how many bytes."""
+        with self.in_use(alone=True, wait=False) as mine:
+            if not mine:
+                return 0, 0
+            (self.path / SWEPT).touch(mode=0o600)
+            wanted: dict[bytes, int] = {}
+            used = 0
+            for at, paths in sorted(self._holders(), reverse=True):
+                held = dict(_held(paths))
+                more = sum(size for content, size in held.items() if content not in wanted)
+                if now - at > days * 86400 or (used and used + more > space):
+                    for path in paths:
+                        with contextlib.suppress(OSError):
+                            os.unlink(path)
+                    continue
+                wanted |= held
+                used += more
+            return self.blobs.keep_only(set(wanted))
+
+    def _holders(self) -> Iterator[tuple[float, tuple[Path, ...]]]:
+        """What names contents, with the time that it is from: each run's looks together, and what is known of each folder."""
+        for folder in self.home.runs():
+            paths = tuple(path for name in (BEFORE, AFTER, ACT) if (path := folder.path / name).exists())
+            if paths:
+                yield max(path.lstat().st_mtime for path in paths), paths
+        with os.scandir(self.path / "folders") as entries:
+            for entry in entries:
+                yield entry.stat(follow_symlinks=False).st_mtime, (Path(entry.path),)
+
+
+def _held(paths: Iterable[Path]) -> Iterator[tuple[bytes, int]]:
+    for path in paths:
+        match path.name:
+            case "tree-before" | "tree-after":
+                look = _read(path, Before if path.name == BEFORE else After)
+                if look is not None and look.tree is not None:
+                    yield from contents(look.tree.entries.values()).items()
+            case "undone":
+                act = _read(path, Act)
+                if act is not None:
+                    yield from contents(entry for change in act.changes for entry in (change.before, change.after) if entry).items()
+            case _:
+                tree = _read(path, Tree)
+                if tree is not None:
+                    yield from contents(tree.entries.values()).items()
+
+
+def _overlap(one: bytes, other: bytes) -> bool:
+    return one == other or one.startswith(other.rstrip(b"/") + b"/") or other.startswith(one.rstrip(b"/") + b"/")
+
+
+def _name_of(root: bytes) -> str:
+    return hashlib.sha256(root).hexdigest()[:32]
+
+
+def _write(path: Path, data: bytes, *, sync: bool = False) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if sync:
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    """What was written there; None where nothing is, or something else."""
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.msgpack.decode(read_plain(path, LOOK_LIMIT), type=kind)
+    return None
+
+
+@contextlib.contextmanager
+def _locked(path: Path, kind: int, *, wait: bool) -> Generator[bool]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateUnusable(f"{path} cannot be used: {error.strerror}. Mend the folder, or make room.") from error
+    try:
+        try:
+            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)

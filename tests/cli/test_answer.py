@@ -1,0 +1,97 @@
+"""`cc-executor run --ask` at a terminal and in a pipe, and `cc-executor answer` from another one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+import pexpect
+import pytest
+
+from cc_executor.cli.codes import OUTCOME_CODES
+from cc_executor.model.outcome import OutcomeKind
+from cli.test_cli import BUDGET, CLI, beginning, cli, environ, rows
+from support.lab import eventually
+
+pytestmark = pytest.mark.usefixtures("claude_cli")
+
+ASK: Final = ("run", "--ask", "--permission-mode", "default", "--rehearse")
+
+
+def test_in_a_pipe_everything_is_refused_and_the_cure_is_named(tmp_path: Path) -> None:
+    done = cli(*ASK, "approval", "Go.", cwd=tmp_path)
+    assert done.returncode == OUTCOME_CODES[OutcomeKind.DENIED], done.stderr
+    assert "the command runs without a terminal" in done.stderr
+    assert 'Run it in a terminal, or allow it beforehand with --tools "Write,Bash".' in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_at_a_terminal_somebody_is_asked(tmp_path: Path) -> None:
+    child = pexpect.spawn(
+        sys.executable,
+        [*CLI[1:], *ASK, "approval", "Go."],
+        cwd=str(tmp_path),
+        env=environ(),
+        encoding="utf-8",
+        timeout=BUDGET,
+        dimensions=(50, 140),
+    )
+    for words, line in (
+        ("tells the agent why", "what?"),
+        ("Type a, r or d", "a"),
+        ("Make approved.txt.*tells the agent why", "d only after lunch"),
+        ("Once more.*tells the agent why", "r"),
+    ):
+        child.expect(words)
+        child.sendline(line)
+    child.expect(pexpect.EOF)
+    written = child.before or ""
+    child.close()
+    assert child.exitstatus == 0, written
+    assert {file.name for file in tmp_path.iterdir()} == {"plan.md", "approved.txt"}
+    receipt = json.loads(cli("show", "--json").stdout)
+    assert [(one["decision"], one["by"], one["note"]) for one in receipt["asked"]] == [
+        ("allow", "terminal", ""), ("deny", "terminal", "only after lunch"), ("allow_run", "terminal", ""),
+    ]  # fmt: skip
+
+
+def test_another_terminal_answers_and_the_first_one_goes_on(tmp_path: Path) -> None:
+    child = pexpect.spawn(
+        sys.executable,
+        [*CLI[1:], *ASK, "question", "Go."],
+        cwd=str(tmp_path),
+        env=environ(),
+        encoding="utf-8",
+        timeout=BUDGET,
+        dimensions=(50, 140),
+    )
+    child.expect("Which data should the report use.*words of your own")
+    (ask,) = json.loads(cli("answer", "--json").stdout)
+    assert ask["kind"] == "question"
+    assert "asks 2: give one answer for each" in cli("answer", "--text", "All years").stderr
+    assert "one of --allow" in cli("answer", "--allow", "--deny").stderr
+    said = cli("answer", "--text", "All years", "--text", "Tables and text")
+    assert said.stdout == "Answered: Which data should the report use?; Which parts do you want?\n"
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    receipt = json.loads(cli("show", "--json").stdout)
+    assert [(one["decision"], one["by"], one["note"]) for one in receipt["asked"]] == [("answer", "cli", "All years · Tables and text")]
+    assert "has ended" in cli("answer", "--allow").stderr
+
+
+def test_a_run_without_anybody_waits_only_for_so_long_and_can_be_answered(tmp_path: Path) -> None:
+    assert "give --timeout, too" in cli(*ASK, "approval", "--detach", "Go.", cwd=tmp_path).stderr
+    assert rows() == []
+    run_id = cli(*ASK, "approval", "--detach", "--timeout", "60", "--tools", "Write", "Go.", cwd=tmp_path).stdout.strip()
+    shown = eventually(
+        lambda: (said := cli("answer", run_id)).stdout.count("touch approved.txt") and said, within=BUDGET, what="the agent asks"
+    )
+    assert "allow for this run: Bash(touch approved.txt), Bash(rm -f draft.txt)" in shown.stdout
+    assert cli("answer", run_id, "--allow-run").stdout == "Allowed for this run: Bash: touch approved.txt; rm -f draft.txt\n"
+    with beginning("attach", run_id, "--json") as process:
+        receipt = json.loads(process.communicate(timeout=BUDGET)[0])
+    assert receipt["outcome"]["kind"] == "ok"
+    assert (tmp_path / "approved.txt").exists()

@@ -1,0 +1,168 @@
+"""Questions of an agent in real kernels: refused where a program runs the notebook, open again after a restart, answered by a view, a cell and a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from cc_executor.model.receipt import RECEIPT_MIME
+from cc_executor.shim import records
+from kernel.cells import WIDGET_MIME
+from kernel.test_terminal import Terminal, terminal
+from support import environments
+from support.kernel import Answer, Kernel
+from support.lab import eventually, notebook_of
+from support.runs import run_folders
+
+pytestmark = pytest.mark.usefixtures("claude_cli", "kernelspecs")
+
+Saw = Callable[[str], None]
+
+APPROVAL: Final = "%%cc_execute --ask --permission-mode default --rehearse approval -o r"
+QUESTION: Final = "%%cc_execute --ask --rehearse question -o r"
+BUDGET: Final = 60.0
+
+__all__ = ["terminal"]  # a fixture
+
+
+def person(kernel: Kernel, code: str) -> str:
+    """Queue a cell as a front end does that can ask somebody."""
+    return kernel.client.execute(code, allow_stdin=True)
+
+
+def waited(folder: Path) -> list[float]:
+    """Seconds from each question of a run to its answer, by its journal's clock."""
+    output = (folder / records.STDOUT).read_bytes()
+    index = list(records.INDEX.iter_unpack((folder / records.INDEX_FILE).read_bytes()))
+    asked: dict[str, float] = {}
+    for found in re.finditer(rb'^{"type":"control_request","request_id":"([^"]+)"', output, re.MULTILINE):
+        asked[found[1].decode()] = max(t for offset, t, _, stream in index if stream == 0 and offset <= found.start())
+    answers = [json.loads(line) for line in (folder / records.CONTROL).read_bytes().splitlines()]
+    return [record["t"] - asked[record["ask_id"]] for record in answers if record["kind"] == "answered"]
+
+
+@pytest.mark.row("faults", "agent asks in a notebook that a program runs", "refused within 1 s, reason told, cure in the verdict")
+@pytest.mark.parametrize("name", [environment.name for environment in environments.KERNELS])
+def test_a_notebook_that_a_program_runs_refuses_at_once(name: str, tmp_path: Path, state_folder: Path, saw: Saw) -> None:
+    notebook = notebook_of(
+        "%load_ext cc_executor",
+        f"{APPROVAL} --no-raise-error\nGo.",
+        f"%%capture\n{QUESTION} --no-raise-error\nGo.",
+        "r.receipt.outcome.summary",
+        kernel=name,
+    )
+    NotebookClient(notebook, timeout=int(BUDGET), resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (output,) = notebook.cells[1].outputs
+    receipt = output.data[RECEIPT_MIME]
+    assert receipt["outcome"]["kind"] == "denied"
+    assert "executed without anybody at its front end" in receipt["outcome"]["summary"]
+    assert receipt["outcome"]["cure"] == 'Run the cell in JupyterLab, or allow it beforehand with --tools "Write,Bash".'
+    assert [one["decision"] for one in receipt["asked"]] == ["refused"] * 3
+    assert not (tmp_path / "plan.md").exists()
+    times = [seconds for folder in run_folders(state_folder) for seconds in waited(folder)]
+    assert len(times) == 4
+    assert max(times) < 1.0
+    saw(f"{max(times):.3f} s")
+    assert "the cell shows nothing before its end" in str(notebook.cells[3].outputs)
+    nbformat.validate(notebook)
+
+
+def asks_of(answer: Answer) -> list[dict[str, Any]]:
+    """What the newest frame of a cell's view says to be open."""
+    frames = [message["content"]["data"].get("content", {}) for message in answer.messages if message["msg_type"] == "comm_msg"]
+    known = [frame["status"].get("asks", []) for frame in frames if frame.get("op") == "f"]
+    return known[-1] if known else []
+
+
+def tell(kernel: Kernel, view: str, **said: object) -> None:
+    """Answer as a view does."""
+    kernel.tell(view, {"method": "custom", "content": {"op": "answer", "view": "v", **said}})
+
+
+def refusal(kernel: Kernel) -> str:
+    """The sentence with which the newest answer is refused."""
+    end = time.monotonic() + BUDGET
+    while True:
+        message = kernel.client.get_iopub_msg(timeout=max(0.1, end - time.monotonic()))
+        content = message["content"].get("data", {}).get("content", {}) if message["msg_type"] == "comm_msg" else {}
+        if content.get("op") == "unanswered":
+            return content["text"]
+
+
+def view_of(answer: Answer) -> str:
+    return answer.displays[0][WIDGET_MIME]["model_id"]
+
+
+@pytest.mark.row("faults", "kernel restarted while a question waits", "the question is open again and can be answered")
+def test_a_question_is_open_again_after_a_restart_and_answered_in_the_view(own_kernel: Kernel, tmp_path: Path, state_folder: Path) -> None:
+    begun = own_kernel.wait(person(own_kernel, f"{QUESTION} --bg\nGo."))
+    assert begun.status == "ok", begun.traceback
+    (folder,) = eventually(lambda: run_folders(state_folder), within=20, what="the run is there")
+    eventually(lambda: b"control_request" in (folder / records.STDOUT).read_bytes(), within=30, what="the agent asks")
+    own_kernel.restart()
+    assert own_kernel.run("%load_ext cc_executor").status == "ok"
+
+    told = own_kernel.run("%cc answer")
+    assert "Which data should the report use?" in told.stream
+    assert "2  All years" in told.stream
+
+    cell = person(own_kernel, "r = await get_ipython().run_line_magic('cc_attach_async', '')")
+    answer = own_kernel.wait(cell, within=30, until=asks_of)
+    (ask,) = asks_of(answer)
+    assert [question["text"] for question in ask["questions"]] == ["Which data should the report use?", "Which parts do you want?"]
+    view = view_of(answer)
+    tell(own_kernel, view, ask=ask["id"], decision="answer", answers=["All years"])
+    assert "give one answer for each" in refusal(own_kernel), "half an answer is refused, and the question stays open"
+    tell(own_kernel, view, ask=ask["id"], decision="answer", answers=["All years", "Tables, my own"])
+    answer = own_kernel.wait(cell, within=30, answer=answer)
+    assert answer.status == "ok", answer.traceback
+    assert (
+        own_kernel.value("[(one.decision, one.by, one.note) for one in r.receipt.asked]")
+        == "[('answer', 'view', 'All years · Tables, my own')]"
+    )
+    assert own_kernel.value("r.status") == "'ok'"
+
+
+def test_a_stale_and_a_strange_answer_are_refused_with_a_sentence(kernel: Kernel) -> None:
+    cell = person(kernel, f"{APPROVAL} --no-raise-error\nGo.")
+    answer = kernel.wait(cell, within=BUDGET, until=asks_of)
+    (ask,) = asks_of(answer)
+    assert (ask["title"], ask["body_kind"]) == ("Write", "diff")
+    view = view_of(answer)
+
+    tell(kernel, view, ask="nobody's", decision="allow")
+    assert "not open any more" in refusal(kernel)
+    tell(kernel, view, ask=ask["id"], decision="everything")
+    assert refusal(kernel) == "There is no answer 'everything'."
+    tell(kernel, view, ask=ask["id"], decision="deny", text="not that")
+    tell(kernel, view, ask=ask["id"], decision="allow")
+    third = refusal(kernel)
+    assert "answered already" in third or "not open any more" in third
+    kernel.tell(view, {"method": "custom", "content": {"op": "command", "command": "cancel"}})
+    answer = kernel.wait(cell, within=30, answer=answer)
+    assert kernel.value("r.receipt.asked[0].decision, r.receipt.asked[0].note") == "('deny', 'not that')"
+
+
+def test_a_terminal_asks_in_its_own_lines(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.enter(f"{APPROVAL} --no-raise-error\nGo.")
+    terminal.see("leave to change a file with Write")
+    terminal.see("tells the agent why")
+    terminal.child.send("a\r")
+    terminal.see("Make approved.txt and remove the draft")
+    terminal.see("tells the agent why")
+    terminal.child.send("r\r")
+    assert "ok · " in terminal.ready()
+    assert (tmp_path / "approved.txt").exists()
+    assert "[('allow', 'terminal'), ('allow_run', 'terminal')]" in terminal.run("[(one.decision, one.by) for one in r.receipt.asked]")
+
+
+def test_nobody_starts_a_run_whose_questions_could_wait_for_ever(terminal: Terminal) -> None:
+    assert "give --timeout, too" in terminal.run(f"{QUESTION} --bg\nGo.")

@@ -1,0 +1,128 @@
+"""A usage limit met in a real kernel with the real CLI: what a cell and a list show while they wait, and what a restart does to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn
+from cc_executor.rehearsal.server import ServedRehearsal, serving
+from cc_executor.store.home import StateHome
+from cc_executor.store.tasklists import ListHome
+from support.kernel import Answer, Kernel
+from support.runs import wait_for
+
+pytestmark = pytest.mark.usefixtures("claude_cli")
+
+Serve = Callable[[float], ServedRehearsal]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """An API on loopback that refuses each session's first request for a usage limit."""
+    with ExitStack() as stack:
+
+        def start(resets_at: float) -> ServedRehearsal:
+            headers = {
+                "anthropic-ratelimit-unified-status": "rejected",
+                "anthropic-ratelimit-unified-reset": str(int(resets_at)),
+                "anthropic-ratelimit-unified-representative-claim": "five_hour",
+            }
+            fault = Fault(kind="status", at="headers", status=429, error="rate_limit_error", message="usage limit", times=1)
+            turn = Turn(blocks=(Block(text="gone on"),), headers=headers, fault=fault)
+            return stack.enter_context(serving(Script(name="limited", turns=(turn,)), cwd=str(tmp_path)))
+
+        yield start
+
+
+def log_in(kernel: Kernel, served: ServedRehearsal) -> None:
+    kernel.run(
+        f"import os\nos.environ |= {{'ANTHROPIC_BASE_URL': {served.url!r}, 'CLAUDE_CODE_OAUTH_TOKEN': 'sk-ant-oat01-nobody', "
+        "'CLAUDE_CODE_MAX_RETRIES': '0'}"
+    )
+
+
+def asked(served: ServedRehearsal) -> int:
+    return sum(request.kind == "main" for request in served.requests)
+
+
+def texts(answer: Answer) -> str:
+    return "\n".join(str(data.get("text/plain", "")) for data in answer.displays)
+
+
+def waits(answer: Answer) -> bool:
+    return ": usage limit until" in texts(answer)
+
+
+CELL = "%%cc_execute --on-limit wait -o result\nWork."
+
+
+def test_a_cell_waits_for_the_end_of_a_usage_limit_and_goes_on(kernel: Kernel, serve: Serve) -> None:
+    served = serve(time.time() + 4)
+    log_in(kernel, served)
+    sent = kernel.send(CELL)
+    answer = kernel.wait(sent, until=waits)
+    assert "Waits 0:0" in texts(answer)
+    answer = kernel.wait(sent, answer=answer)
+    assert (answer.status, asked(served)) == ("ok", 2), answer.traceback
+    assert kernel.value("result.text") == "'gone on'"
+    assert "Waited: usage limit until" in texts(answer)
+    assert "model_id" not in str([data for data in answer.displays if "Waited" in str(data)])
+
+
+def test_a_cell_that_waits_is_ended_by_an_interrupt_and_keeps_what_it_has(kernel: Kernel, serve: Serve) -> None:
+    served = serve(time.time() + 600)
+    log_in(kernel, served)
+    sent = kernel.send(CELL)
+    answer = kernel.wait(sent, until=waits)
+    kernel.interrupt()
+    answer = kernel.wait(sent, within=15, answer=answer)
+    assert "the waiting was ended; the receipt of run" in answer.evalue + answer.traceback
+    assert kernel.value("result.status") == "'usage_limited'"
+    assert asked(served) == 1
+
+
+def test_a_button_goes_on_now(kernel: Kernel, serve: Serve) -> None:
+    served = serve(time.time() + 600)
+    log_in(kernel, served)
+    sent = kernel.send(CELL)
+    answer = kernel.wait(sent, until=waits)
+    opened: list[dict[str, Any]] = [message["content"] for message in answer.messages if message["msg_type"] == "comm_open"]
+    (go,) = [content["comm_id"] for content in opened if content["data"]["state"].get("description") == "Go on now"]
+    kernel.tell(go, {"method": "custom", "content": {"event": "click"}})
+    answer = kernel.wait(sent, within=30, answer=answer)
+    assert (answer.status, asked(served)) == ("ok", 2), answer.traceback
+
+
+LIST = "%%cc_tasks -o done --on-limit wait\ntasks:\n  - {id: a, prompt: Work.}\n  - {id: b, run: cat $CC_NEEDS/a.txt, needs: a}\n"
+
+
+def test_a_list_that_waits_survives_its_kernel_and_goes_on(own_kernel: Kernel, kernel_name: str, serve: Serve, state_folder: Path) -> None:
+    is_killed = kernel_name == "ipykernel7"  # the other line's is restarted, which stops the list first
+    resets_at = int(time.time()) + 10
+    served = serve(resets_at)
+    log_in(own_kernel, served)
+    own_kernel.send(LIST)
+
+    def until() -> float | None:
+        folder = next(ListHome(StateHome(state_folder)).folders(), None)
+        return folder.state().task("a").until if folder is not None else None
+
+    wait_for(until, within=30)
+    if is_killed:
+        os.kill(own_kernel.pid, signal.SIGKILL)
+    own_kernel.restart()
+    own_kernel.run("%load_ext cc_executor")
+    log_in(own_kernel, served)
+    sent = own_kernel.send(LIST)
+    answer = own_kernel.wait(sent, within=60)
+    assert (answer.status, asked(served)) == ("ok", 2), answer.traceback
+    assert time.time() > resets_at
+    assert own_kernel.value("done['b']") == "'gone on'"

@@ -1,0 +1,49 @@
+"""Undo in a notebook: what a cell's run did, brought back by `%cc undo` and by the result itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cc_executor.model.receipt import RECEIPT_MIME
+from kernel.cells import shell_cell
+from support.kernel import Kernel
+from support.trees import walk
+
+pytestmark = pytest.mark.usefixtures("claude_cli")
+
+
+def test_a_cell_of_an_agent_is_undone_and_redone(kernel: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    before = walk(tmp_path)
+    answer = kernel.run("%%cc_execute -o r --rehearse write-file\nWrite hello.txt.")
+    assert answer.status == "ok", answer.traceback
+    after = walk(tmp_path)
+    assert after.keys() - before.keys()
+    assert answer.displays[0][RECEIPT_MIME]["undo"]["ready"] is True
+    would = kernel.run("%cc undo --dry-run")
+    assert "nothing was changed" in would.stream
+    assert walk(tmp_path) == after
+    done = kernel.run("%cc undo")
+    assert "is undone: 1 file. `--redo` takes that back." in done.stream
+    assert walk(tmp_path) == before
+    assert kernel.value("r.rollback(redo=True).summary").endswith("is there again: 1 file.'")
+    assert walk(tmp_path) == after
+    (made,) = after.keys() - before.keys()
+    (tmp_path / made.decode()).write_text("mine now")
+    refused = kernel.run("r.rollback()")
+    assert refused.ename == "UndoRefused"
+    assert "it was changed since" in refused.evalue
+    assert "Traceback" not in refused.traceback
+    assert kernel.run("%cc undo --al").ename == "InvalidRequest"
+
+
+def test_the_setting_is_for_agents_and_the_option_wins(kernel: Kernel) -> None:
+    for setting, option, expected in (("True", "", True), ("True", "--no-undo", False), ("False", "--undo", True)):
+        kernel.run(f"%config CCExecutor.undo = {setting}")
+        kernel.run(f"%%cc_execute -o r {option} --rehearse hello\nHello.")
+        assert kernel.value("r.receipt.undo is not None") == str(expected)
+        kernel.run(shell_cell("true", f"-o s {option}"))
+        assert kernel.value("s.receipt.undo is not None") == str(option == "--undo")
+    kernel.run("%config CCExecutor.undo = True")

@@ -1,0 +1,137 @@
+"""Prompts as people write them into cells and lists, and what the lint should find in each. The table is the measure of its false alarms."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# What a careful colleague would pass without a word.
+GOOD: Final = (
+    "Read src/app.py and explain in five sentences how a request is routed.",
+    "Write a haiku about notebooks into haiku.md, then print the file.",
+    "Greet the reader in one sentence.",
+    "Run the test suite with pytest and mend what fails; do not change the tests.",
+    "Add type annotations to utils/dates.py. `mypy --strict utils/dates.py` must pass.",
+    "The function parse_date in reader.py returns None for '2024-02-30'. Make it raise ValueError with the text of the date, and add a test.",
+    "Summarise data.csv: number of rows, columns with missing values, and the three strongest correlations. Write the answer to summary.md.",
+    "Which of the packages in requirements.txt have a newer major version? Answer as a table.",
+    "Translate README.md into German and save it as README.de.md. Keep code blocks as they are.",
+    "Create a SQLite database in sales.db with the tables customers and orders, and load customers.csv into it.",
+    "Generate 20 rows of test data for the schema in models.py and write them to fixtures.json.",
+    "Build the Docker image and tell me its size in megabytes.",
+    "Find every place where we catch Exception without a comment, and list file and line.",
+    "Refactor class OrderService in orders/service.py into two classes: one that validates and one that stores. Public names stay as they are.",
+    "Write a function `median(values)` in stats.py that works for empty lists by returning None. Add tests in test_stats.py.",
+    'Explain this traceback:\n\nTraceback (most recent call last):\n  File "app.py", line 3, in <module>\n    main()\nZeroDivisionError: division by zero',
+    "Fix the bug in parser.py, line 40: a comma within quotes splits the field.",
+    "What does the regular expression ^\\d{3}-\\d{4}$ match? Give three examples and three counter-examples.",
+    "Compare the last two releases in CHANGELOG.md and write the differences that break callers into breaking.md.",
+    "Write a Jinja template that shows {{ user.name }} and {{ total }} in a table, as templates/bill.html.",
+    "Delete unused imports in the folder tools/ and run ruff check until it passes.",
+    "Review the diff between main and this branch. Name at most five problems, the worst first, each with file and line.",
+    "Our API returns 500 when the field `email` is missing. Find the reason, mend it, and write a test that fails without the change.",
+    "Count the words of each chapter in book/*.txt and print a table sorted by length.",
+    "Write unit tests for the error paths of client.py: time-out, 404, malformed JSON. Use pytest and httpx.MockTransport.",
+    "Plot the column temperature of weather.csv by month with matplotlib and save it as temperature.png.",
+    'The button says "Help me"; rename it to "Support" in all templates under web/.',
+    "List the ten largest files of this repository with their sizes.",
+    "Convert the notebook analysis.ipynb to a script analysis.py; cells become functions.",
+    "In a group of 12 people everybody shakes hands with everybody. How many handshakes? Show the formula.",
+    "Describe the architecture of this repository for a new colleague in at most 300 words; write it to ARCHITECTURE.md.",
+    "Make the command line tool in cli.py print its version with --version.",
+    "Design a REST endpoint for cancelling an order, as OpenAPI YAML in api/cancel.yaml, with errors 404 and 409.",
+    "Implement binary search in search.py and prove by property tests that it finds what linear search finds.",
+    "Retry logic in http.py should try again three times with 1, 2 and 4 seconds between the attempts.",
+    "Write the SQL that shows the five customers with the highest turnover of 2024. Tables: orders(id, customer, total, day), customers(id, name).",
+    "Read {{ needs.plan.text }} and carry out its first step.",
+    "Review {{ needs.api.text }} and {{ needs.guide.text }}: do they contradict each other?",
+    "总结 report.txt 的内容，用三句话写入 summary.txt。",
+    "Lies report.txt und schreibe eine Zusammenfassung von drei Sätzen in summary.md.",
+    "Create a GitHub Action in .github/workflows/test.yml that runs make test on every pull request, on Python 3.11 to 3.13.",
+    "Profile main.py with cProfile, mend the slowest function, and report the time before and after.",
+    "Is there a race between save() and close() in store.py? Answer yes or no, and give the order of calls that shows it.",
+    "Sort the entries of glossary.md alphabetically.",
+    "Make src/geometry.py faster without changing results: first measure with bench.py, then change one thing at a time. Write the figures to speed.md.",
+    "Set up pre-commit with ruff and mypy. The configuration goes into .pre-commit-config.yaml, the versions are those of pyproject.toml.",
+    "Write release notes for version 2.1 from the commits since tag v2.0, grouped by feature, fix and breaking change. At most 40 lines, to notes.md.",
+    "Why does `make test` fail on a fresh clone? Find the reason and say how to mend it; change nothing.",
+    "Draw a class diagram of the package shop as Mermaid in docs/classes.md.",
+    "Run the linter.",
+    "Give me a Python one-liner that flattens a list of lists.",
+)
+
+# What should be found, by id; nothing else may be.
+BAD: Final = (
+    ("Fix the bug", {"vague"}),
+    ("Please make it better", {"vague"}),
+    ("explain this", {"vague"}),
+    ("Optimize it", {"vague"}),
+    ("Do something with the data", {"vague"}),
+    ("Help me", {"vague"}),
+    ("clean up this", {"vague"}),
+    ("Tests", {"too-short"}),
+    ("Documentation please", {"too-short"}),
+    ("Improve the performance", {"few-words"}),
+    ("Update the documentation", {"few-words"}),
+    ("Migrate the database to PostgreSQL 16. Ask me before you drop a table.", {"asks-back"}),
+    ("Rename the package to shop_core. Check with me if a name is taken.", {"asks-back"}),
+    ("Update all dependencies in pyproject.toml, and wait for my approval after each.", {"asks-back"}),
+    ("Help me write a parser for the log files in logs/.", {"dialogue"}),
+    ("Walk me through the set-up of a virtual environment on macOS.", {"dialogue"}),
+    ("Guide me through the migration from unittest to pytest in tests/.", {"dialogue"}),
+    ("Write an article about coffee.", {"open-command"}),
+    ("Build a web site", {"open-command"}),
+    ("Create a game", {"open-command"}),
+    ("Implement a cache", {"open-command"}),
+    ("Design a logo", {"open-command"}),
+    ("Develop an app", {"open-command"}),
+    ("Generate some passwords", {"open-command"}),
+    ("Make a calculator", {"open-command"}),
+    (
+        (
+            "Look at the code of the web shop and find out which pages are slow. Then write down for each page how many queries it makes. After that add the missing "
+            "indexes to the database. Also write a test for each of them. Finally tell the team what was done and update the wiki page about the database."
+        ),
+        {"one-block"},
+    ),
+    (
+        (
+            "Read the paper. Find its main claim and say whether the data supports it. Check the statistics. Look for earlier work that says otherwise. Write what "
+            "you think of it in plain words. Add the references that you have used, and mark those that you could not open."
+        ),
+        {"one-block"},
+    ),
+    ("Task 1: Read the code in src.\nTask 2: Mend what is slow.\nTask 3: Update CHANGELOG.md.", {"several-tasks"}),
+    ("## Task 1\nCollect the links of index.html.\n\n## Task 2\nTest each link.", {"several-tasks"}),
+    ("Plan:\n1. Read a.py\n2. Read b.py\n3. Compare them\n4. Merge them\n5. Run pytest\n6. Update the docs\n7. Commit", {"several-tasks"}),
+    ("Continue.", {"refers-back"}),
+    ("try again", {"refers-back"}),
+    ("Use the same names as before, and write the result to names.md.", {"refers-back"}),
+    ("Take your last answer and turn it into a table with three columns.", {"refers-back"}),
+    ("Apply what you suggested earlier to all files in src/.", {"refers-back"}),
+    ("Continue where you stopped in chapter3.md.", {"refers-back"}),
+    ("/etc is full, find out why.", {"slash-command"}),
+    ("/review the code in src/app.py", {"slash-command"}),
+    ("Summarise the column {{column}} of data.csv in three sentences.", {"unfilled-variable"}),
+    ("Write the mean of {{ numbers }} to mean.txt.", {"unfilled-variable"}),
+)
+
+# Prompts of public pages about headless runs (docs and tutorials of `claude -p`), read after the rules were written. One rule, few-words, was narrowed
+# because of them: it had found something in six.
+ELSEWHERE: Final = (
+    "Explain what this project does",
+    "Summarize auth.py",
+    "Analyze this code",
+    "explain the root cause",
+    "summarize what changed",
+    "Run tests and fix failures",
+    "look at the changes vs. main and report typos. filename and line number on one line, description on the second. no other text.",
+    "What does the auth module do?",
+    "Summarize the purpose of each file in src/",
+    "Explain the root cause of this error",
+    "Write release notes from these commits",
+    "List all exported functions in auth.ts",
+    "Summarize the errors",
+    "Summarize this project",
+    "Fix the failing tests",
+    "Generate report",
+)

@@ -1,0 +1,309 @@
+"""The real CLI asks, with a scripted model: leave given once and for the run, refused with a reason, questions answered, and nobody there."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import pytest
+
+from cc_executor import Result, cc_execute
+from cc_executor.api import make_request
+from cc_executor.errors import ControlFailed, InvalidRequest
+from cc_executor.model.ask import Answer, Ask, Decision
+from cc_executor.model.event import Answered, Event, PermissionAsked, QuestionAsked, ToolReturned
+from cc_executor.model.state import Phase
+from cc_executor.runtime.answers import CLOSED, give, open_ask, open_asks, understood
+from cc_executor.runtime.askpage import shown
+from cc_executor.runtime.run import Run
+from cc_executor.store.home import StateHome
+from cc_executor.tasks import cc_execute_list
+from support.runs import eventually, until
+
+Saw = Callable[[str], None]
+
+BOUND: Final = 60.0
+
+needs_cli = pytest.mark.usefixtures("claude_cli")
+
+
+@pytest.fixture
+def home(state_folder: Path) -> StateHome:
+    return StateHome(state_folder)
+
+
+async def asked(folder: Path, *, rehearse: str = "approval", on_ask: Any = None, **more: Any) -> Result:
+    with anyio.fail_after(BOUND):
+        return await cc_execute("Go.", cwd=folder, rehearse=rehearse, permission_mode="default", ask=True, on_ask=on_ask, **more)
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+def results_into(told: list[str]) -> Callable[[Event], None]:
+    """A callback that writes down what the agent's tools have returned."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, ToolReturned):
+            told.append(event.text)
+
+    return listen
+
+
+def decisions(result: Result) -> list[tuple[str, str, str]]:
+    return [(one.what.split(":")[0], one.decision, one.note) for one in result.receipt.asked]
+
+
+@needs_cli
+async def test_leave_for_once_is_for_once_and_leave_for_the_run_for_the_run(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def allow(ask: Ask) -> object:
+        assert isinstance(ask, PermissionAsked)
+        seen.append(ask.name)
+        return True
+
+    result = await asked(tmp_path, on_ask=allow)
+    assert (result.status, seen) == ("ok", ["Write", "Bash", "Bash"])
+    assert names(tmp_path) == {"plan.md", "approved.txt"}
+
+    seen.clear()
+    other = tmp_path / "other"
+    other.mkdir()
+
+    async def allow_run(ask: Ask) -> object:
+        assert isinstance(ask, PermissionAsked)
+        seen.append(ask.name)
+        return True if ask.name == "Write" else "allow_run"
+
+    result = await asked(other, on_ask=allow_run)
+    assert (result.status, seen) == ("ok", ["Write", "Bash"]), "the same command is not asked for again"
+    assert decisions(result) == [("Write", "allow", ""), ("Bash", "allow_run", "")]
+    assert names(other) == {"plan.md", "approved.txt"}, "nothing was written into the folder's own settings"
+
+
+@needs_cli
+async def test_a_no_reaches_the_agent_with_its_reason_and_stands_in_the_receipt(tmp_path: Path) -> None:
+    told: list[str] = []
+    result = await asked(tmp_path, on_ask=lambda _: "only after lunch", on_event=results_into(told))
+    assert told == ["only after lunch"] * 3
+    assert names(tmp_path) == set()
+    assert decisions(result) == [("Write", "deny", "only after lunch"), *[("Bash", "deny", "only after lunch")] * 2]
+    assert all(one.by == "python" and one.at is not None for one in result.receipt.asked)
+    assert result.status == "ok", "a person's own no is no failure"
+    assert result.receipt.denials == ("Write", "Bash", "Bash")
+
+
+@needs_cli
+async def test_questions_are_answered_in_the_words_of_whoever_answers(tmp_path: Path) -> None:
+    told: list[str] = []
+    result = await asked(
+        tmp_path,
+        rehearse="question",
+        on_ask=lambda ask: {question.text: question.options[-1].label for question in ask.questions},
+        on_event=results_into(told),
+    )
+    assert result.status == "ok"
+    assert '"Which data should the report use?"="All years"' in told[0]
+    assert '"Which parts do you want?"="Plots"' in told[0]
+    assert [(one.kind, one.decision, one.note) for one in result.receipt.asked] == [("question", "answer", "All years · Plots")]
+
+
+@needs_cli
+@pytest.mark.row("faults", "agent asks and nobody can answer", "refused within 1 s, reason told, cure in the verdict")
+async def test_where_nobody_can_answer_the_agent_is_told_so_at_once(tmp_path: Path, saw: Saw) -> None:
+    times: dict[str, float] = {}
+    waited: list[float] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, PermissionAsked):
+            times[event.ask_id] = time.monotonic()
+        if isinstance(event, Answered):
+            waited.append(time.monotonic() - times[event.ask_id])
+
+    result = await asked(tmp_path, on_event=listen)
+    assert len(waited) == 3
+    assert max(waited) < 1.0
+    saw(f"{max(waited):.3f} s")
+    assert result.status == "denied"
+    assert "gave no on_ask" in result.receipt.outcome.summary
+    assert result.receipt.outcome.cure == 'Pass on_ask=, or allow it beforehand with --tools "Write,Bash".'
+    assert {one.decision for one in result.receipt.asked} == {"refused"}
+    assert (await asked(tmp_path, rehearse="question")).status == "denied"
+
+
+@needs_cli
+async def test_code_that_fails_or_says_nothing_sensible_is_a_no(tmp_path: Path) -> None:
+    def fail(_: Ask) -> object:
+        raise OSError("no network")
+
+    result = await asked(tmp_path, on_ask=fail)
+    assert {one.decision for one in result.receipt.asked} == {"deny"}
+    assert "OSError" in result.receipt.asked[0].note
+    assert (await asked(tmp_path, on_ask=lambda _: 17)).receipt.asked[0].decision == "deny"
+    assert names(tmp_path) == set()
+
+
+@needs_cli
+async def test_the_loop_goes_on_while_code_thinks_and_a_cancelled_run_does_not_wait_for_it(tmp_path: Path) -> None:
+    thinking, done = threading.Event(), threading.Event()
+
+    def think(_: Ask) -> object:
+        thinking.set()
+        done.wait(BOUND)
+        return True
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: asked(tmp_path, on_ask=think))
+        await eventually(thinking.is_set, within=BOUND)
+        tasks.cancel_scope.cancel()
+    done.set()
+    assert names(tmp_path) == set()
+
+
+@needs_cli
+async def test_a_question_outlives_who_started_the_run_and_is_answered_by_whoever_comes(tmp_path: Path, home: StateHome) -> None:
+    request = make_request("Go.", cwd=tmp_path, rehearse="approval", permission_mode="default", ask=True, tools="Write", timeout=BOUND)
+    run = await Run.start(request, home=home, environ=os.environ)
+    state = await until(run, lambda state: state.asks)
+    assert state.phase is Phase.ASKING
+
+    other = await Run.attach(home, run.run_id, environ=os.environ)
+    (ask,) = (await until(other, lambda state: state.asks)).asks
+    assert [each.ask_id for each in open_asks(other.folder)] == [ask.ask_id]
+    page = shown(ask, cwd=str(tmp_path), mask=lambda text: text)
+    assert (page.title, page.body) == ("Bash", "touch approved.txt; rm -f draft.txt")
+
+    await other.pause()
+    assert (await until(other, lambda state: state.is_paused)).phase is Phase.PAUSED
+    give(other.folder, ask, Answer(decision=Decision.ALLOW_RUN), by="cli")
+    with pytest.raises(ControlFailed, match="answered already"):
+        give(run.folder, ask, Answer(decision=Decision.DENY), by="view")
+    with pytest.raises(InvalidRequest, match="asks for leave"):
+        give(run.folder, ask, Answer(decision=Decision.ANSWER, answers=("yes",)), by="view")
+    await other.resume()
+    receipt = await other.finish()
+    assert receipt.outcome.ok
+    assert [(one.decision, one.by) for one in receipt.asked] == [("allow_run", "cli")]
+    with pytest.raises(ControlFailed):
+        open_asks(run.folder)
+    with pytest.raises(ControlFailed, match="not open any more"):
+        open_ask((), ask.ask_id)
+    assert "answered" in CLOSED
+
+
+@needs_cli
+async def test_a_waiting_run_can_be_cancelled_and_ends_by_its_wall_clock(tmp_path: Path, home: StateHome) -> None:
+    request = make_request("Go.", cwd=tmp_path, rehearse="approval", permission_mode="default", ask=True)
+    run = await Run.start(request, home=home, environ=os.environ)
+    await until(run, lambda state: state.asks)
+    receipt = await run.end(reason="cancel", by="test")
+    assert receipt.outcome.kind.value == "cancelled"
+    assert [(one.what.split(":")[0], one.decision) for one in receipt.asked] == [("Write", "")]
+
+    late = await Run.start(
+        request.model_copy(update={"limits": request.limits.model_copy(update={"wall": 4.0})}), home=home, environ=os.environ
+    )
+    assert (await late.finish()).outcome.kind.value == "timeout"
+
+
+@needs_cli
+async def test_a_task_list_without_a_view_refuses_at_once(tmp_path: Path) -> None:
+    tasks = [{"id": "a", "prompt": "Go.", "ask": True, "rehearse": "approval", "permission_mode": "default"}]
+    with anyio.fail_after(BOUND):
+        result = await cc_execute_list(tasks, cwd=tmp_path, raise_error=False)
+    receipt = result.result("a").receipt
+    assert receipt.outcome.kind.value == "denied"
+    assert "its task list runs without a live view" in receipt.outcome.summary
+
+
+@needs_cli
+async def test_without_ask_a_run_is_what_it_was(tmp_path: Path, home: StateHome) -> None:
+    request = make_request("Go.", cwd=tmp_path, rehearse="approval", permission_mode="default")
+    run = await Run.start(request, home=home, environ=os.environ)
+    async with aclosing(run.follow()) as batches:
+        events = [event async for batch in batches for event in batch.events]
+    receipt = await run.finish()
+    assert not [event for event in events if isinstance(event, PermissionAsked | QuestionAsked | Answered)]
+    assert (run.folder.path / "prompt").read_bytes() == b"Go."
+    assert receipt.asked == ()
+    assert "asked" not in receipt.model_dump() or receipt.is_intact
+    assert receipt.outcome.kind.value == "denied"
+    assert "another permission mode" in receipt.outcome.cure
+
+
+# --- what needs no run ---------------------------------------------------------------------------------------------------
+
+PERMISSION: Final = PermissionAsked(ask_id="q", tool_id="t", name="Bash", input='{"command": "make"}')
+
+
+@pytest.mark.parametrize(
+    ("said", "decision", "text"),
+    [
+        (True, Decision.ALLOW, ""),
+        ("allow", Decision.ALLOW, ""),
+        (Decision.ALLOW_RUN, Decision.ALLOW_RUN, ""),
+        (False, Decision.DENY, ""),
+        (None, Decision.DENY, ""),
+        ("deny", Decision.DENY, ""),
+        ("yes", Decision.DENY, "yes"),  # what is not one of the words allows nothing
+        (Answer(decision=Decision.DENY, text="no"), Decision.DENY, "no"),
+    ],
+)
+def test_only_a_clear_yes_is_a_yes(said: object, decision: Decision, text: str) -> None:
+    answer = understood(PERMISSION, said)
+    assert (answer.decision, answer.text) == (decision, text)
+
+
+@pytest.mark.parametrize("said", [1, 0, 17, object(), [True], "", {}])
+def test_nothing_else_allows_anything(said: object) -> None:
+    try:
+        decision = understood(PERMISSION, said).decision
+    except ValueError:
+        decision = Decision.DENY
+    assert decision is Decision.DENY
+
+
+def test_a_command_does_not_ask() -> None:
+    with pytest.raises(InvalidRequest, match="ask is for agents that ask"):
+        make_request("true", agent="shell", ask=True)
+
+
+def page_of(name: str, tmp_path: Path, **call: Any) -> Any:
+    return shown(
+        PermissionAsked(ask_id="q", tool_id="t", name=name, input=json.dumps(call)),
+        cwd=str(tmp_path),
+        mask=lambda text: text.replace("s3cret", "[masked]"),
+    )
+
+
+def test_what_would_change_is_shown_against_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\nthree\n")
+    page = page_of("Write", tmp_path, file_path="a.txt", content="one\n2\nthree\n")
+    assert (page.body_kind, page.about) == ("diff", "a.txt")
+    assert page.body == "@@ -1,3 +1,3 @@\n one\n-two\n+2\n three"
+    assert page_of("Write", tmp_path, file_path="new.txt", content="a\nb\n").body == "+a\n+b"
+    assert "-x = 1\n+x = 2" in page_of("Edit", tmp_path, file_path="b.py", old_string="x = 1", new_string="x = 2").body
+    many = page_of("MultiEdit", tmp_path, file_path="b.py", edits=[{"old_string": "a", "new_string": "b", "replace_all": True}])
+    assert "-a\n+b\n(everywhere in the file)" in many.body
+    os.mkfifo(tmp_path / "pipe")
+    assert page_of("Write", tmp_path, file_path="pipe", content="x").body == "+x", "a pipe is not opened"
+
+
+@pytest.mark.row("threats", "a command hides in what is not seen", "shown as what it is before anybody allows it")
+def test_a_command_cannot_hide_what_it_does(tmp_path: Path) -> None:
+    page = page_of("Bash", tmp_path, command="rm -rf ~\recho hi \u202e s3cret \x1b[2K", description="Say\u200b hi")
+    assert page.body == "rm -rf ~\\u000decho hi \\u202e [masked] \\u001b[2K"
+    assert page.about == "Say\\u200b hi"
+    long = page_of("Bash", tmp_path, command="\n".join(f"echo {n}" for n in range(5000)))
+    assert len(long.body) < 10_000
+    assert "4,8" in long.body, "it says how much is left out"
+    assert "\n" not in page_of("Web\nFetch", tmp_path, url="x").title

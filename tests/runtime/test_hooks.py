@@ -1,0 +1,557 @@
+"""Hooks with real runs and lists: who is called with what, what a failing or hanging one does, and that nothing is called twice, whoever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cc_executor import cc_execute, cc_execute_list, hook, unhook
+from cc_executor.errors import AgentNotFound, HookRefused, InvalidRequest
+from cc_executor.model.event import Event, HookRan, Noise, TextWritten
+from cc_executor.model.hook import Hook, HookReport, HookStatus, Moment
+from cc_executor.model.item import Level
+from cc_executor.model.notice import notice
+from cc_executor.policy.redact import MASK, Redactor
+from cc_executor.runtime.hookevents import QUEUE, EventPump
+from cc_executor.runtime.hooks import ENTRY_POINTS, gathered
+from cc_executor.runtime.listhooks import kept_hooks
+from cc_executor.runtime.result import Result
+from cc_executor.runtime.run import Run
+from cc_executor.store.home import StateHome
+from cc_executor.store.hooklog import HOOKS, HookLog
+from cc_executor.store.tasklists import ListHome
+from support.leaks import await_none
+from support.runs import BASH, eventually, run_folders, wait_for
+
+SECRET = "sk-ant-api03-abcdefghijklmnop"  # a key's shape, and nobody's
+
+
+async def ran(command: str = "true", **more: Any) -> Result:
+    return await cc_execute(command, **BASH, **more)
+
+
+def reports(result: Result) -> dict[str, str]:
+    return {f"{each.moment.value} {each.hook}": each.status.value for each in result.receipt.hooks}
+
+
+@pytest.fixture
+def called() -> Iterator[list[dict[str, Any]]]:
+    """What functions were given that are registered by `note`, and not registered any more afterwards."""
+    seen: list[dict[str, Any]] = []
+    yield seen
+    for each in list(gathered((), environ={})):
+        if each.call is not None:
+            unhook(each.call)
+
+
+async def test_functions_sync_and_async_are_called_around_a_run(called: list[dict[str, Any]], tmp_path: Path) -> None:
+    threads: list[threading.Thread] = []
+
+    @hook("before_run")
+    def before(given: dict[str, Any]) -> None:
+        threads.append(threading.current_thread())
+        called.append(given)
+
+    @hook("after_run", name="after")
+    async def later(given: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+        called.append(given)
+
+    result = await ran("echo made > made.txt", cwd=tmp_path, label="mine", expect="made.txt")
+    first, second = called
+    assert (first["schema"], first["moment"], first["hook"]) == (1, "before_run", "before")
+    assert first["run"]["prompt"] == "echo made > made.txt"
+    assert (first["run"]["id"], second["run"]["id"]) == (result.receipt.run_id,) * 2
+    assert (second["run"]["outcome"], second["run"]["ok"], second["run"]["label"]) == ("ok", True, "mine")
+    assert second["run"]["files"] == [str(tmp_path / "made.txt")]
+    assert "prompt" not in second["run"]
+    assert reports(result) == {"before_run before": "ok", "after_run after": "ok"}
+    assert result.receipt.is_intact
+    assert threads[0] is not threading.main_thread()
+
+
+async def test_a_function_that_is_defined_anew_takes_the_place_of_the_one_before(called: list[dict[str, Any]]) -> None:
+    for _ in range(3):
+
+        @hook("before_run")
+        def before(given: dict[str, Any]) -> None:
+            called.append(given)
+
+    await ran()
+    assert len(called) == 1
+    unhook(before)
+    await ran()
+    assert len(called) == 1
+
+
+async def test_a_command_gets_json_its_names_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
+    monkeypatch.setenv("MY_WEBHOOK", "https://example.invalid/x")
+    given = {"run": "cat > given.json; env > env.txt; pwd > cwd.txt", "env": ["MY_WEBHOOK"]}
+    result = await ran(f"echo {SECRET}", cwd=tmp_path, hooks={"before_run": given})
+    assert reports(result) == {"before_run cat": "ok"}
+    payload = json.loads((tmp_path / "given.json").read_text())
+    assert payload["run"]["prompt"] == f"echo {MASK}"
+    environment = dict(line.split("=", 1) for line in (tmp_path / "env.txt").read_text().splitlines() if "=" in line)
+    assert environment["CC_RUN_ID"] == result.receipt.run_id
+    assert environment["CC_HOOK_MOMENT"] == "before_run"
+    assert environment["MY_WEBHOOK"] == "https://example.invalid/x"
+    assert environment["HOME"] == os.environ["HOME"]
+    assert "ANTHROPIC_API_KEY" not in environment
+    assert SECRET not in (tmp_path / "env.txt").read_text()
+    assert (tmp_path / "cwd.txt").read_text().strip() == str(tmp_path)
+
+
+@pytest.mark.parametrize("refuses", [{"run": 'echo \'{"refuse": "not on Fridays"}\''}, {"call": lambda _: {"refuse": "not on Fridays"}}])
+async def test_a_hook_may_refuse_and_nothing_is_started(refuses: dict[str, Any], tmp_path: Path, state_folder: Path) -> None:
+    with pytest.raises(HookRefused, match=r"\(before_run\) refused: not on Fridays\. Nothing was started\.") as raised:
+        await ran("touch made", cwd=tmp_path, hooks={"before_run": {"name": "calendar", **refuses}})
+    assert "'calendar'" in str(raised.value)
+    assert not (tmp_path / "made").exists()
+    assert run_folders(state_folder) == []
+
+
+@pytest.mark.parametrize(("policy", "status"), [("tell", "ok"), ("stop", "failed")])
+async def test_a_failure_after_the_run_is_told_or_makes_it_fail(policy: str, status: str) -> None:
+    result = await ran(hooks={"after_run": {"run": "echo 3 tests fail >&2; exit 4", "name": "gate", "on_failure": policy}})
+    assert result.status == status
+    [report] = result.receipt.hooks
+    assert (report.status, report.detail) == (HookStatus.FAILED, "exit code 4: 3 tests fail")
+    if policy == "stop":
+        assert "'gate' (after_run) failed: exit code 4: 3 tests fail" in result.receipt.outcome.summary
+        assert "before the hook: ok" in result.receipt.outcome.evidence
+
+
+async def test_a_failing_function_is_told_and_with_stop_nothing_starts(tmp_path: Path) -> None:
+    def broken(_: dict[str, Any]) -> None:
+        raise ZeroDivisionError("by nothing")
+
+    result = await ran(hooks={"before_run": broken})
+    assert result.ok
+    assert result.receipt.hooks[0].sentence() == "The hook 'broken' (before_run) failed: ZeroDivisionError: by nothing"
+    with pytest.raises(HookRefused, match="has to end well"):
+        await ran("touch made", cwd=tmp_path, hooks={"before_run": {"call": broken, "on_failure": "stop"}})
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.row("faults", "a hook hangs", "it is ended at its time limit, told, and the run goes on")
+async def test_a_hanging_command_is_killed_whole_and_told(tmp_path: Path, saw: Any) -> None:
+    began = time.monotonic()
+    # A child in a session of its own, which a signal to the group does not reach.
+    given = {"run": f"cd {tmp_path}; setsid sleep 300 & echo half; sleep 300", "timeout": 0.4, "name": "slow"}
+    result = await ran(cwd=tmp_path, hooks={"before_run": given})
+    saw(f"{time.monotonic() - began:.1f} s")
+    assert result.ok
+    assert time.monotonic() - began < 10
+    assert result.receipt.hooks[0].sentence() == "The hook 'slow' (before_run) did not end in time: it went on after 0.4 s, and was killed"
+    assert not await_none([tmp_path])
+
+
+@pytest.mark.row("faults", "a hook hangs", "it is ended at its time limit, told, and the run goes on")
+async def test_a_hanging_function_is_left_alone_and_the_loop_goes_on() -> None:
+    let_go = threading.Event()
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.01)
+            beats += 1
+
+    heart = asyncio.create_task(beat())  # noqa: TID251 - a task beside the run is what is tested
+    try:
+        result = await ran(hooks={"before_run": {"call": lambda _: let_go.wait(60), "timeout": 0.4, "name": "stuck"}})
+    finally:
+        let_go.set()
+        heart.cancel()
+    assert result.ok
+    assert "left alone in its thread" in result.receipt.hooks[0].detail
+    assert beats >= 15
+
+
+async def test_a_run_that_fails_or_cannot_start_is_told_to_on_error(tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    await ran("exit 3", hooks={"on_error": seen.append, "after_run": {"call": seen.append, "min_seconds": 60}})
+    assert [(given["error"]["of"], given["error"]["outcome"]) for given in seen] == [("run", "failed")]
+    await ran("true", hooks={"on_error": seen.append})
+    assert len(seen) == 1
+    script = tmp_path / "not-executable"
+    script.write_text("")
+    with pytest.raises(AgentNotFound):
+        await cc_execute(str(script), agent="shell", hooks={"on_error": seen.append})
+    assert seen[-1]["error"]["outcome"] == "not_started"
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+async def test_events_come_whole_in_order_and_once_however_many_follow() -> None:
+    seen: list[dict[str, Any]] = []
+    request_hooks = [
+        Hook(moment=Moment.ON_EVENT, call=lambda given: seen.extend(given["events"]), name="events", events=("text_written", "exited"))
+    ]
+    from cc_executor.api import make_request
+
+    request = make_request("for n in 1 2 3; do echo line $n; sleep 0.05; done", **BASH)
+    run = await Run.start(request, home=StateHome(Path(os.environ["CC_EXECUTOR_STATE"])), environ=os.environ, hooks=request_hooks)
+
+    async def follow() -> None:
+        async for _ in run.follow():
+            pass
+
+    async with asyncio.TaskGroup() as followers:
+        for _ in range(3):
+            followers.create_task(follow())
+    receipt = await run.finish()
+    assert "".join(event["text"] for event in seen if event["kind"] == "text_written") == "line 1\nline 2\nline 3\n"
+    assert seen[-1]["kind"] == "exited"
+    assert receipt.hooks[0].status is HookStatus.OK
+
+
+def report_of(each: Hook, status: HookStatus) -> HookReport:
+    return HookReport(hook=each.name, moment=each.moment, status=status)
+
+
+@pytest.mark.row(
+    "floods", "a hook that wants every event and is slow", "the run is not held up; what has no room is dropped, counted and told"
+)
+def test_a_slow_hook_never_holds_up_the_events_and_what_is_dropped_is_told(saw: Any) -> None:
+    go = threading.Event()
+    given: list[int] = []
+
+    def deliver(each: Hook, part: Any) -> HookReport:
+        given.append(len(part["events"]))
+        assert go.wait(30)
+        return report_of(each, HookStatus.OK)
+
+    pump = EventPump(Hook(moment=Moment.ON_EVENT, command="x", name="slow", timeout=20), deliver, lambda _: None)
+    flood = [TextWritten(block="m:0", text=f"{n}", whole=True) for n in range(1000)]
+    pump.feed(flood[:300])
+    wait_for(lambda: given)
+    began = time.perf_counter()
+    for _ in range(100):
+        pump.feed(flood)
+    took = time.perf_counter() - began
+    saw(f"100,000 events taken in {took * 1000:.0f} ms")
+    assert took < 2
+    go.set()
+    report = pump.close()
+    assert report is not None
+    assert report.status is HookStatus.FAILED
+    delivered = sum(given)
+    assert delivered <= QUEUE + 300
+    assert f"{100_300 - delivered:,} events were dropped" in report.detail
+
+
+def test_pieces_and_noise_are_left_out_unless_they_are_named() -> None:
+    events = [TextWritten(block="m:0", text="a"), TextWritten(block="m:0", text="ab", whole=True), Noise(what="ping")]
+
+    def given_to(each: Hook) -> list[str]:
+        seen: list[str] = []
+
+        def deliver(each: Hook, part: Any) -> HookReport:
+            seen.extend(str(event.get("whole", "")) or event["kind"] for event in part["events"])
+            return report_of(each, HookStatus.OK)
+
+        pump = EventPump(each, deliver, lambda _: None)
+        pump.feed(events)
+        pump.close()
+        return seen
+
+    assert given_to(Hook(moment=Moment.ON_EVENT, name="n")) == ["True"]
+    assert len(given_to(Hook(moment=Moment.ON_EVENT, name="n", events=("text_written", "noise")))) == 3
+
+
+def test_a_hook_that_fails_again_and_again_is_called_no_more() -> None:
+    told: list[str] = []
+    calls: list[int] = []
+
+    def deliver(each: Hook, part: Any) -> HookReport:
+        calls.append(len(part["events"]))
+        return report_of(each, HookStatus.FAILED)
+
+    pump = EventPump(Hook(moment=Moment.ON_EVENT, name="bad"), deliver, lambda report: told.append(report.sentence()))
+    for _ in range(6):
+        before = len(calls)
+        pump.feed([TextWritten(block="m:0", text="x", whole=True)])
+        if before < 3:
+            wait_for(lambda before=before: len(calls) > before)
+    report = pump.close()
+    assert len(calls) == 3
+    assert "not called any more" in told[-1]
+    assert report is not None
+    assert "3 events were dropped" in report.detail
+
+
+# --- who dies, and who goes on ----------------------------------------------------------------------------------------
+
+
+def driven(script: str, folder: Path) -> subprocess.Popen[str]:
+    """A process of its own, to be killed."""
+    return subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
+
+
+DRIVER = """
+import asyncio, os, sys
+from pathlib import Path
+from cc_executor.api import make_request
+from cc_executor.model.hook import Hook, Moment
+from cc_executor.runtime.run import Run
+from cc_executor.store.home import StateHome
+folder = Path(sys.argv[1])
+def mine(given): (folder / "function").write_text("called")
+async def main():
+    request = make_request(f"touch {folder}/begun; until [ -e {folder}/go ]; do sleep 0.02; done", agent="shell", shell="bash", on_kernel_exit="continue")
+    hooks = [Hook(moment=Moment.AFTER_RUN, command=f"echo $CC_RUN_ID >> {folder}/after", name="after"),
+             Hook(moment=Moment.AFTER_RUN, call=mine, name="mine"),
+             Hook(moment=Moment.BEFORE_RUN, command=f"echo before >> {folder}/before", name="before")]
+    run = await Run.start(request, home=StateHome(Path(os.environ["CC_EXECUTOR_STATE"])), environ=os.environ, hooks=hooks)
+    print(run.run_id, flush=True)
+    async for _ in run.follow(): pass
+    await run.finish()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.row("faults", "the kernel dies while a run with hooks goes on", "whoever seals the run calls the commands that are owed, once")
+async def test_whoever_seals_a_run_after_its_kernel_died_calls_what_is_owed_once(tmp_path: Path, state_folder: Path) -> None:
+    with driven(DRIVER, tmp_path) as driver:
+        assert driver.stdout is not None
+        run_id = driver.stdout.readline().strip()
+        await eventually((tmp_path / "begun").exists)
+        driver.send_signal(signal.SIGKILL)
+    (tmp_path / "go").touch()
+    home = StateHome(state_folder)
+    runs = [await Run.attach(home, run_id, environ=os.environ) for _ in range(3)]
+    async with asyncio.TaskGroup() as finishing:
+        found = [finishing.create_task(run.finish()) for run in runs]
+    receipts = [task.result() for task in found]
+    assert (tmp_path / "before").read_text() == "before\n"
+    assert (tmp_path / "after").read_text() == f"{run_id}\n"
+    assert not (tmp_path / "function").exists()
+    assert len({receipt.digest for receipt in receipts}) == 1
+    assert {each.hook: each.status.value for each in receipts[0].hooks} == {"before": "ok", "after": "ok", "mine": "not_run"}
+    assert "a process that is gone" in next(each.detail for each in receipts[0].hooks if each.hook == "mine")
+
+
+async def test_a_hook_that_was_begun_is_not_called_again(tmp_path: Path, state_folder: Path) -> None:
+    given = Hook(moment=Moment.AFTER_RUN, command=f"echo after >> {tmp_path}/after", name="after")
+    from cc_executor.api import make_request
+
+    home = StateHome(state_folder)
+    run = await Run.start(make_request("true", **BASH), home=home, environ=os.environ, hooks=[given])
+    HookLog(run.folder.path).begin(given.key)  # as somebody does who is killed in the next moment
+    receipt = await (await Run.attach(home, run.run_id, environ=os.environ)).finish()
+    assert not (tmp_path / "after").exists()
+    assert [each.status.value for each in receipt.hooks] == ["not_run"]
+    assert "not called twice" in receipt.hooks[0].detail
+
+
+async def test_a_log_that_was_torn_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    log = HookLog(tmp_path)
+    log.plan(())
+    log.begin("one")
+    with (tmp_path / HOOKS).open("ab") as file:
+        file.write(b'begun "tw\xff\n ended garb')
+    log.begin("three")
+    assert log.read().begun == {"one", "three"}
+    assert log.read().is_open
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def step(task_id: str, command: str = "true", **more: object) -> dict[str, object]:
+    return {"id": task_id, "run": command, **more}
+
+
+async def test_a_list_calls_around_itself_its_tasks_and_their_runs(tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    moments = [moment.value for moment in Moment if moment is not Moment.ON_EVENT]
+    result = await cc_execute_list(
+        [step("a"), step("b", "exit 3", retry=1), {"id": "c", "call": lambda: 1 / 0}],
+        cwd=tmp_path,
+        name="mine",
+        on_failure="continue",
+        hooks=dict.fromkeys(moments, seen.append),
+    )
+    assert result.status == "failed"
+    told = [(given["moment"], given.get("task", {}).get("id", ""), given.get("task", {}).get("attempt")) for given in seen]
+    run, again = (
+        [("before_task", "b", 1), ("before_run", "b", None), ("after_run", "b", None), ("on_error", "b", None), ("after_task", "b", 1)],
+        2,
+    )
+    assert told[0] == ("before_list", "", None)
+    assert told[1:5] == [("before_task", "a", 1), ("before_run", "a", None), ("after_run", "a", None), ("after_task", "a", 1)]
+    assert [item for item in told if item[1] == "b"] == [*run, *((moment, name, again if n else None) for moment, name, n in run)]
+    assert [item for item in told if item[1] == "c"] == [("before_task", "c", 1), ("after_task", "c", 1), ("on_error", "c", 1)]
+    assert told[-1] == ("after_list", "", None)
+    assert seen[-1]["list"] | {"cwd": "", "id": ""} == {
+        "id": "", "name": "mine", "cwd": "", "tasks": 3, "status": "failed", "summary": "1 of 3 tasks ended well", "cost": 0.0,
+        "states": {"a": "ok", "b": "failed", "c": "failed"},
+    }  # fmt: skip
+    assert {given["list"]["id"] for given in seen} == {result.list_id}
+
+
+async def test_a_list_that_has_ended_calls_nobody_again(tmp_path: Path) -> None:
+    seen: list[str] = []
+    hooks = {moment: (lambda given: seen.append(given["moment"])) for moment in ("before_list", "before_task", "after_list")}
+    for _ in range(2):
+        assert (await cc_execute_list([step("a")], cwd=tmp_path, hooks=hooks)).ok
+    assert seen == ["before_list", "before_task", "after_list"]
+
+
+async def test_a_refused_list_a_refused_task_and_a_gate_after_a_task(tmp_path: Path) -> None:
+    async def of(hooks: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
+        result = await cc_execute_list(
+            [step("a", "touch a"), step("b", "touch b", needs="a")], cwd=tmp_path, fresh=True, on_failure="skip", hooks=hooks
+        )
+        return result.status, result.summary, {name: f"{task.status.value} {task.summary}" for name, task in result.tasks.items()}
+
+    no = {"run": 'echo \'{"refuse": "no"}\'', "name": "no"}
+    status, summary, tasks = await of({"before_list": no})
+    assert (status, summary) == ("stopped", "The hook 'no' (before_list) refused: no.")
+    assert tasks == {"a": "waiting ", "b": "waiting "}
+    _, _, tasks = await of({"before_task": no})
+    assert tasks["a"] == "failed The hook 'no' (before_task) refused: no. The task was not started."
+    assert not (tmp_path / "a").exists()
+    _, _, tasks = await of({"after_task": {"run": "exit 5", "name": "gate", "on_failure": "stop"}})
+    assert tasks["a"] == "failed The hook 'gate' (after_task) failed: exit code 5, and it has to end well (on_failure: stop)."
+    assert tasks["b"].startswith("skipped")
+    status, summary, tasks = await of({"after_list": {"run": "exit 6", "name": "gate", "on_failure": "stop"}})
+    assert status == "failed"
+    assert "'gate' (after_list) failed: exit code 6" in summary
+    assert {said.split()[0] for said in tasks.values()} == {"ok"}
+
+
+async def test_what_fails_stands_in_the_lists_journal(tmp_path: Path, state_folder: Path) -> None:
+    text = "hooks:\n  after_task: exit 7\ntasks:\n- {id: a, run: 'true'}\n"
+    result = await cc_execute_list(text, cwd=tmp_path)
+    assert result.ok
+    folder = ListHome(StateHome(state_folder)).find(result.list_id)
+    assert folder.state().notes == ("a: The hook 'exit' (after_task) failed: exit code 7",)
+    assert [each.command for each in kept_hooks(folder)] == ["exit 7"]
+
+
+LIST_DRIVER = """
+import sys
+from cc_executor import cc_execute_task_list
+folder = sys.argv[1]
+cc_execute_task_list(
+    [{"id": "a", "run": "true"}, {"id": "b", "run": f"touch {folder}/begun; until [ -e {folder}/go ]; do sleep 0.02; done"}], cwd=folder,
+    hooks={moment: {"run": f"echo {moment} $CC_TASK_ID >> {folder}/called", "name": moment}
+           for moment in ("before_list", "after_list", "before_task", "after_task", "after_run")})
+"""
+
+
+@pytest.mark.row(
+    "faults", "the kernel dies while a list with hooks goes on", "whoever runs the list next calls what is owed, and nothing twice"
+)
+async def test_whoever_goes_on_with_a_list_calls_what_is_owed_once(tmp_path: Path) -> None:
+    with driven(LIST_DRIVER, tmp_path) as driver:
+        await eventually((tmp_path / "begun").exists)
+        driver.send_signal(signal.SIGKILL)
+    (tmp_path / "go").touch()
+    again = [{"id": "a", "run": "true"}, {"id": "b", "run": f"touch {tmp_path}/begun; until [ -e {tmp_path}/go ]; do sleep 0.02; done"}]
+    result = await cc_execute_list(again, cwd=tmp_path)
+    assert result.ok
+    expected = ["before_list", "before_task a", "after_run a", "after_task a", "before_task b", "after_run b", "after_task b", "after_list"]
+    assert [line.strip() for line in (tmp_path / "called").read_text().splitlines()] == expected
+
+
+# --- whose hooks ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_environment_may_name_commands_and_what_is_wrong_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC_EXECUTOR_HOOKS", json.dumps([{"when": "after_run", "run": f"touch {tmp_path}/told"}]))
+    assert reports(await ran()) == {"after_run touch": "ok"}
+    assert (tmp_path / "told").exists()
+    monkeypatch.setenv("CC_EXECUTOR_HOOKS", "after_run: touch")
+    with pytest.raises(InvalidRequest, match="CC_EXECUTOR_HOOKS is not JSON"):
+        await ran()
+
+
+async def test_nothing_in_a_folder_is_a_hook(tmp_path: Path) -> None:
+    """Names that this or other tools might read."""
+    for name in (".claude-hooks.json", ".cc_executor/hooks.yaml", "hooks.yaml", ".claude/hooks.json", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"hooks: {{before_run: touch {tmp_path}/pwned}}")
+    result = await ran(cwd=tmp_path)
+    assert result.receipt.hooks == ()
+    assert not (tmp_path / "pwned").exists()
+    assert not (result.folder / HOOKS).exists()
+
+
+async def test_what_a_hook_starts_has_no_hooks() -> None:
+    inner: list[Result] = []
+
+    async def again(_: dict[str, Any]) -> None:
+        inner.append(await ran("true", hooks={"after_run": again}))
+
+    result = await ran(hooks={"after_run": again})
+    assert reports(result) == {"after_run again": "ok"}
+    assert [each.receipt.hooks for each in inner] == [()]
+
+
+PACKAGE = """
+from cc_executor import cc_execute_sync
+result = cc_execute_sync("true", agent="shell", shell="bash")
+print([(each.hook, each.status.value, each.detail) for each in result.receipt.hooks])
+"""
+
+
+def test_an_installed_package_may_bring_hooks_and_a_broken_one_is_told(tmp_path: Path) -> None:
+    info = tmp_path / "audit-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: audit\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\nbefore_run.audit = audit:check\nafter_run.gone = nowhere:check\n")
+    (tmp_path / "audit.py").write_text("def check(given): assert given['run']['prompt'] == 'true'\n")
+    done = subprocess.run(
+        [sys.executable, "-c", PACKAGE],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1] == (
+        "[('audit', 'ok', ''), ('after_run.gone', 'failed', \"InvalidRequest: it cannot be loaded: No module named 'nowhere'\")]"
+    )
+
+
+def test_a_redactor_masks_what_a_hook_says() -> None:
+    from cc_executor.runtime.hookwork import Surroundings, perform
+
+    each = Hook(moment=Moment.AFTER_RUN, command=f"echo {SECRET} >&2; exit 1", name="leaky")
+    where = Surroundings(environ={"PATH": os.environ["PATH"]}, cwd="/", names={}, mark="none-hook")
+    report = perform(each, {}, where=where, redactor=Redactor(), unwanted=threading.Event())
+    assert report.detail == f"exit code 1: {MASK}"
+
+
+# --- the agent's own --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("claude_cli")
+async def test_the_agents_own_hooks_are_events_and_a_failing_one_is_seen(tmp_path: Path) -> None:
+    settings = {"PreToolUse": [{"hooks": [{"type": "command", "command": "echo broken hook >&2; exit 1"}]}]}
+    (tmp_path / ".claude").mkdir()
+    (tmp_path / ".claude" / "settings.json").write_text(json.dumps({"hooks": settings}))
+    events: list[Event] = []
+    result = await cc_execute("go", rehearse="tour", cwd=tmp_path, trust_workspace=True, tools="Bash", on_event=events.append)
+    assert result.ok, result
+    ran_hooks = [event for event in events if isinstance(event, HookRan) and event.status != "started"]
+    assert {event.name for event in ran_hooks} == {"PreToolUse:Write", "PreToolUse:Bash"}
+    said = [notice(event) for event in ran_hooks]
+    assert all(each is not None and each.level is Level.WARN and "broken hook" in each.text for each in said), said
+    assert result.receipt.hooks == ()

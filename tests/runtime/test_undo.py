@@ -1,0 +1,620 @@
+"""Undo of runs: the real agent with tools that really write, and everything that can come between a run and its undo."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cc_executor.api import cc_execute, make_request
+from cc_executor.errors import UndoRefused
+from cc_executor.model.tree import Change, Entry, Kind
+from cc_executor.runtime.run import Run
+from cc_executor.runtime.undo import redo, undo
+from cc_executor.store.blobs import Blobs
+from cc_executor.store.home import StateHome
+from cc_executor.store.lookaround import FILE_BYTES, FILES, Look, TooLarge
+from cc_executor.store.restore import Disturbed, Ground
+from cc_executor.store.snapshot import AFTER, AGAIN, BEFORE, SnapshotStore
+from cc_executor.tasks import cc_execute_list
+from support.runs import BASH, started, to_end
+from support.trees import begun, ended, walk, worked
+
+# What an agent does in one run: an edit, a new file in a new folder, and with a command a removal, a new name, a mode and a link.
+SCRIPT = """
+description = "changes a tree in every way"
+allow = ["Read", "Edit", "Write", "Bash"]
+
+[[turn]]
+[[turn.block]]
+tool = "Read"
+input = { file_path = "{cwd}/edited.txt" }
+
+[[turn]]
+[[turn.block]]
+tool = "Edit"
+input = { file_path = "{cwd}/edited.txt", old_string = "two", new_string = "TWO" }
+
+[[turn]]
+[[turn.block]]
+tool = "Write"
+input = { file_path = "{cwd}/new/deep/made.txt", content = "made" }
+
+[[turn]]
+[[turn.block]]
+tool = "Bash"
+[turn.block.input]
+command = "rm gone.txt && mv old-name.txt new-name.txt && chmod 700 script.sh && ln -s edited.txt link && ln -sfn elsewhere repointed && rm -r folder"
+description = "Tidy up"
+
+[[turn]]
+[[turn.block]]
+text = "Done."
+"""
+
+
+@pytest.fixture
+def home(state_folder: Path) -> StateHome:
+    return StateHome(state_folder)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "work"
+    path.mkdir()
+    (path / "edited.txt").write_bytes(b"one\r\ntwo\r\n")
+    (path / "gone.txt").write_text("precious")
+    (path / "old-name.txt").write_text("moved about")
+    (path / "script.sh").write_text("#!/bin/sh\n")
+    (path / "script.sh").chmod(0o755)
+    (path / "repointed").symlink_to("edited.txt")
+    (path / "folder").mkdir(mode=0o750)
+    (path / "folder" / "inside").write_text("inside")
+    (path / "folder" / "empty").mkdir()
+    return path
+
+
+def repository(path: Path) -> None:
+    for argv in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first"],
+        ["branch", "other"],
+    ):
+        subprocess.run(["git", *argv], cwd=path, check=True)
+    (path / "edited.txt").write_bytes((path / "edited.txt").read_bytes() + b"not staged")
+    (path / "staged.txt").write_text("staged")
+    subprocess.run(["git", "add", "staged.txt"], cwd=path, check=True)
+
+
+@pytest.mark.usefixtures("claude_cli")
+@pytest.mark.row(
+    "faults",
+    "undo of a run that edited, made, removed, renamed, chmod-ed and linked",
+    "the tree is as before, byte for byte; .git untouched",
+)
+@pytest.mark.parametrize("in_git", [True, False], ids=["git", "plain"])
+async def test_what_a_real_agent_did_is_undone_to_the_byte_and_redone(root: Path, tmp_path: Path, in_git: bool) -> None:
+    script = tmp_path / "script.toml"
+    script.write_text(SCRIPT)
+    if in_git:
+        repository(root)
+    before = walk(root)  # with .git: HEAD, index, refs and objects, byte for byte
+    result = await cc_execute("Do it.", cwd=root, tools=["Bash", "Edit", "Write"], rehearse=str(script))
+    assert result.ok, result.receipt.outcome
+    after = walk(root)
+    assert {str(Path(file.path).relative_to(root)): file.words for file in result.files} == {
+        "edited.txt": "changed",
+        "folder/inside": "gone",
+        "gone.txt": "gone",
+        "link": "new, link to edited.txt",
+        "new-name.txt": f"new, was {root / 'old-name.txt'}",
+        "new/deep/made.txt": "new",
+        "old-name.txt": "gone",
+        "repointed": "changed, link to elsewhere",
+        "script.sh": "same content, mode 755 → 700",
+    }
+    assert result.receipt.undo is not None
+    assert (result.receipt.undo.ready, result.receipt.undo.note, result.receipt.undo.changes) == (True, "", 9)
+    assert result.receipt.is_intact
+
+    would = result.rollback(dry_run=True)
+    assert walk(root) == after
+    done = result.rollback()
+    assert walk(root) == before
+    assert [step.path for step in would.steps] == [step.path for step in done.steps] == [file.path for file in result.files]
+    with pytest.raises(UndoRefused, match="undone already"):
+        result.rollback()
+    result.rollback(redo=True)
+    assert walk(root) == after
+    (root / "edited.txt").write_text("mine")
+    mine = walk(root)
+    with pytest.raises(UndoRefused, match=r"edited\.txt: it was changed since"):
+        result.rollback()
+    assert walk(root) == mine
+
+
+def damage(root: Path) -> None:
+    (root / "edited.txt").write_text("changed")
+    (root / "gone.txt").unlink()
+    (root / "new").mkdir()
+    (root / "new" / "made.txt").write_text("made")
+    (root / "script.sh").chmod(0o600)
+    (root / "link").symlink_to("nowhere")
+
+
+EDITS: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "edited": (lambda root: (root / "edited.txt").write_text("mine"), "edited.txt", "it was changed since"),
+    "removed": (lambda root: (root / "new" / "made.txt").unlink(), "", ""),  # it is as it was before the run
+    "removed what was changed": (lambda root: (root / "edited.txt").unlink(), "edited.txt", "it was removed since"),
+    "made again": (lambda root: (root / "gone.txt").write_text("mine"), "gone.txt", "something stands there again"),
+    "mode": (lambda root: (root / "script.sh").chmod(0o640), "script.sh", "it was changed since"),
+    "pointed elsewhere": (
+        lambda root: ((root / "link").unlink(), (root / "link").symlink_to("mine")),
+        "link",
+        "it was changed since",
+    ),
+    "a file beside": (lambda root: (root / "new" / "mine").write_text("mine"), "", ""),
+    "made again as it was": (lambda root: (root / "gone.txt").write_text("precious"), "", ""),
+}
+
+
+@pytest.mark.row("faults", "undo after a later edit of the user", "refused, the file named, nothing changed")
+@pytest.mark.parametrize("edit", EDITS)
+def test_later_edits_of_the_user_are_never_written_over(home: StateHome, root: Path, edit: str) -> None:
+    change, path, why = EDITS[edit]
+    before = walk(root)
+    run_id = worked(home, root, lambda: damage(root))
+    change(root)
+    mine = walk(root)
+    if not path:
+        undo(home, [run_id])
+        assert walk(root) == before | ({b"new": mine[b"new"], b"new/mine": mine[b"new/mine"]} if edit == "a file beside" else {})
+        return
+    with pytest.raises(UndoRefused, match=why) as refused:
+        undo(home, [run_id])
+    assert refused.value.conflicts == ((str(root / path), why),)
+    assert walk(root) == mine
+    assert undo(home, [run_id], dry_run=True).left == refused.value.conflicts
+    done = undo(home, [run_id], keep_mine=True)
+    name = os.fsencode(path)
+    assert walk(root) == {**{key: value for key, value in before.items() if key != name}, **({name: mine[name]} if name in mine else {})}
+    assert done.left == refused.value.conflicts
+    redo(home, run_id)
+    assert walk(root) == mine
+
+
+def test_what_was_changed_after_the_end_of_a_run_that_nobody_watched_is_not_the_run_s(home: StateHome, root: Path) -> None:
+    folder, request = begun(home, root)
+    damage(root)
+    over = time.time() - 60  # the run has ended a minute ago, and somebody has worked there since
+    run_id = ended(folder, request, at=over)
+    with pytest.raises(UndoRefused, match="changed after the run had ended"):
+        undo(home, [run_id])
+
+    folder, request = begun(home, root)  # the same, ended just now, and seen late
+    (root / "old-name.txt").unlink()
+    (root / "by-run").write_text("run")
+    over = time.time()
+    (root / "folder" / "inside").write_text("mine")
+    while time.time() < over + 1.2:  # past the slack; files have no other clock
+        (root / "folder" / "inside").write_text("mine")
+    run_id = ended(folder, request, at=over)
+    done = undo(home, [run_id], keep_mine=True)
+    assert [path for path, _ in done.left] == [str(root / "folder" / "inside")]
+    assert (root / "old-name.txt").exists()
+    assert not (root / "by-run").exists()
+
+
+async def test_the_look_after_a_run_is_that_of_its_end_and_not_of_its_checks(home: StateHome, tmp_path: Path) -> None:
+    run = await started("echo run > by-run", home=home, cwd=tmp_path, undo=True, verify="echo check > by-check")
+    await to_end(run)
+    receipt = await run.finish()
+    assert [Path(file.path).name for file in receipt.files] == ["by-run"]
+
+
+def test_what_git_ignores_is_neither_looked_at_nor_removed_whatever_the_run_does_to_the_rules(home: StateHome, root: Path) -> None:
+    repository(root)
+    (root / ".gitignore").write_text("data/\n*.log\n")
+    (root / "data").mkdir()
+    (root / "data" / "precious").write_text("the only copy")
+    (root / "server.log").write_text("line")
+    before = walk(root)
+
+    def work() -> None:
+        (root / ".gitignore").write_text("edited.txt\nbuild/\n")  # data/ is not ignored any more, a file of the project is
+        (root / "edited.txt").write_text("changed")
+        (root / "build").mkdir()
+        (root / "build" / "out").write_text("made")
+
+    run_id = worked(home, root, work)
+    with (root / "server.log").open("a") as log:
+        log.write("another line")
+    (root / "data" / "new").write_text("mine")
+    undo(home, [run_id])
+    left = walk(root)
+    mine = {b"server.log", b"data/new", b"build", b"build/out"}
+    assert {name: what for name, what in left.items() if name not in mine} == {
+        name: what for name, what in before.items() if name not in mine
+    }
+    assert mine <= left.keys()
+
+
+def test_nested_repositories_are_folders_whose_git_is_left_alone(home: StateHome, root: Path) -> None:
+    repository(root)
+    nested = root / "nested"
+    nested.mkdir()
+    (nested / "code").write_text("1")
+    (nested / ".gitignore").write_text("*.o\n")
+    repository_of_its_own = ["git", "init", "-q"]
+    subprocess.run(repository_of_its_own, cwd=nested, check=True)
+    (nested / "a.o").write_text("object")
+    before = walk(root)
+
+    def work() -> None:
+        (nested / "code").write_text("2")
+        (nested / "a.o").write_text("built")
+        (root / "cloned").mkdir()
+        subprocess.run(repository_of_its_own, cwd=root / "cloned", check=True)
+        (root / "cloned" / "file").write_text("x")
+
+    run_id = worked(home, root, work)
+    after = walk(root)
+    undo(home, [run_id])
+    assert walk(root) == before | {b"nested/a.o": after[b"nested/a.o"]}
+    redo(home, run_id)
+    assert walk(root) == after
+
+
+def test_odd_things_in_a_folder_hinder_nothing(home: StateHome, root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    (root / "around").symlink_to(".")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(root / "s"))
+    (root / ("x" * 255)).write_text("long")
+    (root / "hard").hardlink_to(root / "edited.txt")
+    before = walk(root)
+    run_id = worked(home, root, lambda: ((root / "edited.txt").write_text("changed"), (root / ("x" * 255)).unlink()))
+    undo(home, [run_id])
+    server.close()
+    assert walk(root) == before
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder for thousands of files, of which no disk has to hear."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
+        yield Path(name)
+
+
+def look(root: Path, state: Path, **bounds: float) -> Look:
+    return Look(os.fsencode(root), blobs=Blobs(state / "blobs"), environ=os.environ, **bounds)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_look_has_bounds(root: Path, tmp_path: Path) -> None:
+    count = len(look(root, tmp_path).take().entries)
+    assert len(look(root, tmp_path, files=count).take().entries) == count
+    with pytest.raises(TooLarge, match=f"it has more than {count - 1} files"):
+        look(root, tmp_path, files=count - 1).take()
+    for number in range(200):
+        (root / str(number)).touch()
+    short = look(root, tmp_path, seconds=0)
+    with pytest.raises(TooLarge, match="takes longer than 0 s"):
+        short.take()
+    assert short.is_slow
+
+
+async def test_a_folder_that_is_not_looked_at_costs_the_undo_and_not_the_run(home: StateHome, root: Path) -> None:
+    store = SnapshotStore(home)
+    home.prepare()
+    store.prepare()
+    store.keep_over(os.fsencode(root), f"it has more than {FILES:,} files and folders")  # as a look a minute ago has found
+    result = await cc_execute("echo done > made", cwd=root, undo=True, **BASH)
+    assert result.ok
+    assert result.receipt.undo is not None
+    assert not result.receipt.undo.ready
+    assert f"it has more than {FILES:,} files" in result.receipt.undo.note
+    assert "undo=False" in result.receipt.undo.note
+    with pytest.raises(UndoRefused, match="more than"):
+        result.rollback()
+    assert not store.over(os.fsencode(root), time.time() + AGAIN)  # then it is looked at again
+
+
+def test_a_file_that_is_too_large_to_be_kept_is_told_and_not_half_restored(home: StateHome, root: Path) -> None:
+    large = root / "large.bin"
+    with large.open("wb") as file:
+        file.truncate(FILE_BYTES + 1)
+    before = walk(root)
+    kept = worked(home, root, lambda: ((root / "edited.txt").write_text("x"), large.chmod(0o600)))
+    undo(home, [kept])
+    assert walk(root) == before
+    made = worked(home, root, lambda: (root / "larger.bin").write_bytes(b"z" * (FILE_BYTES + 2)))
+    after = walk(root)
+    undo(home, [made])
+    assert walk(root) == before
+    redo(home, made)  # however large: who removes it can bring it back
+    assert walk(root) == after
+    lost = worked(home, root, lambda: large.write_bytes(b"new"))
+    with pytest.raises(UndoRefused, match="its content before the run was not kept"):
+        undo(home, [lost])
+
+
+def test_a_state_folder_within_the_workspace_is_not_looked_at(root: Path) -> None:
+    home = StateHome(root / "state")
+    before = walk(root)
+    run_id = worked(home, root, lambda: damage(root))
+    tree = SnapshotStore(home).before(home.folder(run_id))
+    assert tree is not None
+    assert tree.tree is not None
+    assert not [path for path in tree.tree.entries if path.startswith(b"state")]
+    undo(home, [run_id])
+    assert {name: what for name, what in walk(root).items() if not name.startswith(b"state")} == before
+    inside = worked(home, home.root, lambda: None)
+    with pytest.raises(UndoRefused, match="belongs to the state folder"):
+        undo(home, [inside])
+
+
+def test_the_notebook_that_is_saved_while_its_cell_runs_is_not_the_run_s(
+    home: StateHome, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = root / "own.ipynb"
+    notebook.write_text("{}")
+    monkeypatch.setenv("JPY_SESSION_NAME", str(notebook))  # as jupyter_server tells its kernels
+    before = walk(root)
+    run_id = worked(home, root, lambda: (notebook.write_text('{"saved": 1}'), damage(root)))
+    notebook.write_text('{"saved": 2}')
+    saved = walk(root)[b"own.ipynb"]
+    undo(home, [run_id])
+    assert walk(root) == before | {b"own.ipynb": saved}
+
+
+@pytest.fixture
+def somebody(memory: Path) -> Iterator[Path]:
+    """A folder of a user without root's rights, as whom the test goes on."""
+    was_root = os.getuid() == 0
+    if was_root:
+        os.chown(memory, 65534, 65534)
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield memory
+    finally:
+        if was_root:
+            os.setresuid(0, 0, 0)
+
+
+def test_what_may_not_be_read_is_left_alone_and_what_may_not_be_written_is_restored(somebody: Path) -> None:
+    home, root = StateHome(somebody / "state"), somebody / "work"
+    for name in ("closed", "fixed", "fixed/below"):
+        (root / name).mkdir(parents=True)
+    (root / "closed" / "inside").write_text("inside")
+    (root / "secret").write_text("secret")
+    (root / "fixed" / "file").write_text("before")
+    (root / "fixed" / "below" / "file").write_text("before")
+    closed = [(root / "closed", 0o000), (root / "secret", 0o000), (root / "fixed" / "below", 0o555), (root / "fixed", 0o555)]
+
+    def close() -> None:
+        for path, mode in closed:
+            path.chmod(mode)
+
+    def open_() -> None:
+        for path, _ in reversed(closed):
+            path.chmod(0o700)
+
+    def work() -> None:
+        open_()
+        (root / "fixed" / "file").unlink()
+        (root / "fixed" / "below" / "file").write_text("after")
+        (root / "fixed" / "below" / "new").write_text("new")
+        (root / "closed" / "new").write_text("in the dark")
+        close()
+
+    close()
+    run_id = worked(home, root, work)
+    undo(home, [run_id])
+    assert [path.stat().st_mode & 0o777 for path, _ in closed] == [mode for _, mode in closed]
+    open_()
+    assert (root / "fixed" / "file").read_text() == "before"
+    assert (root / "fixed" / "below" / "file").read_text() == "before"
+    assert not (root / "fixed" / "below" / "new").exists()
+    assert (root / "closed" / "new").exists()
+    assert (root / "secret").read_text() == "secret"
+    assert (root / "closed" / "inside").read_text() == "inside"
+
+
+def test_runs_that_met_in_one_folder_are_undone_together(home: StateHome, root: Path) -> None:
+    before = walk(root)
+    one, first = begun(home, root)
+    two, second = begun(home, root)
+    (root / "by-one").write_text("1")
+    (root / "by-two").write_text("2")
+    (root / "edited.txt").write_text("by both, or by nobody knows whom")
+    ended(one, first, claimed=("by-one",))
+    ended(two, second, claimed=(str(root / "by-two"),))
+    after = walk(root)
+    with pytest.raises(UndoRefused, match="another run worked on it at the same time") as refused:
+        undo(home, [one.run_id])
+    assert [path for path, _ in refused.value.conflicts] == [str(root / "edited.txt")]
+    assert walk(root) == after
+    undo(home, [one.run_id], keep_mine=True)
+    assert walk(root) == {name: what for name, what in after.items() if name != b"by-one"}
+    redo(home, one.run_id)
+    undo(home, [one.run_id, two.run_id])
+    assert walk(root) == before
+    redo(home, one.run_id)
+    assert walk(root) == after
+
+
+async def test_nothing_is_undone_where_a_run_works(home: StateHome, tmp_path: Path) -> None:
+    run_id = worked(home, tmp_path, lambda: (tmp_path / "made").write_text("x"))
+    run = await started("read -t 60 < <(sleep 60)", home=home, cwd=tmp_path, undo=True)
+    with pytest.raises(UndoRefused, match=f"Run {run.run_id} works in"):
+        undo(home, [run_id])
+    with pytest.raises(UndoRefused, match="goes on"):
+        undo(home, [run.run_id])
+    await run.end(reason="cancel", by="test")
+    undo(home, [run_id])
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_content_that_is_damaged_is_never_put_anywhere(home: StateHome, root: Path) -> None:
+    run_id = worked(home, root, lambda: damage(root))
+    after = walk(root)
+    for place in (home.root / "undo" / "contents").glob("*/*"):
+        if place.read_bytes() == b"precious":
+            place.write_bytes(b"garbage!")
+    with pytest.raises(UndoRefused, match=r"gone\.txt: its kept content is damaged"):
+        undo(home, [run_id])
+    assert walk(root) == after
+    assert not SnapshotStore(home).act(home.folder(run_id))
+
+
+def entry_of(path: Path, blobs: Blobs) -> Entry:
+    status = path.lstat()
+    content = blobs.put(path.read_bytes()) if path.is_file() else b""
+    kind = Kind.FILE if path.is_file() else Kind.FOLDER
+    return Entry(
+        kind, status.st_mode & 0o7777, status.st_size if kind is Kind.FILE else 0, content, status.st_mtime_ns, inode=status.st_ino
+    )
+
+
+def test_a_failure_in_the_midst_of_it_is_taken_back(home: StateHome, root: Path, tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+    top = os.fsencode(root)
+    wanted = Entry(Kind.FILE, 0o644, 1, blobs.put(b"1"))
+    changes = (
+        Change(top + b"/gone.txt", None, entry_of(root / "gone.txt", blobs)),
+        Change(top + b"/edited.txt", wanted, entry_of(root / "edited.txt", blobs)),
+        Change(top + b"/folder", wanted, entry_of(root / "folder", blobs)),  # it is not empty: this cannot be done
+    )
+    blobs.flush()
+    before = walk(root)
+    with pytest.raises(OSError, match="not empty"):
+        Ground([top], blobs, stage="x").carry_out(changes)
+    assert walk(root) == before
+
+
+def test_nothing_is_written_through_a_link_or_outside_of_the_folder(home: StateHome, root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    run_id = worked(home, root, (root / "folder" / "inside").unlink)
+    (root / "folder" / "empty").rmdir()
+    (root / "folder").rmdir()
+    (root / "folder").symlink_to(outside)
+    with pytest.raises(UndoRefused):
+        undo(home, [run_id])
+    assert not list(outside.iterdir())
+    blobs = Blobs(tmp_path / "blobs")
+    with pytest.raises(OSError, match="not in the folder of the run"):
+        Ground([os.fsencode(root)], blobs, stage="x").carry_out([Change(os.fsencode(root) + b"/../x", Entry(Kind.LINK, 0, 0, b"a"), None)])
+
+
+def test_whoever_writes_at_the_very_moment_is_noticed(root: Path, tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+    path = root / "edited.txt"
+    change = Change(os.fsencode(path), Entry(Kind.FILE, 0o644, 1, blobs.put(b"1")), entry_of(path, blobs))
+    path.write_text("mine")
+    with pytest.raises(Disturbed):
+        Ground([os.fsencode(root)], blobs, stage="x").carry_out([change])
+    assert path.read_text() == "mine"
+
+
+def test_snapshots_are_private_and_go_with_their_runs(home: StateHome, root: Path) -> None:
+    one = worked(home, root, lambda: (root / "edited.txt").write_text("1"))
+    two = worked(home, root, lambda: (root / "edited.txt").write_text("2"))
+    store = SnapshotStore(home)
+    for path in (home.root / "undo").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert (home.folder(one).path / BEFORE).stat().st_mode & 0o077 == 0
+
+    def contents() -> set[bytes]:
+        return {place.read_bytes() for place in (home.root / "undo" / "contents").glob("*/*")}
+
+    original = b"one\r\ntwo\r\n"
+    assert {original, b"1", b"2"} <= contents()
+    store.sweep(time.time())
+    assert {original, b"1", b"2"} <= contents()
+    home.discard(home.folder(one).run_id)
+    store.sweep(time.time())
+    assert original not in contents()
+    assert {b"1", b"2"} <= contents()
+    undo(home, [two])
+    assert (root / "edited.txt").read_text() == "1"
+    store.sweep(time.time(), space=1)  # the newest look is kept, whatever its size
+    redo(home, two)
+    assert (root / "edited.txt").read_text() == "2"
+    store.sweep(time.time() + 31 * 86400)
+    assert not contents()
+    assert not (home.folder(two).path / AFTER).exists()
+    with pytest.raises(UndoRefused, match="not kept any more"):
+        undo(home, [two])
+
+
+def test_an_unchanged_folder_is_not_read_again(home: StateHome, root: Path) -> None:
+    worked(home, root, lambda: None)
+    old = time.time() - 3600
+    for path in root.iterdir():
+        os.utime(path, (old, old), follow_symlinks=False)
+    worked(home, root, lambda: None)
+    tree = SnapshotStore(home).known(os.fsencode(root))
+    assert tree is not None
+    known = {path: entry.content for path, entry in tree.entries.items() if entry.kind is Kind.FILE}
+    assert all(known.values())
+    # Same size, same times: only who reads it finds out. It is racy for two seconds, so the stamp of its inode is what keeps it honest.
+    (root / "gone.txt").write_text("PRECIOUS")
+    os.utime(root / "gone.txt", (old, old))
+    run_id = worked(home, root, lambda: (root / "gone.txt").write_text("other"))
+    undo(home, [run_id])
+    assert (root / "gone.txt").read_text() == "PRECIOUS"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, True), ({"undo": False}, False), ({"agent": "shell"}, False), ({"agent": "shell", "undo": True}, True)],
+)
+def test_agents_are_looked_at_unless_somebody_says_no_and_commands_where_somebody_says_so(options: dict, expected: bool) -> None:
+    request = make_request("x", **options)
+    assert request.undo is expected
+    assert request.digest() == make_request("x", **{**options, "undo": not expected}).digest()
+
+
+async def test_a_list_is_undone_newest_first_from_any_task(home: StateHome, tmp_path: Path) -> None:
+    from cc_executor.runtime.undo import runs_of_list
+    from cc_executor.store.tasklists import ListHome
+
+    tasks = [
+        {"id": "one", "run": "echo 1 > a"},
+        {"id": "two", "run": "echo 2 >> a; echo 2 > b"},
+        {"id": "left", "run": "echo l > l; until [ -e r ]; do sleep 0.02; done", "group": "g"},
+        {"id": "right", "run": "echo r > r; until [ -e l ]; do sleep 0.02; done; mv b c", "group": "g"},
+        {"id": "last", "run": "rm a"},
+    ]
+    result = await cc_execute_list(tasks, cwd=tmp_path)
+    assert result.ok, result
+    assert walk(tmp_path).keys() == {b"c", b"l", b"r"}
+    receipts = [result.result(name).receipt for name in ("left", "right")]
+    assert [receipt.undo and receipt.undo.shared_with for receipt in receipts] == [(receipts[1].run_id,), (receipts[0].run_id,)]
+    assert all(receipt.undo and "worked in this folder at the same time" in receipt.undo.note for receipt in receipts)
+    listed = next(ListHome(home).folders())
+    done = undo(home, runs_of_list(home, listed, since="left"))
+    assert len(done.runs) == 3
+    assert {name: content for name, (_, _, content) in walk(tmp_path).items()} == {b"a": b"1\n2\n", b"b": b"2\n"}
+    undo(home, runs_of_list(home, listed))
+    assert not walk(tmp_path)
+
+
+async def test_a_lost_run_of_which_nobody_saw_the_end_is_undone_like_any_other(home: StateHome, state_folder: Path, tmp_path: Path) -> None:
+    run = await started(
+        f"echo x > made; until [ -e {state_folder}/go ]; do sleep 0.02; done; kill -9 $PPID", home=home, cwd=tmp_path, undo=True
+    )
+    (state_folder / "go").touch()
+    await to_end(run)
+    receipt = await (await Run.attach(home, run.run_id, environ=os.environ)).finish()
+    assert receipt.outcome.kind.value == "lost"
+    undo(home, [run.run_id])
+    assert not walk(tmp_path)

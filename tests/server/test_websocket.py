@@ -1,0 +1,207 @@
+"""The runs over a WebSocket at a real `jupyter server` on loopback."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+import websocket
+
+from support.lab import eventually
+from support.served import TOKEN, Server, serving
+
+BOUND: Final = 30.0
+COUNTER = itertools.count(1)
+
+
+class Socket:
+    """A client that keeps notifications apart from answers."""
+
+    def __init__(self, server: Server, **more: Any) -> None:
+        url = f"ws://{server.client.base_url.host}:{server.client.base_url.port}/cc-executor/ws"
+        options = {"header": {"Authorization": f"token {TOKEN}"}, "timeout": BOUND, "suppress_origin": True, **more}
+        self.socket = websocket.create_connection(url, **options)
+        self.told: list[dict[str, Any]] = []
+
+    def receive(self) -> Any:
+        return json.loads(self.socket.recv())
+
+    def call(self, method: str, **params: Any) -> Any:
+        number = next(COUNTER)
+        self.socket.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}))
+        while True:
+            message = self.receive()
+            if message.get("id") == number:
+                return message
+            self.told.append(message)
+
+    def ok(self, method: str, **params: Any) -> Any:
+        answer = self.call(method, **params)
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def code(self, method: str, **params: Any) -> int:
+        answer = self.call(method, **params)
+        assert "error" in answer, answer
+        return answer["error"]["code"]
+
+    def notification(self) -> Any:
+        return self.told.pop(0) if self.told else self.receive()
+
+    def run(self, script: str) -> str:
+        return self.ok("execute", prompt=script, agent="shell", shell="bash")["id"]  # noqa: S604 - an option of a run, not of subprocess
+
+    def results(self, run_id: str) -> Any:
+        return eventually(lambda: (found := self.ok("results", id=run_id))["done"] and found, within=BOUND, what="the run ends")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("socket")) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def connected(server: Server, **more: Any) -> Iterator[Socket]:
+    client = Socket(server, **more)
+    try:
+        yield client
+    finally:
+        client.socket.close()
+
+
+def bytes_of(piece: dict[str, Any]) -> bytes:
+    return base64.b64decode(piece["data"]) if piece["encoding"] == "base64" else piece["data"].encode()
+
+
+def test_a_run_from_its_request_to_its_end(server: Server) -> None:
+    with connected(server) as client:
+        run_id = client.run("echo one; sleep 0.3; echo two")
+        number = client.ok("subscribe", id=run_id)["subscription"]
+        seen, sequence = b"", []
+        while (message := client.notification())["method"] == "output":
+            piece = message["params"]
+            assert (piece["subscription"], piece["id"], piece["offset"]) == (number, run_id, len(seen))
+            seen += bytes_of(piece)
+            sequence.append(piece["seq"])
+        assert message["method"] == "end"
+        assert [*sequence, message["params"]["seq"]] == list(range(1, len(sequence) + 2)), "no gap and no repeat"
+        assert seen == b"one\ntwo\n"
+        assert client.results(run_id)["status"] == "ok"
+        assert run_id in {row["id"] for row in client.ok("list", limit=10)["executions"]}
+
+
+def test_who_comes_back_goes_on_where_he_was(server: Server) -> None:
+    script = "for i in $(seq 3000); do echo line $i; done; sleep 0.5; echo the end"
+    with connected(server) as client:
+        run_id = client.run(script)
+        client.ok("subscribe", id=run_id)
+        first = client.notification()["params"]
+    seen = bytes_of(first)
+    with connected(server) as client:
+        client.ok("subscribe", id=run_id, offset=first["next_offset"])
+        while (message := client.notification())["method"] == "output":
+            assert message["params"]["offset"] == len(seen)
+            seen += bytes_of(message["params"])
+    assert seen == b"".join(b"line %d\n" % number for number in range(1, 3001)) + b"the end\n"
+
+
+def test_commands(server: Server) -> None:
+    with connected(server) as client:
+        run_id = client.run("echo up; sleep 600")
+        assert client.ok("control", id=run_id, op="pause")["status"] == "paused"
+        assert client.ok("status", id=run_id)["status"] == "paused"
+        assert client.ok("control", id=run_id, op="resume")["status"] == "running"
+        client.ok("control", id=run_id, op="kill")
+        assert client.results(run_id)["status"] == "cancelled"
+        assert client.code("control", id=run_id, op="pause") == -32001
+
+
+def test_the_errors_have_their_codes(server: Server) -> None:
+    with connected(server) as client:
+        assert client.code("nothing") == -32601
+        assert client.code("status") == -32602
+        assert client.code("status", id=5) == -32602
+        assert client.code("status", id="0" * 26) == -32003
+        assert client.code("subscribe", id="0" * 26) == -32003
+        assert client.code("execute") == -32602
+        assert client.code("execute", prompt="x", agent="shell", cli="/bin/sh") == -32602
+        assert client.code("unsubscribe", subscription=99) == -32602
+        client.socket.send("{")
+        assert client.receive()["error"]["code"] == -32700
+        client.socket.send(json.dumps([{"jsonrpc": "2.0", "id": 1, "method": "list"}, 1, {"jsonrpc": "2.0", "method": "list"}]))
+        answers = client.receive()
+        assert [("result" in answer, answer["id"]) for answer in answers] == [(True, 1), (False, None)], "a notification is not answered"
+
+
+def test_a_socket_has_so_many_subscriptions_and_no_more(server: Server) -> None:
+    with connected(server) as client:
+        run_id = client.run("sleep 600")
+        try:
+            numbers = [client.ok("subscribe", id=run_id)["subscription"] for _ in range(32)]
+            assert client.code("subscribe", id=run_id) == -32000
+            client.ok("unsubscribe", subscription=numbers[0])
+            eventually(lambda: "result" in client.call("subscribe", id=run_id), within=BOUND, what="there is room again")
+        finally:
+            client.ok("control", id=run_id, op="kill")
+
+
+def test_a_message_that_is_too_large_closes_the_socket(server: Server) -> None:
+    with connected(server) as client, pytest.raises((websocket.WebSocketException, OSError)):  # noqa: PT012 - the server may close while it is still being sent
+        client.socket.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "list", "params": {"before": "x" * 2**21}}))
+        client.receive()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"header": {}},
+        {"header": {"Authorization": "token wrong"}},
+        {"header": {}, "origin": "http://evil.example", "suppress_origin": False},
+    ],
+    ids=["nobody", "wrong", "foreign"],
+)
+def test_nobody_gets_in_without_the_token(server: Server, more: dict[str, Any]) -> None:
+    with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+        Socket(server, **more)
+
+
+def test_ten_thousand_odd_messages_do_no_harm(server: Server) -> None:
+    chance = random.Random(7)  # noqa: S311 - the same messages on every run
+    parts: list[Any] = [
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        "",
+        "x",
+        "0" * 26,
+        [],
+        {},
+        "2.0",
+        "status",
+        "subscribe",
+        "control",
+        {"id": "0" * 26},
+        {"offset": -1},
+        [1],
+    ]
+    names = ["jsonrpc", "id", "method", "params", "op", "offset", "stream"]
+    with connected(server) as client:
+        for _ in range(100):
+            batch = [
+                {name: chance.choice(parts) for name in chance.sample(names, chance.randrange(len(names)))} | {"jsonrpc": "2.0"}
+                for _ in range(100)
+            ]
+            client.socket.send(json.dumps(batch))
+            for answer in client.receive():
+                assert answer.get("error", {}).get("code") != -32603, answer
+        assert client.ok("list", limit=1)
+    assert "Traceback" not in server.log

@@ -65,6 +65,7 @@ def test_equal_lists_have_equal_digests_and_others_do_not() -> None:
         ([], ["tasks: is empty"]),
         ([agent("a", "b"), agent("b", "a")], ["circle: "]),
         ([agent("a", "a")], ["circle: a ← a"]),
+        ([agent("a", "nobody"), agent("b", "c"), agent("c", "b")], ["needs 'nobody'", "circle: "]),
         ([agent("a"), agent("a")], ["tasks[0] 'a': the id 'a' stands 2 times", "tasks[1] 'a'"]),
         ([agent("a", "nobody"), agent("b", "none")], ["needs 'nobody'", "needs 'none'"]),
         ([{"id": "a", "prompt": "{{ needs.b.text }}"}], ["refers to {{ needs.b.text }}, and there is no task 'b'"]),

@@ -255,10 +255,10 @@ async def test_who_is_cancelled_stops_the_list(tmp_path: Path, home: StateHome) 
     assert not await_none([tmp_path])
 
 
-async def test_the_cap_of_a_list_holds(tmp_path: Path) -> None:
-    result = await execute(tmp_path, step("a"), {"id": "b", "prompt": "x", "max_cost": 2, "rehearse": "hello"}, max_cost=1)
-    assert (result.status, statuses(result)) == ("budget", {"a": "ok", "b": "waiting"})
-    assert "A cap of $2.00 would let it start." in result.summary
+async def test_a_task_that_the_cap_could_never_let_start_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTaskList, match=r"'b': may cost \$2\.00, and the whole list \$1\.00: it could never start"):
+        await execute(tmp_path, step("a"), {"id": "b", "prompt": "x", "max_cost": 2, "rehearse": "hello"}, max_cost=1)
+    assert not (tmp_path / "log").exists()
 
 
 # --- who dies on the way ----------------------------------------------------------------------------------------------

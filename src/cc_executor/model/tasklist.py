@@ -269,9 +269,7 @@ def problems(tasks: TaskList, *, places: Mapping[int, str] | None = None) -> lis
         if counts[task.id] > 1:
             found.append(Problem(place, f"the id {task.id!r} stands {counts[task.id]} times: ids are names, give each task its own."))
         found += [Problem(place, words) for words in _task_problems(task, counts)]
-    if not found:
-        found += _cycles(tasks)
-    return found
+    return [*found, *_cycles(tasks), *_impossible(tasks, places)]
 
 
 def place_of(number: int, task_id: str, places: Mapping[int, str] | None = None) -> str:
@@ -315,12 +313,28 @@ def _field_default(name: str) -> Any:
 
 
 def _cycles(tasks: TaskList) -> list[Problem]:
+    needs: dict[str, set[str]] = {task.id: set() for task in tasks.tasks}
+    for task in tasks.tasks:
+        needs[task.id].update(need for need in task.all_needs if need in needs)  # what is not there is told by itself
     try:
-        tasks.in_order()
+        TopologicalSorter(needs).prepare()
     except CycleError as error:
         ring = cast("Sequence[str]", error.args[1])
         return [Problem("tasks", f"need each other in a circle: {' ← '.join(ring)}. Take one of these needs away.")]
     return []
+
+
+def _impossible(tasks: TaskList, places: Mapping[int, str] | None) -> list[Problem]:
+    """Tasks that may cost more by themselves than the whole list."""
+    found: list[Problem] = []
+    for number, task in enumerate(tasks.tasks):
+        wanted = task.options.get("max_cost")
+        if tasks.max_cost is not None and isinstance(wanted, int | float) and wanted > tasks.max_cost:
+            words = (
+                f"may cost ${wanted:.2f}, and the whole list ${tasks.max_cost:.2f}: it could never start. Raise the one or lower the other."
+            )
+            found.append(Problem(place_of(number, task.id, places), words))
+    return found
 
 
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9]+")

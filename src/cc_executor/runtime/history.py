@@ -21,7 +21,6 @@ import msgspec
 from cc_executor.agents.claude.census import count_tool_calls
 from cc_executor.errors import StateUnusable
 from cc_executor.model.ansi import clean
-from cc_executor.model.listrecord import Begun
 from cc_executor.policy.kind import kind_of
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.plan import PLAN, PRUNED
@@ -32,9 +31,6 @@ from cc_executor.store.historyrow import HistoryRow
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.plain import read_plain
-from cc_executor.store.tasklists import FOLDER as LISTS
-from cc_executor.store.tasklists import JOURNAL as LIST_JOURNAL
-from cc_executor.store.tasklists import ListHome
 
 logger = logging.getLogger(__name__)
 
@@ -360,10 +356,14 @@ def _changed(path: Path) -> int:
 
 def _assign_lists(connection: sqlite3.Connection, home: StateHome) -> None:
     """Runs do not know to which list they belong; the lists' journals know their runs."""
+    # Here, because every first run imports this module, and few have lists.
+    from cc_executor.model.listrecord import Begun
+    from cc_executor.store.tasklists import FOLDER, JOURNAL, ListHome
+
     known = dict(_lists_noted(connection))
     changed: list[tuple[str, str, list[tuple[str, str]]]] = []
-    for folder in ListHome(home).folders() if (home.root / LISTS).exists() else ():
-        stamp = str(_changed(folder.path / LIST_JOURNAL))
+    for folder in ListHome(home).folders() if (home.root / FOLDER).exists() else ():
+        stamp = str(_changed(folder.path / JOURNAL))
         if known.get(f"list:{folder.list_id}") != stamp:
             begun = [(item.run_id, item.task) for item in folder.read()[0] if isinstance(item, Begun) and item.run_id]
             changed.append((folder.list_id, stamp, begun))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cc_executor.model.receipt import FileChange, Receipt, TokenUsage
-from cc_executor.model.undone import Undone
-from cc_executor.runtime import undo
-from cc_executor.runtime.report import Report, report_of_run
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+
+if TYPE_CHECKING:
+    from cc_executor.model.undone import Undone
+    from cc_executor.runtime.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class Result:
 
     def report(self) -> Report:
         """What there is to tell of the run: `markdown`, `html`, `save(path)`. Reads its journal."""
+        from cc_executor.runtime.report import report_of_run
+
         return report_of_run(RunFolder(self.folder))
 
     def rollback(self, *, dry_run: bool = False, keep_mine: bool = False, redo: bool = False) -> Undone:
@@ -88,6 +91,8 @@ class Result:
         UndoIncomplete
             It failed midway, and so did going back; another one completes it.
         """
+        from cc_executor.runtime import undo
+
         home = StateHome(self.folder.parent.parent)
         if redo:
             return undo.redo(home, self.receipt.run_id, dry_run=dry_run, keep_mine=keep_mine)

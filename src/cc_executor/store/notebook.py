@@ -19,13 +19,10 @@ from typing import Any, Final, TypeAlias, cast
 
 from cc_executor.errors import NotebookUnreadable, RunNotFound, StateUnusable
 from cc_executor.model.inert import inert
-from cc_executor.model.listrecord import ListStatus
 from cc_executor.model.receipt import RECEIPT_MIME, Receipt
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.plain import read_plain
-from cc_executor.store.tasklists import FOLDER as LISTS
-from cc_executor.store.tasklists import LIST_ID, ListFolder
 
 MARK: Final = "cc_executor"  # the key in an output's and in the notebook's metadata
 BUNDLE: Final = "bundle.json"  # in the run's folder: what replaces the live view, {"data": …, "metadata": …}
@@ -265,11 +262,14 @@ def stored_bundles(home: StateHome) -> BundleOf:
 
 def stored_list_bundles(home: StateHome) -> BundleOf:
     """Static outputs by whole id of a task list; None where the list goes on, is not kept here, or what was stored is damaged."""
+    # Here, because the first cell imports this module, and few cells are lists.
+    from cc_executor.model.listrecord import ListStatus
+    from cc_executor.store.tasklists import FOLDER, LIST_ID, ListFolder
 
     def bundle_of(list_id: str) -> tuple[Json, Json] | None:
         if not LIST_ID.match(list_id):
             return None
-        folder = ListFolder(home.root / LISTS / list_id)
+        folder = ListFolder(home.root / FOLDER / list_id)
         return None if folder.state().status is ListStatus.OPEN else _read_bundle(folder.path / BUNDLE)
 
     return bundle_of

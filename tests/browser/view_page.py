@@ -18,10 +18,10 @@ from comm.base_comm import BaseComm
 from playwright.sync_api import Browser, Dialog, Locator, Page, Route
 
 import cc_executor.kernel
-from cc_executor.kernel.feed import PageReader, ViewStatus
-from cc_executor.kernel.widgets import RunView
+from cc_executor.kernel.widgets import RunView, script
 from cc_executor.model.event import Event
 from cc_executor.model.transcript import Transcript
+from cc_executor.wire.feed import PageReader, ViewStatus
 
 STATIC: Final = Path(cc_executor.kernel.__file__).parent / "static"
 SITE: Final = "http://view.test/"
@@ -136,7 +136,7 @@ class ViewPage:
             self.view = RunView(self.transcript, on_command=self._obey, **options)
         self.outbox.clear()
 
-    def _obey(self, command: str) -> None:
+    def _obey(self, command: str, _pauses: int | None) -> None:
         self.on_command(command)
 
     def _dismiss(self, dialog: Dialog) -> None:
@@ -147,8 +147,10 @@ class ViewPage:
         url = route.request.url
         if url == SITE:
             route.fulfill(body=HTML, content_type="text/html")
-        elif url in {f"{SITE}view.js", f"{SITE}view.css"}:
-            route.fulfill(path=STATIC / url.rpartition("/")[2])
+        elif url == f"{SITE}view.js":
+            route.fulfill(body=script(), content_type="text/javascript")
+        elif url == f"{SITE}view.css":
+            route.fulfill(path=STATIC / "view.css")
         else:
             self.requests.append(url)
             route.abort()

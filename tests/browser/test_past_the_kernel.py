@@ -116,7 +116,7 @@ def test_buttons_and_text_go_on_while_the_kernel_is_busy_and_it_takes_over_again
 
 
 def test_a_run_that_outlives_its_kernel_is_shown_to_its_end(lab: Lab, browser: Browser, tmp_path: Path) -> None:
-    lab.write("killed.ipynb", LOAD, COUNT.format(folder=tmp_path, lines=120), kernel=KERNELS[0].name)
+    lab.write("killed.ipynb", LOAD, COUNT.format(folder=tmp_path, lines=75), kernel=KERNELS[0].name)
     page = PastPage(lab, browser, "killed.ipynb")
     page.wait_for_kernel()
     page.run(0)
@@ -124,8 +124,14 @@ def test_a_run_that_outlives_its_kernel_is_shown_to_its_end(lab: Lab, browser: B
     page.grows(1, 3, within=40)
     (pid,) = kernels_of(lab)
     os.kill(pid, signal.SIGKILL)
-    page.grows(1, 30)
+    page.grows(1, 20)
     eventually(lambda: "ok: " in page.output(1).inner_text().lower(), within=30, what="the view shows the end")
-    assert page.numbers(1) == list(range(1, 121))
+    assert page.numbers(1) == list(range(1, 76))
     assert page.complaints == []
     page.close()
+
+    reopened = PastPage(lab, browser, "killed.ipynb")
+    eventually(lambda: "line 75" in reopened.output(1).inner_text(), within=20, what="the page that is opened again shows the end")
+    assert reopened.output(1).locator(".ccx").count() == 0
+    assert "model not found" not in reopened.output(1).inner_text()
+    reopened.close()

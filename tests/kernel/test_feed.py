@@ -261,6 +261,14 @@ def test_time_alone_is_no_news() -> None:
     assert len(wire.sent) == count
 
 
+def test_a_reset_names_the_run_and_nothing_else_does() -> None:
+    wire = Wire(run_id="0" * 26)
+    wire.say(op="sync", view="a")
+    wire.run(1)
+    assert [content.get("run") for _, content, _ in wire.sent if "reset" in content] == ["0" * 26]
+    assert not any("run" in content for _, content, _ in wire.sent if "reset" not in content)
+
+
 def test_a_page_goes_to_the_view_that_asked() -> None:
     asked: list[int] = []
 

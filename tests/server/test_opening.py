@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +22,13 @@ from support.runs import eventually, started
 pytestmark = pytest.mark.anyio
 
 
+class App:
+    """As much of a server as is asked for."""
+
+    def __init__(self, manager: Any) -> None:
+        self.contents_manager = manager
+
+
 async def left(state: Path, script: str = "echo one; echo two", **options: Any) -> str:
     """A run that ended two minutes ago, when nobody looked."""
     run = await started(script, home=StateHome(state), cwd=str(state.parent), **options)
@@ -35,7 +41,7 @@ async def left(state: Path, script: str = "echo one; echo two", **options: Any) 
 
 async def opened(folder: Path, made: dict[str, Any], *, manager: Any) -> Any:
     (folder / "a.ipynb").write_text(json.dumps(made))
-    register(SimpleNamespace(contents_manager=manager))
+    register(App(manager))
     found = manager.get("a.ipynb")
     return (found if isinstance(found, dict) else await found)["content"]
 

@@ -33,7 +33,7 @@ def mending(get: Callable[..., Any], *, environ: Mapping[str, str]) -> Callable[
     def opened(path: str, content: bool = True, *arguments: Any, **more: Any) -> Any:
         found = get(path, content, *arguments, **more)
         if inspect.isawaitable(found):
-            return _later(cast("Awaitable[Any]", found), path, environ)
+            return _later(found, path, environ)
         if _is_live(found):
             _mend(found["content"], path, environ)
         return found

@@ -34,7 +34,7 @@ _CODES: Final[tuple[tuple[type[CCExecutorError], Code], ...]] = (
     (InvalidRequest, Code.INVALID_PARAMS),
     (ControlFailed, Code.NOT_NOW),
 )
-_NEEDS: Final = {"execute": "execute", "control": "execute"}  # the right that a method needs; all others: read
+_NEEDS: Final = {"execute": "execute", "control": "execute", "answer": "execute"}  # the right that a method needs; all others: read
 
 
 class Session:
@@ -74,6 +74,7 @@ class Session:
             "unsubscribe": self.unsubscribe,
             "watch": self.watch,
             "page": self.page,
+            "answer": self.answer,
         }
 
     async def take(self, message: str | bytes) -> None:
@@ -197,11 +198,19 @@ class Session:
 
     async def page(self, params: dict[str, Any]) -> dict[str, Any]:
         """Have older lines sent among the frames of a view: `subscription`, `view`, `before`."""
+        self._watched(params).page(_text(params, "view"), _number(params, "before", 0, most=10**15))
+        return {}
+
+    async def answer(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Answer a question of the agent in a view: `subscription`, `ask`, `decision`, `text`, `answers`."""
+        await asyncio.to_thread(self._watched(params).answer, params)
+        return {}
+
+    def _watched(self, params: dict[str, Any]) -> Watch:
         watch = self._watches.get(_number(params, "subscription", 0, most=10**9))
         if watch is None:
             raise RpcError(Code.INVALID_PARAMS, "Invalid params: there is no such subscription")
-        watch.page(_text(params, "view"), _number(params, "before", 0, most=10**15))
-        return {}
+        return watch
 
     async def _show(self, number: int, watch: Watch) -> None:
         try:

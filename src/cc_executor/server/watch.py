@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from cc_executor.errors import CCExecutorError, StateUnusable
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 LOOK: Final = 0.1  # seconds between looks at a journal that grows
 READING: Final = 0.05  # seconds of reading before what is due is sent
 CATCHING_UP: Final = 5.0  # seconds in which a long journal is read before the first frame; then what there is is shown
-# Seconds in which whoever started the run may seal it, where that means to run its checks and hooks: a kernel is busy, and its environment is theirs.
-PATIENCE: Final = 60.0
 
 Frame = tuple[dict[str, Any], bytes]
 
@@ -66,6 +64,10 @@ class Watch:
         self._feed.on_message({"op": "page", "view": view, "before": before}, time.monotonic())
         self._asked.set()
 
+    def answer(self, said: Mapping[str, object]) -> None:
+        """Answer a question of the agent, as `RunPage.answer`. Blocking."""
+        self._page.answer(said)
+
     async def frames(self) -> AsyncGenerator[Frame]:
         """What the view is to be sent, for as long as it is asked for; the next one is made when the last has been taken."""
         if said := await asyncio.to_thread(remark, self._run.folder):
@@ -80,6 +82,7 @@ class Watch:
                     yield frame
             if not is_behind:
                 await asyncio.sleep(LOOK)
+        await asyncio.to_thread(self._tell)
         sealing = asyncio.get_running_loop().create_task(self._sealed(), name=f"cc_executor end of {self._run.run_id}")
         try:
             while not sealing.done():
@@ -89,7 +92,7 @@ class Watch:
             said = sealing.result()
         finally:
             sealing.cancel()
-        self._feed.show(self._page.status(self._state, detail=said), time.monotonic())
+        await asyncio.to_thread(self._tell, said)
         await asyncio.to_thread(self._feed.finish, time.monotonic())
         while True:  # older lines can be asked for as long as somebody looks
             async for frame in self._due():
@@ -118,13 +121,16 @@ class Watch:
         while (events := self._reader.read()) is not None:
             self._fold(events)
             if time.monotonic() > until:
-                return True
-        self._feed.show(self._page.status(self._state), time.monotonic())
-        return False
+                break
+        self._tell()
+        return events is not None
+
+    def _tell(self, detail: str = "") -> None:
+        self._feed.show(self._page.status(self._state, detail=detail), time.monotonic())
 
     def _fold(self, events: list[Any]) -> None:
         if events:
-            self._state = advance_all(self._state, events)
+            self._run.state = self._state = advance_all(self._state, events)
             self._page.apply(Batch(events, self._state, self._reader.copy))
 
     def _has_ended(self) -> bool:
@@ -132,7 +138,7 @@ class Watch:
         if self._reader.exited is not None:
             return True
         folder = self._run.folder
-        if folder.standing(time.time()) is not RunStanding.LOST or folder.is_supervised():
+        if folder.standing(time.time()) in {RunStanding.STARTING, RunStanding.RUNNING} or folder.is_supervised():
             return False
         while (events := self._reader.read()) is not None:  # looked at after its supervisor: what is not there now will never be
             self._fold(events)
@@ -140,20 +146,19 @@ class Watch:
         return True
 
     async def _sealed(self) -> str:
-        """How it ended, in words, once there is a receipt; its last view is kept with it for the notebook, unless the kernel has done that."""
+        """How it ended, in words, once there is a receipt; its last view is kept with it for the notebook, unless the kernel has done that.
+
+        Checks and hooks are for whoever started the run, in their environment, or for somebody who asks for the receipt: looking on makes nothing happen.
+        """
         folder = self._run.folder
-        owed = self._run.request.verify is not None or HookLog(folder.path).exists()
-        until = time.monotonic() + (PATIENCE if owed else 0.0)
-        receipt = await asyncio.to_thread(folder.receipt)
-        while receipt is None and time.monotonic() < until:
-            await asyncio.sleep(LOOK)
-            receipt = await asyncio.to_thread(folder.receipt)
-        try:
-            receipt = receipt or await self._receipt()
-        except CCExecutorError as error:
-            return f"ended; {error}"
-        if receipt is None:
-            return "ended"
+        is_owed = self._run.request.verify is not None or HookLog(folder.path).exists()
+        while (receipt := await asyncio.to_thread(folder.receipt)) is None:
+            try:
+                if not is_owed and (receipt := await self._receipt()) is not None:
+                    break
+            except CCExecutorError as error:
+                return f"ended; {error}"
+            await asyncio.sleep(LOOK)  # somebody else is about to seal it
         if await asyncio.to_thread(read_bundle, folder) is None:
             try:
                 await asyncio.to_thread(write_bundle, folder, static_bundle(receipt, self._page.transcript))

@@ -32,6 +32,8 @@ class Detour {
     this.timer = null;
     this.tries = 0;
     this.subscription = null;
+    this.calls = 0;
+    this.pending = new Map();
   }
 
   /** A live kernel has said which run it is. */
@@ -51,16 +53,13 @@ class Detour {
 
   /** Gives a command; rejects with a sentence for people, or an empty one where there is no way here. */
   async control({ command, pauses }) {
-    const answer = await fetch(new URL(`cc-executor/api/v1/executions/${this.run}/control`, this.base), {
-      method: "POST",
-      credentials: "same-origin",
-      headers: { "Content-Type": "application/json", "X-XSRFToken": cookie("_xsrf") },
-      body: JSON.stringify({ op: command, pauses }),
-    });
-    if (answer.ok) return;
-    const told = await answer.json().catch(() => ({}));
-    if (answer.status === 403 || answer.status === 404) this.base = null; // not allowed, or the run is not this server's: it will not become so
-    throw new Error((answer.status === 409 && told.error?.message) || "");
+    const url = new URL(`cc-executor/api/v1/executions/${this.run}/control`, this.base);
+    const headers = { "Content-Type": "application/json", "X-XSRFToken": cookie("_xsrf") };
+    const answer = await fetch(url, { method: "POST", credentials: "same-origin", headers, body: JSON.stringify({ op: command, pauses }) }).catch(() => null);
+    if (answer?.ok) return;
+    if (answer?.status === 403 || answer?.status === 404) this.base = null; // not allowed, or no run of this server: it will not become one
+    const told = await answer?.json().catch(() => null);
+    throw new Error((answer?.status === 409 && told?.error?.message) || "");
   }
 
   /** Has the run's frames sent from there on, until `close`. */
@@ -70,46 +69,76 @@ class Detour {
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(url);
     this.socket = socket;
-    socket.addEventListener("open", () => this.call("watch", { id: this.run }, 1));
+    socket.addEventListener("open", () => socket === this.socket && this.watch());
     socket.addEventListener("message", (event) => socket === this.socket && this.onMessage(JSON.parse(event.data)));
     socket.addEventListener("close", () => socket === this.socket && this.onClose());
   }
 
   close() {
     const { socket } = this;
-    this.socket = this.subscription = null;
+    this.forget();
     this.tries = 0;
     clearTimeout(this.timer);
     this.timer = null;
     socket?.close();
   }
 
+  watch() {
+    this.call("watch", { id: this.run }).then(
+      ({ subscription }) => {
+        this.subscription = subscription;
+      },
+      () => {
+        this.base = null; // there is no such run for us
+        this.close();
+      },
+    );
+  }
+
+  /** Has older lines sent among the frames. */
   page(view, before) {
-    if (this.subscription !== null) this.call("page", { subscription: this.subscription, view, before });
+    this.call("page", { subscription: this.subscription, view, before }).catch(() => {});
   }
 
-  call(method, params, id) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ jsonrpc: "2.0", method, params, ...(id && { id }) }));
+  /** Answers a question of the agent; rejects with a sentence. */
+  answer(said) {
+    return this.call("answer", { subscription: this.subscription, ...said });
   }
 
-  onMessage({ method, params, result, error }) {
+  call(method, params) {
+    return new Promise((resolve, reject) => {
+      if (this.socket?.readyState !== WebSocket.OPEN) return reject(new Error("The server does not answer."));
+      this.calls += 1;
+      this.pending.set(this.calls, { resolve, reject });
+      this.socket.send(JSON.stringify({ jsonrpc: "2.0", id: this.calls, method, params }));
+    });
+  }
+
+  onMessage({ id, method, params, result, error }) {
     if (method === "frame") {
       this.tries = 0;
       this.onFrame(params.content, JSON.parse(params.body));
-    } else if (result) this.subscription = result.subscription;
-    else if (error || method === "end") {
-      this.base = null; // there is no such run for us there
-      this.close();
+    } else if (method === "end") this.close(); // the run's folder was removed
+    else {
+      const { resolve, reject } = this.pending.get(id) || {};
+      this.pending.delete(id);
+      if (error) reject?.(new Error(error.message));
+      else resolve?.(result);
     }
   }
 
   onClose() {
-    this.socket = this.subscription = null;
+    this.forget();
     if (this.tries >= RECONNECT_MS.length) return;
     this.timer = setTimeout(() => {
       this.timer = null;
       this.open();
     }, RECONNECT_MS[this.tries]);
     this.tries += 1;
+  }
+
+  forget() {
+    this.socket = this.subscription = null;
+    this.pending.clear(); // nobody waits for long: what is shown says what was done
   }
 }

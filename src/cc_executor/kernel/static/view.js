@@ -1,7 +1,10 @@
 // The live view of one run. Plain ESM for anywidget: no build step, no dependency, nothing loaded.
 //
-// The protocol is described in ../../wire/feed.py. Whatever an agent wrote becomes text nodes; the one exception is `html`, which the kernel has cleaned
-// (../markdown.py), and which is put in at one place, `setCleanHtml`.
+// The protocol is described in ../../wire/feed.py. Whatever an agent wrote becomes text nodes; the one exception is `html`, which was cleaned where it was
+// made (../../model/markdown.py), and which is put in at one place, `setCleanHtml`.
+//
+// A view hears its kernel. When that is silent, it is sent the same frames by the server (server.js, put before this text by ../widgets.py); both begin with
+// a reset, so that a change of speakers shows nothing twice and leaves nothing out.
 
 const ACK_MS = 200; // at most 5 acknowledgements a second
 const SYNC_RETRY_MS = [1000, 2000, 5000, 10000]; // then give up: no kernel answers
@@ -39,7 +42,7 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** The only way in for markup: `html` was made by `markdown_html` in the kernel. */
+/** The only way in for markup: `html` was made by `markdown_html`. */
 function setCleanHtml(node, html) {
   node.innerHTML = html;
 }
@@ -779,7 +782,10 @@ function render({ model, el }) {
   const rehearsal = element("div", "ccx-rehearsal", "Rehearsal: scripted model, no real agent speaks, nothing is spent.");
   const bar = new Bar(command, rehearsal);
   const log = new Log((before) => (isRound ? detour.page(view, before) : send({ op: "page", view, before })));
-  const asks = new Asks((said) => send({ op: "answer", view, ...said }));
+  const asks = new Asks((said) => {
+    if (isRound) detour.answer(said).catch((error) => asks.failed(said.ask, error.message));
+    else send({ op: "answer", view, ...said });
+  });
   const detour = new Detour(onServerMessage);
   const announcer = new Announcer();
   root.append(bar.node, rehearsal, bar.note, log.node, asks.node, asks.spoken, announcer.node);

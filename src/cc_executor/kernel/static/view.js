@@ -887,7 +887,7 @@ function render({ model, el }) {
     else if (frame.seq !== seq + 1) return sync(); // one was lost
     seq = frame.seq;
     isRound = false;
-    detour.close();
+    if (detour.isOpen) detour.close();
     show(frame, body, isReset);
     if (frame.ask) owed = frame.seq;
     if (!frame.done) saveOnce(model);

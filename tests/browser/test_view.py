@@ -11,7 +11,6 @@ from playwright.sync_api import Browser, expect
 from browser.view_page import LAB_DARK, LAB_LIGHT, ViewPage, reader
 from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.errors import ControlFailed
-from cc_executor.kernel.feed import ViewStatus
 from cc_executor.kernel.render import static_bundle
 from cc_executor.model.event import (
     ApiRetried,
@@ -23,6 +22,7 @@ from cc_executor.model.event import (
     ToolCalled,
     ToolReturned,
 )
+from cc_executor.wire.feed import ViewStatus
 from kernel.attacks import HOST, PAYLOADS
 from kernel.test_render import receipt
 from support.recordings import Recording

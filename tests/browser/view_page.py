@@ -15,13 +15,13 @@ from typing import Any, Final, Self
 import comm
 import pytest
 from comm.base_comm import BaseComm
-from playwright.sync_api import Browser, Dialog, Locator, Page, Route
+from playwright.sync_api import Browser, Dialog, Locator, Page, Route, WebSocketRoute
 
 import cc_executor.kernel
-from cc_executor.kernel.feed import PageReader, ViewStatus
-from cc_executor.kernel.widgets import RunView
+from cc_executor.kernel.widgets import RunView, script
 from cc_executor.model.event import Event
 from cc_executor.model.transcript import Transcript
+from cc_executor.wire.feed import PageReader, ViewStatus
 
 STATIC: Final = Path(cc_executor.kernel.__file__).parent / "static"
 SITE: Final = "http://view.test/"
@@ -101,6 +101,8 @@ class ViewPage:
         self.transcript = Transcript()
         self.commands: list[str] = []
         self.requests: list[str] = []  # of anything but the page itself
+        self.sockets: list[str] = []  # that were asked for; none is opened
+        self.config = ""  # what a Jupyter server writes into its page
         self.errors: list[str] = []
         self.outbox: list[dict[str, Any]] = []
         self.inbox: list[dict[str, Any]] = []
@@ -112,6 +114,7 @@ class ViewPage:
 
     def __enter__(self) -> Self:
         self.page.route("**/*", self._serve)
+        self.page.route_web_socket("**/*", self._refuse)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("dialog", self._dismiss)
         self.page.expose_binding("fromView", lambda _, message: self.inbox.append(message))
@@ -136,19 +139,25 @@ class ViewPage:
             self.view = RunView(self.transcript, on_command=self._obey, **options)
         self.outbox.clear()
 
-    def _obey(self, command: str) -> None:
+    def _obey(self, command: str, _pauses: int | None) -> None:
         self.on_command(command)
 
     def _dismiss(self, dialog: Dialog) -> None:
         self.errors.append(f"dialog {dialog.message}")
         dialog.dismiss()
 
+    def _refuse(self, socket: WebSocketRoute) -> None:
+        self.sockets.append(socket.url)
+        socket.close()
+
     def _serve(self, route: Route) -> None:
         url = route.request.url
         if url == SITE:
-            route.fulfill(body=HTML, content_type="text/html")
-        elif url in {f"{SITE}view.js", f"{SITE}view.css"}:
-            route.fulfill(path=STATIC / url.rpartition("/")[2])
+            route.fulfill(body=HTML.replace("<body>", f"<body>{self.config}"), content_type="text/html")
+        elif url == f"{SITE}view.js":
+            route.fulfill(body=script(), content_type="text/javascript")
+        elif url == f"{SITE}view.css":
+            route.fulfill(path=STATIC / "view.css")
         else:
             self.requests.append(url)
             route.abort()

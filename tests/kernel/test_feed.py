@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from cc_executor.kernel.feed import FRAME_LINES, HEARTBEAT_SECONDS, UNANSWERED, ViewFeed, ViewStatus
 from cc_executor.model.event import Event, MessageStarted, TextWritten, ThinkingWritten, ToolCalled, ToolReturned
 from cc_executor.model.item import Item, Kind
 from cc_executor.model.pager import Page
 from cc_executor.model.transcript import Bounds, Transcript
+from cc_executor.wire.feed import FRAME_LINES, HEARTBEAT_SECONDS, UNANSWERED, ViewFeed, ViewStatus
 
 TICK = 0.04
 
@@ -256,9 +256,17 @@ def test_time_alone_is_no_news() -> None:
     wire.run(1)
     count = len(wire.sent)
     for second in range(3):
-        wire.feed.show(ViewStatus(phase="writing", elapsed=11.0 + second, is_ticking=True), wire.now)
-        wire.run(1)
+        wire.feed.show(ViewStatus(phase="writing", elapsed=11.0 + second / 4, is_ticking=True), wire.now)
+        wire.run(0.25)
     assert len(wire.sent) == count
+
+
+def test_a_reset_names_the_run_and_nothing_else_does() -> None:
+    wire = Wire(run_id="0" * 26)
+    wire.say(op="sync", view="a")
+    wire.run(1)
+    assert [content.get("run") for _, content, _ in wire.sent if "reset" in content] == ["0" * 26]
+    assert not any("run" in content for _, content, _ in wire.sent if "reset" not in content)
 
 
 def test_a_page_goes_to_the_view_that_asked() -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from cc_executor.kernel.render import BUNDLE_BYTES, RECEIPT_MIME, static_bundle
 from cc_executor.kernel.terminal import TerminalView
-from cc_executor.kernel.words import REHEARSAL
 from cc_executor.model.event import (
     ApiRetried,
     Event,
@@ -27,6 +26,7 @@ from cc_executor.model.markdown import markdown_html
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import Check, Exit, FileChange, Receipt, Standing, Times, TokenUsage
 from cc_executor.model.transcript import Transcript
+from cc_executor.model.words import REHEARSAL
 from kernel.attacks import PAYLOADS
 
 RUN = "0199e8d2b1c07a3f5e6d7c8b9a"

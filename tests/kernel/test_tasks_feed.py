@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cc_executor.kernel.feed import HEARTBEAT_SECONDS, UNANSWERED
 from cc_executor.kernel.taskcard import CARD_BYTES, EndedList, list_bundle, list_card
 from cc_executor.kernel.taskfeed import FRAME_ROWS, TaskFeed
 from cc_executor.kernel.taskrows import LINE_CHARS, LastLine, TaskBoard
@@ -28,6 +27,7 @@ from cc_executor.model.listrecord import (
 )
 from cc_executor.model.state import RunState
 from cc_executor.model.tasklist import OnFailure, Task, TaskKind, TaskList
+from cc_executor.wire.feed import HEARTBEAT_SECONDS, UNANSWERED
 
 TICK = 0.04
 
@@ -102,7 +102,7 @@ def test_every_row_is_sent_whole_once_and_then_only_what_has_changed() -> None:
             "phase": "starting",
             "is_ticking": True,
             "can": ["stop", "skip"],
-            "elapsed": 3.48,
+            "elapsed": 2.0,
         }
     ]
     wire.add(ended("a", text="one\ntwo\n", seconds=2.5))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cc_executor.kernel.card import card
+from cc_executor.model.card import card
 from cc_executor.model.inert import inert
 from cc_executor.model.markdown import markdown_html
 from kernel.attacks import EVERY

@@ -205,3 +205,62 @@ def test_ten_thousand_odd_messages_do_no_harm(server: Server) -> None:
                 assert answer.get("error", {}).get("code") != -32603, answer
         assert client.ok("list", limit=1)
     assert "Traceback" not in server.log
+
+
+def frame(client: Socket) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The next frame of a view: what is told, and its items."""
+    message = client.notification()
+    assert message["method"] == "frame", message
+    return message["params"]["content"], json.loads(message["params"]["body"])
+
+
+def test_a_live_view_is_sent_from_its_beginning_to_the_receipt(server: Server) -> None:
+    with connected(server) as client:
+        run_id = client.run("for i in $(seq 40); do echo line $i; sleep 0.02; done")
+        number = client.ok("watch", id=run_id)["subscription"]
+        content, body = frame(client)
+        assert (content["op"], content["seq"], content["reset"], content["run"]) == ("f", 1, ["*"], run_id)
+        items: dict[int, str] = {}
+        last = 0
+        while True:
+            assert content["seq"] == (last := last + 1)
+            for item in body["items"]:
+                items[item["number"]] = items[item["number"]] + item["append"] if "append" in item else item.get("text", "")
+            if content.get("done"):
+                break
+            content, body = frame(client)
+        assert "".join(items.values()).startswith("".join(f"line {number}\n" for number in range(1, 41)))
+        assert content["status"]["detail"].startswith("ok: ")
+        assert client.results(run_id)["status"] == "ok"
+        client.ok("page", subscription=number, view="mine", before=1)
+        while (page := frame(client)[0])["op"] != "p":
+            pass
+        assert page["to"] == "mine", "older lines can be asked for when it has ended, too"
+        client.ok("unsubscribe", subscription=number)
+        eventually(
+            lambda: client.code("page", subscription=number, view="mine", before=1) == -32602, within=BOUND, what="the view is closed"
+        )
+        assert client.code("watch", id="0" * 26) == -32003
+
+
+@pytest.mark.usefixtures("claude_cli")
+def test_a_question_is_answered_in_a_view(server: Server) -> None:
+    with connected(server) as client:
+        options = {"ask": True, "timeout": 60, "permission_mode": "default", "rehearse": "approval"}
+        run_id = client.ok("execute", prompt="Write the plan, then begin.", **options)["id"]
+        number = client.ok("watch", id=run_id)["subscription"]
+        while not (asks := frame(client)[0]["status"].get("asks")):
+            pass
+        assert client.code("answer", subscription=number, ask="another", decision="allow") == -32001
+        assert client.code("answer", subscription=number, ask=asks[0]["id"], decision="perhaps") == -32602
+        assert client.code("answer", subscription=number + 1, ask=asks[0]["id"], decision="allow") == -32602
+        answered: set[str] = set()
+        while True:
+            if new := {ask["id"] for ask in asks} - answered:
+                client.ok("answer", subscription=number, ask=min(new), decision="allow")
+                answered.add(min(new))
+            content = frame(client)[0]
+            asks = content["status"].get("asks", [])
+            if content.get("done"):
+                break
+        assert client.results(run_id)["status"] == "ok"

@@ -49,6 +49,25 @@ def test_not_one_tick_while_paused_and_then_it_goes_on(start: Start, tmp_path: P
     assert abs(facts["elapsed"] - facts["paused"] - facts["active"]) < 0.01
 
 
+def test_a_command_that_comes_late_or_twice_changes_nothing(start: Start, tmp_path: Path) -> None:
+    run = start(TICKER)
+    until(lambda: ticks(tmp_path) > 2)
+    assert run.ask(op="pause", pauses=0)["state"] == "paused"
+    assert run.ask(op="pause", pauses=0)["state"] == "paused"
+    assert run.ask(op="resume", pauses=0)["state"] == "paused", "asked for before that pause"
+    assert run.ask(op="resume", pauses=1)["state"] == "running"
+    assert run.ask(op="pause", pauses=0)["state"] == "running", "the first one again, as a busy kernel hands it on"
+    assert run.ask(op="pause", pauses=1)["state"] == "paused"
+    assert run.ask(op="resume", pauses=1)["state"] == "paused", "it would undo a later pause"
+    for odd in ("2", 2.0, True, None, -1):
+        assert run.ask(op="status")["state"] == "paused", odd
+        run.ask(op="pause", pauses=odd)
+    assert run.ask(op="resume")["state"] == "running", "who names no pause means the one that there is"
+    run.ask(op="cancel")
+    run.wait()
+    assert [kind for kind in run.kinds() if kind in {"paused", "resumed"}] == ["paused", "resumed", "paused", "resumed"]
+
+
 def test_a_tree_that_hops_from_process_to_process_stands_still(start: Start) -> None:
     run = start(HOPPERS)
     until(lambda: run.read() == b"hopping\n")

@@ -4,61 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any
 
-from cc_executor.errors import ControlFailed, InvalidRequest
+from cc_executor.errors import ControlFailed
 from cc_executor.kernel.display import Display, StaticDisplay
 from cc_executor.kernel.loop import own
-from cc_executor.model.ask import REASON_CHARS, Answer, Ask, Decision, ShownAsk
-from cc_executor.model.state import RunState
+from cc_executor.model.ask import Ask
 from cc_executor.policy.ask import Answerer, Place, answerer, in_kernel, in_terminal
-from cc_executor.runtime.answers import Attendant, give, open_ask
+from cc_executor.runtime.answers import Attendant, give
 from cc_executor.runtime.askpage import shown
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.prompt import prompted
 from cc_executor.runtime.run import Batch, Run
-
-ANSWERS: Final = 20  # to the questions of one ask
-
-
-class AskPage:
-    """The open questions of one run as its views show them, and the answers that come from there."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._known: dict[str, ShownAsk] = {}
-
-    def shown(self, state: RunState) -> tuple[ShownAsk, ...]:
-        """What is open after `state`. Each question is put in words once: what it would change may be changed meanwhile."""
-        if not state.asks:
-            self._known.clear()
-            return ()
-        cwd, mask = self._run.request.cwd, self._run.mask
-        self._known = {ask.ask_id: self._known.get(ask.ask_id) or shown(ask, cwd=cwd, mask=mask) for ask in state.asks}
-        return tuple(self._known.values())
-
-    def answer(self, content: Mapping[str, object]) -> None:
-        """Take an answer from a view: ``{"ask", "decision", "text", "answers"}``. Blocking, a few milliseconds, in whatever thread the click arrives.
-
-        Raises
-        ------
-        ControlFailed, InvalidRequest
-            It is not open any more, or this is no answer to it.
-        """
-        ask = open_ask(self._run.state.asks, str(content.get("ask", "")))
-        give(self._run.folder, ask, _answer(content), by="view")
-
-
-def _answer(content: Mapping[str, object]) -> Answer:
-    try:
-        decision = Decision(str(content.get("decision")))
-    except ValueError:
-        raise InvalidRequest(f"There is no answer {content.get('decision')!r}.") from None
-    answers = content.get("answers")
-    texts = [str(each)[:REASON_CHARS] for each in cast("list[object]", answers)[:ANSWERS]] if isinstance(answers, list) else []
-    return Answer(decision=decision, text=str(content.get("text") or "")[:REASON_CHARS], answers=tuple(texts))
 
 
 class CellAsks:

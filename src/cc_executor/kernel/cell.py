@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import time
@@ -37,7 +36,7 @@ from cc_executor.runtime.run import Run
 from cc_executor.runtime.workspace import remark
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.notebook import BUNDLE, read_bundle
+from cc_executor.store.notebook import read_bundle, write_bundle
 
 logger = logging.getLogger(__name__)
 
@@ -338,9 +337,8 @@ class _Watch:
     def _keep(self, bundle: Bundle | None) -> None:
         if bundle is None:
             return
-        data, metadata = bundle
         try:
-            self._run.folder.replace(BUNDLE, json.dumps({"data": data, "metadata": metadata}).encode())
+            write_bundle(self._run.folder, bundle)
         except StateUnusable:  # its result is owed to whoever waits for it, kept or not
             logger.warning("the view of run %s could not be kept", self._run.run_id, exc_info=True)
 

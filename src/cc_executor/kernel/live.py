@@ -3,103 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Final
 
-from cc_executor.kernel.asks import AskPage
 from cc_executor.kernel.display import Bundle, replace_mime, show_mime
-from cc_executor.kernel.feed import ViewStatus
 from cc_executor.kernel.render import static_bundle
 from cc_executor.kernel.widgets import RunView
-from cc_executor.model import toolcall
-from cc_executor.model.event import Paused
 from cc_executor.model.item import Level
-from cc_executor.model.pager import Checkpoints, Page, earlier
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.state import Phase, RunState
-from cc_executor.model.transcript import Transcript
-from cc_executor.runtime.forecast import usual_words
-from cc_executor.runtime.reader import JournalReader, events_from
 from cc_executor.runtime.run import Batch, Run
+from cc_executor.runtime.runpage import RunPage
+from cc_executor.wire.feed import ViewStatus
 
 WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 # A tab that is opened again after the end finds its view as long as the kernel keeps it; each holds at most 5,000 lines.
 VIEWS_KEPT: Final = 20
-TOOL_CHARS: Final = 80
 NO_CODE: Final = "export default {};"  # a module that shows nothing, should a page come too late
 
 _kept: Final[deque[RunView]] = deque()
-_pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cc_executor pages")  # starts its thread when it is first used
-
-
-class RunPage:
-    """What a view shows of one run: its transcript, older pages from the journal, the status line; and the commands that it takes."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.transcript = Transcript()
-        self._checkpoints = Checkpoints(JournalReader(run.folder, agent=run.request.agent), self.transcript)
-        self._paused_at: float | None = None
-        self._estimate = usual_words(run.folder)
-        self._asks = AskPage(run)
-
-    def apply(self, batch: Batch) -> None:
-        """Take what happened."""
-        self.transcript.feed(batch.events)
-        if self._checkpoints.is_due(self.transcript):
-            self._checkpoints.add(batch.position(), self.transcript)
-        for event in batch.events:
-            if isinstance(event, Paused):
-                self._paused_at = event.at
-
-    def command(self, command: str) -> None:
-        """Give a command of `RunView`. Blocking, a few milliseconds: the click may come in any thread, and must be obeyed even when the loop is not free."""
-        if command == "kill":
-            self.run.send("cancel", reason="cancel", by="view", now=True)
-        elif command == "cancel":
-            self.run.send("cancel", reason="cancel", by="view")
-        else:
-            self.run.send(command, by="view")
-
-    def answer(self, content: Mapping[str, object]) -> None:
-        """Answer a question of the agent; as `command`."""
-        self._asks.answer(content)
-
-    def read_page(self, before: int, done: Callable[[Page], None]) -> None:
-        """Read the page before a number on another thread, and hand it to `done` there."""
-        _pages.submit(lambda: done(earlier(self._checkpoints, events_from, before=before)))
-
-    def status(self, state: RunState, *, detail: str = "") -> ViewStatus:
-        """The status line after `state`."""
-        phase = state.phase
-        return ViewStatus(
-            phase=phase.value,
-            elapsed=self._elapsed(state),
-            is_ticking=phase not in {Phase.PAUSED, Phase.ENDED},
-            tool=_tool_words(state),
-            model=state.model,
-            input_tokens=state.usage.input_tokens,
-            output_tokens=state.usage.output_tokens,
-            cost=None if self.run.request.rehearse is not None else state.cost,
-            detail=detail or _detail(state),
-            estimate=self._estimate,
-            rehearsal=self.run.request.rehearse is not None,
-            asks=self._asks.shown(state),
-        )
-
-    def _elapsed(self, state: RunState) -> float:
-        """Seconds at work: less pauses and the sleep of the machine."""
-        if state.started is None:
-            return 0.0
-        until = time.time()
-        if state.exited is not None:
-            until = state.exited.at
-        elif state.is_paused and self._paused_at is not None:
-            until = self._paused_at
-        return max(0.0, until - state.started.at - state.paused - state.frozen)
 
 
 class WidgetDisplay:
@@ -120,6 +42,7 @@ class WidgetDisplay:
             on_command=self._page.command,
             on_answer=self._page.answer,
             read_page=self._page.read_page,
+            run_id=run.run_id,
             title=f"Agent run {run.run_id}",
             save_on_start=save_on_start,
         )
@@ -197,22 +120,3 @@ def answer_later(tick: Callable[[], None]) -> Callable[..., None]:
             tick()
 
     return answer
-
-
-def _tool_words(state: RunState) -> str:
-    running = state.running_tools
-    if not running:
-        return ""
-    tool = running[-1]
-    call = toolcall.fields(tool.input.text)
-    about = toolcall.one_line(toolcall.summary(call), TOOL_CHARS) if call is not None else ""
-    more = f" and {len(running) - 1} more" if len(running) > 1 else ""
-    return f"{tool.name}({about}){more}"
-
-
-def _detail(state: RunState) -> str:
-    retry = state.retry
-    if state.phase is Phase.RETRYING and retry is not None:
-        answered = f"the API answered {retry.status}" if retry.status is not None else "the API could not be reached"
-        return f"{answered}; attempt {retry.attempt} of {retry.max_attempts} in {retry.delay:.0f} s"
-    return ""

@@ -11,7 +11,6 @@ from html import escape
 from typing import Any, Final
 
 from cc_executor.kernel.taskrows import first_line, last_line
-from cc_executor.kernel.words import SMALL_COST
 from cc_executor.model.ansi import clean
 from cc_executor.model.inert import inert
 from cc_executor.model.item import excerpt
@@ -19,6 +18,7 @@ from cc_executor.model.listrecord import ListState, ListStatus, TaskState, TaskS
 from cc_executor.model.notice import duration
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.model.toolcall import one_line
+from cc_executor.model.words import SMALL_COST
 
 CARD_BYTES: Final = 48 * 1024  # as for the card of one run
 ROWS: Final = 100  # each is some 1.5 KB, most of it the styles; of ten thousand tasks nobody reads all in a cell

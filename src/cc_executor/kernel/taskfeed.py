@@ -3,7 +3,7 @@
 The protocol
 ------------
 To the views: ``{"op": "t", "seq", "totals", …}`` with one binary buffer (JSON in UTF-8: ``{"rows": […]}``), each row whole the first time and then only what
-has changed of it; with a reset ``"graph"``, too (`cc_executor.model.graph`). `seq`, `reset` and `ask` mean what they mean in `cc_executor.kernel.feed`. From
+has changed of it; with a reset ``"graph"``, too (`cc_executor.model.graph`). `seq`, `reset` and `ask` mean what they mean in `cc_executor.wire.feed`. From
 a view: ``{"op": "sync", "view"}`` and ``{"op": "ack", "view", "seq"}``; commands, and what the opened runs say, are not for this feed.
 """
 
@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from cc_executor.kernel.feed import ASK_SECONDS, EVERYBODY, FRAME_SECONDS, HEARTBEAT_SECONDS, INBOX, RESETS, SLOW_SECONDS, UNANSWERED
 from cc_executor.kernel.taskrows import TaskBoard, TaskRow
+from cc_executor.wire.feed import ASK_SECONDS, EVERYBODY, FRAME_SECONDS, HEARTBEAT_SECONDS, INBOX, RESETS, SLOW_SECONDS, UNANSWERED
 
 FRAME_ROWS: Final = 400  # some 100 KB at the most
 

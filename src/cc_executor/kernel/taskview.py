@@ -21,15 +21,16 @@ import anywidget
 import traitlets
 
 from cc_executor.errors import CCExecutorError, InvalidRequest
-from cc_executor.kernel.feed import FRAME_SECONDS, ViewFeed
-from cc_executor.kernel.live import RunPage
 from cc_executor.kernel.loop import own
 from cc_executor.kernel.taskcommands import LIST_COMMANDS, TASK_COMMANDS, TaskCommands
 from cc_executor.kernel.taskfeed import TaskFeed
 from cc_executor.kernel.taskrows import TaskBoard
-from cc_executor.kernel.widgets import COMMANDS, answered
+from cc_executor.kernel.widgets import COMMANDS, answered, obeyed
+from cc_executor.kernel.widgets import script as run_script
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.runpage import RunPage
 from cc_executor.store.home import StateHome
+from cc_executor.wire.feed import FRAME_SECONDS, ViewFeed
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ _STATIC: Final = Path(__file__).parent / "static"
 
 def script() -> str:
     """The view's module: that of a run, the picture of the needs, and the list's around them. anywidget takes one text, and there is no front-end build."""
-    run_view = (_STATIC / "view.js").read_text(encoding="utf-8").replace("export default { render };", f"return {EXPORTS}")
+    run_view = run_script().replace("export default { render };", f"return {EXPORTS}")
     graph = f"{(_STATIC / 'graph.js').read_text(encoding='utf-8')}\nreturn {{ Graph }};"
     return f"const RunView = (() => {{\n{run_view}\n}})();\nconst TaskGraph = (() => {{\n{graph}\n}})();\n{(_STATIC / 'tasks.js').read_text(encoding='utf-8')}"
 
@@ -234,7 +235,7 @@ class _Opened:
             self._send({"op": "refused", "text": str(error)}, [])
             return
         page = self._page = RunPage(run)
-        feed = self.feed = ViewFeed(page.transcript, self._send, read_page=page.read_page)
+        feed = self.feed = ViewFeed(page.transcript, self._send, read_page=page.read_page, run_id=run.run_id)
         for content in self._waiting:
             feed.on_message(content, time.monotonic())
         async with aclosing(run.follow()) as batches:
@@ -249,10 +250,7 @@ class _Opened:
         """Take what the run's view says."""
         match content:
             case {"op": "command", "command": str(command)} if command in COMMANDS and self._page is not None:
-                try:
-                    self._page.command(command)
-                except CCExecutorError as error:
-                    self._send({"op": "refused", "command": command, "text": str(error)}, [])
+                obeyed(cast("Mapping[str, object]", content), command, self._page.command, self._send)
             case {"op": "answer", "ask": str(ask)} if self._page is not None:
                 answered(cast("Mapping[str, object]", content), ask, self._page.answer, self._send)
             case _ if self.feed is not None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final, TextIO
 
-from cc_executor.kernel.words import REHEARSAL, plain_text
 from cc_executor.model.item import Item, ItemState, Kind
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.toolcall import one_line
 from cc_executor.model.transcript import Changes, Transcript
+from cc_executor.model.words import REHEARSAL, plain_text
 
 WIDTH: Final = 120
 RESULT_CHARS: Final = 200

@@ -1,4 +1,4 @@
-"""The live view of one run as a Jupyter widget. Knows anywidget; what to send and when is `cc_executor.kernel.feed`'s, what it means is `static/view.js`'s.
+"""The live view of one run as a Jupyter widget. Knows anywidget; what to send and when is `cc_executor.wire.feed`'s, what it means is `static/view.js`'s.
 
 The view holds nothing that is needed later: the journal has the run, the transcript its page. So any number of views, in any tab, at any time, is the
 same easy case.
@@ -16,13 +16,30 @@ import anywidget
 import traitlets
 
 from cc_executor.errors import CCExecutorError
-from cc_executor.kernel.feed import PageReader, ViewFeed, ViewStatus
 from cc_executor.model.transcript import Transcript
+from cc_executor.wire.feed import PageReader, ViewFeed, ViewStatus
 
+OnCommand = Callable[[str, int | None], None]
 COMMANDS: Final = frozenset({"pause", "resume", "cancel", "kill"})
 STATE_SECONDS: Final = 1.0  # the trait is for new pages and lost messages; a second of age does not matter there
 
 _STATIC: Final = Path(__file__).parent / "static"
+
+
+def script() -> str:
+    """The view's module: the way past the kernel, and the view. anywidget takes one text, and there is no front-end build."""
+    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("server.js", "view.js"))
+
+
+def obeyed(content: Mapping[str, object], command: str, obey: OnCommand, transmit: Callable[[dict[str, Any], list[bytes]], None]) -> None:
+    """Hand a view's command on, and tell it what became of it: a view that hears nothing looks for another way."""
+    pauses, about = content.get("pauses"), {"command": command, "click": content.get("click")}
+    try:
+        obey(command, pauses if type(pauses) is int else None)
+    except CCExecutorError as error:
+        transmit({"op": "refused", **about, "text": str(error)}, [])
+    else:
+        transmit({"op": "taken", **about}, [])
 
 
 def answered(
@@ -46,12 +63,15 @@ class RunView(anywidget.AnyWidget):
     transcript : Transcript
         Somebody else feeds it.
     on_command : callable
-        Called with ``"pause"``, ``"resume"``, ``"cancel"`` or ``"kill"``, in whatever thread the message arrives (it changes from click to click).
+        Called with ``"pause"``, ``"resume"``, ``"cancel"`` or ``"kill"`` and how often the run had been paused when somebody clicked (None: the view did not
+        say), in whatever thread the message arrives (it changes from click to click).
         A `CCExecutorError` that it raises is shown in the view.
     on_answer : callable or None
         Called, as `on_command`, with an answer to a question of the agent; see `cc_executor.kernel.asks.AskPage.answer`.
     read_page : callable or None
         ``read_page(before, done)`` makes the page before a number and calls ``done(page)``; see `ViewFeed`.
+    run_id : str
+        Of the run, for a view that has to ask a server because the kernel does not answer.
     title : str
         What the view is called for people who do not see it.
     save_on_start : bool
@@ -60,7 +80,7 @@ class RunView(anywidget.AnyWidget):
         Seconds; the same clock as that of `tick`.
     """
 
-    _esm = _STATIC / "view.js"
+    _esm = script()
     _css = _STATIC / "view.css"
 
     title = traitlets.Unicode("Agent run").tag(sync=True)
@@ -71,9 +91,10 @@ class RunView(anywidget.AnyWidget):
         self,
         transcript: Transcript,
         *,
-        on_command: Callable[[str], None],
+        on_command: OnCommand,
         on_answer: Callable[[Mapping[str, object]], None] | None = None,
         read_page: PageReader | None = None,
+        run_id: str = "",
         title: str = "Agent run",
         save_on_start: bool = True,
         clock: Callable[[], float] = time.monotonic,
@@ -84,7 +105,7 @@ class RunView(anywidget.AnyWidget):
         self._state_at = float("-inf")
         self._status_word = ""
         self._is_done = False
-        self.feed = ViewFeed(transcript, self._transmit, read_page=read_page)
+        self.feed = ViewFeed(transcript, self._transmit, read_page=read_page, run_id=run_id)
         super().__init__(title=title, save_on_start=save_on_start)
         self.on_msg(self._receive)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
 
@@ -120,14 +141,8 @@ class RunView(anywidget.AnyWidget):
     def _receive(self, _widget: object, content: object, _buffers: object) -> None:
         match content:
             case {"op": "command", "command": str(command)} if command in COMMANDS:
-                self._obey(command)
+                obeyed(cast("Mapping[str, object]", content), command, self._on_command, self._transmit)
             case {"op": "answer", "ask": str(ask)} if self._on_answer is not None:
                 answered(cast("Mapping[str, object]", content), ask, self._on_answer, self._transmit)
             case _:
                 self.feed.on_message(content, self._clock())
-
-    def _obey(self, command: str) -> None:
-        try:
-            self._on_command(command)
-        except CCExecutorError as error:
-            self._transmit({"op": "refused", "command": command, "text": str(error)}, [])

@@ -151,6 +151,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     left_behind: LeftBehind | None = None
     exited: Exited | None = None
     is_paused: bool = False
+    pauses: int = 0  # how often
     paused: float = 0.0  # seconds
     frozen: float = 0.0  # seconds
 
@@ -255,7 +256,7 @@ def _folded(state: RunState, event: Event) -> RunState:
         case Started():
             return replace(state, started=event, activity=Phase.STARTING)
         case Paused():
-            return replace(state, is_paused=True)
+            return replace(state, is_paused=True, pauses=state.pauses + 1)
         case Resumed(paused=seconds):
             return replace(state, is_paused=False, paused=state.paused + seconds)
         case StopRequested():

@@ -287,13 +287,13 @@ class Run:
                 return Status({"ok": True, "state": "stopping", "processes": 0})
             raise
 
-    async def pause(self, *, by: str = "") -> Status:
-        """Stop every process of the run; returns when they stand."""
-        return await self._ask("pause", by=by)
+    async def pause(self, *, by: str = "", pauses: int | None = None) -> Status:
+        """Stop every process of the run; returns when they stand. `pauses`: see `RunPage.command`."""
+        return await self._ask("pause", by=by, **_seen(pauses))
 
-    async def resume(self, *, by: str = "") -> Status:
-        """Let every process of the run go on."""
-        return await self._ask("resume", by=by)
+    async def resume(self, *, by: str = "", pauses: int | None = None) -> Status:
+        """Let every process of the run go on. `pauses`: as for `pause`."""
+        return await self._ask("resume", by=by, **_seen(pauses))
 
     async def cancel(self, *, reason: str = "cancel", by: str = "", now: bool = False) -> Status:
         """Begin to end the run (`now`: without giving it time to clean up). `follow` ends when nothing of it is left."""
@@ -305,6 +305,10 @@ class Run:
 
     async def _ask(self, op: str, **fields: object) -> Status:
         return await in_thread(partial(self.send, op, **fields))
+
+
+def _seen(pauses: int | None) -> dict[str, int]:
+    return {} if pauses is None else {"pauses": pauses}
 
 
 def _turns_here() -> _Turns:

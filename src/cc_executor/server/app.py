@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Providers of jupyter_server itself: a token without a cookie gets a new random name for every request (5 of 5 in the measurements).
 STARTED_HERE: Final = Path("server", "owners")  # in the state folder: there was a run that a server started
+ON_PAGE: Final = "ccExecutor"  # as in `static/server.js`
 _NAMELESS: Final = (IdentityProvider, PasswordIdentityProvider, LegacyIdentityProvider)
 
 
@@ -75,6 +76,8 @@ class CCExecutorServer(ExtensionApp):
         register(self._server)  # where no start hook is run (pytest-jupyter runs none, nor do applications that embed the server)
         self.settings["cc_executor_service"] = self.service
         self.settings["cc_executor_mcp"] = self.mcp
+        # What JupyterLab and Notebook 7 write into their pages: a live view knows from it that there is a server to ask, and asks no other.
+        self._server.web_app.settings.setdefault("page_config_data", {})[ON_PAGE] = True
 
     def service(self) -> Service:
         """What the handlers call, made when it is first needed."""

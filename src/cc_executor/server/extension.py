@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any, Protocol
 
+from cc_executor.server.opening import mending
 from cc_executor.server.presave import PreSaveHook, presave_hook
 
 _logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ class ServerApp(Protocol):
 
 
 def register(serverapp: ServerApp) -> bool:
-    """Register the pre-save hook with the server's contents manager, once for each manager.
+    """Register the pre-save hook with the server's contents manager, and have it show the ends of runs, once for each manager.
 
     Returns
     -------
@@ -42,4 +43,6 @@ def register(serverapp: ServerApp) -> bool:
     hook = presave_hook(environ=dict(os.environ))
     manager.register_pre_save_hook(hook)
     manager._cc_executor_hook = hook  # the mark lives and dies with the manager
+    if callable(getattr(manager, "get", None)):
+        manager.get = mending(manager.get, environ=dict(os.environ))  # there is no hook for it
     return True

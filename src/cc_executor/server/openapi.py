@@ -104,7 +104,8 @@ def _response(status: int, path: str) -> dict[str, Any]:
 
 
 def _control() -> dict[str, Any]:
-    return {"type": "object", "required": ["op"], "properties": {"op": {"type": "string", "enum": ["pause", "resume", "cancel", "kill"]}}}
+    op = {"type": "string", "enum": ["pause", "resume", "cancel", "kill"]}
+    return {"type": "object", "required": ["op"], "properties": {"op": op, "pauses": {"type": "integer", "minimum": 0}}}
 
 
 def execute_schema() -> dict[str, Any]:

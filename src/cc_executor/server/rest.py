@@ -184,7 +184,11 @@ class _Control(_Api):
 
     @_endpoint("execute")
     async def post(self, run_id: str) -> None:
-        self.answer(await self.service.control(run_id, str(self.body().get("op", "")), who=self.who))
+        body = self.body()
+        pauses = body.get("pauses")
+        if pauses is not None and (type(pauses) is not int or pauses < 0):
+            raise InvalidRequest("pauses must be a whole number: how often the run had been paused.")
+        self.answer(await self.service.control(run_id, str(body.get("op", "")), who=self.who, pauses=pauses))
 
 
 class _Events(_Base):

@@ -30,6 +30,7 @@ from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
 from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
+from cc_executor.server.watch import Watch
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
@@ -356,13 +357,22 @@ class Service:
 
         return await asyncio.to_thread(asked)
 
-    async def control(self, run_id: str, op: str, *, who: str) -> dict[str, Any]:
-        """Give a command: ``pause``, ``resume``, ``cancel`` (with time to clean up) or ``kill`` (at once)."""
+    async def watch(self, run_id: str, *, who: str) -> Watch:
+        """The live view of a run, for a page whose kernel does not answer. Raises `RunNotFound`, `StateUnusable`."""
+        await asyncio.to_thread(self.find, run_id, who=who)
+        run = await Run.attach(self.home, run_id, environ=self._environ)
+        return await asyncio.to_thread(Watch, run, receipt=partial(self.receipt, run_id, who=who))
+
+    async def control(self, run_id: str, op: str, *, who: str, pauses: int | None = None) -> dict[str, Any]:
+        """Give a command: ``pause``, ``resume``, ``cancel`` (with time to clean up) or ``kill`` (at once).
+
+        `pauses`: how often the run had been paused when somebody wanted it paused or resumed. If it was paused since, it stays as it is.
+        """
         await asyncio.to_thread(self.find, run_id, who=who)
         run = await Run.attach(self.home, run_id, environ=self._environ)
         commands: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
-            "pause": partial(run.pause, by=who or "server"),
-            "resume": partial(run.resume, by=who or "server"),
+            "pause": partial(run.pause, by=who or "server", pauses=pauses),
+            "resume": partial(run.resume, by=who or "server", pauses=pauses),
             "cancel": partial(run.cancel, by=who or "server"),
             "kill": partial(run.cancel, by=who or "server", now=True),
         }

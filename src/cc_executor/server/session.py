@@ -23,6 +23,7 @@ from cc_executor.wire.jsonrpc import Call, Code, RpcError
 
 if TYPE_CHECKING:
     from cc_executor.server.service import Piece, Service
+    from cc_executor.server.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ _CODES: Final[tuple[tuple[type[CCExecutorError], Code], ...]] = (
     (InvalidRequest, Code.INVALID_PARAMS),
     (ControlFailed, Code.NOT_NOW),
 )
-_NEEDS: Final = {"execute": "execute", "control": "execute"}  # the right that a method needs; all others: read
+_NEEDS: Final = {"execute": "execute", "control": "execute", "answer": "execute"}  # the right that a method needs; all others: read
 
 
 class Session:
@@ -62,6 +63,7 @@ class Session:
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: dict[int, asyncio.Task[None]] = {}
+        self._watches: dict[int, Watch] = {}
         self._methods: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "execute": self.execute,
             "control": self.control,
@@ -70,6 +72,9 @@ class Session:
             "list": self.executions,
             "subscribe": self.subscribe,
             "unsubscribe": self.unsubscribe,
+            "watch": self.watch,
+            "page": self.page,
+            "answer": self.answer,
         }
 
     async def take(self, message: str | bytes) -> None:
@@ -136,8 +141,9 @@ class Session:
         return {"id": run_id, "new": is_new}
 
     async def control(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Command a run: `id`, `op`."""
-        return await self._service.control(_text(params, "id"), _text(params, "op"), who=self._who)
+        """Command a run: `id`, `op`, `pauses`."""
+        pauses = _number(params, "pauses", 0, most=10**9) if "pauses" in params else None
+        return await self._service.control(_text(params, "id"), _text(params, "op"), who=self._who, pauses=pauses)
 
     async def status(self, params: dict[str, Any]) -> dict[str, Any]:
         """What a run is doing: `id`."""
@@ -163,8 +169,7 @@ class Session:
         """Have what a run writes sent: `id`, `stream`, `offset`."""
         run_id, stream = _text(params, "id"), _text(params, "stream", "stdout")
         offset = _number(params, "offset", 0, most=10**15)
-        if len(self._subscriptions) >= SUBSCRIPTIONS:
-            raise Refused(429, "TooMany", f"A socket may have {SUBSCRIPTIONS} subscriptions. End one, or open another socket.")
+        self._take_place()
         service, who = self._service, self._who
         await asyncio.to_thread(service.piece, run_id, who=who, stream=stream, offset=offset, limit=1)  # what is wrong is said now
         number = next(self._numbers)
@@ -172,6 +177,48 @@ class Session:
             self._feed(number, run_id, stream, offset), done=lambda: self._subscriptions.pop(number, None)
         )
         return {"subscription": number}
+
+    def _take_place(self) -> None:
+        if len(self._subscriptions) >= SUBSCRIPTIONS:
+            raise Refused(429, "TooMany", f"A socket may have {SUBSCRIPTIONS} subscriptions. End one, or open another socket.")
+
+    async def watch(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Have the frames of a run's live view sent: `id`. Ends with `unsubscribe`."""
+        self._take_place()
+        watch = await self._service.watch(_text(params, "id"), who=self._who)
+        number = next(self._numbers)
+        self._watches[number] = watch
+
+        def ended() -> None:
+            self._subscriptions.pop(number, None)
+            self._watches.pop(number, None)
+
+        self._subscriptions[number] = self._spawn(self._show(number, watch), done=ended)
+        return {"subscription": number}
+
+    async def page(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Have older lines sent among the frames of a view: `subscription`, `view`, `before`."""
+        self._watched(params).page(_text(params, "view"), _number(params, "before", 0, most=10**15))
+        return {}
+
+    async def answer(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Answer a question of the agent in a view: `subscription`, `ask`, `decision`, `text`, `answers`."""
+        await asyncio.to_thread(self._watched(params).answer, params)
+        return {}
+
+    def _watched(self, params: dict[str, Any]) -> Watch:
+        watch = self._watches.get(_number(params, "subscription", 0, most=10**9))
+        if watch is None:
+            raise RpcError(Code.INVALID_PARAMS, "Invalid params: there is no such subscription")
+        return watch
+
+    async def _show(self, number: int, watch: Watch) -> None:
+        try:
+            async with aclosing(watch.frames()) as frames:
+                async for content, body in frames:
+                    await self._send(jsonrpc.notification("frame", {"subscription": number, "content": content, "body": body.decode()}))
+        except CCExecutorError as gone:  # its folder was removed
+            await self._send(jsonrpc.notification("end", {"subscription": number, "error": str(gone)}))
 
     async def unsubscribe(self, params: dict[str, Any]) -> dict[str, Any]:
         """Have no more of it sent: `subscription`."""

@@ -34,11 +34,21 @@ def _status(shim: Shim, _request: Request, _connection: Connection) -> Reply:
     return shim.status()
 
 
+def _is_late(shim: Shim, request: Request) -> bool:
+    """Whether it was asked for before a pause that has been made since: a click that comes twice, or after a kernel's long silence."""
+    pauses = request.get("pauses")
+    return type(pauses) is int and pauses != shim.pauses
+
+
 def _pause(shim: Shim, request: Request, connection: Connection) -> Reply:
+    if _is_late(shim, request):
+        return shim.status()
     return shim.pause(_name(request, "by"), connection)
 
 
 def _resume(shim: Shim, request: Request, _connection: Connection) -> Reply:
+    if "pauses" in request and (shim.is_pausing or _is_late(shim, request)):
+        return shim.status()
     return shim.resume(_name(request, "by"))
 
 

@@ -99,6 +99,7 @@ class Shim:
         self._keep = spec.keep_background
         self._pausing: list[tuple[Connection, str]] | None = None  # who waits for the tree to stand still
         self._paused_by = ""
+        self.pauses = 0  # that were made: records of the kind `paused`
         self._stop_reason: str | None = None
         self._ladder: Ladder | None = None
         self._at_once = False
@@ -331,6 +332,11 @@ class Shim:
         self._pausing.append((connection, by))
         return None
 
+    @property
+    def is_pausing(self) -> bool:
+        """Whether a pause has begun and the tree does not stand yet."""
+        return self._pausing is not None
+
     def is_own(self, pid: int) -> bool:
         """Whether this process belongs to the run, or is gone, so that nobody can tell. An agent's tools are the user's processes, too."""
         return pid > 0 and not self.tree.is_foreign(pid)
@@ -391,6 +397,7 @@ class Shim:
                 return now + PAUSE_PACE
             waiting, self._pausing = self._pausing, None
             self.ledger.write("paused", by=self._paused_by, processes=standing)
+            self.pauses += 1
             self._door.nudge()
             for connection, _ in waiting:
                 self._door.answer(connection, self.status())

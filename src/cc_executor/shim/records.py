@@ -20,7 +20,8 @@ Launch: the spec goes to the shim's stdin as one JSON object (see `SPEC_FIELDS`)
 ``{"ok": true, "agent_pid": 1, "shim_pid": 2}`` or ``{"ok": false, "error": "…", "errno": 2}``.
 
 Commands: ``{"op": "status"|"pause"|"resume"|"cancel"|"stdin"|"answer"|"follow", "by": "cell", …}``; `cancel` takes `reason`, `stdin` takes `data` (text)
-and `close`, `answer` takes `ask` (the question's id), `data` (the one line for the agent) and, for the record, `what`, `decision` and `note`.
+and `close`, `answer` takes `ask` (the question's id), `data` (the one line for the agent) and, for the record, `what`, `decision` and `note`. `pause` and
+`resume` may take `pauses`, how often the run had been paused when somebody wanted it: if it was paused since, they came late or twice and change nothing.
 Every answer is a status object (`STATUS_FIELDS`) with ``"ok": true``, or ``{"ok": false, "error": "…"}``. After `follow` the connection only
 carries status objects: one at once, then whenever something was written or the state changed, at most every `NUDGE_INTERVAL`; end of file means that the shim is gone.
 """

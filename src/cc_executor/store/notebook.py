@@ -292,6 +292,12 @@ def write_list_bundle(folder: Path, bundle: tuple[Json, Json]) -> None:
         raise StateUnusable(f"{folder} cannot be written: {error.strerror}.") from error
 
 
+def write_bundle(folder: RunFolder, bundle: tuple[Json, Json]) -> None:
+    """Keep the static output of a run in its folder, whole or not at all. Raises `StateUnusable`."""
+    data, metadata = bundle
+    folder.replace(BUNDLE, json.dumps({"data": data, "metadata": metadata}).encode())
+
+
 def read_bundle(folder: RunFolder) -> tuple[Json, Json] | None:
     """The static output that was stored with a run, or None."""
     return _read_bundle(folder.path / BUNDLE)

@@ -1,11 +1,18 @@
 // The live view of one run. Plain ESM for anywidget: no build step, no dependency, nothing loaded.
 //
-// The protocol is described in ../feed.py. Whatever an agent wrote becomes text nodes; the one exception is `html`, which the kernel has cleaned
-// (../markdown.py), and which is put in at one place, `setCleanHtml`.
+// The protocol is described in ../../wire/feed.py. Whatever an agent wrote becomes text nodes; the one exception is `html`, which was cleaned where it was
+// made (../../model/markdown.py), and which is put in at one place, `setCleanHtml`.
+//
+// A view hears its kernel. When that is silent, it is sent the same frames by the server (server.js, put before this text by ../widgets.py); both begin with
+// a reset, so that a change of speakers shows nothing twice and leaves nothing out.
 
 const ACK_MS = 200; // at most 5 acknowledgements a second
 const SYNC_RETRY_MS = [1000, 2000, 5000, 10000]; // then give up: no kernel answers
 const ANSWER_MS = 6000; // after this, a button says that nobody answers
+const KERNEL_MS = 1000; // after this, a command that the kernel has not taken goes to the server
+const SILENT_MS = 4500; // a kernel that can speaks every 2 s
+const SHOWN_MS = 3000; // after this, a command that was taken and changed nothing (it came late) is no longer waited for
+const RESYNC_MS = 2000;
 const KILL_GUARD_MS = 500; // a double click on Cancel is one click
 const ANNOUNCE_MS = 4000; // what a screen reader is told, at most this often
 const ANNOUNCE_CHARS = 200;
@@ -35,7 +42,7 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** The only way in for markup: `html` was made by `markdown_html` in the kernel. */
+/** The only way in for markup: `html` was made by `markdown_html`. */
 function setCleanHtml(node, html) {
   node.innerHTML = html;
 }
@@ -444,6 +451,13 @@ class Bar {
     this.command(command);
   }
 
+  /** Somebody has taken the command; the status will say what it did. */
+  taken() {
+    if (this.waitsFor === null) return;
+    clearTimeout(this.answerTimer);
+    this.answerTimer = setTimeout(() => this.refused(""), SHOWN_MS);
+  }
+
   refused(text) {
     this.settle();
     this.hasKilled = false;
@@ -766,9 +780,13 @@ function render({ model, el }) {
   root.setAttribute("aria-label", model.get("title") || "Agent run");
   root.dataset.lmSuppressShortcuts = "true"; // JupyterLab: keys pressed on our buttons are no notebook commands (D, D deletes a cell)
   const rehearsal = element("div", "ccx-rehearsal", "Rehearsal: scripted model, no real agent speaks, nothing is spent.");
-  const bar = new Bar((command) => model.send({ op: "command", command, view }), rehearsal);
-  const log = new Log((before) => model.send({ op: "page", view, before }));
-  const asks = new Asks((said) => model.send({ op: "answer", view, ...said }));
+  const bar = new Bar(command, rehearsal);
+  const log = new Log((before) => (isRound ? detour.page(view, before) : send({ op: "page", view, before })));
+  const asks = new Asks((said) => {
+    if (isRound) detour.answer(said).catch((error) => asks.failed(said.ask, error.message));
+    else send({ op: "answer", view, ...said });
+  });
+  const detour = new Detour(onServerMessage);
   const announcer = new Announcer();
   root.append(bar.node, rehearsal, bar.note, log.node, asks.node, asks.spoken, announcer.node);
   el.replaceChildren(root);
@@ -779,14 +797,54 @@ function render({ model, el }) {
   let painting = 0;
   let syncTries = 0;
   let syncTimer = null;
+  let syncAt = 0;
+  let heard = performance.now(); // when the kernel last spoke
+  let hasLooked = false; // round the kernel, since it fell silent
+  let isRound = false; // what is shown comes from the server
+  let clicks = 0;
+  let clickTimer = null;
+
+  function send(content) {
+    try {
+      model.send(content);
+    } catch (error) {
+      console.debug("cc_executor: the kernel is gone", error);
+    }
+  }
+
+  /** One click. It names the pauses that were seen, and may arrive by both ways, or late: the run obeys it once, and not after a later pause. */
+  function command(name) {
+    const said = { command: name, pauses: bar.status.pauses || 0 };
+    clicks += 1;
+    clearTimeout(clickTimer);
+    if (isRound) return goRound(said);
+    send({ op: "command", ...said, view, click: `${view} ${clicks}` });
+    clickTimer = setTimeout(() => goRound(said), KERNEL_MS);
+  }
+
+  function goRound(said) {
+    if (!detour.isPossible) return; // then the kernel may yet take it
+    detour.control(said).then(
+      () => {
+        bar.taken();
+        detour.open();
+      },
+      (error) => error.message && bar.refused(error.message),
+    );
+  }
+
+  function isMine(click) {
+    return click == null || click === `${view} ${clicks}`;
+  }
 
   function sync() {
     seq = null;
+    syncAt = performance.now();
     clearTimeout(syncTimer);
     if (syncTries < SYNC_RETRY_MS.length) {
       syncTimer = setTimeout(sync, SYNC_RETRY_MS[syncTries]);
       syncTries += 1;
-      model.send({ op: "sync", view });
+      send({ op: "sync", view });
     }
   }
 
@@ -806,7 +864,7 @@ function render({ model, el }) {
       return;
     }
     lastAck = performance.now();
-    model.send({ op: "ack", view, seq: owed });
+    send({ op: "ack", view, seq: owed });
     owed = null;
   }
 
@@ -817,13 +875,26 @@ function render({ model, el }) {
   function onFrame(frame, body) {
     const isReset = Array.isArray(frame.reset) && (frame.reset.includes(view) || frame.reset.includes("*"));
     if (isReset) {
-      log.clear();
       syncTries = 0;
       clearTimeout(syncTimer);
+      detour.meet(frame.run);
+    } else if (isRound) { // it speaks again: from the next reset on it has the view
+      if (performance.now() - syncAt < RESYNC_MS) return;
+      syncTries = 0;
+      return sync();
     } else if (seq === null) return; // waits for its reset
     else if (frame.seq <= seq) return;
     else if (frame.seq !== seq + 1) return sync(); // one was lost
     seq = frame.seq;
+    isRound = false;
+    if (detour.isOpen) detour.close();
+    show(frame, body, isReset);
+    if (frame.ask) owed = frame.seq;
+    if (!frame.done) saveOnce(model);
+  }
+
+  function show(frame, body, isReset) {
+    if (isReset) log.clear();
     log.floor = frame.floor;
     log.elided = frame.elided;
     for (const number of body.withdrawn || []) log.remove(number);
@@ -831,12 +902,26 @@ function render({ model, el }) {
     for (const item of body.items || []) log.put(item, false);
     bar.show(frame.status || {}, frame.done);
     asks.show(frame.status?.asks, bar.isOver);
-    if (frame.ask) owed = frame.seq;
-    if (!frame.done) saveOnce(model);
     schedule();
   }
 
+  function onServerMessage(content, body) {
+    if (content.op === "p") return content.to === view && log.addPage(content.first, body.items || []);
+    isRound = true;
+    show(content, body, Array.isArray(content.reset));
+  }
+
+  /** A kernel that is busy, restarted or dead says nothing; its run goes on. */
+  function lookOut() {
+    if (!bar.isOver && !document.hidden && performance.now() - heard > SILENT_MS && !hasLooked) {
+      hasLooked = true;
+      detour.open();
+    }
+  }
+
   function onMessage(content, buffers) {
+    heard = performance.now();
+    hasLooked = false;
     const body = buffers?.length ? JSON.parse(decoder.decode(buffers[0])) : {};
     if (content.op === "f") {
       try {
@@ -847,7 +932,12 @@ function render({ model, el }) {
       }
     } else if (content.op === "p" && content.to === view) log.addPage(content.first, body.items || []);
     else if (content.op === "unanswered") asks.failed(content.ask, content.text || "It was not taken.");
-    else if (content.op === "refused") bar.refused(content.text || "The run does not answer.");
+    else if (content.op === "taken" || content.op === "refused") {
+      if (!isMine(content.click)) return; // another view's, or so late that it no longer matters
+      clearTimeout(clickTimer);
+      if (content.op === "taken") bar.taken();
+      else if (!bar.isOver) bar.refused(content.text || "The run does not answer.");
+    }
   }
 
   function onState() {
@@ -860,12 +950,16 @@ function render({ model, el }) {
   model.on("change:state", onState);
   onState();
   sync();
+  const lookout = setInterval(lookOut, 1000);
 
   return () => {
     model.off("msg:custom", onMessage);
     model.off("change:state", onState);
     cancelAnimationFrame(painting);
     clearTimeout(syncTimer);
+    clearTimeout(clickTimer);
+    clearInterval(lookout);
+    detour.close();
     bar.dispose();
     asks.dispose();
     log.dispose();

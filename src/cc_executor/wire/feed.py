@@ -7,8 +7,8 @@ To the views, at most 25 messages a second: ``{"op": "f", "seq", "floor", "elide
 ``{"op": "page", "view", "before"}``; commands are not for the feed.
 
 `seq` counts without a gap. A view that misses one (the server drops messages when a user's own cell floods) or that is new asks for `sync`, and the next
-frame is a `reset` for it: everything, newest first, over as many frames as it takes. A frame that asks (``"ask"``) is acknowledged when it was painted;
-while `UNANSWERED` of them are not, nobody looks, or somebody cannot keep up, and one frame a second has to do.
+frame is a `reset` for it: the run's id (``"run"``) and everything, newest first, over as many frames as it takes. A frame that asks (``"ask"``) is
+acknowledged when it was painted; while `UNANSWERED` of them are not, nobody looks, or somebody cannot keep up, and one frame a second has to do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ FRAME_SECONDS: Final = 0.04  # 25 frames a second: smooth to the eye, and a fort
 SLOW_SECONDS: Final = 1.0
 ASK_SECONDS: Final = 0.2  # so at most 5 acknowledgements a second: each is a message that the kernel handles beside its work
 UNANSWERED: Final = 3
-HEARTBEAT_SECONDS: Final = 5.0  # a view that lost the last frame learns it from the next one
+HEARTBEAT_SECONDS: Final = (
+    2.0  # a view that lost the last frame learns it from the next one, and one that hears nothing that the kernel is busy or gone
+)
 FRAME_LINES: Final = 400
 FRAME_CHARS: Final = 64 * 1024
 RENDER_CHARS: Final = 32 * 1024  # Markdown becomes HTML on the kernel's loop: some 2 ms for each KB of the worst text
@@ -57,6 +59,8 @@ class ViewStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         What else to say: why it waits, how it ended.
     estimate : str
         How long it usually takes.
+    pauses : int
+        How often the run was paused; what a Pause or a Resume names, so that one which comes late or twice changes nothing.
     asks : tuple of ShownAsk
         What the agent waits for somebody to say.
     """
@@ -72,6 +76,7 @@ class ViewStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
     estimate: str = ""
     rehearsal: bool = False
+    pauses: int = 0
     asks: tuple[ShownAsk, ...] = ()
 
 
@@ -88,6 +93,9 @@ class ViewFeed:
         ``read_page(before, done)`` makes the page before a number and calls ``done(page)``, at once or later, from any thread.
     html : callable
         Makes clean HTML of Markdown.
+    run_id : str
+        Told with every reset: a view that no longer hears this feed asks a server for that run. It is in no saved state, so that a view knows it only
+        from whoever has the run.
     """
 
     def __init__(
@@ -97,11 +105,13 @@ class ViewFeed:
         *,
         read_page: PageReader | None = None,
         html: Callable[[str], str] = markdown_html,
+        run_id: str = "",
     ) -> None:
         self._transcript = transcript
         self._send = send
         self._read_page = read_page
         self._html = html
+        self._run_id = run_id
         self._inbox: deque[tuple[str, Any]] = deque(maxlen=INBOX)  # appending is atomic: messages may come in any thread
         self._status = ViewStatus()
         self._status_at = 0.0
@@ -254,6 +264,7 @@ class ViewFeed:
         }  # fmt: skip
         if self._resets:
             content["reset"] = list(self._resets)
+            content["run"] = self._run_id
             self._resets.clear()
             self._sent.clear()
             self._pending = dict.fromkeys(item.number for item in self._transcript.items)

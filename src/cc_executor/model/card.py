@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from html import escape
 from typing import Final
 
-from cc_executor.kernel.words import REHEARSAL, STANDINGS, check_words, figures, hook_words, undo_words
 from cc_executor.model.ansi import clean
 from cc_executor.model.inert import NO_MATH, inert
 from cc_executor.model.item import Item, ItemState, Kind, Level, excerpt
@@ -17,6 +16,7 @@ from cc_executor.model.markdown import markdown_html
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import FileChange, Receipt, Standing
 from cc_executor.model.toolcall import one_line
+from cc_executor.model.words import REHEARSAL, STANDINGS, check_words, figures, hook_words, undo_words
 
 CARD_BYTES: Final = 48 * 1024  # with the plain text and a usual receipt the whole bundle stays below 64 KB
 TEXT_CHARS: Final = 12 * 1024

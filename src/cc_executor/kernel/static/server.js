@@ -1,0 +1,144 @@
+// The way to a run past its kernel: the Jupyter server that has served this page. `../widgets.py` puts this before the view of a run.
+//
+// Nothing here is asked before a live kernel has told the view of its run and has then fallen silent, or has not answered a click. Whether the server has
+// the extension stands in the page, so that no request is made to find out. What it allows is decided there: the page's cookie, and whose run it is.
+
+const RUN_ID = /^[0-9a-f]{26}$/;
+const RECONNECT_MS = [1000, 2000, 5000, 10000, 30000]; // then the next click tries again
+
+/** Where the server's addresses begin; null where the page does not say that it has the extension, or is another's. */
+function serverBase() {
+  try {
+    const config = JSON.parse(document.getElementById("jupyter-config-data").textContent);
+    const base = new URL(config.baseUrl.replace(/\/?$/, "/"), location.href);
+    return config.ccExecutor === true && base.origin === location.origin ? base : null;
+  } catch {
+    return null;
+  }
+}
+
+function cookie(name) {
+  const found = document.cookie.split("; ").find((each) => each.startsWith(`${name}=`));
+  return found ? found.slice(name.length + 1) : "";
+}
+
+class Detour {
+  /** `onFrame(content, body)` is called with what a kernel would have sent. */
+  constructor(onFrame) {
+    this.onFrame = onFrame;
+    this.run = null;
+    this.base = null;
+    this.socket = null;
+    this.timer = null;
+    this.tries = 0;
+    this.subscription = null;
+    this.calls = 0;
+    this.pending = new Map();
+  }
+
+  /** A live kernel has said which run it is. */
+  meet(run) {
+    if (this.run !== null || typeof run !== "string" || !RUN_ID.test(run)) return;
+    this.run = run;
+    this.base = serverBase();
+  }
+
+  get isPossible() {
+    return this.run !== null && this.base !== null;
+  }
+
+  get isOpen() {
+    return this.socket !== null || this.timer !== null;
+  }
+
+  /** Gives a command; rejects with a sentence for people, or an empty one where there is no way here. */
+  async control({ command, pauses }) {
+    const url = new URL(`cc-executor/api/v1/executions/${this.run}/control`, this.base);
+    const headers = { "Content-Type": "application/json", "X-XSRFToken": cookie("_xsrf") };
+    const answer = await fetch(url, { method: "POST", credentials: "same-origin", headers, body: JSON.stringify({ op: command, pauses }) }).catch(() => null);
+    if (answer?.ok) return;
+    if (answer?.status === 403 || answer?.status === 404) this.base = null; // not allowed, or no run of this server: it will not become one
+    const told = await answer?.json().catch(() => null);
+    throw new Error((answer?.status === 409 && told?.error?.message) || "");
+  }
+
+  /** Has the run's frames sent from there on, until `close`. */
+  open() {
+    if (!this.isPossible || this.isOpen) return;
+    const url = new URL("cc-executor/ws", this.base);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(url);
+    this.socket = socket;
+    socket.addEventListener("open", () => socket === this.socket && this.watch());
+    socket.addEventListener("message", (event) => socket === this.socket && this.onMessage(JSON.parse(event.data)));
+    socket.addEventListener("close", () => socket === this.socket && this.onClose());
+  }
+
+  close() {
+    const { socket } = this;
+    this.forget();
+    this.tries = 0;
+    clearTimeout(this.timer);
+    this.timer = null;
+    socket?.close();
+  }
+
+  watch() {
+    this.call("watch", { id: this.run }).then(
+      ({ subscription }) => {
+        this.subscription = subscription;
+      },
+      () => {
+        this.base = null; // there is no such run for us
+        this.close();
+      },
+    );
+  }
+
+  /** Has older lines sent among the frames. */
+  page(view, before) {
+    this.call("page", { subscription: this.subscription, view, before }).catch(() => {});
+  }
+
+  /** Answers a question of the agent; rejects with a sentence. */
+  answer(said) {
+    return this.call("answer", { subscription: this.subscription, ...said });
+  }
+
+  call(method, params) {
+    return new Promise((resolve, reject) => {
+      if (this.socket?.readyState !== WebSocket.OPEN) return reject(new Error("The server does not answer."));
+      this.calls += 1;
+      this.pending.set(this.calls, { resolve, reject });
+      this.socket.send(JSON.stringify({ jsonrpc: "2.0", id: this.calls, method, params }));
+    });
+  }
+
+  onMessage({ id, method, params, result, error }) {
+    if (method === "frame") {
+      this.tries = 0;
+      this.onFrame(params.content, JSON.parse(params.body));
+    } else if (method === "end") this.close(); // the run's folder was removed
+    else {
+      const { resolve, reject } = this.pending.get(id) || {};
+      this.pending.delete(id);
+      if (error) reject?.(new Error(error.message));
+      else resolve?.(result);
+    }
+  }
+
+  onClose() {
+    this.forget();
+    if (this.tries >= RECONNECT_MS.length) return;
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      this.open();
+    }, RECONNECT_MS[this.tries]);
+    this.tries += 1;
+  }
+
+  forget() {
+    this.socket = this.subscription = null;
+    this.pending.clear(); // nobody waits for long: what is shown says what was done
+  }
+}

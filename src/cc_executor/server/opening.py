@@ -1,0 +1,122 @@
+"""A notebook that is opened: a live view whose run has ended shows its end, though no page was there to see it and its kernel is gone.
+
+Knows the contents manager's `get`. What is in the file stays as it is until somebody saves. An opened notebook makes nothing happen: what is put in is what
+this server's user keeps of runs of theirs, and a name that is no run of theirs stands for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, cast
+
+if TYPE_CHECKING:
+    from cc_executor.model.receipt import Receipt
+    from cc_executor.store.home import StateHome
+
+_logger = logging.getLogger(__name__)
+
+_WIDGET: Final = "application/vnd.jupyter.widget-view+json"
+_SEALED_HERE: Final = 20  # runs of one notebook, at one opening
+_OTHERS_TURN: Final = 60.0  # seconds in which whoever followed a run to its end seals it
+
+
+def mending(get: Callable[..., Any], *, environ: Mapping[str, str]) -> Callable[..., Any]:
+    """`get` of a contents manager, with the ends of runs in what it gives. Whatever goes wrong with them is logged, and the notebook is given as it is."""
+
+    @functools.wraps(get)
+    def opened(path: str, content: bool = True, *arguments: Any, **more: Any) -> Any:
+        found = get(path, content, *arguments, **more)
+        if inspect.isawaitable(found):
+            return _later(found, path, environ)
+        if _is_live(found):
+            _mend(found["content"], path, environ)
+        return found
+
+    return opened
+
+
+async def _later(found: Awaitable[Any], path: str, environ: Mapping[str, str]) -> Any:
+    model = await found
+    if _is_live(model):
+        await asyncio.to_thread(_mend, model["content"], path, environ)
+    return model
+
+
+def _is_live(model: Any) -> bool:
+    """Whether it is a notebook with a live view of ours; only then anything is imported."""
+    return isinstance(model, dict) and any(True for _ in _live_marks(cast("dict[str, Any]", model).get("content")))
+
+
+def _live_marks(content: Any) -> Iterator[Any]:
+    with suppress(TypeError, KeyError, AttributeError):  # no notebook, or one that nobody could show
+        for cell in content["cells"]:
+            for output in cell.get("outputs", ()):
+                if _WIDGET in output.get("data", ()) and "cc_executor" in output["metadata"]:
+                    yield output["metadata"]["cc_executor"]
+
+
+def _mend(content: Any, path: str, environ: Mapping[str, str]) -> None:
+    from cc_executor.store.home import StateHome, state_path
+    from cc_executor.store.notebook import lift, stored_bundles, stored_list_bundles, stored_receipts
+
+    home = StateHome(state_path(environ))
+    known, sealed = stored_receipts(home), 0
+
+    def receipt_of(run_id: str) -> Receipt | None:
+        nonlocal sealed
+        receipt = known(run_id)
+        if receipt is None and sealed < _SEALED_HERE and _was_left(home, run_id):
+            sealed += 1
+            receipt = _sealed(home, run_id, environ)
+        return receipt
+
+    try:
+        lift(content, previous=None, receipt_of=receipt_of, bundle_of=stored_bundles(home), list_bundle_of=stored_list_bundles(home))
+    except Exception:  # the root of our part of an opening: the user is owed the notebook, and the log the reason
+        _logger.exception("the ends of runs could not be put into %s; it is opened as it is", path)
+
+
+def _was_left(home: StateHome, run_id: str) -> bool:
+    """Whether a run has ended and nobody has sealed it or will: its kernel was gone. Not one with checks or hooks: these are not run by an opening."""
+    from cc_executor.errors import CCExecutorError
+    from cc_executor.store.home import RUN_ID
+    from cc_executor.store.hooklog import HookLog
+
+    with suppress(CCExecutorError):
+        if RUN_ID.match(run_id):
+            folder = home.find(run_id)
+            facts = folder.exit_facts()
+            is_old = facts is not None and time.time() - facts.ended_at > _OTHERS_TURN
+            return is_old and folder.request().verify is None and not HookLog(folder.path).exists()
+    return False
+
+
+def _sealed(home: StateHome, run_id: str, environ: Mapping[str, str]) -> Receipt | None:
+    from cc_executor.api import run_in_thread
+    from cc_executor.errors import CCExecutorError
+    from cc_executor.model.bundle import static_bundle
+    from cc_executor.model.transcript import Transcript
+    from cc_executor.runtime.reader import replay
+    from cc_executor.runtime.run import Run
+    from cc_executor.store.notebook import write_bundle
+
+    async def finished() -> tuple[Run, Receipt]:
+        run = await Run.attach(home, run_id, environ=environ)
+        return run, await run.finish()
+
+    try:
+        run, receipt = run_in_thread(finished())
+        page = Transcript()
+        for events in replay(run.folder, agent=run.request.agent):
+            page.feed(events)
+        write_bundle(run.folder, static_bundle(receipt, page))
+    except CCExecutorError as error:
+        _logger.warning("run %s could not be sealed: %s", run_id, error)
+        return None
+    return receipt

@@ -1,0 +1,141 @@
+"""A cell's view when its kernel does not answer: the server that has served the page takes over, in a real JupyterLab, and the kernel takes it back."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from playwright.sync_api import Browser, Locator, WebSocket
+
+from browser.test_lab import kernels_of
+from support.environments import IPYKERNEL6, IPYKERNEL7
+from support.lab import Lab, NotebookPage, eventually, running_lab
+from support.leaks import await_none
+
+pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(240)]
+
+LOAD: Final = "%load_ext cc_executor"
+COUNT: Final = """%%cc_execute --bg --agent shell --shell bash --cwd {folder}
+i=0; while [ ! -e stop ] && [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; echo $i >> ticks.txt; sleep 0.1; done"""
+BUSY: Final = "import time; time.sleep(100)"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, kernelspecs: Path) -> Iterator[Lab]:
+    with running_lab(tmp_path_factory.mktemp("past")) as lab:
+        yield lab
+
+
+@pytest.fixture(autouse=True)
+def end_kernels(lab: Lab) -> Iterator[None]:
+    yield
+    lab.end_kernels()
+
+
+class PastPage(NotebookPage):
+    """A notebook's page that remembers what it has asked of the extension, and what it complained of."""
+
+    def open(self) -> None:
+        self.asked: list[str] = []
+        self.sockets: list[WebSocket] = []
+        self.complaints: list[str] = []
+        self.page.on(
+            "request", lambda request: self.asked.append(f"{request.method} {request.url}") if "/cc-executor/" in request.url else None
+        )
+        self.page.on("websocket", lambda socket: self.sockets.append(socket) if "/cc-executor/" in socket.url else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        super().open()
+
+    def numbers(self, cell: int) -> list[int]:
+        return [int(number) for number in re.findall(r"\bline (\d+)\b", self.output(cell).inner_text())]
+
+    def button(self, cell: int, name: str) -> Locator:
+        return self.output(cell).get_by_role("button", name=name, exact=True)
+
+    def interrupt(self) -> None:
+        (kernel,) = [session["kernel"]["id"] for session in self.lab.api("sessions") if session["path"] == self.name]
+        self.lab.api(f"kernels/{kernel}/interrupt", "POST")
+
+    def grows(self, cell: int, by: int, *, within: float = 15) -> None:
+        """Wait for more lines, without a gap or a repeat."""
+        before = len(self.numbers(cell))
+        eventually(lambda: len(self.numbers(cell)) >= before + by, within=within, what=f"text goes on after line {before}")
+        numbers = self.numbers(cell)
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def ticks(folder: Path) -> int:
+    file = folder / "ticks.txt"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def begun(lab: Lab, browser: Browser, folder: Path, name: str, kernel: str) -> PastPage:
+    """A page whose second cell has a run in the background, and whose third keeps the kernel busy."""
+    lab.write(name, LOAD, COUNT.format(folder=folder), BUSY, kernel=kernel)
+    page = PastPage(lab, browser, name)
+    page.wait_for_kernel()
+    page.run(0)
+    page.run(1)
+    page.grows(1, 3, within=40)
+    assert page.asked == [], "a kernel that answers is enough"
+    page.run(2)
+    return page
+
+
+@pytest.mark.row(
+    "kernels", "kernel busy, killed with -9; policy continue", "buttons and text go on through the server, without gap or repeat"
+)
+def test_a_busy_kernel_and_then_a_dead_one_hold_up_neither_buttons_nor_text(lab: Lab, browser: Browser, tmp_path: Path) -> None:
+    page = begun(lab, browser, tmp_path, "killed.ipynb", IPYKERNEL7.name)
+    page.button(1, "Pause").click()
+    page.button(1, "Resume").wait_for(timeout=15_000)
+    before = ticks(tmp_path)
+    page.page.wait_for_timeout(1000)  # only time can show that nothing is written
+    assert ticks(tmp_path) == before
+    page.button(1, "Resume").click()
+    page.grows(1, 5)
+    assert page.prompt(2) == "[*]:"
+
+    page.interrupt()
+    page.wait_done(2)
+    eventually(
+        lambda: page.numbers(1) and all(socket.is_closed() for socket in page.sockets), within=15, what="the kernel has the view again"
+    )
+    page.grows(1, 5)
+    assert page.button(1, "Pause").is_visible(), "the click that the kernel took so late has changed nothing"
+    assert len([each for each in page.asked if each.startswith("POST")]) == 2, page.asked
+
+    (pid,) = kernels_of(lab)
+    os.kill(pid, signal.SIGKILL)
+    page.grows(1, 20, within=30)
+    (tmp_path / "stop").touch()
+    eventually(lambda: "ok: " in page.output(1).inner_text().lower(), within=30, what="the view shows the end")
+    assert page.numbers(1) == list(range(1, ticks(tmp_path) + 1))
+    assert page.complaints == []
+    page.close()
+
+    reopened = PastPage(lab, browser, "killed.ipynb")
+    eventually(lambda: f"line {ticks(tmp_path)}" in reopened.output(1).inner_text(), within=20, what="the end, when it is opened again")
+    assert reopened.output(1).locator(".ccx").count() == 0
+    assert "model not found" not in reopened.output(1).inner_text()
+    reopened.close()
+
+
+@pytest.mark.row(
+    "kernels", "kernel busy, killed with -9; policy continue", "buttons and text go on through the server, without gap or repeat"
+)
+def test_cancel_reaches_the_run_of_a_busy_kernel_of_the_older_line(lab: Lab, browser: Browser, tmp_path: Path) -> None:
+    page = begun(lab, browser, tmp_path, "busy.ipynb", IPYKERNEL6.name)
+    page.button(1, "Cancel").click()
+    assert not await_none([tmp_path], budget=10.0)
+    eventually(lambda: "cancelled: " in page.output(1).inner_text().lower(), within=15, what="the view says how it ended")
+    page.interrupt()
+    page.wait_done(2)
+    eventually(lambda: page.output(1).locator(".ccx").count() == 0, within=15, what="the card stands in its place")
+    assert page.complaints == []
+    page.close()

@@ -1,0 +1,100 @@
+"""Notebooks that are opened after their runs have ended without them: jupyter_server's own contents managers, real runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager, LargeFileManager
+
+from cc_executor.model.receipt import RECEIPT_MIME
+from cc_executor.server import opening
+from cc_executor.server.extension import register
+from cc_executor.shim import records
+from cc_executor.store.home import StateHome
+from cc_executor.store.notebook import WIDGET_MIME
+from support.receipts import code_cell, live_output, notebook
+from support.runs import eventually, started
+
+pytestmark = pytest.mark.anyio
+
+
+class App:
+    """As much of a server as is asked for."""
+
+    def __init__(self, manager: Any) -> None:
+        self.contents_manager = manager
+
+
+async def left(state: Path, script: str = "echo one; echo two", **options: Any) -> str:
+    """A run that ended two minutes ago, when nobody looked."""
+    run = await started(script, home=StateHome(state), cwd=str(state.parent), **options)
+    exit_file = run.folder.path / records.EXIT
+    await eventually(lambda: exit_file.exists() and not run.folder.is_supervised())
+    facts = json.loads(exit_file.read_bytes())
+    exit_file.write_text(json.dumps(facts | {"ended_at": facts["ended_at"] - 120}))
+    return run.run_id
+
+
+async def opened(folder: Path, made: dict[str, Any], *, manager: Any) -> Any:
+    (folder / "a.ipynb").write_text(json.dumps(made))
+    register(App(manager))
+    found = manager.get("a.ipynb")
+    return (found if isinstance(found, dict) else await found)["content"]
+
+
+def live(run_id: str) -> dict[str, Any]:
+    output = live_output()
+    output["metadata"]["cc_executor"]["run_id"] = run_id
+    return notebook(code_cell("a", output))
+
+
+@pytest.mark.parametrize("kind", [AsyncLargeFileManager, LargeFileManager])
+async def test_a_run_that_ended_without_its_kernel_shows_its_end(tmp_path: Path, state_folder: Path, kind: type[Any]) -> None:
+    run_id = await left(state_folder)
+    content = await opened(tmp_path, live(run_id), manager=kind(root_dir=str(tmp_path)))
+    output = content["cells"][0]["outputs"][0]
+    assert WIDGET_MIME not in output["data"]
+    assert output["data"][RECEIPT_MIME]["outcome"]["kind"] == "ok"
+    assert "one" in output["data"]["text/html"]
+    receipt = StateHome(state_folder).find(run_id).receipt()
+    assert receipt is not None
+    assert receipt.digest == output["data"][RECEIPT_MIME]["digest"]
+    assert json.loads((tmp_path / "a.ipynb").read_text()) == live(run_id), "the file is as it was"
+
+
+async def test_an_opening_runs_no_check_and_ends_nothing(tmp_path: Path, state_folder: Path) -> None:
+    canary = tmp_path / "canary"
+    checked = await left(state_folder, verify=f"touch {canary}")
+    going = await started("echo up; sleep 600", home=StateHome(state_folder), cwd=str(tmp_path))
+    try:
+        for run_id in (checked, going.run_id, "0" * 26, "../../x", checked[:8]):
+            content = await opened(tmp_path, live(run_id), manager=AsyncLargeFileManager(root_dir=str(tmp_path)))
+            assert WIDGET_MIME in content["cells"][0]["outputs"][0]["data"], run_id
+        assert not canary.exists()
+        assert StateHome(state_folder).find(checked).receipt() is None
+        assert going.folder.is_supervised()
+    finally:
+        await going.end(reason="cancel", by="test", now=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        1,
+        {},
+        {"cells": 1},
+        {"cells": [1, {"outputs": 1}]},
+        {"cells": [{"outputs": [{"data": {WIDGET_MIME: 1}, "metadata": {"cc_executor": 1}}]}]},
+    ],
+)
+def test_whatever_is_no_notebook_is_given_as_it_is(content: Any, state_folder: Path) -> None:
+    model = {"type": "notebook", "content": content}
+    get = opening.mending(lambda *_: model, environ=os.environ)
+    assert get("a.ipynb") is model
+    assert model == {"type": "notebook", "content": content}
+    assert not state_folder.exists()

@@ -20,6 +20,7 @@ from cc_executor.cli.codes import CONTRADICTED, INTERRUPTED, OUTCOME_CODES, UNVE
 from cc_executor.cli.history import app as history_app
 from cc_executor.cli.history import estimate_command
 from cc_executor.cli.lint import Apply, Off, lint_command, looked_over_prompt
+from cc_executor.cli.mcp import mcp_command, prompt_command
 from cc_executor.cli.report import report_command
 from cc_executor.cli.session import receipt_of, run_to_end, watch
 from cc_executor.cli.sharing import share_command, shared_command
@@ -63,6 +64,8 @@ history_app.command("share")(share_command)
 history_app.command("shared")(shared_command)
 app.command("estimate")(estimate_command)
 app.command("answer")(answer_command)
+app.command("mcp")(mcp_command)
+app.command("prompt")(prompt_command)
 app.command("lint", epilog="Exit codes: 0 nothing or hints, 1 warnings, 2 wrong call.")(lint_command)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")]

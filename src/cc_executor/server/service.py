@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,11 @@ from typing import Any, Final
 
 from cc_executor.api import make_request
 from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound, StateUnusable
+from cc_executor.model.ask import Ask
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.state import RunState
+from cc_executor.runtime.answers import Attendant
 from cc_executor.runtime.executable import find_executable
 from cc_executor.runtime.login import LOGIN_CURE, login_of
 from cc_executor.runtime.reconcile import reconcile
@@ -43,6 +45,9 @@ KEY_BYTES: Final = 4096
 TEXT_TAIL: Final = 4000  # characters of a running agent's text in its status
 # Not for a request that came over a network: where programs lie is the server's affair, and `state` is its own folder.
 NOT_OVER_HTTP: Final = frozenset({"cli", "state", "environ", "on_event", "hooks", "on_ask"})
+
+# Who looks after the questions of a run's agent, for as long as the run is followed.
+Attend = Callable[[Run], AbstractAsyncContextManager[Attendant | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +135,7 @@ class Service:
 
     # --- starting ---
 
-    async def execute(self, body: Mapping[str, Any], *, who: str, key: str = "") -> tuple[str, bool]:
+    async def execute(self, body: Mapping[str, Any], *, who: str, key: str = "", attend: Attend | None = None) -> tuple[str, bool]:
         """Start a run; returns its id, and whether it was started now.
 
         Parameters
@@ -141,6 +146,8 @@ class Service:
             The owner.
         key : str
             The idempotency key: two requests of one owner with the same one are one run.
+        attend : callable, optional
+            Who looks after the agent's questions; if nobody does, they wait for `cc-executor answer`.
 
         Raises
         ------
@@ -150,7 +157,7 @@ class Service:
         request = self.request(body)
         await asyncio.to_thread(self.home.prepare)
         if not key:
-            return await self._start(request, who, None), True
+            return await self._start(request, who, None, attend), True
         if len(key) > KEY_LIMIT:
             raise InvalidRequest(f"The idempotency key is longer than {KEY_LIMIT} characters.")
         place = self.home.root / "server" / "keys" / hashlib.sha256(f"{who}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()
@@ -166,7 +173,7 @@ class Service:
                 # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
                 run_id = RunId(known["id"]) if known is not None else new_run_id(time.time())
                 await asyncio.to_thread(_write_key, place, {"id": run_id, "digest": digest})
-                return await self._start(request, who, run_id), True
+                return await self._start(request, who, run_id, attend), True
         finally:
             if not lock.locked():
                 self._keys.pop(place.name, None)
@@ -186,7 +193,7 @@ class Service:
         except TypeError as error:
             raise InvalidRequest(str(error)) from error
 
-    async def _start(self, request: RunRequest, who: str, run_id: RunId | None) -> str:
+    async def _start(self, request: RunRequest, who: str, run_id: RunId | None, attend: Attend | None) -> str:
         running = await asyncio.to_thread(self._running, who)
         # No await between the count and the reservation: so many requests at once are as good as one after the other.
         if running + self._starting.get(who, 0) >= self._rules.running:
@@ -200,7 +207,7 @@ class Service:
             except BaseException:
                 self._owners.forget(chosen)
                 raise
-            self._see_through(run)
+            self._see_through(run, attend)
         finally:
             self._starting[who] -= 1
         return str(run.run_id)
@@ -213,8 +220,8 @@ class Service:
 
     # --- seeing runs through to their receipts ---
 
-    def _see_through(self, run: Run) -> _Followed:
-        followed = _Followed(run)
+    def _see_through(self, run: Run, attend: Attend | None = None) -> _Followed:
+        followed = _Followed(run, attend or (lambda _: nullcontext()))
         self._followed[run.run_id] = followed
         followed.task = asyncio.get_running_loop().create_task(self._whole(followed), name=f"cc_executor {run.run_id}")
         return followed
@@ -222,10 +229,12 @@ class Service:
     async def _whole(self, followed: _Followed) -> None:
         run = followed.run
         try:
-            async with aclosing(run.follow()) as batches:
+            async with followed.attend(run) as attendant, aclosing(run.follow()) as batches:
                 async for batch in batches:
                     followed.state = batch.state
                     await run.refuse_hopeless(batch)
+                    if attendant is not None:
+                        await attendant.attend(batch)
             await run.finish()
         except CCExecutorError as error:
             logger.warning("run %s could not be followed to its end: %s", run.run_id, error)
@@ -250,6 +259,21 @@ class Service:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment from which agents' are chosen."""
+        return self._environ
+
+    @property
+    def rules(self) -> Rules:
+        """What the administrator allows."""
+        return self._rules
+
+    @property
+    def root(self) -> Path:
+        """Where agents work when a request names no folder."""
+        return self._root
+
+    @property
     def is_busy(self) -> bool:
         """Whether a run is at work: not one that is paused."""
         return any(not followed.state.is_paused for followed in self._followed.values())
@@ -270,6 +294,15 @@ class Service:
                 if self._owners.may_see(folder.run_id, who):
                     return folder
         raise RunNotFound("There is no such execution.")
+
+    def may_see(self, run_id: str, *, who: str) -> bool:
+        """Whether a run is somebody's own."""
+        return self._owners.may_see(run_id, who)
+
+    def asks(self, run_id: str) -> tuple[Ask, ...]:
+        """What the agent of a run asks now, as far as this server follows it."""
+        followed = self._followed.get(run_id)
+        return followed.state.asks if followed is not None else ()
 
     def executions(self, *, who: str, limit: int, before: str = "", status: str = "") -> tuple[list[RunSummary], str]:
         """Somebody's runs, newest first, and the id to ask from for the next page (empty: there is none). Blocking."""
@@ -377,6 +410,7 @@ class _Followed:
     """A run that this server sees through to its receipt."""
 
     run: Run
+    attend: Attend
     state: RunState = field(default_factory=RunState)
     task: asyncio.Task[None] | None = None
 

@@ -19,8 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ResourceUpdated
 from mcp.shared.exceptions import MCPError
 
-from support.lab import eventually
-from support.mcp import BOB, BOUND, PATH, asked, ended, people, tool
+from support.mcp import BOB, BOUND, PATH, asked, claude_uses, ended, people, tool
 from support.served import TOKEN, Server, serving
 
 READS: Final = {
@@ -35,21 +34,6 @@ READS: Final = {
     "hook_status",
     "verify",
 }
-CLIENT: Final = """
-description = "an agent that starts another one"
-
-[[turn]]
-[[turn.block]]
-tool = "mcp__runs__execute"
-[turn.block.input]
-prompt = "echo inner"
-agent = "shell"
-label = "from the inner run"
-
-[[turn]]
-[[turn.block]]
-text = "It runs."
-"""
 
 
 @pytest.fixture(scope="module")
@@ -153,32 +137,12 @@ def test_it_can_be_found(server: Server) -> None:
 
 
 def test_the_real_claude_code_is_a_client(server: Server, tmp_path: Path) -> None:
-    """The CLI, with a scripted model that calls the tools, starts a run here and reads what it wrote."""
-    script = tmp_path / "client.toml"
-    script.write_text(CLIENT, encoding="utf-8")
-    (tmp_path / ".mcp.json").write_text(
-        json.dumps(
-            {
-                "mcpServers": {
-                    "runs": {"type": "http", "url": f"{server.client.base_url}{PATH}", "headers": {"Authorization": f"Bearer {TOKEN}"}}
-                }
-            }
-        )
-    )
-    answer = server.client.post(
-        "/cc-executor/api/v1/execute",
-        json={"prompt": "Use the tools.", "rehearse": str(script), "cwd": str(tmp_path), "trust_workspace": True, "tools": "mcp__runs"},
-    )
-    assert answer.status_code == 202, answer.text
-    run = answer.json()["id"]
-    results = eventually(
-        lambda: (found := server.client.get(f"/cc-executor/api/v1/executions/{run}/results").json())["done"] and found,
-        within=BOUND,
-        what="it ends",
-    )
+    entry = {"type": "http", "url": f"{server.client.base_url}{PATH}", "headers": {"Authorization": f"Bearer {TOKEN}"}}
+    results = claude_uses(server, entry, tmp_path)
     assert results["status"] == "ok", results
+    assert "from the inner run" in results["text"], "it has read what the other agent has written"
     rows = server.client.get("/cc-executor/api/v1/executions").json()["executions"]
-    assert "from the inner run" in [row["label"] for row in rows], results
+    assert "the inner run" in [row["label"] for row in rows], results
 
 
 # --- what is known before and after ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import TextContent
 
+from support.lab import eventually
 from support.served import TOKEN, Server
 
 PATH: Final = "/cc-executor/mcp"
@@ -27,6 +28,51 @@ class People(IdentityProvider):
         name = {{{TOKEN!r}: "alice", {BOB!r}: "bob"}}.get(self.get_token(handler))
         return User(name) if name else None
 """
+
+# What a model says that starts a run by the tools, follows it and reads its result.
+CLIENT: Final = """
+description = "an agent that starts another one"
+
+[[turn]]
+[[turn.block]]
+tool = "mcp__runs__execute"
+[turn.block.input]
+prompt = "echo from the inner run"
+agent = "shell"
+label = "the inner run"
+
+[[turn]]
+[[turn.block]]
+tool = "mcp__runs__monitor"
+input = { id = "{run}", wait = 20 }
+
+[[turn]]
+[[turn.block]]
+tool = "mcp__runs__status"
+input = { id = "{run}", wait = 20 }
+
+[[turn]]
+[[turn.block]]
+tool = "mcp__runs__results"
+input = { id = "{run}" }
+
+[[turn]]
+[[turn.block]]
+text = "I have read the result."
+"""
+
+
+def claude_uses(server: Server, entry: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Results of a run of the real CLI, with a scripted model, that has the MCP server `entry`; and as `text` what its tools have answered."""
+    script = folder / "client.toml"
+    script.write_text(CLIENT, encoding="utf-8")
+    (folder / ".mcp.json").write_text(json.dumps({"mcpServers": {"runs": entry}}))
+    options = {"rehearse": str(script), "cwd": str(folder), "trust_workspace": True, "tools": "mcp__runs"}
+    answer = server.client.post("/cc-executor/api/v1/execute", json={"prompt": "Use the tools.", **options})
+    assert answer.status_code == 202, answer.text
+    run = f"/cc-executor/api/v1/executions/{answer.json()['id']}"
+    results = eventually(lambda: (found := server.client.get(f"{run}/results").json())["done"] and found, within=BOUND, what="it ends")
+    return results | {"text": server.client.get(f"{run}/events", params={"limit": 2**20}).json()["data"]}
 
 
 def people(folder: Path) -> str:

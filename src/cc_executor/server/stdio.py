@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
@@ -19,16 +20,23 @@ from cc_executor.errors import CCExecutorError
 from cc_executor.server.owners import Owners
 
 if TYPE_CHECKING:
+    import httpx2
     from mcp.shared.message import SessionMessage
 
 TOKEN: Final = ("CC_EXECUTOR_TOKEN", "JUPYTER_TOKEN", "JUPYTERHUB_API_TOKEN")  # variables, the first of which counts
 ENDPOINT: Final = "cc-executor/mcp"
+HEALTH: Final = "cc-executor/api/v1/health"
+OK: Final = 200
 ANSWER_LIMIT: Final = 16 * 2**20  # bytes of one answer of a server
 CONNECT: Final = 10.0  # seconds
 SILENCE: Final = 120.0  # seconds; a server that is well says something every 15
 WRONG_CALL: Final = 2  # exit codes, as of every command
 NOT_POSSIBLE: Final = 1
 _VERSION: Final = "mcp-protocol-version"
+
+
+class ServerUnreachable(CCExecutorError):
+    """The server that is relayed to is not there, or not for us."""
 
 
 class _Unnamed(Owners):
@@ -72,6 +80,7 @@ async def relay(url: str, token: str) -> None:
     timeout = httpx2.Timeout(CONNECT, read=SILENCE)
     async with (
         httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=timeout) as http,
+        _reached(http, url),
         streamable_http_client(endpoint, http_client=http, max_sse_event_size=ANSWER_LIMIT) as (from_server, to_server),
         stdio_server() as (from_client, to_client),
         anyio.create_task_group() as tasks,
@@ -93,6 +102,38 @@ async def relay(url: str, token: str) -> None:
                 continue
             await to_server.send(known.on(message))
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _reached(http: httpx2.AsyncClient, url: str) -> AsyncGenerator[None]:
+    """A server that is there and takes the token; a block in which it stays so.
+
+    Raises
+    ------
+    ServerUnreachable
+    """
+    import httpx2
+
+    try:
+        answer = await http.get(f"{url.rstrip('/')}/{HEALTH}")
+        if answer.status_code in {401, 403}:
+            raise ServerUnreachable(f"The server at {url} does not take the token: put the right one into {TOKEN[0]}.")
+        if answer.status_code != OK:
+            raise ServerUnreachable(
+                f"There is no cc-executor at {url} (HTTP {answer.status_code}): mend the address, or install 'cc-executor[mcp]' where the server runs."
+            )
+        yield
+    except* httpx2.TransportError as gone:
+        why = next(iter(_leaves(gone)))
+        raise ServerUnreachable(f"The server at {url} cannot be reached ({type(why).__name__}): start it, or mend the address.") from gone
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(cast("BaseExceptionGroup[Any]", each))
+        else:
+            yield each
 
 
 class _Handshake:

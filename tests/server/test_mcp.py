@@ -23,6 +23,8 @@ from support.mcp import BOB, BOUND, PATH, asked, claude_uses, ended, people, too
 from support.served import TOKEN, Server, serving
 
 READS: Final = {
+    "list_status",
+    "list_results",
     "status",
     "monitor",
     "results",
@@ -49,7 +51,7 @@ def test_an_agent_starts_a_run_follows_it_and_reads_its_result(server: Server) -
         hints = {name: each.annotations for name, each in tools.items() if each.annotations is not None}
         assert hints.keys() == tools.keys(), "a client is told of each whether it changes anything"
         assert {name for name, each in hints.items() if each.read_only_hint} == READS
-        assert {name for name, each in hints.items() if each.destructive_hint} == {"control"}
+        assert {name for name, each in hints.items() if each.destructive_hint} == {"control", "list_control"}
         assert not hints["execute"].idempotent_hint
         assert all(each.output_schema and each.output_schema["required"] for each in tools.values())
         assert "cli" not in tools["execute"].input_schema["properties"]
@@ -187,6 +189,26 @@ def test_what_was_run_is_remembered_estimated_and_verified(server: Server) -> No
         verified = await tool(session, "verify", id=run_id)
         assert verified["verdict"] == "verified", verified
         assert (await tool(session, "hook_status", id=run_id)) == {"id": run_id, "hooks": []}
+
+    asked(server, work)
+
+
+def test_a_list_is_started_followed_commanded_and_read(server: Server) -> None:
+    async def work(session: ClientSession) -> None:
+        tasks = [{"id": "a", "run": "echo one"}, {"id": "b", "run": "echo two; sleep 600", "needs": ["a"]}]
+        list_id = (await tool(session, "execute_list", tasks=tasks, name="by tools"))["id"]
+        told: dict[str, Any] = {"tasks": [{}, {"status": ""}]}
+        while told["tasks"][1]["status"] != "running":
+            told = await tool(session, "list_status", id=list_id, wait=20)
+        await tool(session, "list_control", id=list_id, op="cancel", task="b")
+        while not told["done"]:
+            told = await tool(session, "list_status", id=list_id, wait=20)
+        results = await tool(session, "list_results", id=list_id)
+        first = results["results"][0]
+        assert (first["task"], first["status"], first["text"]) == ("a", "ok", "one\n")
+        assert (await tool(session, "verify", id=first["run_id"]))["verdict"] == "verified"
+        assert (await tool(session, "list_status", id="0" * 26))["error"]["kind"] == "InvalidRequest"
+        assert "nothing was started" in (await tool(session, "execute_list", tasks=[{"id": "a", "needs": ["c"]}]))["error"]["message"]
 
     asked(server, work)
 

@@ -96,7 +96,7 @@ def asked(server: Server, work: Callable[[ClientSession], Awaitable[Any]], *, to
     return asyncio.run(asyncio.wait_for(whole(), BOUND))
 
 
-async def tool(session: ClientSession, name: str, **arguments: Any) -> dict[str, Any]:
+async def tool(session: ClientSession, name: str, /, **arguments: Any) -> dict[str, Any]:
     """The structured answer of a tool, which its text says, too."""
     answer = await session.call_tool(name, arguments)
     (content,) = answer.content

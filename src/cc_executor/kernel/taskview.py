@@ -24,12 +24,12 @@ from cc_executor.errors import CCExecutorError, InvalidRequest
 from cc_executor.kernel.feed import FRAME_SECONDS, ViewFeed
 from cc_executor.kernel.live import RunPage
 from cc_executor.kernel.loop import own
-from cc_executor.kernel.taskcommands import LIST_COMMANDS, TASK_COMMANDS, TaskCommands
 from cc_executor.kernel.taskfeed import TaskFeed
 from cc_executor.kernel.taskrows import TaskBoard
 from cc_executor.kernel.widgets import COMMANDS, answered
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome
+from cc_executor.taskcommands import LIST_COMMANDS, TASK_COMMANDS, TaskCommands
 
 logger = logging.getLogger(__name__)
 

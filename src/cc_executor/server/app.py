@@ -59,6 +59,10 @@ class CCExecutorServer(ExtensionApp):
         24 * 3600.0, help="Seconds for which runs keep the server alive at most, so that a hanging agent does not for ever."
     ).tag(config=True)
 
+    ping_interval = Float(
+        20.0, min=0.1, help="Seconds between pings on a WebSocket: less than what proxies on the way close silent connections after."
+    ).tag(config=True)
+
     classes: ClassVar[list[type[Any]]] = []
 
     @property
@@ -75,6 +79,7 @@ class CCExecutorServer(ExtensionApp):
         register(self._server)  # where no start hook is run (pytest-jupyter runs none, nor do applications that embed the server)
         self.settings["cc_executor_service"] = self.service
         self.settings["cc_executor_mcp"] = self.mcp
+        self.settings["cc_executor_ping_interval"] = self.ping_interval
 
     def service(self) -> Service:
         """What the handlers call, made when it is first needed."""

@@ -25,6 +25,7 @@ from cc_executor.errors import CCExecutorError, InvalidRequest
 from cc_executor.server import mcpprompts, mcpresources
 from cc_executor.server.mcpadvice import advice_tools
 from cc_executor.server.mcpasks import Context, Elicitor
+from cc_executor.server.mcplists import list_tools
 from cc_executor.server.mcptools import Call, Tool, Trails, run_tools
 from cc_executor.server.refusal import Refused
 from cc_executor.server.service import Service
@@ -74,7 +75,7 @@ class Runs:
     def __init__(self, service: Service, caller: Caller | None = None) -> None:
         self._service = service
         self._caller = caller
-        self._tools: Mapping[str, Tool] = {**run_tools(), **advice_tools()}
+        self._tools: Mapping[str, Tool] = {**run_tools(), **list_tools(), **advice_tools()}
         self._elicitor = Elicitor(service)
         self._trails = Trails()
 

@@ -17,6 +17,7 @@ from cc_executor import __version__
 from cc_executor.agents import AGENTS
 from cc_executor.errors import CCExecutorError, RunNotFound
 from cc_executor.runtime.report import report_of_run
+from cc_executor.server.lists import ListSummary
 from cc_executor.server.service import STREAMS, Service
 from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder
@@ -54,6 +55,8 @@ async def listed(service: Service, *, who: str, before: str) -> types.ListResour
         [] if before else [types.Resource(name="config", uri=CONFIG, description="What this server allows.", mime_type="application/json")]
     )
     for row in rows:
+        if isinstance(row, ListSummary):
+            continue
         what = row.label or row.prompt
         found.append(
             types.Resource(
@@ -152,8 +155,7 @@ async def completed(service: Service, params: types.CompleteRequestParams, *, wh
     found: list[str] = []
     if isinstance(params.ref, types.ResourceTemplateReference):
         if name == "id":
-            rows, _ = await asyncio.to_thread(service.executions, who=who, limit=10 * VALUES)
-            found = [row.id for row in rows]
+            found = await asyncio.to_thread(lambda: [run.run_id for run in service.home.runs() if service.may_see(run.run_id, who=who)])
         elif name == "stream":
             found = sorted(STREAMS)
     elif name == "agent":

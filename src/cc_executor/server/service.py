@@ -6,42 +6,41 @@ It owns no process: it launches supervisors and reads journals, so a server that
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from cc_executor.api import make_request
-from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound, StateUnusable
+from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound
 from cc_executor.model.ask import Ask
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.state import RunState
 from cc_executor.runtime.answers import Attendant
 from cc_executor.runtime.executable import find_executable
+from cc_executor.runtime.hooks import hooks_of_environment
 from cc_executor.runtime.login import LOGIN_CURE, login_of
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
+from cc_executor.server.keys import Keys
+from cc_executor.server.lists import Lists, ListSummary
 from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
-from cc_executor.store.plain import read_plain
+from cc_executor.store.tasklists import LIST_ID, ListFolder
 
 logger = logging.getLogger(__name__)
 
 STREAMS: Final = frozenset({records.STDOUT, records.STDERR, records.CONTROL})
-KEY_LIMIT: Final = 255  # characters
-KEY_BYTES: Final = 4096
 TEXT_TAIL: Final = 4000  # characters of a running agent's text in its status
 # Not for a request that came over a network: where programs lie is the server's affair, and `state` is its own folder.
 NOT_OVER_HTTP: Final = frozenset({"cli", "state", "environ", "on_event", "hooks", "on_ask"})
@@ -127,7 +126,17 @@ class Service:
         self._root = root
         self._starting: dict[str, int] = {}  # runs of each owner that are being launched
         self._followed: dict[str, _Followed] = {}
-        self._keys: dict[str, asyncio.Lock] = {}
+        self._keys = Keys(home.root)
+        self.lists = Lists(
+            home=home,
+            environ=environ,
+            owners=owners,
+            keys=self._keys,
+            root=root,
+            unfit=NOT_OVER_HTTP,
+            allowed=rules.applied,
+            room=self._room,
+        )
 
     def who(self, username: str) -> str:
         """The name under which somebody's runs are kept."""
@@ -141,7 +150,7 @@ class Service:
         Parameters
         ----------
         body : mapping
-            ``prompt``, and options of `cc_execute` by name.
+            ``prompt``, and options of `cc_execute` by name; or ``tasks``, see `Lists.execute`.
         who : str
             The owner.
         key : str
@@ -154,29 +163,17 @@ class Service:
         Refused, CCExecutorError
             Nothing was started.
         """
+        if "tasks" in body:
+            return await self.lists.execute(body, who=who, key=key)
         request = self.request(body)
         await asyncio.to_thread(self.home.prepare)
-        if not key:
-            return await self._start(request, who, None, attend), True
-        if len(key) > KEY_LIMIT:
-            raise InvalidRequest(f"The idempotency key is longer than {KEY_LIMIT} characters.")
-        place = self.home.root / "server" / "keys" / hashlib.sha256(f"{who}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()
-        lock = self._keys.setdefault(place.name, asyncio.Lock())
-        try:
-            async with lock:
-                digest = request.digest()
-                known = await asyncio.to_thread(_read_key, place)
-                if known is not None and known["digest"] != digest:
-                    raise Refused(409, "KeyReused", "This idempotency key was used for another request. Make a new one.")
-                if known is not None and self.home.folder(known["id"]).path.exists():
-                    return known["id"], False
-                # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
-                run_id = RunId(known["id"]) if known is not None else new_run_id(time.time())
-                await asyncio.to_thread(_write_key, place, {"id": run_id, "digest": digest})
-                return await self._start(request, who, run_id, attend), True
-        finally:
-            if not lock.locked():
-                self._keys.pop(place.name, None)
+        async with self._keys.held(key, who=who, digest=request.digest()) as held:
+            if held.id and self.home.folder(held.id).path.exists():
+                return held.id, False
+            # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
+            run_id = RunId(held.id) if held.id else new_run_id(time.time())
+            await held.keep(run_id)
+            return await self._start(request, who, run_id, attend), True
 
     def request(self, body: Mapping[str, Any]) -> RunRequest:
         """A checked request under the server's rules. Raises `Refused`, `InvalidRequest`."""
@@ -193,30 +190,35 @@ class Service:
         except TypeError as error:
             raise InvalidRequest(str(error)) from error
 
-    async def _start(self, request: RunRequest, who: str, run_id: RunId | None, attend: Attend | None) -> str:
-        running = await asyncio.to_thread(self._running, who)
-        # No await between the count and the reservation: so many requests at once are as good as one after the other.
-        if running + self._starting.get(who, 0) >= self._rules.running:
-            raise Refused(429, "TooManyRuns", f"{self._rules.running} runs are at work already. Wait for one to end, or cancel one.")
-        self._starting[who] = self._starting.get(who, 0) + 1
-        chosen = run_id or new_run_id(time.time())
-        try:
-            await asyncio.to_thread(self._owners.claim, chosen, who)
+    async def _start(self, request: RunRequest, who: str, run_id: RunId, attend: Attend | None) -> str:
+        async with self._room(who, 1):
+            await asyncio.to_thread(self._owners.claim, run_id, who)
             try:
-                run = await Run.start(request, home=self.home, environ=self._environ, run_id=chosen)
+                hooks = hooks_of_environment(self._environ)
+                run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks)
             except BaseException:
-                self._owners.forget(chosen)
+                self._owners.forget(run_id)
                 raise
             self._see_through(run, attend)
-        finally:
-            self._starting[who] -= 1
         return str(run.run_id)
+
+    @asynccontextmanager
+    async def _room(self, who: str, count: int) -> AsyncGenerator[None]:
+        running = await asyncio.to_thread(self._running, who)
+        # No await between the count and the reservation: so many requests at once are as good as one after the other.
+        if running + self._starting.get(who, 0) + count > self._rules.running:
+            raise Refused(429, "TooManyRuns", _too_many(self._rules.running, count))
+        self._starting[who] = self._starting.get(who, 0) + count
+        try:
+            yield
+        finally:
+            self._starting[who] -= count
 
     def _running(self, who: str) -> int:
         """Runs of somebody that go on. Those that are being launched count by themselves."""
         now = time.time()
         going = (folder for folder in self.home.runs() if _is_open(folder) and folder.standing(now) is RunStanding.RUNNING)
-        return sum(self._owners.may_see(folder.run_id, who) for folder in going)
+        return sum(self._owners.may_see(folder.run_id, who) for folder in going) + self.lists.unused(who)
 
     # --- seeing runs through to their receipts ---
 
@@ -250,9 +252,11 @@ class Service:
             if self._owners.of(folder.run_id) is not None and folder.run_id not in self._followed:
                 with suppress(CCExecutorError):
                     self._see_through(await Run.attach(self.home, folder.run_id, environ=self._environ))
+        await self.lists.resume()
 
     async def aclose(self) -> None:
         """Let go of all runs; they go on."""
+        await self.lists.aclose()
         tasks = [followed.task for followed in self._followed.values() if followed.task is not None]
         for task in tasks:
             task.cancel()
@@ -275,8 +279,8 @@ class Service:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a run is at work: not one that is paused."""
-        return any(not followed.state.is_paused for followed in self._followed.values())
+        """Whether a run or a list is at work: not one that is paused."""
+        return self.lists.is_busy or any(not followed.state.is_paused for followed in self._followed.values())
 
     # --- looking ---
 
@@ -293,6 +297,11 @@ class Service:
                 folder = self.home.find(run_id)
                 if self._owners.may_see(folder.run_id, who):
                     return folder
+        elif LIST_ID.match(run_id):
+            self.lists.find(run_id, who=who)
+            raise InvalidRequest(
+                "This is a task list: what it has written, and receipts, have the runs of its tasks. Its status names them."
+            )
         raise RunNotFound("There is no such execution.")
 
     def may_see(self, run_id: str, *, who: str) -> bool:
@@ -304,23 +313,29 @@ class Service:
         followed = self._followed.get(run_id)
         return followed.state.asks if followed is not None else ()
 
-    def executions(self, *, who: str, limit: int, before: str = "", status: str = "") -> tuple[list[RunSummary], str]:
-        """Somebody's runs, newest first, and the id to ask from for the next page (empty: there is none). Blocking."""
-        found: list[RunSummary] = []
-        for folder in self.home.runs():
-            if (before and folder.run_id >= before) or not self._owners.may_see(folder.run_id, who):
+    def executions(self, *, who: str, limit: int, before: str = "", status: str = "") -> tuple[list[RunSummary | ListSummary], str]:
+        """Somebody's runs and lists, newest first, and what to ask from for the next page (empty: there is none). Blocking."""
+        found: list[RunSummary | ListSummary] = []
+        last = ""
+        for place, name, folder in self.lists.beside(self.home.runs()):
+            if (before and place >= before) or not self._owners.may_see(name, who):
                 continue
             if len(found) == limit:
-                return found, found[-1].id
-            row = summary(folder, now=time.time())
+                return found, last
+            row = self.lists.summary(folder) if isinstance(folder, ListFolder) else summary(folder, now=time.time())
             if not status or row.status == status:
                 found.append(row)
+                last = place
         return found, ""
 
-    async def status(self, run_id: str, *, who: str) -> dict[str, Any]:
-        """What is known of a run now."""
+    async def status(self, run_id: str, *, who: str, **page: int) -> dict[str, Any]:
+        """What is known of a run or list now. `page`: ``offset`` and ``limit``, for the tasks of a list."""
+        if LIST_ID.match(run_id):
+            return await self.lists.status(run_id, who=who, **page)
         folder = await asyncio.to_thread(self.find, run_id, who=who)
         row = await asyncio.to_thread(summary, folder, now=time.time())
+        if row.status == RunStanding.ENDED.value and await self.receipt(run_id, who=who) is not None:  # nobody has followed it
+            row = await asyncio.to_thread(summary, folder, now=time.time())
         told: dict[str, Any] = {**row.as_dict(), "done": row.status not in {"starting", "running", "ended", "paused"}}
         followed = self._followed.get(run_id)
         if not told["done"] and followed is not None:
@@ -332,8 +347,10 @@ class Service:
                 told |= _standing(answer)
         return told
 
-    async def results(self, run_id: str, *, who: str) -> dict[str, Any]:
-        """What a run has made. `done` False: nothing yet."""
+    async def results(self, run_id: str, *, who: str, **page: int) -> dict[str, Any]:
+        """What a run or list has made. `done` False: nothing, or not all yet. `page`: as for `status`."""
+        if LIST_ID.match(run_id):
+            return await self.lists.results(run_id, who=who, **page)
         receipt = await self.receipt(run_id, who=who)
         if receipt is None:
             return {"id": run_id, "done": False}
@@ -389,8 +406,10 @@ class Service:
 
         return await asyncio.to_thread(asked)
 
-    async def control(self, run_id: str, op: str, *, who: str) -> dict[str, Any]:
-        """Give a command: ``pause``, ``resume``, ``cancel`` (with time to clean up) or ``kill`` (at once)."""
+    async def control(self, run_id: str, op: str, *, who: str, **more: str) -> dict[str, Any]:
+        """Give a command: ``pause``, ``resume``, ``cancel`` (with time to clean up) or ``kill`` (at once). `more`: ``task`` and ``text``, for a list."""
+        if LIST_ID.match(run_id):
+            return await self.lists.control(run_id, op, who=who, **more)
         await asyncio.to_thread(self.find, run_id, who=who)
         run = await Run.attach(self.home, run_id, environ=self._environ)
         commands: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
@@ -446,27 +465,13 @@ def _is_open(folder: RunFolder) -> bool:
     return not (folder.path / records.RECEIPT).exists()
 
 
+def _too_many(most: int, count: int) -> str:
+    if count > most:
+        return (
+            f"{count} tasks of this list would be at work at once, and {most} runs may be here. Give the list `parallel: {most}`, or less."
+        )
+    return f"{most} runs are at work already. Wait for one to end, or cancel one."
+
+
 def _standing(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {"status": answer.get("state", ""), "processes": answer.get("processes")}
-
-
-def _read_key(path: Path) -> dict[str, str] | None:
-    try:
-        known: Any = json.loads(read_plain(path, KEY_BYTES))
-        return {"id": str(known["id"]), "digest": str(known["digest"])}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StateUnusable("What is kept of this idempotency key cannot be read. Use another one.") from error
-
-
-def _write_key(path: Path, known: Mapping[str, str]) -> None:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(known), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise StateUnusable(
-            f"{path.parent} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
-        ) from error

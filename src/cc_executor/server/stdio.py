@@ -43,7 +43,7 @@ class _Unnamed(Owners):
     """Runs that are started here are like those of a terminal: whose they are, is decided by a server that shows them."""
 
     def claim(self, run_id: str, owner: str) -> None:
-        """Nobody's."""
+        """Write nothing down."""
         del run_id, owner
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -40,9 +41,14 @@ class Kept:
     not_before: float = 0.0
     _offset: int = 0
     _over: int = 0
+    _reading: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self) -> bool:
-        """Read what is new, and tell whether somebody runs the list. Blocking."""
+        """Read what is new, and tell whether somebody runs the list. Blocking, from any thread."""
+        with self._reading:
+            return self._look()
+
+    def _look(self) -> bool:
         if self.runner is not None and self.runner.poll() is not None:
             self.runner = None
         is_run = self.folder.is_run() or self.runner is not None  # asked before the journal: who runs it no more has written all

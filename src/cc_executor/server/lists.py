@@ -147,7 +147,8 @@ class Lists:
 
     def _goes_on(self, folder: ListFolder, state: ListState) -> bool:
         """Whether nothing is to be done for a list. Raises `ControlFailed` while it is being stopped."""
-        is_run = folder.is_run() or folder.list_id in self._care.kept
+        kept = self._care.kept.get(folder.list_id)
+        is_run = folder.is_run() or (kept is not None and not kept.is_given_up)
         if state.status is ListStatus.OPEN and state.is_stopped and is_run:
             raise ControlFailed("This list is being stopped. Send it again when it has ended.")
         return state.status is ListStatus.OPEN and is_run and not state.is_paused
@@ -185,12 +186,14 @@ class Lists:
         return any(kept.is_wanted for kept in self._care.kept.values())
 
     def unused(self, who: str) -> int:
-        """Runs that somebody's lists may start any moment, besides those of theirs that go on."""
-        return sum(
-            max(0, width(kept.tasks, kept.state) - sum(known.status is TaskStatus.RUNNING for known in kept.state.tasks.values()))
-            for kept in list(self._care.kept.values())
-            if kept.owner == who and kept.is_wanted
-        )
+        """Runs that somebody's lists may start any moment, besides those of theirs that go on. Blocking."""
+        count = 0
+        for kept in [kept for kept in list(self._care.kept.values()) if kept.owner == who]:
+            kept.look()
+            if kept.is_wanted:
+                running = sum(known.status is TaskStatus.RUNNING for known in kept.state.tasks.values())
+                count += max(0, width(kept.tasks, kept.state) - running)
+        return count
 
     # --- looking ---
 

@@ -3,56 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import time
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from cc_executor.api import make_request
-from cc_executor.errors import InvalidRequest, InvalidTaskList
-from cc_executor.model.request import RunRequest
-from cc_executor.model.tasklist import Task, TaskKind
-from cc_executor.policy import tokens
-from cc_executor.policy.lint import Finding, lint
+from cc_executor.errors import InvalidRequest
 from cc_executor.policy.predict import LEAST, spread_words
-from cc_executor.runtime.forecast import ListForecast, estimate, forecast_list
-from cc_executor.runtime.past import filters_of, past
 from cc_executor.runtime.verification import transcript_roots, verify
+from cc_executor.server.foresight import WORDS
 from cc_executor.server.hookstatus import hook_status
+from cc_executor.server.mcplists import LIST
 from cc_executor.server.mcptools import ID, MAYBE, NUMBER, OBJECT, TEXT, WHOLE, YES, Answer, Call, Tool, several, thing
 from cc_executor.server.refusal import Refused
-from cc_executor.tasks import Plan, plan, request_of
 
 HISTORY: Final = 50  # rows that are given if nobody says
 HISTORY_LIMIT: Final = 200
-LOOKED_AT: Final = 5_000  # rows, of which those are given that are the caller's
-_FILTERS: Final = ("agent", "model", "outcome", "label", "category", "text", "since", "until")
 _COLUMNS: Final = (
     "run_id", "started", "agent", "model", "outcome", "standing", "label", "prompt_line", "category", "complexity", "active", "cost", "turns",
     "tools", "list_id", "task_id", "p50", "p90",
 )  # fmt: skip
-
 _PROMPT: Final = {
     "prompt": {"type": "string", "description": "the prompt; of agent shell, the command"},
-    "agent": TEXT, "model": TEXT, "cwd": TEXT, "label": TEXT, "rehearse": TEXT,
-}  # fmt: skip
-_LIST: Final = {
-    "tasks": {"description": "tasks as an array of prompts and objects (prompt or run, id, needs, group, …)", "type": "array"},
-    "text": {"type": "string", "description": "instead: a list in YAML or Markdown"},
-    "cwd": TEXT, "parallel": {"type": "integer", "minimum": 1}, "max_cost": NUMBER,
+    "agent": TEXT, "model": TEXT, "cwd": TEXT, "label": TEXT, "rehearse": TEXT, "verify": TEXT,
 }  # fmt: skip
 _RANGE: Final = {
-    "anyOf": [{"type": "null"}, thing({"p50": NUMBER, "p90": NUMBER, "unit": TEXT, "based_on": WHOLE, "confidence": TEXT}, "p50", "p90")]
+    "anyOf": [
+        {"type": "null"},
+        thing({"p50": NUMBER, "p90": NUMBER, "unit": TEXT, "based_on": WHOLE, "confidence": TEXT}, "p50", "p90", "unit", "based_on"),
+    ]
 }
 _FINDING: Final = thing(
     {"rule": TEXT, "severity": TEXT, "line": WHOLE, "column": WHOLE, "excerpt": TEXT, "message": TEXT, "why": TEXT, "suggestion": TEXT},
     "rule",
 )
-_EXPECTED: Final = {
-    "category": TEXT, "complexity": TEXT, "tokens": thing({"least": WHOLE, "likely": WHOLE, "most": WHOLE}, "least", "likely", "most"),
-    "too_long": {"type": ["string", "null"]}, "seconds": _RANGE, "cost": _RANGE, "findings": several(_FINDING), "notes": several(TEXT),
-}  # fmt: skip
+_TOKENS: Final = {"anyOf": [{"type": "null"}, thing({"least": WHOLE, "likely": WHOLE, "most": WHOLE}, "least", "likely", "most")]}
+
+
+# --- before ------------------------------------------------------------------------------------------------------------
 
 
 async def _complexity(call: Call) -> Answer:
@@ -60,120 +47,62 @@ async def _complexity(call: Call) -> Answer:
 
 
 def _known(call: Call) -> dict[str, Any]:
-    """What history and rules say of a prompt."""
-    prompt, model = call.text("prompt"), call.text("model") or None
-    if not prompt.strip():
+    """What history and rules say of a prompt. Blocking."""
+    if not call.text("prompt").strip():
         raise InvalidRequest("prompt is missing: give the text that an agent would get.")
-    given: dict[str, Any] = {name: call.text(name) for name in ("agent", "label", "rehearse") if name in call.given}
-    counted, too_long = tokens.count(prompt, model), tokens.over(prompt, model)
-    findings: tuple[Finding, ...] = () if given.get("agent") == "shell" else lint(prompt, model=model)
-    told: dict[str, Any] = {
-        "tokens": {"least": counted.least, "likely": counted.likely, "most": counted.most},
-        "too_long": too_long,
-        "findings": [each.as_dict() for each in findings],
-        "notes": [],
-        "seconds": None,
-        "cost": None,
-    }
-    if too_long:
-        return told
-    request = make_request(prompt, model=model, cwd=_folder(call), **given)
-    prediction, said = estimate(call.service.home, request, environ=call.service.environ)
-    notes = [*said, *([] if prediction.seconds else [f"There is no estimate: fewer than {LEAST} runs like it have ended well."])]
-    return told | _plain(asdict(prediction)) | {"notes": notes}
-
-
-def _folder(call: Call) -> str:
-    return os.path.join(call.service.root, os.path.expanduser(call.text("cwd")))
-
-
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Enumerations as their words."""
-    return {
-        name: _plain(cast("dict[str, Any]", each)) if isinstance(each, dict) else getattr(each, "value", each)
-        for name, each in value.items()
-    }
-
-
-# --- lists before they run ----------------------------------------------------------------------------------------------
-
-
-def planned(call: Call) -> Plan:
-    """The list that is given as `tasks` or `text`. Raises `InvalidRequest`, `InvalidTaskList`. Blocking."""
-    given, text = call.given.get("tasks"), call.text("text")
-    if (given is None) == (not text):
-        raise InvalidRequest("Give the list either as tasks (an array) or as text (YAML or Markdown).")
-    more = {name: call.given[name] for name in ("parallel", "max_cost") if name in call.given}
-    cwd = _folder(call)
-    if given is None:
-        return plan(text if "\n" in text else f"{text}\n", cwd=cwd, **more)  # one line would be the name of a file
-    if not isinstance(given, list):
-        raise InvalidRequest("tasks must be an array of prompts and objects.")
-    return plan(cast("list[object]", given), cwd=cwd, **more)
-
-
-def expected(call: Call, found: Plan) -> ListForecast:
-    """What history says of a list. Blocking."""
-
-    def request(task: Task) -> RunRequest | None:
-        return None if task.kind is TaskKind.CALL else request_of(found.tasks, task, task.text, None, "")
-
-    return forecast_list(found.tasks, call.service.home.root, request)
+    expected = call.service.foresight.estimate(call.given, who=call.who)
+    looked = call.service.foresight.validate(call.given, who=call.who)
+    notes = [
+        *expected["notes"],
+        *([] if expected["seconds"] else [f"There is no estimate: fewer than {LEAST} runs like it have ended well."]),
+    ]
+    return {**expected, "notes": notes, "findings": looked["findings"], "tokens": looked["tokens"]}
 
 
 async def _validate_list(call: Call) -> Answer:
-    def looked() -> dict[str, Any]:
-        try:
-            found = planned(call)
-        except InvalidTaskList as wrong:
-            return {"valid": False, "problems": list(wrong.problems), "hints": [], "tasks": []}
-        tasks = [
-            {"id": each.id, "kind": each.kind.value, "needs": list(each.needs), "group": each.group or ""} for each in found.tasks.tasks
-        ]
-        forecast = _plain(expected(call, found).as_dict())
-        return {
-            "valid": True,
-            "problems": [],
-            "hints": [hint.as_dict() for hint in found.hints()],
-            "tasks": tasks,
-            "seconds": forecast["seconds"],
-            "cost": forecast["cost"],
-        }
-
-    return await asyncio.to_thread(looked)
+    if "tasks" not in call.given:
+        raise InvalidRequest("tasks is missing: give an array of prompts and objects.")
+    return await asyncio.to_thread(call.service.foresight.validate, call.given, who=call.who)
 
 
 async def _suggest_strategy(call: Call) -> Answer:
-    return await asyncio.to_thread(_of_list if "tasks" in call.given or "text" in call.given else _of_prompt, call)
+    if ("tasks" in call.given) == ("prompt" in call.given):
+        raise InvalidRequest("Give either a prompt or tasks.")
+    return await asyncio.to_thread(_of_list if "tasks" in call.given else _of_prompt, call)
 
 
 def _of_prompt(call: Call) -> dict[str, Any]:
     known = _known(call)
-    found = [_suggestion(each["suggestion"], each["message"], each["rule"]) for each in known["findings"]]
-    if known["too_long"]:
-        found.insert(0, _suggestion("Shorten the prompt, or name files for the agent to read.", f"It {known['too_long']}.", "tokens"))
-    return {"suggestions": found + _of_ranges(known["seconds"], known["cost"]), "notes": known["notes"]}
+    return {"suggestions": [*_of_rules(known["findings"]), *_of_ranges(known)], "notes": known["notes"]}
 
 
 def _of_list(call: Call) -> dict[str, Any]:
-    found = planned(call)
-    forecast = expected(call, found)
-    suggestions = [_suggestion(str(hint), hint.finding.rule.why, hint.finding.rule.id) for hint in found.hints()]
-    missing = forecast.count - forecast.timed
-    notes = [f"There is no estimate for {missing} of {forecast.count} tasks: too few runs like them have ended well."] if missing else []
-    whole = _plain(forecast.as_dict())
-    return {"suggestions": suggestions + _of_ranges(whole["seconds"], whole["cost"]), "notes": notes}
+    known = call.service.foresight.validate(call.given, who=call.who)
+    if not known["ok"]:
+        return {"suggestions": [_suggestion("Mend the list.", problem, "validation") for problem in known["problems"]], "notes": []}
+    expected, count = known["expected"], len(known["order"])
+    missing = count - expected["estimated"]
+    notes = [f"There is no estimate for {missing} of {count} tasks: too few runs like them have ended well."] if missing else []
+    return {"suggestions": [*_of_rules(known["hints"]), *_of_ranges(expected)], "notes": notes}
 
 
-def _of_ranges(seconds: dict[str, Any] | None, cost: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """What past runs say about limits: facts to choose by, for nobody knows what may be spent."""
+def _of_rules(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        _suggestion(each["suggestion"], f"{each['place']}: {each['message']}" if "place" in each else each["message"], each["rule"])
+        for each in findings
+    ]
+
+
+def _of_ranges(expected: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What past runs say about limits: facts to choose by, for nobody but the user knows what may be spent."""
     found: list[dict[str, Any]] = []
-    for given, option, what in ((seconds, "timeout", "took"), (cost, "max_cost", "cost")):
+    for name, option in (("seconds", "timeout"), ("cost", "max_cost")):
+        given = expected[name]
         if given is not None:
             words = spread_words(given["p50"], given["p90"], given["unit"])
-            why = f"Of past runs like it half {what} up to the first and nine of ten up to the second: {words} ({given['based_on']} runs)."
+            what = f"If you bound it by {option}, do not go below {given['p90']:.4g}: one of ten such runs would be ended early."
             found.append(
-                _suggestion(f"If you set {option}, a value below {given['p90']:.4g} would end one of ten such runs early.", why, "history")
+                _suggestion(what, f"Half of past runs like it, and nine of ten, stayed below: {words} (n={given['based_on']}).", "history")
             )
     return found
 
@@ -182,17 +111,15 @@ def _suggestion(what: str, because: str, source: str) -> dict[str, Any]:
     return {"what": what, "because": because, "source": source}
 
 
-# --- runs after they were run -------------------------------------------------------------------------------------------
+# --- after -------------------------------------------------------------------------------------------------------------
 
 
 async def _history(call: Call) -> Answer:
     limit = max(1, int(call.number("limit", HISTORY, most=HISTORY_LIMIT)))
-    wanted: dict[str, Any] = {name: call.text(name) or (None if name in {"since", "until"} else "") for name in _FILTERS}
-    filters = filters_of(**wanted, limit=LOOKED_AT, now=time.time())
-    found = await asyncio.to_thread(past, call.service.home, filters, environ=call.service.environ)
-    mine = [row for row in found if call.service.may_see(row.run_id, who=call.who)]
-    rows = [{name: value for name, value in row.as_dict().items() if name in _COLUMNS} for row in mine[:limit]]
-    return {"runs": rows, "more": len(mine) > limit, "notes": list(found.notes)}
+    filters = {name: call.text(name) for name in (*WORDS, "rehearsed") if name in call.given}
+    look = partial(call.service.foresight.history, filters, who=call.who, limit=limit, before=call.text("before"))
+    told = await asyncio.to_thread(look)
+    return told | {"runs": [{name: value for name, value in row.items() if name in _COLUMNS} for row in told["runs"]]}
 
 
 async def _hook_status(call: Call) -> Answer:
@@ -212,6 +139,8 @@ async def _verify(call: Call) -> Answer:
 def advice_tools() -> dict[str, Tool]:
     """The tools that only look."""
     suggestion = thing({"what": TEXT, "because": TEXT, "source": TEXT}, "what", "because", "source")
+    row = thing({"run_id": TEXT, "outcome": TEXT, "started": NUMBER, "active": NUMBER, "cost": MAYBE}, "run_id", "outcome")
+    hook = thing({"hook": TEXT, "moment": TEXT, "status": TEXT, "detail": TEXT, "seconds": NUMBER}, "hook", "moment", "status")
     return {
         "complexity": Tool(
             title="Estimate a prompt",
@@ -219,14 +148,17 @@ def advice_tools() -> dict[str, Tool]:
             "be wrong with it. Starts nothing.",
             takes=_PROMPT,
             required=("prompt",),
-            gives=_EXPECTED,
-            always=("tokens", "findings", "notes"),
+            gives={
+                "category": TEXT, "complexity": TEXT, "tokens": _TOKENS, "seconds": _RANGE, "cost": _RANGE, "findings": several(_FINDING),
+                "notes": several(TEXT),
+            },
+            always=("category", "complexity", "tokens", "seconds", "cost", "findings", "notes"),
             call=_complexity,
         ),
         "suggest_strategy": Tool(
             title="Suggestions for a prompt or a list",
             about="What the prompt rules and the history of runs suggest for a prompt, or for a task list, each with its reason. No model is asked.",
-            takes={**_PROMPT, **_LIST},
+            takes={**_PROMPT, **LIST},
             gives={"suggestions": several(suggestion), "notes": several(TEXT)},
             always=("suggestions", "notes"),
             call=_suggest_strategy,
@@ -234,28 +166,25 @@ def advice_tools() -> dict[str, Tool]:
         "validate_list": Tool(
             title="Check a task list",
             about="Everything that is wrong with a task list, hints about its prompts, and what it is expected to take. Starts nothing.",
-            takes=_LIST,
+            takes=LIST,
+            required=("tasks",),
             gives={
-                "valid": YES,
-                "problems": several(TEXT),
-                "hints": several(OBJECT),
-                "tasks": several(OBJECT),
-                "seconds": _RANGE,
-                "cost": _RANGE,
+                "ok": YES, "problems": several(TEXT), "order": several(TEXT), "hints": several(OBJECT),
+                "expected": thing({"tasks": OBJECT, "seconds": _RANGE, "cost": _RANGE, "estimated": WHOLE}),
             },
-            always=("valid", "problems", "hints", "tasks"),
+            always=("ok", "problems"),
             call=_validate_list,
         ),
         "history": Tool(
             title="Past runs",
-            about="Runs that have ended, newest first: how they ended, how long they took, what they cost, and what had been predicted (p50, p90).",
-            takes={**dict.fromkeys(_FILTERS, TEXT), "limit": {"type": "integer", "minimum": 1, "maximum": HISTORY_LIMIT}},
-            gives={
-                "runs": several(thing({"run_id": TEXT, "outcome": TEXT, "started": NUMBER, "cost": MAYBE}, "run_id", "outcome")),
-                "more": YES,
-                "notes": several(TEXT),
+            about="Runs that have ended, newest first: how they ended, how long they took, what they cost, and what had been predicted (p50, p90). "
+            "since and until take 7d, 36h or 2026-01-31; before takes next of the last answer.",
+            takes={
+                **dict.fromkeys((*WORDS, "before"), TEXT), "rehearsed": {"enum": ["true", "false"]},
+                "limit": {"type": "integer", "minimum": 1, "maximum": HISTORY_LIMIT},
             },
-            always=("runs", "more"),
+            gives={"runs": several(row), "next": TEXT, "calibration": TEXT, "notes": several(TEXT)},
+            always=("runs", "next"),
             call=_history,
         ),
         "hook_status": Tool(
@@ -263,12 +192,7 @@ def advice_tools() -> dict[str, Tool]:
             about="What became of the hooks of a run: waiting, called, ok, failed, hung, refused or not_run, with what they said.",
             takes=ID,
             required=("id",),
-            gives={
-                "id": TEXT,
-                "hooks": several(
-                    thing({"hook": TEXT, "moment": TEXT, "status": TEXT, "detail": TEXT, "seconds": NUMBER}, "hook", "moment", "status")
-                ),
-            },
+            gives={"id": TEXT, "hooks": several(hook)},
             always=("id", "hooks"),
             call=_hook_status,
         ),
@@ -281,4 +205,4 @@ def advice_tools() -> dict[str, Tool]:
             always=("id", "verdict", "reasons"),
             call=_verify,
         ),
-    }
+    }  # fmt: skip

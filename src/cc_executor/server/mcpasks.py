@@ -6,6 +6,7 @@ has its runs' questions refused at once; one that can and does not follow has th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import partial
@@ -31,6 +32,7 @@ from cc_executor.server.service import Service
 
 WAIT: Final = 600.0  # seconds; longer than a person takes who sits there, and no agent waits for one who has left
 BY: Final = "mcp"
+REMEMBERED: Final = 100  # answers; each matters for as long as its run's journal is not read up to it
 FORMS_SINCE: Final = "2025-11-25"  # before, forms had no lists, and choices had another notation
 _NOBODY: Final = Answer(decision=Decision.REFUSED, text=message_for_agent(answerer(Place.CLIENT)))
 
@@ -63,6 +65,7 @@ class Elicitor:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._asking: set[str] = set()
+        self._given: deque[str] = deque(maxlen=REMEMBERED)
         self._mask = Redactor(secret_values(service.environ)).text
 
     async def settle(self, ctx: Context, run_id: str, *, who: str, said: Mapping[str, Any]) -> types.InputRequiredResult | None:
@@ -82,7 +85,7 @@ class Elicitor:
         """
         if not can_ask(ctx):
             return None
-        open_here = [ask for ask in self._service.asks(run_id) if ask.ask_id not in self._asking]
+        open_here = [ask for ask in self._service.asks(run_id) if ask.ask_id not in self._asking and ask.ask_id not in self._given]
         if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
             for ask in open_here:
                 await self._put(ctx, run_id, ask, who=who)
@@ -126,6 +129,7 @@ class Elicitor:
             self._asking.discard(ask.ask_id)
 
     async def _give(self, run_id: str, ask: Ask, said: types.ElicitResult, *, who: str) -> None:
+        self._given.append(ask.ask_id)  # until the journal says so, too, which takes a moment
         folder = await in_thread(partial(self._service.find, run_id, who=who))
         with suppress(ControlFailed):  # somebody was faster, or the run has ended
             try:

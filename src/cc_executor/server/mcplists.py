@@ -22,6 +22,12 @@ TASK_TEXT: Final = TEXT_LIMIT // 10  # characters of one task's text; all of it 
 LOOK: Final = 0.5  # seconds between two looks at a list
 _ID: Final = {"id": {"type": "string", "description": "what execute_list has answered"}}
 _AT: Final = {"offset": {"type": "integer", "minimum": 0}, "limit": {"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT}}
+LIST: Final = {
+    "tasks": {"type": "array", "description": "prompts, and objects with prompt or run, id, needs, group, retry and options of execute"},
+    "name": TEXT, "cwd": TEXT, "parallel": {"type": "integer", "minimum": 1}, "max_cost": NUMBER, "max_cost_per_day": NUMBER,
+    "on_failure": {"enum": ["stop", "skip", "continue"]}, "on_limit": {"enum": ["stop", "wait"]}, "limit_wait_max": NUMBER,
+    "defaults": OBJECT, "timeout_per_task": NUMBER,
+}  # fmt: skip
 _HEAD: Final = {
     "id": TEXT, "name": TEXT, "started": NUMBER, "status": TEXT, "done": YES, "summary": TEXT, "progress": TEXT, "cost": NUMBER,
     "next_offset": {"type": ["integer", "null"]},
@@ -103,12 +109,7 @@ def list_tools() -> dict[str, Tool]:
             title="Run a task list",
             about="Start a list of tasks, each with a fresh agent or a command; needs orders them. Answers at once with the list's id. An equal list is the "
             "same one: what ended well is not done again.",
-            takes={
-                "tasks": {"type": "array", "description": "prompts, and objects with prompt or run, id, needs, group, retry and options of execute"},
-                "name": TEXT, "cwd": TEXT, "parallel": {"type": "integer", "minimum": 1}, "max_cost": NUMBER, "max_cost_per_day": NUMBER,
-                "on_failure": {"enum": ["stop", "skip", "continue"]}, "on_limit": {"enum": ["stop", "wait"]}, "limit_wait_max": NUMBER,
-                "defaults": OBJECT, "timeout_per_task": NUMBER, "fresh": YES, "idempotency_key": TEXT,
-            },
+            takes={**LIST, "fresh": YES, "idempotency_key": TEXT},
             required=("tasks",),
             gives={"id": TEXT, "new": YES},
             always=("id", "new"),

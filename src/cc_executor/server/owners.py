@@ -6,6 +6,7 @@ folder. It keeps apart people who have nothing but this extension, and it keeps 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cc_executor.model.request import RunId
@@ -57,6 +58,15 @@ class Owners:
             return True
         owner = self.of(run_id)
         return who == (self._server_owner if owner is None else owner)
+
+    def only(self, who: str) -> Callable[[str], bool] | None:
+        """What takes the ids of somebody's own runs; None where nobody is told apart."""
+
+        def is_own(run_id: str) -> bool:
+            owner = self.of(run_id)
+            return who == (self._server_owner if owner is None else owner)
+
+        return is_own if self._by_name else None
 
     def apart(self, who: str) -> str:
         """What keeps somebody's task lists apart from equal ones of other people; empty for whom the server runs for, whose lists of terminals go on here."""

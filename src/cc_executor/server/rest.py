@@ -244,6 +244,34 @@ def _whole(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS else None
 
 
+class _Estimate(_Api):
+    """What a run or a list is expected to take and to cost. Nothing is started."""
+
+    @_endpoint("read")
+    async def post(self) -> None:
+        self.answer(await asyncio.to_thread(self.service.foresight.estimate, self.body(), who=self.who))
+
+
+class _Validate(_Api):
+    """What is wrong with a request or a list, and what may be. Nothing is started."""
+
+    @_endpoint("read")
+    async def post(self) -> None:
+        self.answer(await asyncio.to_thread(self.service.foresight.validate, self.body(), who=self.who))
+
+
+class _History(_Api):
+    """The caller's own runs that have ended, newest first."""
+
+    @_endpoint("read")
+    async def get(self) -> None:
+        # A token in the address is the login's affair.
+        filters = {name: self.get_query_argument(name) or "" for name in self.request.query_arguments.keys() - {"token", "limit", "before"}}
+        limit, before = self.number("limit", PAGE, most=PAGE_LIMIT), self.get_query_argument("before", "") or ""
+        look = functools.partial(self.service.foresight.history, filters, who=self.who, limit=max(1, limit), before=before)
+        self.answer(await asyncio.to_thread(look))
+
+
 class _Health(_Api):
     """Whether runs can be started."""
 
@@ -280,6 +308,9 @@ ROUTES: Final[tuple[tuple[str, type[_Base]], ...]] = (
     (f"/executions/{_ID}/receipt", _Receipt),
     (f"/executions/{_ID}/events", _Events),
     (f"/executions/{_ID}/control", _Control),
+    ("/estimate", _Estimate),
+    ("/validate", _Validate),
+    ("/history", _History),
     ("/health", _Health),
     ("/auth/status", _AuthStatus),
     ("/openapi.json", _OpenApi),

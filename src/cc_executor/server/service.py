@@ -29,6 +29,7 @@ from cc_executor.runtime.login import LOGIN_CURE, login_of
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
+from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
 from cc_executor.server.lists import Lists, ListSummary
 from cc_executor.server.owners import Owners
@@ -137,6 +138,8 @@ class Service:
             allowed=rules.applied,
             room=self._room,
         )
+
+        self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
 
     def who(self, username: str) -> str:
         """The name under which somebody's runs are kept."""

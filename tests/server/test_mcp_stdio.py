@@ -21,10 +21,10 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunStanding
 from support.environments import CHECKOUT
-from support.lab import eventually
 from support.mcp import BOUND, claude_uses, ended, tool
 from support.served import TOKEN, Server, serving
 
+ABOUT: Final = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
 COMMAND: Final = ("-m", "cc_executor.cli", "mcp")
 
 
@@ -78,8 +78,7 @@ def test_runs_of_this_machine_without_any_server(tmp_path: Path) -> None:
 
 
 def test_standard_output_is_the_protocols_alone(tmp_path: Path) -> None:
-    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
-    lines = ["no message", json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about})]
+    lines = ["no message", json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": ABOUT})]
     done = called(env=environ(tmp_path), said="\n".join(lines) + "\n")
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -139,15 +138,37 @@ def test_the_real_claude_code_is_a_client_over_stdio(server: Server, tmp_path: P
     assert folder.request().label == "the inner run"
 
 
-def test_a_signal_ends_it_and_no_run(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, *COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ(tmp_path), text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process:
-        about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
-        process.stdin.write(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}) + "\n")
+@contextlib.contextmanager
+def begun(*arguments: str, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that has answered the handshake."""
+    command = [sys.executable, *COMMAND, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": ABOUT}) + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["id"] == 1
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    with begun(env=environ(tmp_path)) as process:
+        process.send_signal(number)
+        assert process.wait(BOUND) == -number
+
+
+def test_a_relay_whose_server_dies_ends_and_says_why(server: Server, tmp_path: Path) -> None:
+    """The last of this module, for it ends the server."""
+    with begun("--url", str(server.client.base_url), env=environ(tmp_path, CC_EXECUTOR_TOKEN=TOKEN)) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        server.process.kill()
+        server.process.wait(BOUND)
+        process.stdin.write(json.dumps({"jsonrpc": "2.0", "id": 2, "method": "tools/list"}) + "\n")
         process.stdin.flush()
-        assert json.loads(process.stdout.readline())["id"] == 1
-        process.send_signal(signal.SIGTERM)
-        eventually(lambda: process.poll() is not None, within=BOUND, what="it ends")
-        process.stdin.close()
+        assert process.wait(BOUND) == 1
+        assert "cannot be reached" in process.stderr.read()

@@ -181,7 +181,7 @@ async def _status(call: Call) -> Answer:
     until = begun + call.number("wait", 0, most=WAIT_LIMIT)
     while True:
         told = await call.service.status(run_id, who=call.who)  # before the output: what is done has written everything
-        if (asked := await call.elicitor.settle(call.ctx, run_id, who=call.who, said=call.said)) is not None:
+        if (asked := await _settled(call, run_id)) is not None:
             return asked
         piece = await asyncio.to_thread(call.service.piece, run_id, who=call.who, stream="stdout", offset=offset, limit=TEXT_LIMIT)
         if piece.data or told["done"] or time.monotonic() >= until:
@@ -198,7 +198,7 @@ async def _monitor(call: Call) -> Answer:
     until = begun + call.number("wait", 0, most=WAIT_LIMIT)
     while True:
         told = await call.service.status(run_id, who=call.who)
-        if (asked := await call.elicitor.settle(call.ctx, run_id, who=call.who, said=call.said)) is not None:
+        if (asked := await _settled(call, run_id)) is not None:
             return asked
         events = await asyncio.to_thread(call.trails.events, folder, after, limit)
         if events or told["done"] or time.monotonic() >= until:
@@ -215,6 +215,13 @@ async def _monitor(call: Call) -> Answer:
         "events": [plain(event) for event in events],
         "next": after + len(events),
     }
+
+
+async def _settled(call: Call, run_id: str) -> types.InputRequiredResult | None:
+    """Put what the agent asks to the client's user, who has to be one that may do more than look: an answer is leave."""
+    if not call.service.asks(run_id) or not await call.caller.may("execute"):
+        return None
+    return await call.elicitor.settle(call.ctx, run_id, who=call.who, said=call.said)
 
 
 async def _progress(call: Call, told: Mapping[str, Any], begun: float, told_at: float) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import httpx2
     from mcp.shared.message import SessionMessage
 
-TOKEN: Final = ("CC_EXECUTOR_TOKEN", "JUPYTER_TOKEN", "JUPYTERHUB_API_TOKEN")  # variables, the first of which counts
+TOKEN: Final = ("CC_EXECUTOR_TOKEN", "JUPYTER_TOKEN")  # variables, the first of which counts
 ENDPOINT: Final = "cc-executor/mcp"
 HEALTH: Final = "cc-executor/api/v1/health"
 OK: Final = 200
@@ -78,35 +79,34 @@ async def relay(url: str, token: str) -> None:
 
     endpoint = f"{url.rstrip('/')}/{ENDPOINT}"
     timeout = httpx2.Timeout(CONNECT, read=SILENCE)
-    async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=timeout) as http,
-        _reached(http, url),
-        streamable_http_client(endpoint, http_client=http, max_sse_event_size=ANSWER_LIMIT) as (from_server, to_server),
-        stdio_server() as (from_client, to_client),
-        anyio.create_task_group() as tasks,
-    ):
-        known = _Handshake()
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=timeout) as http:
+        await _reached(http, url)
+        async with (
+            stdio_server() as (from_client, to_client),
+            _ended_with(url),
+            streamable_http_client(endpoint, http_client=http, max_sse_event_size=ANSWER_LIMIT) as (from_server, to_server),
+            anyio.create_task_group() as tasks,
+        ):
+            known = _Handshake()
 
-        async def back() -> None:
-            async for message in from_server:
-                if not isinstance(message, Exception):  # a line of the server that was no message
-                    await to_client.send(known.back(message))
+            async def back() -> None:
+                async for message in from_server:
+                    if not isinstance(message, Exception):  # a line of the server that was no message
+                        await to_client.send(known.back(message))
 
-        tasks.start_soon(back)
-        async for message in from_client:
-            if isinstance(message, Exception):
-                _say(f"cc-executor mcp: a line that is no message was left out ({type(message).__name__})")
-                continue
-            if (refused := known.refused(message)) is not None:
-                await to_client.send(refused)
-                continue
-            await to_server.send(known.on(message))
-        tasks.cancel_scope.cancel()
+            tasks.start_soon(back)
+            async for message in from_client:
+                if isinstance(message, Exception):
+                    _say(f"cc-executor mcp: a line that is no message was left out ({type(message).__name__})")
+                elif (refused := known.refused(message)) is not None:
+                    await to_client.send(refused)
+                else:
+                    await to_server.send(known.on(message))
+            tasks.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def _reached(http: httpx2.AsyncClient, url: str) -> AsyncGenerator[None]:
-    """A server that is there and takes the token; a block in which it stays so.
+async def _reached(http: httpx2.AsyncClient, url: str) -> None:
+    """Make sure that a server is there, and takes the token.
 
     Raises
     ------
@@ -116,16 +116,30 @@ async def _reached(http: httpx2.AsyncClient, url: str) -> AsyncGenerator[None]:
 
     try:
         answer = await http.get(f"{url.rstrip('/')}/{HEALTH}")
-        if answer.status_code in {401, 403}:
-            raise ServerUnreachable(f"The server at {url} does not take the token: put the right one into {TOKEN[0]}.")
-        if answer.status_code != OK:
-            raise ServerUnreachable(
-                f"There is no cc-executor at {url} (HTTP {answer.status_code}): mend the address, or install 'cc-executor[mcp]' where the server runs."
-            )
+    except (httpx2.TransportError, httpx2.InvalidURL) as error:
+        raise ServerUnreachable(_unreachable(url, error)) from error
+    if answer.status_code in {401, 403}:
+        raise ServerUnreachable(f"The server at {url} does not take the token: put the right one into {TOKEN[0]}.")
+    if answer.status_code != OK:
+        raise ServerUnreachable(
+            f"There is no cc-executor at {url} (HTTP {answer.status_code}): mend the address, or install 'cc-executor[mcp]' where the server runs."
+        )
+
+
+@asynccontextmanager
+async def _ended_with(url: str) -> AsyncGenerator[None]:
+    """A block that lasts as long as the server can be reached; then this process ends, and its client sees that."""
+    import httpx2
+
+    try:
         yield
     except* httpx2.TransportError as gone:
-        why = next(iter(_leaves(gone)))
-        raise ServerUnreachable(f"The server at {url} cannot be reached ({type(why).__name__}): start it, or mend the address.") from gone
+        _say(_unreachable(url, next(iter(_leaves(gone)))))
+        os._exit(NOT_POSSIBLE)  # a thread waits for a line of standard input, and nobody can take that back
+
+
+def _unreachable(url: str, error: BaseException) -> str:
+    return f"The server at {url} cannot be reached ({type(error).__name__}): start it, or mend the address."
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
@@ -187,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--url", default="")
     parser.add_argument("--cwd", default=".")
     given = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends it at once, though a thread waits for standard input; what was started goes on
     if find_spec("mcp") is None:
         _say("The MCP SDK is not installed here: pip install 'cc-executor[mcp]'.")
         return NOT_POSSIBLE
@@ -206,8 +221,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CCExecutorError as error:
         _say(str(error))
         return NOT_POSSIBLE
-    except KeyboardInterrupt:
-        pass
     return 0
 
 

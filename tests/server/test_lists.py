@@ -317,6 +317,8 @@ def test_a_list_is_commanded(server: Server, tmp_path: Path) -> None:
     with ended(server, name):
         eventually((tmp_path / "ticks").exists, within=BOUND, what="it runs")
         assert control(server, name, "skip", task="left").json()["task"] == "left"
+        assert control(server, name, "edit", task="next", text="echo edited").status_code == 200
+        assert control(server, name, "edit", task="next", text=" ").status_code == 400
         assert control(server, name, "pause").json()["status"] == "paused"
         eventually(lambda: _stands(server, name), within=BOUND, what="its run stands still")
         assert control(server, name, "resume").json()["status"] == "running"
@@ -325,7 +327,7 @@ def test_a_list_is_commanded(server: Server, tmp_path: Path) -> None:
         assert control(server, name, "cancel", task="long").status_code == 200
         told = results(server, name)
         assert states(server, name) == {"long": "stopped", "left": "skipped", "next": "ok"}
-        assert told["status"] == "failed"
+        assert (told["status"], told["results"][2]["text"]) == ("failed", "edited\n")
     for op, more in (("pause", {}), ("cancel", {}), ("skip", {"task": "long"}), ("retry", {"task": "next"})):
         refused = control(server, name, op, **more)
         assert (refused.status_code, refused.json()["error"]["kind"]) == (409, "ControlFailed"), op
@@ -372,6 +374,8 @@ def test_a_list_counts_as_what_it_runs_at_once(server: Server, tmp_path: Path) -
         assert server.client.post(f"{API}/execute", json=run).status_code == 429, "two places are the list's"
         assert post(server, ["x"], defaults={"rehearse": "hello"}).status_code == 429
         assert post(server, two).json()["new"] is False, "what goes on needs no other place"
+        assert control(server, name, "pause").status_code == 200
+        assert control(server, name, "resume").status_code == 200, "what it runs counts once"
         (tmp_path / "go").touch()
         assert results(server, name)["status"] == "ok"
 
@@ -415,6 +419,7 @@ def test_a_runner_that_always_dies_is_not_started_without_end(tmp_path: Path) ->
 @pytest.mark.row(
     "faults", "server killed in the midst of a list", "the list goes on or is taken up, nothing is done twice, the next server knows it"
 )
+@pytest.mark.timeout(300)  # two servers
 def test_a_list_goes_on_when_its_server_is_killed(tmp_path: Path) -> None:
     go = tmp_path / "go"
 
@@ -445,6 +450,17 @@ def test_a_list_goes_on_when_its_server_is_killed(tmp_path: Path) -> None:
         assert post(second, five("lives")).json() == {"id": lives, "execution_id": lives, "new": False}
     for log in ("lives", "dies"):
         assert (tmp_path / log).read_text().split() == ["1", "2", "3", "4", "5"]
+
+
+def test_a_list_that_cannot_be_read_hides_no_other(server: Server) -> None:
+    name = start(server, [{"run": "echo soon unreadable"}])
+    results(server, name)
+    (server.home.root / "lists" / name / "list.json").write_text("{")
+    rows = server.client.get(f"{API}/executions", params={"limit": 500}).raise_for_status().json()["executions"]
+    assert [row["status"] for row in rows if row["id"] == name] == ["unreadable"]
+    refused = server.client.get(f"{API}/executions/{name}/status")
+    assert (refused.status_code, refused.json()["error"]["kind"]) == (503, "StateUnusable")
+    assert server.client.get(f"{API}/history", params={"list": name}).raise_for_status().json()["runs"]
 
 
 def test_rules_hold_for_every_task(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from cc_executor.store.tasklists import ListFolder
 
 RUNNER: Final = "cc_executor.listrunner"
 LOG: Final = "runner.log"  # in the list's folder
+PIPE_ROOM: Final = 2**20  # bytes; what anybody may ask for (/proc/sys/fs/pipe-max-size)
 # What finds the same Python and the same packages as here, and the language of its messages. All else goes by pipe: what a process is started with can be
 # read in /proc, and the environment holds keys.
 _NEEDS: Final = (
@@ -78,5 +80,7 @@ def start_runner(folder: ListFolder, *, environ: Mapping[str, str]) -> subproces
         os.close(log)
     assert runner.stdin is not None  # a pipe was asked for
     with suppress(BrokenPipeError), runner.stdin as pipe:  # it has ended already, and its log says why
+        with suppress(OSError, AttributeError):  # so that a large environment has room before the runner is up; not on macOS
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_ROOM)
         pipe.write(json.dumps(whole).encode("ascii"))
     return runner

@@ -28,11 +28,11 @@ class Held:
     place: Path | None = None
     digest: str = ""
 
-    async def keep(self, execution: str) -> None:
-        """Write down what the key stands for, before anything is started: a server that dies in between has promised it. Raises `StateUnusable`."""
+    def keep(self, execution: str) -> None:
+        """Write down what the key stands for, before there is anything: a server that dies in between has promised it. Blocking. Raises `StateUnusable`."""
+        if self.place is not None and self.id != execution:
+            _write(self.place, {"id": execution, "digest": self.digest})
         self.id = execution
-        if self.place is not None:
-            await asyncio.to_thread(_write, self.place, {"id": execution, "digest": self.digest})
 
 
 class Keys:

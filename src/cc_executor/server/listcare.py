@@ -103,6 +103,7 @@ class Care:
         self._environ = environ
         self._owner_of = owner_of
         self.kept: dict[str, Kept] = {}
+        self._taking = asyncio.Lock()  # two who take the same list at once would start two runners
 
     async def take(self, folder: ListFolder, *, starts: bool = False) -> None:
         """See a list through to its end from now on; those that are seen through already get as many runners again. `starts`: begin at once.
@@ -112,10 +113,13 @@ class Care:
         StateUnusable, LaunchFailed
             Nobody could be started who runs the list, and nobody will be.
         """
+        async with self._taking:
+            await self._take(folder, starts=starts)
+
+    async def _take(self, folder: ListFolder, *, starts: bool) -> None:
         found = self.kept.get(folder.list_id)
         if found is None:
-            made = Kept(folder, await asyncio.to_thread(folder.tasks), self._owner_of(folder.list_id) or "")
-            found = self.kept.setdefault(folder.list_id, made)  # somebody else may have been faster
+            found = self.kept[folder.list_id] = Kept(folder, await asyncio.to_thread(folder.tasks), self._owner_of(folder.list_id) or "")
         found.started, found.not_before = 0, 0.0
         if starts and found.task is None:
             try:

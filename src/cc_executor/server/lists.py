@@ -18,12 +18,12 @@ from heapq import merge
 from pathlib import Path
 from typing import Any, Final
 
-from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound
+from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound, StateUnusable
 from cc_executor.model.listrecord import NOT_OVER, ListState, ListStatus, Resumed, TaskState, TaskStatus
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunRequest, canonical_digest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
-from cc_executor.server.keys import Keys
+from cc_executor.server.keys import Held, Keys
 from cc_executor.server.listcare import Care
 from cc_executor.server.listrequest import ListRequests
 from cc_executor.server.owners import Owners
@@ -126,12 +126,10 @@ class Lists:
             if known is not None:
                 folder, state = known
                 if held.id or state.status is ListStatus.OK or self._goes_on(folder, state):
-                    await held.keep(folder.list_id)
+                    await asyncio.to_thread(held.keep, folder.list_id)
                     return folder.list_id, False
-            state = ListState() if known is None else known[1]
-            async with self._room(who, width(tasks, state)):
-                folder = await asyncio.to_thread(self._open, tasks, who, fresh=fresh)
-                await held.keep(folder.list_id)
+            async with self._room(who, _more(tasks, ListState() if known is None else known[1])):
+                folder = await asyncio.to_thread(self._open, tasks, who, held, fresh=fresh)
                 await asyncio.to_thread(reopen, folder, tasks)
                 await self._care.take(folder, starts=True)
         return folder.list_id, known is None
@@ -153,8 +151,9 @@ class Lists:
             raise ControlFailed("This list is being stopped. Send it again when it has ended.")
         return state.status is ListStatus.OPEN and is_run and not state.is_paused
 
-    def _open(self, tasks: TaskList, who: str, *, fresh: bool) -> ListFolder:
+    def _open(self, tasks: TaskList, who: str, held: Held, *, fresh: bool) -> ListFolder:
         def claim(list_id: str) -> None:
+            held.keep(list_id)
             self._owners.claim(list_id, who)
 
         folder = self._lists.open(tasks, fresh=fresh, apart=self._owners.apart(who), claim=claim)
@@ -191,8 +190,7 @@ class Lists:
         for kept in [kept for kept in list(self._care.kept.values()) if kept.owner == who]:
             kept.look()
             if kept.is_wanted:
-                running = sum(known.status is TaskStatus.RUNNING for known in kept.state.tasks.values())
-                count += max(0, width(kept.tasks, kept.state) - running)
+                count += _more(kept.tasks, kept.state)
         return count
 
     # --- looking ---
@@ -221,8 +219,12 @@ class Lists:
         yield from merge(told, lists, key=lambda each: each[0], reverse=True)
 
     def summary(self, folder: ListFolder) -> ListSummary:
-        """A list's row. Blocking."""
-        tasks, state = folder.tasks(), folder.state()
+        """A list's row; of one that cannot be read, what can be said. Blocking."""
+        try:
+            tasks = folder.tasks()
+        except StateUnusable:
+            return ListSummary(folder.list_id, "unreadable", _made_at(folder), label="", tasks=0, done=0, cost=0.0)
+        state = folder.state()
         return ListSummary(
             id=folder.list_id,
             status=self._word(folder, state),
@@ -300,7 +302,7 @@ class Lists:
             **row(known),
             "text": text,
             "data": known.data if receipt is None else receipt.data,
-            "files": list(known.files) if receipt is None else [file.model_dump(mode="json") for file in receipt.files],
+            "files": [] if receipt is None else [file.model_dump(mode="json") for file in receipt.files],
             "standing": "" if receipt is None else receipt.standing.value,
             "digest": "" if receipt is None else receipt.digest,
             # The same in the words of an earlier system.
@@ -355,7 +357,7 @@ class Lists:
         if op == "resume" and state.status is ListStatus.OK:
             raise ControlFailed("The list has ended well: nothing is left to be done.")
         if op in {"resume", "retry"} and (has_ended or not self._goes_on(folder, state)):
-            async with self._room(who, width(tasks, ListState() if has_ended else state)):
+            async with self._room(who, _more(tasks, ListState() if has_ended else state)):
                 await asyncio.to_thread(say)
                 await self._care.take(folder, starts=True)
         else:
@@ -383,6 +385,12 @@ def width(tasks: TaskList, state: ListState) -> int:
     left = [task for task in tasks.tasks if state.task(task.id).status in NOT_OVER and task.kind is not TaskKind.CALL]
     groups = Counter(task.group for task in left if task.group)
     return max(min(1, len(left)), min(tasks.parallel, max(groups.values(), default=0)))
+
+
+def _more(tasks: TaskList, state: ListState) -> int:
+    """How many runs of a list may come besides those that go on."""
+    running = sum(known.status is TaskStatus.RUNNING for known in state.tasks.values())
+    return max(0, width(tasks, state) - running)
 
 
 def _next(offset: int, tasks: TaskList) -> int | None:

@@ -103,7 +103,7 @@ def document(routes: Sequence[tuple[str, type[Any]]], *, base: str) -> dict[str,
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "Authorization"}},
-            "schemas": {"Error": _ERROR, "Execute": execute_schema(), "ExecuteList": execute_list_schema()},
+            "schemas": {"Error": _ERROR, "Execute": execute_schema(), "ExecuteList": execute_list_schema(), "Validate": _validate_schema()},
         },
     }
 
@@ -119,7 +119,13 @@ def _operation(method: str, path: str, handler: type[Any]) -> dict[str, Any]:
         made["parameters"] = parameters
     if method == "post":
         schema = (
-            _control() if "{id}" in path else {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Execute", "ExecuteList")]}
+            _control()
+            if "{id}" in path
+            else {
+                "anyOf": [
+                    {"$ref": f"#/components/schemas/{name}"} for name in ("Validate" if path == "/validate" else "Execute", "ExecuteList")
+                ]
+            }
         )
         made["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     if (method, path) == ("post", "/execute"):
@@ -141,6 +147,16 @@ def _control() -> dict[str, Any]:
         "text": {"type": "string", "description": "For edit."},
     }
     return {"type": "object", "required": ["op"], "properties": properties}
+
+
+def _validate_schema() -> dict[str, Any]:
+    schema = execute_schema()
+    schema["properties"]["lint_off"] = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Rules that are not asked; all for every one.",
+    }
+    return schema
 
 
 def execute_list_schema() -> dict[str, Any]:

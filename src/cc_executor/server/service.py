@@ -175,7 +175,7 @@ class Service:
                 return held.id, False
             # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
             run_id = RunId(held.id) if held.id else new_run_id(time.time())
-            await held.keep(run_id)
+            await asyncio.to_thread(held.keep, run_id)
             return await self._start(request, who, run_id, attend), True
 
     def request(self, body: Mapping[str, Any]) -> RunRequest:

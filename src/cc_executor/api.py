@@ -113,7 +113,8 @@ def make_request(
     agent_named(agent)  # raises InvalidRequest with the names that there are
     if rehearse is not None:
         scripts.load(rehearse)  # as above
-    if agent == "claude" and isinstance(prompt, str) and (problem := tokens.over(prompt, more.get("model"))):  # pyright: ignore[reportUnnecessaryIsInstance] - users give what they like
+    named = more.get("model")
+    if agent == "claude" and isinstance(prompt, str) and isinstance(named, str | None) and (problem := tokens.over(prompt, named)):  # pyright: ignore[reportUnnecessaryIsInstance] - users give what they like
         raise InvalidRequest(f"The prompt {problem}.")
     if "output_schema" in more:
         raise InvalidRequest("There is no option 'output_schema': it is called schema.")

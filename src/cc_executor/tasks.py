@@ -21,11 +21,11 @@ from cc_executor.model.hook import Hook
 from cc_executor.model.listrecord import Capped, ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList, place_of, problems
-from cc_executor.model.tasktext import Written, from_items, from_markdown, from_yaml, qualified_name
+from cc_executor.model.tasktext import Written, from_items, from_mapping, from_markdown, from_yaml, qualified_name
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import bounded, set_back
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
-from cc_executor.runtime.listhooks import keep_hooks
+from cc_executor.runtime.listhooks import keep_hooks, kept_hooks
 from cc_executor.runtime.report import Report, report_of_list
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.tasklist import Call, Watcher, run_list
@@ -152,14 +152,16 @@ def row(task: TaskState) -> dict[str, Any]:
     }
 
 
-def plan(tasks: Sequence[object] | TaskList | str | os.PathLike[str], *, cwd: str | Path | None = None, **more: Any) -> Plan:
+def plan(
+    tasks: Sequence[object] | Mapping[str, Any] | TaskList | str | os.PathLike[str], *, cwd: str | Path | None = None, **more: Any
+) -> Plan:
     """A checked list out of what users write.
 
     Parameters
     ----------
     tasks : sequence, TaskList, path or str
-        Prompts, callables and mappings (see `cc_executor.model.tasktext.from_items`); or the path of a YAML or Markdown file; or such a text itself, if it
-        has more than one line.
+        Prompts, callables and mappings (see `cc_executor.model.tasktext.from_items`); or a mapping with `tasks`, as a YAML file holds it; or the path of a
+        YAML or Markdown file; or such a text itself, if it has more than one line.
     cwd : path, optional
         Where the tasks work; the current folder if not given.
     **more
@@ -177,6 +179,8 @@ def plan(tasks: Sequence[object] | TaskList | str | os.PathLike[str], *, cwd: st
         written = _read(tasks, folder)
         if more and written.tasks is not None:
             _overrule(written, written.tasks, more)
+    elif isinstance(tasks, Mapping):
+        written = from_mapping(dict(tasks) | more, cwd=folder)
     else:
         written = from_items(tasks, cwd=folder, name_of=_name_of, **more)
     found = list(written.problems)
@@ -354,19 +358,42 @@ async def cc_execute_list(
     return result
 
 
+async def carry_on(folder: ListFolder, *, home: StateHome, environ: Mapping[str, str]) -> ListState:
+    """Run a list that is kept to its end, as it stands: what somebody has held or stopped meanwhile stays so, and one that was closed stays closed.
+
+    Cancelled, it lets go of the list; what runs goes on.
+
+    Raises
+    ------
+    StateUnusable
+    """
+    tasks, known = folder.tasks(), folder.state()
+    if known.status is not ListStatus.OPEN:
+        return known
+    return await run_list(
+        folder,
+        home=home,
+        environ=environ,
+        request_of=lambda task, text, max_cost, session: request_of(tasks, task, text, max_cost, session),
+        calls={},
+        hooks=(*hooks_of_environment(environ), *kept_hooks(folder)),
+        watcher=Watcher(),
+    )
+
+
 def list_result(folder: ListFolder, tasks: TaskList, state: ListState, home: StateHome) -> ListResult:
     """A list's state as users get it."""
     return ListResult(folder.list_id, state.status.value, state.summary, {task.id: state.task(task.id) for task in tasks.tasks}, home)
 
 
 def reopen(folder: ListFolder, tasks: TaskList) -> None:
-    """Let a list go on that was closed before its end, or that was held by somebody who is gone.
+    """Let a list go on that was closed before its end, or that was held or stopped by somebody who is gone.
 
     What did not end well is tried again, with what was skipped for it.
     """
     known = folder.state()
     rebound(folder, tasks, known)
-    if known.status is ListStatus.OPEN and known.is_paused and not folder.is_run():
+    if known.status is ListStatus.OPEN and (known.is_paused or known.is_stopped) and not folder.is_run():
         folder.append(Resumed(at=time.time(), by="python"))
     if known.status in {ListStatus.OPEN, ListStatus.OK}:
         return

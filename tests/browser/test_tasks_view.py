@@ -12,7 +12,6 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from browser.view_page import SITE, ViewPage, WireComm
-from cc_executor.kernel.taskcommands import TaskCommands
 from cc_executor.kernel.taskrows import TaskBoard
 from cc_executor.kernel.taskview import TaskListView, script, style
 from cc_executor.model.event import TextWritten
@@ -21,6 +20,7 @@ from cc_executor.model.state import Phase, RunState
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.tasklists import ListHome
+from cc_executor.taskcommands import TaskCommands
 from kernel.attacks import PAYLOADS
 
 COUNT = 50

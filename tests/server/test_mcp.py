@@ -3,76 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import httpx2
+import mcp_types as types
 import pytest
+from mcp.client.client import Client
 from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import TextContent
+from mcp.client.subscriptions import ResourceUpdated
+from mcp.shared.exceptions import MCPError
 
-from support.lab import eventually
+from support.mcp import BOB, BOUND, PATH, asked, claude_uses, ended, people, tool
 from support.served import TOKEN, Server, serving
 
-PATH: Final = "/cc-executor/mcp"
-BOUND: Final = 60.0
-CLIENT: Final = """
-description = "an agent that starts another one"
-
-[[turn]]
-[[turn.block]]
-tool = "mcp__runs__execute"
-[turn.block.input]
-prompt = "echo inner"
-agent = "shell"
-label = "from the inner run"
-
-[[turn]]
-[[turn.block]]
-text = "It runs."
-"""
+READS: Final = {
+    "list_status",
+    "list_results",
+    "status",
+    "monitor",
+    "results",
+    "executions",
+    "complexity",
+    "suggest_strategy",
+    "validate_list",
+    "history",
+    "hook_status",
+    "verify",
+}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("mcp"), "--CCExecutorServer.max_running=3") as found:
+    folder = tmp_path_factory.mktemp("mcp")
+    with serving(folder, people(folder), "--CCExecutorServer.max_running=3") as found:
         yield found
-
-
-def asked(server: Server, work: Callable[[ClientSession], Awaitable[Any]]) -> Any:
-    """What `work` gives with a session of the official client."""
-
-    async def whole() -> Any:
-        async with (
-            httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=BOUND, trust_env=False) as http,
-            streamable_http_client(f"{server.client.base_url}{PATH}", http_client=http) as (reading, writing),
-            ClientSession(reading, writing) as session,
-        ):
-            await session.initialize()
-            return await work(session)
-
-    return asyncio.run(asyncio.wait_for(whole(), BOUND))
-
-
-async def tool(session: ClientSession, name: str, **arguments: Any) -> dict[str, Any]:
-    answer = await session.call_tool(name, arguments)
-    (content,) = answer.content
-    assert isinstance(content, TextContent)
-    assert json.loads(content.text) == answer.structured_content, "clients without structured output see the same"
-    assert answer.is_error == ("error" in answer.structured_content)
-    return answer.structured_content
 
 
 def test_an_agent_starts_a_run_follows_it_and_reads_its_result(server: Server) -> None:
     async def work(session: ClientSession) -> None:
         tools = {each.name: each for each in (await session.list_tools()).tools}
-        assert set(tools) == {"execute", "status", "results", "control", "executions"}
-        assert tools["status"].annotations is not None
-        assert tools["status"].annotations.read_only_hint
+        hints = {name: each.annotations for name, each in tools.items() if each.annotations is not None}
+        assert hints.keys() == tools.keys(), "a client is told of each whether it changes anything"
+        assert {name for name, each in hints.items() if each.read_only_hint} == READS
+        assert {name for name, each in hints.items() if each.destructive_hint} == {"control", "list_control"}
+        assert not hints["execute"].idempotent_hint
+        assert all(each.output_schema and each.output_schema["required"] for each in tools.values())
         assert "cli" not in tools["execute"].input_schema["properties"]
         started = await tool(session, "execute", prompt="echo one; sleep 0.3; echo two", agent="shell", shell="bash")  # noqa: S604 - an option of a run
         seen, offset = "", 0
@@ -158,29 +139,330 @@ def test_it_can_be_found(server: Server) -> None:
 
 
 def test_the_real_claude_code_is_a_client(server: Server, tmp_path: Path) -> None:
-    """The CLI, with a scripted model that calls the tools, starts a run here and reads what it wrote."""
-    script = tmp_path / "client.toml"
-    script.write_text(CLIENT, encoding="utf-8")
-    (tmp_path / ".mcp.json").write_text(
-        json.dumps(
-            {
-                "mcpServers": {
-                    "runs": {"type": "http", "url": f"{server.client.base_url}{PATH}", "headers": {"Authorization": f"Bearer {TOKEN}"}}
-                }
-            }
-        )
-    )
-    answer = server.client.post(
-        "/cc-executor/api/v1/execute",
-        json={"prompt": "Use the tools.", "rehearse": str(script), "cwd": str(tmp_path), "trust_workspace": True, "tools": "mcp__runs"},
-    )
-    assert answer.status_code == 202, answer.text
-    run = answer.json()["id"]
-    results = eventually(
-        lambda: (found := server.client.get(f"/cc-executor/api/v1/executions/{run}/results").json())["done"] and found,
-        within=BOUND,
-        what="it ends",
-    )
+    entry = {"type": "http", "url": f"{server.client.base_url}{PATH}", "headers": {"Authorization": f"Bearer {TOKEN}"}}
+    results = claude_uses(server, entry, tmp_path)
     assert results["status"] == "ok", results
+    assert "from the inner run" in results["text"], "it has read what the other agent has written"
     rows = server.client.get("/cc-executor/api/v1/executions").json()["executions"]
-    assert "from the inner run" in [row["label"] for row in rows], results
+    assert "the inner run" in [row["label"] for row in rows], results
+
+
+# --- what is known before and after ------------------------------------------------------------------------------------
+
+
+def test_prompts_and_lists_are_looked_over_before_anything_is_spent(server: Server) -> None:
+    async def work(session: ClientSession) -> None:
+        known = await tool(session, "complexity", prompt="Fix it.")
+        assert known["tokens"]["least"] <= known["tokens"]["likely"] <= known["tokens"]["most"]
+        assert known["findings"], "the rules know a prompt that names nothing"
+        assert known["seconds"] is None
+        assert "no estimate" in known["notes"][-1]
+        found = await tool(session, "suggest_strategy", prompt="Fix it.")
+        assert {each["source"] for each in found["suggestions"]} == {each["rule"] for each in known["findings"]}
+        right = [{"id": "a", "run": "echo 1"}, {"id": "b", "run": "echo 2", "needs": ["a"]}]
+        checked = await tool(session, "validate_list", tasks=right)
+        assert (checked["ok"], checked["order"]) == (True, ["a", "b"])
+        wrong = await tool(session, "validate_list", tasks=[{"id": "a", "run": "echo 1", "needs": ["b"]}])
+        assert not wrong["ok"]
+        assert "'b'" in wrong["problems"][0]
+        assert "tasks is missing" in (await tool(session, "validate_list"))["error"]["message"]
+        assert "no estimate for 2 of 2" in (await tool(session, "suggest_strategy", tasks=right))["notes"][0]
+        assert "either" in (await tool(session, "suggest_strategy"))["error"]["message"]
+
+    asked(server, work)
+
+
+def test_what_was_run_is_remembered_estimated_and_verified(server: Server) -> None:
+    async def work(session: ClientSession) -> None:
+        for _ in range(3):
+            run_id = (await tool(session, "execute", prompt="echo the same", agent="shell", label="alike"))["id"]
+            assert (await ended(session, run_id))["status"] == "ok"
+        rows = (await tool(session, "history", label="alike"))["runs"]
+        assert [row["outcome"] for row in rows] == ["ok"] * 3
+        assert rows[0]["run_id"] == run_id
+        known = await tool(session, "complexity", prompt="echo the same", agent="shell", label="alike")
+        assert known["seconds"]["based_on"] >= 3
+        (hint,) = (await tool(session, "suggest_strategy", prompt="echo the same", agent="shell", label="alike"))["suggestions"][-1:]
+        assert "timeout" in hint["what"]
+        verified = await tool(session, "verify", id=run_id)
+        assert verified["verdict"] == "verified", verified
+        assert (await tool(session, "hook_status", id=run_id)) == {"id": run_id, "hooks": []}
+
+    asked(server, work)
+
+
+def test_a_list_is_started_followed_commanded_and_read(server: Server) -> None:
+    async def work(session: ClientSession) -> None:
+        tasks = [{"id": "a", "run": "echo one"}, {"id": "b", "run": "echo two; sleep 600", "needs": ["a"]}]
+        list_id = (await tool(session, "execute_list", tasks=tasks, name="by tools"))["id"]
+        told: dict[str, Any] = {"tasks": [{}, {"status": ""}]}
+        while told["tasks"][1]["status"] != "running":
+            told = await tool(session, "list_status", id=list_id, wait=20)
+        await tool(session, "list_control", id=list_id, op="cancel", task="b")
+        while not told["done"]:
+            told = await tool(session, "list_status", id=list_id, wait=20)
+        results = await tool(session, "list_results", id=list_id)
+        first = results["results"][0]
+        assert (first["task"], first["status"], first["text"]) == ("a", "ok", "one\n")
+        assert (await tool(session, "verify", id=first["run_id"]))["verdict"] == "verified"
+        assert (await tool(session, "list_status", id="0" * 26))["error"]["kind"] == "InvalidRequest"
+        assert "nothing was started" in (await tool(session, "execute_list", tasks=[{"id": "a", "needs": ["c"]}]))["error"]["message"]
+
+    asked(server, work)
+
+
+# --- following ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_monitors_a_run_is_told_what_happens_and_that_it_goes_on(server: Server) -> None:
+    logged: list[types.LoggingMessageNotificationParams] = []
+    amounts: list[float] = []
+
+    async def log(params: types.LoggingMessageNotificationParams) -> None:
+        logged.append(params)
+
+    async def went_on(progress: float, total: float | None, message: str | None) -> None:
+        amounts.append(progress)
+        assert message is not None
+        assert message.startswith("running")
+
+    async def work(session: ClientSession) -> None:
+        await session.send_ping()
+        await session.set_logging_level("info")
+        run_id = (await tool(session, "execute", prompt="sleep 2.5", agent="shell"))["id"]
+        kinds, after, done = [], 0, False
+        while not done:
+            answer = await session.call_tool("monitor", {"id": run_id, "after": after, "wait": 20}, progress_callback=went_on)
+            told: dict[str, Any] = answer.structured_content or {}
+            kinds += [event["kind"] for event in told["events"]]
+            after, done = told["next"], told["done"]
+        assert kinds[0] == "started"
+        assert kinds[-1] == "exited"
+        assert (await tool(session, "monitor", id=run_id, after=1, limit=1))["events"][0]["kind"] == kinds[1], "from any place again"
+        assert amounts == sorted(amounts)
+        assert len(amounts) >= 1
+        assert [params.data["kind"] for params in logged] == [*kinds, kinds[1]]
+        await session.set_logging_level("error")
+        logged.clear()
+        await tool(session, "monitor", id=run_id)
+        assert not logged
+
+    asked(server, work, logging_callback=log)
+
+
+def test_resources_are_listed_read_completed_and_watched(server: Server) -> None:
+    updated: asyncio.Queue[str] = asyncio.Queue()
+
+    async def told(message: Any) -> None:
+        if isinstance(message, types.ResourceUpdatedNotification):
+            updated.put_nowait(message.params.uri)
+
+    async def text(session: ClientSession, uri: str) -> str:
+        (content,) = (await session.read_resource(uri)).contents
+        assert isinstance(content, types.TextResourceContents)
+        return content.text
+
+    async def work(session: ClientSession) -> None:
+        names = {each.uri_template for each in (await session.list_resource_templates()).resource_templates}
+        assert "cc-executor://runs/{id}/receipt" in names
+        assert json.loads(await text(session, "cc-executor://config"))["running"] == 3
+        run_id = (await tool(session, "execute", prompt="sleep 600", agent="shell"))["id"]
+        uri = f"cc-executor://runs/{run_id}/receipt"
+        with pytest.raises(MCPError, match="not ended"):
+            await session.read_resource(uri)
+        await session.subscribe_resource(uri)
+        reference = types.ResourceTemplateReference(type="ref/resource", uri="cc-executor://runs/{id}/receipt")
+        assert run_id in (await session.complete(reference, {"name": "id", "value": run_id[:4]})).completion.values
+        assert (await session.complete(reference, {"name": "id", "value": "x"})).completion.values == []
+        await tool(session, "control", id=run_id, op="kill")
+        assert await asyncio.wait_for(updated.get(), BOUND) == uri
+        assert json.loads(await text(session, uri))["run_id"] == run_id
+        assert run_id in await text(session, f"cc-executor://runs/{run_id}/report")
+        listed = {each.uri for each in (await session.list_resources()).resources}
+        assert {uri, "cc-executor://config"} <= listed
+        for wrong in (f"cc-executor://runs/{'0' * 26}/receipt", f"cc-executor://runs/{run_id}/journal/request.json", "file:///etc/passwd"):
+            with pytest.raises(MCPError, match="no such resource"):
+                await session.read_resource(wrong)
+
+    asked(server, work, message_handler=told)
+
+
+def test_the_journal_is_a_resource_byte_for_byte(server: Server) -> None:
+    async def work(session: ClientSession) -> None:
+        run_id = (await tool(session, "execute", prompt="seq 60000; printf '\\303\\251'", agent="shell", shell="bash"))["id"]  # noqa: S604 - as above
+        await ended(session, run_id)
+        (content,) = (await session.read_resource(f"cc-executor://runs/{run_id}/journal")).contents
+        assert isinstance(content, types.TextResourceContents)
+        whole = "".join(f"{number}\n" for number in range(1, 60001)) + "é"
+        meta = content.meta or {}
+        assert meta["cc-executor/size"] == len(whole.encode())
+        assert content.text == whole[meta["cc-executor/offset"] :], "the end, and it is said where that begins"
+
+    asked(server, work)
+
+
+def test_a_prompt_tells_an_agent_how_to_hand_on_a_task(server: Server) -> None:
+    async def work(session: ClientSession) -> None:
+        (prompt,) = (await session.list_prompts()).prompts
+        assert prompt.name == "cc_execute"
+        (message,) = (await session.get_prompt("cc_execute", {"task": "Count the files.", "agent": "shell"})).messages
+        assert isinstance(message.content, types.TextContent)
+        assert "Count the files." in message.content.text
+        reference = types.PromptReference(type="ref/prompt", name="cc_execute")
+        assert (await session.complete(reference, {"name": "agent", "value": "c"})).completion.values == ["claude"]
+        with pytest.raises(MCPError, match="task is missing"):
+            await session.get_prompt("cc_execute")
+
+    asked(server, work)
+
+
+# --- questions ---------------------------------------------------------------------------------------------------------
+
+
+def _answering(forms: list[types.ElicitRequestFormParams]) -> Any:
+    async def answer(_: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        assert isinstance(params, types.ElicitRequestFormParams)
+        forms.append(params)
+        if "decision" in params.requested_schema["properties"]:
+            is_file = "plan.md" in params.message
+            return types.ElicitResult(action="accept", content={"decision": "allow" if is_file else "deny", "reason": "not now"})
+        return types.ElicitResult(action="accept", content={"answer_1": "2025 only", "answer_2": ["Tables", "Plots"]})
+
+    return answer
+
+
+async def _receipt(session: ClientSession, run_id: str) -> dict[str, Any]:
+    await ended(session, run_id)
+    (content,) = (await session.read_resource(f"cc-executor://runs/{run_id}/receipt")).contents
+    assert isinstance(content, types.TextResourceContents)
+    return json.loads(content.text)
+
+
+def test_what_an_agent_asks_is_put_to_the_person_behind_the_client(server: Server, tmp_path: Path) -> None:
+    forms: list[types.ElicitRequestFormParams] = []
+
+    async def work(session: ClientSession) -> dict[str, Any]:
+        options = {"rehearse": "approval", "permission_mode": "default", "ask": True, "cwd": str(tmp_path), "timeout": 60}
+        return await _receipt(session, (await tool(session, "execute", prompt="Ask.", **options))["id"])
+
+    receipt = asked(server, work, elicitation_callback=_answering(forms))
+    assert [(each["decision"], each["by"]) for each in receipt["asked"]] == [("allow", "mcp"), ("deny", "mcp"), ("deny", "mcp")]
+    assert (tmp_path / "plan.md").exists()
+    assert len(forms) == 3, "each is put once"
+    assert "touch approved.txt" in forms[1].message
+    assert not (tmp_path / "approved.txt").exists()
+
+
+def test_the_newest_protocol_is_asked_and_told_in_its_own_way(server: Server, tmp_path: Path) -> None:
+    """From 2026-07-28 on a server sends no requests: an answer asks for input, and a subscription is a request whose answer is a stream."""
+    forms: list[types.ElicitRequestFormParams] = []
+
+    async def work() -> dict[str, Any]:
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=BOUND, trust_env=False) as http:
+            transport = streamable_http_client(f"{server.client.base_url}{PATH}", http_client=http)
+            async with Client(transport, mode="2026-07-28", elicitation_callback=_answering(forms)) as client:
+                arguments = {"prompt": "Ask.", "rehearse": "question", "ask": True, "cwd": str(tmp_path), "timeout": 60}
+                run_id = ((await client.call_tool("execute", arguments)).structured_content or {})["id"]
+                uri = f"cc-executor://runs/{run_id}/receipt"
+                async with client.listen(resource_subscriptions=[uri]) as events:
+                    told: dict[str, Any] = {"done": False}
+                    while not told["done"]:
+                        answer = await client.call_tool("status", {"id": run_id, "offset": 10**12, "wait": 20})
+                        told = answer.structured_content or {}
+                    assert await anext(aiter(events)) == ResourceUpdated(uri)
+                (content,) = (await client.read_resource(uri)).contents
+                assert isinstance(content, types.TextResourceContents)
+                return json.loads(content.text)
+
+    (question,) = asyncio.run(asyncio.wait_for(work(), BOUND))["asked"]
+    assert (question["decision"], question["note"]) == ("answer", "2025 only · Tables, Plots")
+    assert len(forms) == 1
+
+
+def test_a_client_that_cannot_ask_anybody_has_it_refused_at_once(server: Server, tmp_path: Path) -> None:
+    async def work(session: ClientSession) -> dict[str, Any]:
+        options = {"rehearse": "question", "ask": True, "cwd": str(tmp_path), "timeout": 60}
+        return await _receipt(session, (await tool(session, "execute", prompt="Ask.", **options))["id"])
+
+    (question,) = asked(server, work)["asked"]
+    assert (question["decision"], question["note"]) == ("refused", "client")
+
+
+# --- sessions ----------------------------------------------------------------------------------------------------------
+
+
+def _message(method: str, number: int = 1, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+
+
+@contextlib.contextmanager
+def _opened(server: Server) -> Iterator[httpx.Client]:
+    """A client with a session, by hand."""
+    headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json, text/event-stream"}
+    with httpx.Client(base_url=server.client.base_url, headers=headers, timeout=BOUND, trust_env=False) as client:
+        about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
+        answer = client.post(PATH, json=_message("initialize", **about))
+        assert answer.status_code == 200, answer.text
+        client.headers.update({"Mcp-Session-Id": answer.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"})
+        assert client.post(PATH, json={"jsonrpc": "2.0", "method": "notifications/initialized"}).status_code == 202
+        yield client
+
+
+def _events(answer: httpx.Response) -> Iterator[tuple[str, str]]:
+    """Ids and data of server-sent events."""
+    number = ""
+    for line in answer.iter_lines():
+        name, _, value = line.partition(": ")
+        if name == "id":
+            number = value
+        elif name == "data":
+            yield number, value
+
+
+def test_an_answer_that_was_missed_is_given_again(server: Server) -> None:
+    with _opened(server) as client:
+        run_id = server.client.post("/cc-executor/api/v1/execute", json={"prompt": "sleep 1", "agent": "shell"}).json()["id"]
+        call = _message("tools/call", 7, name="status", arguments={"id": run_id, "wait": 20})
+        with client.stream("POST", PATH, json=call) as answer:
+            number, data = next(_events(answer))
+        assert data == "", "an event to come back to, before there is an answer; then the connection breaks"
+        with client.stream("GET", PATH, headers={"Last-Event-ID": number}) as answer:
+            told = next(json.loads(data) for _, data in _events(answer) if data)
+        assert told["id"] == 7
+        assert told["result"]["structuredContent"]["done"]
+
+
+def test_nobody_takes_over_somebody_elses_session_or_hears_its_answers(server: Server) -> None:
+    with _opened(server) as client, _opened(server) as other:
+        assert client.post(PATH, json=_message("tools/list", 5)).status_code == 200
+        stolen = {"Authorization": f"Bearer {BOB}"}
+        assert client.post(PATH, json=_message("tools/list"), headers=stolen).status_code == 404
+        assert client.get(PATH, headers=stolen).status_code == 404
+        assert client.delete(PATH, headers=stolen).status_code == 404
+        assert client.post(PATH, json=_message("tools/list"), headers={"Authorization": ""}).status_code == 401
+        assert client.post(PATH, json=_message("tools/list")).status_code == 200, "it is still its owner's"
+        with other.stream("POST", PATH, json=_message("tools/list", 5)) as answer:
+            own = [number for number, _ in _events(answer)]
+        with other.stream("GET", PATH, headers={"Last-Event-ID": own[0]}) as answer:
+            told = next(json.loads(data) for number, data in _events(answer) if data and number in own)
+        assert told["id"] == 5
+        assert client.delete(PATH).status_code == 200
+        assert client.post(PATH, json=_message("tools/list")).status_code == 404
+
+
+def test_somebody_elses_runs_are_not_there(server: Server) -> None:
+    run_id = server.client.post("/cc-executor/api/v1/execute", json={"prompt": "echo mine", "agent": "shell", "label": "hers"}).json()["id"]
+
+    async def work(session: ClientSession) -> None:
+        for name in ("status", "monitor", "results", "hook_status", "verify"):
+            assert "no such execution" in (await tool(session, name, id=run_id))["error"]["message"]
+        assert (await tool(session, "control", id=run_id, op="kill"))["error"]["kind"] == "RunNotFound"
+        assert (await tool(session, "executions"))["executions"] == []
+        assert (await tool(session, "history"))["runs"] == []
+        assert [each.uri for each in (await session.list_resources()).resources] == ["cc-executor://config"]
+        with pytest.raises(MCPError, match="no such resource"):
+            await session.read_resource(f"cc-executor://runs/{run_id}/journal")
+        reference = types.ResourceTemplateReference(type="ref/resource", uri="cc-executor://runs/{id}/receipt")
+        assert (await session.complete(reference, {"name": "id", "value": ""})).completion.values == []
+
+    asked(server, work, token=BOB)

@@ -75,7 +75,7 @@ def test_a_run_from_its_request_to_its_receipt(server: Server) -> None:
     assert receipt.digest == told["digest"]
     assert get(server, run_id, "status") | {"elapsed": None, "started": None} == {
         "id": run_id, "status": "ok", "started": None, "agent": "shell", "model": "", "elapsed": None, "cost": None, "rehearsed": None,
-        "label": "first", "prompt": "echo hello; echo more >&2; echo made > made.txt", "done": True,
+        "label": "first", "prompt": "echo hello; echo more >&2; echo made > made.txt", "kind": "run", "done": True,
     }  # fmt: skip
     assert get(server, run_id, "events") == {"offset": 0, "last": True, "next_offset": 6, "encoding": "utf-8", "data": "hello\n"}
     assert get(server, run_id, "events", stream="stderr")["data"] == "more\n"
@@ -247,7 +247,7 @@ def test_the_document_names_every_route_and_what_it_says_holds(server: Server) -
     told = server.client.get(f"{API}/openapi.json").json()
     assert told["servers"] == [{"url": API}]
     assert set(told["paths"]) == {
-        "/execute", "/executions", "/executions/{id}", "/health", "/auth/status", "/openapi.json",
+        "/execute", "/executions", "/executions/{id}", "/estimate", "/validate", "/history", "/health", "/auth/status", "/openapi.json",
         *(f"/executions/{{id}}/{what}" for what in ("status", "results", "receipt", "events", "control")),
     }  # fmt: skip
     properties = told["components"]["schemas"]["Execute"]["properties"]

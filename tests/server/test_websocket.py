@@ -8,6 +8,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -63,7 +64,13 @@ class Socket:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("socket")) as found:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CC_EXECUTOR_HOOKS", json.dumps({"after_run": {"run": "true", "name": "noted"}}))
+        yield from _served(tmp_path_factory)
+
+
+def _served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("socket"), "--CCExecutorServer.ping_interval=0.2") as found:
         yield found
 
 
@@ -156,6 +163,79 @@ def test_a_message_that_is_too_large_closes_the_socket(server: Server) -> None:
     with connected(server) as client, pytest.raises((websocket.WebSocketException, OSError)):  # noqa: PT012 - the server may close while it is still being sent
         client.socket.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "list", "params": {"before": "x" * 2**21}}))
         client.receive()
+
+
+def test_a_socket_on_which_nothing_happens_is_kept_open_by_pings(server: Server) -> None:
+    """A job that says nothing for ten minutes is not cut off by a proxy: pings come at the interval of the setting, 20 s if nobody has set it."""
+    with connected(server) as client:
+        run_id = client.run("sleep 600")
+        try:
+            client.ok("subscribe", id=run_id)
+            pings = [client.socket.recv_data(control_frame=True)[0] for _ in range(3)]
+            assert pings == [websocket.ABNF.OPCODE_PING] * 3
+            assert client.ok("status", id=run_id)["status"] == "running", "and is answered as before"
+        finally:
+            client.ok("control", id=run_id, op="kill")
+
+
+def test_pieces_are_64_kib_and_none_is_lost(server: Server) -> None:
+    with connected(server) as client:
+        run_id = client.run("seq 100000")
+        client.results(run_id)
+        client.ok("subscribe", id=run_id)
+        pieces = []
+        while (message := client.notification())["method"] == "output":
+            pieces.append(bytes_of(message["params"]))
+        assert [len(piece) for piece in pieces[:-1]] == [64 * 1024] * (len(pieces) - 1)
+        assert b"".join(pieces) == b"".join(b"%d\n" % number for number in range(1, 100001))
+
+
+def test_hooks_are_told_of_while_they_wait_and_after(server: Server, tmp_path: Path) -> None:
+    with connected(server) as client:
+        run_id = client.run(f"until [ -e {tmp_path}/go ]; do sleep 0.1; done")
+        told = client.ok("hook_status", id=run_id)["hooks"]
+        (tmp_path / "go").touch()
+        assert [(each["hook"], each["moment"], each["status"]) for each in told] == [("noted", "after_run", "waiting")]
+        client.results(run_id)
+        (report,) = client.ok("hook_status", id=run_id)["hooks"]
+        assert (report["hook"], report["status"]) == ("noted", "ok")
+        assert client.code("hook_status", id="0" * 26) == -32003
+
+
+def test_a_list_is_a_request_like_any_other(server: Server) -> None:
+    with connected(server) as client:
+        list_id = client.ok("execute", tasks=[{"id": "a", "run": "echo one"}])["id"]
+        assert client.results(list_id)["results"][0]["text"] == "one\n"
+        assert client.code("execute", tasks=[{"id": "a", "run": "echo one", "needs": ["b"]}]) == -32602
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("{", -32700),
+        ("", -32700),
+        ("[]", -32600),
+        ("1", -32600),
+        ('{"jsonrpc": "1.0", "id": 1, "method": "list"}', -32600),
+        ('{"jsonrpc": "2.0", "id": 1, "method": 5}', -32600),
+        ('{"jsonrpc": "2.0", "id": {}, "method": "list"}', -32600),
+        ('{"jsonrpc": "2.0", "id": true, "method": "list"}', -32600),
+        ('{"jsonrpc": "2.0", "id": 1, "method": "List"}', -32601),
+        ('{"jsonrpc": "2.0", "id": 1, "method": "list", "params": [1]}', -32602),
+        ('{"jsonrpc": "2.0", "id": 1, "method": "list", "params": {"limit": 0}}', -32602),
+        ('{"jsonrpc": "2.0", "id": 1, "method": "subscribe", "params": {"id": "x", "offset": -1}}', -32602),
+        ('{"jsonrpc": "2.0", "id": 1, "method": "control", "params": {"id": "00000000000000000000000000", "op": "pause"}}', -32003),
+        ('{"jsonrpc": "2.0", "id": 1, "method": "execute", "params": {"prompt": "x", "agent": "nobody"}}', -32602),
+        ('{"jsonrpc": "2.0", "id": 1, "method": "execute", "params": {"prompt": "x", "cli": "/bin/sh"}}', -32602),
+        ("[" * 100_000, -32700),
+    ],
+)
+def test_every_wrong_message_has_its_code(server: Server, message: str, code: int) -> None:
+    with connected(server) as client:
+        client.socket.send(message)
+        answer = client.receive()
+        assert answer["error"]["code"] == code, answer
+        assert (answer["jsonrpc"], answer["id"]) == ("2.0", 1 if code not in {-32700, -32600} or '"id": 1' in message else None)
 
 
 @pytest.mark.parametrize(

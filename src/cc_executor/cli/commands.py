@@ -18,6 +18,7 @@ from cc_executor.cli.history import app as history_app
 from cc_executor.cli.history import estimate_command
 from cc_executor.cli.kept import LIST_LENGTH, AsJson, RunName, hint, home, print_json, run_folder
 from cc_executor.cli.lint import lint_command
+from cc_executor.cli.mcp import mcp_command, prompt_command
 from cc_executor.cli.report import report_command
 from cc_executor.cli.run import attach_command, run_command
 from cc_executor.cli.session import receipt_of
@@ -48,6 +49,8 @@ history_app.command("share")(share_command)
 history_app.command("shared")(shared_command)
 app.command("estimate")(estimate_command)
 app.command("answer")(answer_command)
+app.command("mcp")(mcp_command)
+app.command("prompt")(prompt_command)
 app.command("lint", epilog="Exit codes: 0 nothing or hints, 1 warnings, 2 wrong call.")(lint_command)
 app.command("run", epilog=f"Exit codes: {outcome_table()}.")(run_command)
 app.command("attach")(attach_command)

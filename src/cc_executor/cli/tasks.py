@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 import threading
 import time
@@ -39,10 +39,11 @@ from cc_executor.model.listrecord import (
 from cc_executor.model.notice import duration
 from cc_executor.model.tasklist import TaskKind, TaskList
 from cc_executor.policy.schedule import bounded, set_back
+from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.forecast import forecast_list
 from cc_executor.runtime.listhooks import keep_hooks, kept_hooks
 from cc_executor.store.tasklists import ListFolder
-from cc_executor.tasks import Plan, cc_execute_task_list, plan, rebound, request_of, row
+from cc_executor.tasks import Plan, cc_execute_task_list, plan, reopen, request_of, row
 
 CODES: Final[Mapping[str, int]] = {"ok": 0, "failed": 1, "usage_limited": 13, "budget": 14, "stopped": INTERRUPTED}
 MARKS: Final[Mapping[TaskStatus, str]] = {
@@ -130,12 +131,9 @@ def _plan_of(file: str, cwd: str | None) -> Plan:
 def _detached(planned: Plan, *, fresh: bool) -> None:
     """Another process of this command runs the list, and outlives the terminal."""
     folder = list_home().open(planned.tasks, fresh=fresh)
-    rebound(folder, planned.tasks, folder.state())
     keep_hooks(folder, planned.hooks)
-    # -I: nothing in the current folder may stand in for a module of ours.
-    argv = [sys.executable, "-I", "-m", "cc_executor.cli", "tasks", "run", folder.list_id, "--json"]
-    with open(folder.path / "runner.log", "ab") as log:
-        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+    reopen(folder, planned.tasks)
+    start_runner(folder, environ=os.environ)
     typer.echo(folder.list_id)
 
 
@@ -280,11 +278,7 @@ def list_command(*, as_json: AsJson = False) -> None:
 
 
 def _status(folder: ListFolder, state: ListState) -> str:
-    if state.status is not ListStatus.OPEN:
-        return state.status.value
-    if not folder.is_run():
-        return "interrupted"
-    return "paused" if state.is_paused else "running"
+    return state.word(is_run=folder.is_run())
 
 
 @app.command("show")

@@ -19,7 +19,6 @@ from cc_executor.kernel.display import Bundle, show_mime
 from cc_executor.kernel.loop import cancelled, interruptible, outlast, own, tell_of_nesting
 from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.kernel.taskcard import EndedList, list_bundle
-from cc_executor.kernel.taskcommands import TaskCommands
 from cc_executor.kernel.taskdisplay import StaticListDisplay, make_list_display
 from cc_executor.kernel.taskoptions import parse
 from cc_executor.kernel.taskrows import TaskBoard, is_rehearsed, run_ids
@@ -39,6 +38,7 @@ from cc_executor.runtime.tasklist import Watcher, run_list
 from cc_executor.store.home import StateHome
 from cc_executor.store.notebook import write_list_bundle
 from cc_executor.store.tasklists import ListFolder, ListHome
+from cc_executor.taskcommands import TaskCommands
 from cc_executor.tasks import ListResult, Plan, list_result, plan, reopen, request_of
 
 logger = logging.getLogger(__name__)

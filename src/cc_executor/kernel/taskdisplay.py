@@ -13,11 +13,11 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.display import Bundle, replace_mime, show_mime
 from cc_executor.kernel.taskcard import MARKS, EndedList, cost_words, list_bundle, list_text
-from cc_executor.kernel.taskcommands import TaskCommands
 from cc_executor.kernel.taskrows import TaskBoard, is_rehearsed
 from cc_executor.model.listrecord import TaskStatus
 from cc_executor.model.notice import duration
 from cc_executor.store.home import StateHome
+from cc_executor.taskcommands import TaskCommands
 
 LISTS_KEPT: Final = 10  # a tab that is opened again after the end finds its view as long as the kernel keeps it
 

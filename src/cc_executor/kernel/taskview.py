@@ -22,7 +22,6 @@ import traitlets
 
 from cc_executor.errors import CCExecutorError, InvalidRequest
 from cc_executor.kernel.loop import own
-from cc_executor.kernel.taskcommands import LIST_COMMANDS, TASK_COMMANDS, TaskCommands
 from cc_executor.kernel.taskfeed import TaskFeed
 from cc_executor.kernel.taskrows import TaskBoard
 from cc_executor.kernel.widgets import COMMANDS, answered, obeyed
@@ -30,6 +29,7 @@ from cc_executor.kernel.widgets import script as run_script
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.runpage import RunPage
 from cc_executor.store.home import StateHome
+from cc_executor.taskcommands import LIST_COMMANDS, TASK_COMMANDS, TaskCommands
 from cc_executor.wire.feed import FRAME_SECONDS, ViewFeed
 
 logger = logging.getLogger(__name__)

@@ -32,6 +32,9 @@ class TaskStatus(StrEnum):
     STOPPED = "stopped"  # ended because somebody stopped the list or the task
 
 
+NOT_OVER: Final = frozenset({TaskStatus.WAITING, TaskStatus.RUNNING})
+
+
 class ListStatus(StrEnum):
     """Where the list stands."""
 
@@ -262,6 +265,14 @@ class ListState(msgspec.Struct, frozen=True, kw_only=True):
     def spent(self) -> float:
         """US dollars so far, over all tasks and attempts."""
         return sum(task.spent for task in self.tasks.values())
+
+    def word(self, *, is_run: bool) -> str:
+        """How the list stands, in one word. `is_run`: whether somebody runs it now."""
+        if self.status is not ListStatus.OPEN:
+            return self.status.value
+        if not is_run:
+            return "interrupted"
+        return "paused" if self.is_paused else "running"
 
 
 WAITING: Final = TaskState()

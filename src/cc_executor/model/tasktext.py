@@ -243,17 +243,32 @@ def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:
         return made
     top: dict[str, Any] = dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else {"tasks": value}
     top.pop("$schema", None)  # for editors
-    items = top.pop("tasks", None)
-    where = top.pop("cwd", "")
+    made.places = {number: f"line {node.start_mark.line + 1}" for number, node in enumerate(_task_nodes(root))}
+    return from_mapping({"name": name} | {str(key): item for key, item in top.items()}, cwd=cwd, made=made)
+
+
+def from_mapping(given: Mapping[str, Any], *, cwd: str, made: Written | None = None) -> Written:
+    """A list out of a mapping with `tasks` and with what holds for all of them, as YAML and JSON have it.
+
+    Parameters
+    ----------
+    given : mapping
+    cwd : str
+        Absolute; what `given` says is seen from there.
+    made : Written, optional
+        With the places of the tasks.
+    """
+    made = Written() if made is None else made
+    rest = dict(given)
+    items = rest.pop("tasks", None)
+    where = rest.pop("cwd", "")
     if not isinstance(where, str):
         made.problems.append(Problem("cwd", f"must be a path (given: {where!r})."))
         return made
     if not isinstance(items, list):
         made.problems.append(Problem("tasks", "is missing, or no list: write `tasks:` and below it one item for each task."))
         return made
-    made.places = {number: f"line {node.start_mark.line + 1}" for number, node in enumerate(_task_nodes(root))}
-    rest = {str(key): item for key, item in top.items()}
-    return _listed(cast("list[object]", items), made, {"name": name} | rest | {"cwd": str(PurePosixPath(cwd) / where)})
+    return _listed(cast("list[object]", items), made, rest | {"cwd": str(PurePosixPath(cwd) / where)})
 
 
 def _look_over(root: Any, made: Written) -> None:

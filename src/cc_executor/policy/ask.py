@@ -22,6 +22,7 @@ class Place(StrEnum):
     CAPTURED = "captured"  # a cell that shows nothing before its end
     PYTHON = "python"  # Python code without `on_ask`
     LIST = "list"  # a task list without a live view
+    CLIENT = "client"  # a program, over MCP, that cannot put a question to a person
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ _REFUSALS: Final[Mapping[str, str]] = {
     Place.CAPTURED: "the cell shows nothing before its end",
     Place.PYTHON: "the code that started it gave no on_ask",
     Place.LIST: "its task list runs without a live view",
+    Place.CLIENT: "the program that started it cannot ask anybody",
 }
 _CURES: Final[Mapping[str, str]] = {
     Place.PIPE: "run it in a terminal",
@@ -50,6 +52,7 @@ _CURES: Final[Mapping[str, str]] = {
     Place.CAPTURED: "run the cell without %%capture",
     Place.PYTHON: "pass on_ask=",
     Place.LIST: "run the list in a notebook",
+    Place.CLIENT: "start it from an MCP client with elicitation",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from cc_executor.rehearsal.example import instance
 from cc_executor.rehearsal.scripts import Block, Fault, Turn
 
-_PLACES: Final = re.compile(r"\{(cwd|python|session|turn|n)\}")
+_PLACES: Final = re.compile(r"\{(cwd|python|session|turn|run|n)\}")
 _SIGNATURE: Final = "cmVoZWFyc2Fs"  # opaque to the CLI, which sends thinking back only with one
 _DELTA_FIELD: Final = {"text": "text", "thinking": "thinking", "input_json": "partial_json"}
 _CHARACTERS_PER_TOKEN: Final = 4  # a rule of thumb; nobody pays for these

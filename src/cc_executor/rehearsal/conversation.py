@@ -6,6 +6,7 @@ else is the main conversation, so that a new version plays a script too early ra
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ SESSIONS_KEPT: Final = 256  # a server of one run sees one; the oldest is forgot
 
 # Opens the CLI's own instruction for a summary (`/compact`, or a context that is nearly full); 2.1.329, on the wire.
 _COMPACTION: Final = "CRITICAL: Respond with TEXT ONLY. Do NOT call any tools."
+
+_RUN: Final = re.compile(r'"id": ?"([0-9a-f]{26})"')
 
 
 class Kind(StrEnum):
@@ -44,6 +47,8 @@ class Asked:
         The tool that must be called.
     output_schema : dict or None
         The schema that the text itself must meet (the API's structured outputs, not `--json-schema`, which is a tool).
+    run : str
+        The newest id of a run that a tool has answered (26 hexadecimal digits, as cc_executor's own tools do), for agents that start runs.
     opening, shape
         By these a conversation is known again.
     """
@@ -58,6 +63,7 @@ class Asked:
     tools: Mapping[str, Any]
     forced_tool: str | None = None
     output_schema: Mapping[str, Any] | None = None
+    run: str = ""
     opening: str = ""
     shape: tuple[bool, bool, str] = (False, False, "")
 
@@ -81,6 +87,7 @@ def read(body: Mapping[str, Any], headers: Mapping[str, str]) -> Asked:
         tools=tools,
         forced_tool=forced,
         output_schema=_dict(schema) or None,
+        run=_run(messages),
         opening=_opening(messages),
         shape=_shape(body),
     )
@@ -109,6 +116,17 @@ def _kind(body: Mapping[str, Any], headers: Mapping[str, str], messages: list[di
 def _opening(messages: list[dict[str, Any]]) -> str:
     """What the conversation began with: the last text of the first message, after the CLI's own reminders."""
     return _text(messages[0])[:2000] if messages else ""
+
+
+def _run(messages: list[dict[str, Any]]) -> str:
+    results = [item for message in messages for item in map(_dict, _list(message.get("content"))) if item.get("type") == "tool_result"]
+    told = (str(_dict(item).get("text", "")) for result in reversed(results) for item in _content(result))
+    return next((found[1] for text in told if (found := _RUN.search(text)) is not None), "")
+
+
+def _content(result: dict[str, Any]) -> list[Any]:
+    content = result.get("content")
+    return [{"text": content}] if isinstance(content, str) else _list(content)
 
 
 def _shape(body: Mapping[str, Any]) -> tuple[bool, bool, str]:

@@ -1,8 +1,9 @@
 """Scripts: what the scripted model says, turn by turn. Knows the format and the shipped names; knows no socket, no HTTP, no process.
 
 A script is a TOML file. ``[[turn]]`` is one answer of the model; ``[[turn.block]]`` is a piece of it (text, thinking or a tool call);
-``[turn.fault]`` is what goes wrong instead. Places that may hold ``{cwd}``, ``{python}`` (this interpreter), ``{session}``, ``{turn}`` (from 1)
-and ``{n}`` (number of the repetition, from 1): texts and every string of a tool's input. Other braces stay as they are.
+``[turn.fault]`` is what goes wrong instead. Places that may hold ``{cwd}``, ``{python}`` (this interpreter), ``{session}``, ``{turn}`` (from 1),
+``{run}`` (the newest id of a run that a tool has answered) and ``{n}`` (number of the repetition, from 1): texts and every string of a tool's input.
+Other braces stay as they are.
 """
 
 from __future__ import annotations

@@ -227,7 +227,13 @@ class RehearsalServer:
         if fault is not None and fault.times is not None and (place.attempt or 0) > fault.times:
             fault = None
         self._note(request, place, _plan(fault), asked=asked, parsed=parsed)
-        places = {"cwd": self._cwd, "python": sys.executable, "session": asked.session, "turn": str((place.turn or 0) + 1)}
+        places = {
+            "cwd": self._cwd,
+            "python": sys.executable,
+            "session": asked.session,
+            "turn": str((place.turn or 0) + 1),
+            "run": asked.run,
+        }
         scene = answer.Scene(mark=f"{self._mark}{self.requests_total:06d}", model=asked.model, places=places, tool_schemas=asked.tools)
         await anyio.sleep(turn.wait * self._pace)
         if fault is not None and fault.status is not None:

@@ -32,6 +32,8 @@ ALIKE: Final = 50  # and the newest with the same prompt or label, however long 
 OWN_MODEL: Final = 5  # runs of the asked model from which on those of other models are left out
 ENDED: Final = "ok"
 
+Only = Callable[[str], bool]
+
 
 def load_now() -> float | None:
     """The machine's load per core, averaged over a minute; None where nobody says."""
@@ -76,18 +78,20 @@ def past_run(row: PastRow, *, rehearsed: bool) -> PastRun:
     )
 
 
-def forecast_for(root: Path, requests: Sequence[RunRequest]) -> Forecast:
+def forecast_for(root: Path, requests: Sequence[RunRequest], *, only: Only | None = None) -> Forecast:
     """What the runs of the state folder `root` say about runs like these, which have one agent, script and model in common."""
     try:
         with HistoryIndex(root).reading(patience=store.WRITE_PATIENCE) as connection:
-            return learned(connection, requests)
+            return learned(connection, requests, only=only)
     except Unusable as error:
         logger.debug("no history to predict from: %s", error)
         return Forecast()
 
 
-def learned(connection: sqlite3.Connection, requests: Sequence[RunRequest]) -> Forecast:
+def learned(connection: sqlite3.Connection, requests: Sequence[RunRequest], *, only: Only | None = None) -> Forecast:
     """The same from an index that is open. Raises `Unusable`."""
+    if only is not None:
+        store.restrict(connection, only)
     first = requests[0]
     common = {"agent": first.agent, "rehearsed": first.rehearse or ""}
     pool: list[PastRow] = []
@@ -118,15 +122,15 @@ def predict(root: Path, request: RunRequest, *, load: float | None) -> Predictio
         return Prediction(category=features.category, complexity=features.complexity)
 
 
-def predict_all(root: Path, requests: Sequence[RunRequest], *, load: float | None) -> list[Prediction]:
-    """What is expected of many runs; the history is read once for each agent, script and model. Never raises."""
+def predict_all(root: Path, requests: Sequence[RunRequest], *, load: float | None, only: Only | None = None) -> list[Prediction]:
+    """What is expected of many runs; the history is read once for each agent, script and model. `only`: as for `estimate`. Never raises."""
     groups: dict[tuple[str, str, str], list[int]] = {}
     for number, request in enumerate(requests):
         groups.setdefault((request.agent, request.rehearse or "", request.model or ""), []).append(number)
     found: dict[int, Prediction] = {}
     for numbers in groups.values():
         try:
-            forecast = forecast_for(root, [requests[number] for number in numbers])
+            forecast = forecast_for(root, [requests[number] for number in numbers], only=only)
             found |= {number: forecast.predict(features_of(requests[number], load=load)) for number in numbers}
         except Exception:  # as above
             logger.warning("no estimate could be made", exc_info=True)
@@ -143,15 +147,17 @@ def usual_words(folder: RunFolder) -> str:
     return prediction.seconds.words() if prediction is not None and prediction.seconds is not None else ""
 
 
-def estimate(home: StateHome, request: RunRequest, *, environ: Mapping[str, str]) -> tuple[Prediction, list[str]]:
+def estimate(home: StateHome, request: RunRequest, *, environ: Mapping[str, str], only: Only | None = None) -> tuple[Prediction, list[str]]:
     """What is expected of a run that somebody asks about, with a history that has every sealed run; and what there is to say about that.
+
+    With `only`, by the runs whose ids it takes.
 
     Raises
     ------
     StateUnusable
     """
     features = features_of(request, load=load_now())
-    return ask(home, lambda connection: learned(connection, [request]).predict(features), environ=environ)
+    return ask(home, lambda connection: learned(connection, [request], only=only).predict(features), environ=environ)
 
 
 def estimate_lines(prediction: Prediction) -> list[str]:
@@ -220,7 +226,9 @@ class ListForecast:
         }
 
 
-def forecast_list(tasks: TaskList, root: Path, request_of: Callable[[Task], RunRequest | None]) -> ListForecast:
+def forecast_list(
+    tasks: TaskList, root: Path, request_of: Callable[[Task], RunRequest | None], *, only: Only | None = None
+) -> ListForecast:
     """What is expected of a list before it runs. Never raises.
 
     Parameters
@@ -230,9 +238,11 @@ def forecast_list(tasks: TaskList, root: Path, request_of: Callable[[Task], RunR
         The state folder.
     request_of : callable
         The run of a task; None for one that has none.
+    only : callable, optional
+        By which runs, told by their ids; by all if not given.
     """
     asked = {task.id: request for task in tasks.tasks if (request := request_of(task)) is not None}
-    found = dict(zip(asked, predict_all(root, list(asked.values()), load=load_now()), strict=True))
+    found = dict(zip(asked, predict_all(root, list(asked.values()), load=load_now(), only=only), strict=True))
     blocks: dict[str, list[Range]] = {}
     for number, task in enumerate(tasks.tasks):
         if (prediction := found.get(task.id)) is not None and prediction.seconds is not None:

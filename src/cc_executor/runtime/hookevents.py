@@ -97,9 +97,7 @@ class EventPump:
         return HookReport(hook=self._hook.name, moment=self._hook.moment, status=status, detail="; ".join(parts))
 
     def _wants(self, event: Event) -> bool:
-        if self._kinds:
-            return event.__struct_config__.tag in self._kinds
-        return not isinstance(event, _QUIET) and (not isinstance(event, _PIECES) or event.whole)
+        return event.__struct_config__.tag in self._kinds if self._kinds else tells(event)
 
     def _pump(self) -> None:
         pace = COMMAND_PACE if self._hook.command else PACE
@@ -133,6 +131,11 @@ class EventPump:
         if self._strikes >= STRIKES or self._hung:
             why = "it hangs" if self._hung else f"it failed {STRIKES} times one after another"
             self._tell(report.model_copy(update={"detail": f"{why}, and is not called any more in this run"}))
+
+
+def tells(event: Event) -> bool:
+    """Whether an event says something by itself: no piece of what comes whole later, and no line that says nothing."""
+    return not isinstance(event, _QUIET) and (not isinstance(event, _PIECES) or event.whole)
 
 
 _encoder: Final = msgspec.json.Encoder()

@@ -40,7 +40,7 @@ END_BUDGET: Final = 10.0  # seconds for the end of a run that nobody wants any m
 REAP_BUDGET: Final = 0.5  # seconds; a shim ends some milliseconds after its last record, or when a slow disk has it all
 # What a supervisor gets of our own environment, whose secrets it must not show in /proc to every process of this user: what finds the libraries of a Python
 # that was built or loaded as a module, and the mark of the run within which this one is started. The agent's environment comes with the spec.
-_SHIM_NEEDS: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", records.RUN_MARK)
+SHIM_NEEDS: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", records.RUN_MARK)
 _SHIM: Final = Path(__file__).resolve().parents[1] / "shim" / "__main__.py"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
@@ -204,7 +204,7 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             cwd="/",
-            env={name: os.environ[name] for name in _SHIM_NEEDS if name in os.environ},
+            env={name: os.environ[name] for name in SHIM_NEEDS if name in os.environ},
         )
     except OSError as error:
         raise LaunchFailed(

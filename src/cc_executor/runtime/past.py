@@ -11,7 +11,7 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from cc_executor.store.home import StateHome, state_path
 
 JUDGED: Final = 1_000  # newest predicted runs that the calibration looks at
 SHOWN: Final = 20  # rows of the table
-_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])\Z")
+_SPAN: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhdw])\Z")
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 HEAD: Final = ("run", "started", "status", "time", "expected", "cost", "agent", "prompt")
 
@@ -168,7 +168,7 @@ def when(value: str | float | datetime | date | None, *, now: float) -> float | 
                 return now - float(found[1]) * _UNITS[found[2]]
             try:
                 return datetime.fromisoformat(value.strip()).timestamp()
-            except ValueError:
+            except (ValueError, OverflowError):
                 raise InvalidRequest(f"{value!r} is no time. Write 7d, 36h, 2026-01-31 or 2026-01-31T12:00.") from None
 
 
@@ -186,6 +186,7 @@ def filters_of(
     until: str | float | datetime | date | None = None,
     rehearsed: bool | None = None,
     limit: int | None = None,
+    before: str = "",
     now: float,
 ) -> Filters:
     """Checked filters out of what users write. Raises `InvalidRequest`."""
@@ -207,11 +208,12 @@ def filters_of(
         until=when(until, now=now),
         rehearsed=rehearsed,
         limit=limit,
+        before=before,
     )
 
 
-def past(home: StateHome, filters: Filters, *, environ: Mapping[str, str]) -> History:
-    """The runs that are wanted.
+def past(home: StateHome, filters: Filters, *, environ: Mapping[str, str], only: Callable[[str], bool] | None = None) -> History:
+    """The runs that are wanted; with `only`, among those whose ids it takes.
 
     Raises
     ------
@@ -219,6 +221,8 @@ def past(home: StateHome, filters: Filters, *, environ: Mapping[str, str]) -> Hi
     """
 
     def work(connection: sqlite3.Connection) -> tuple[list[HistoryRow], Calibration]:
+        if only is not None:
+            store.restrict(connection, only)
         return store.query(connection, filters), calibration(store.judged(connection, limit=JUDGED))
 
     try:

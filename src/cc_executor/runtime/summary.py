@@ -25,6 +25,7 @@ class RunSummary:
     rehearsed: str | None = None
     label: str = ""
     prompt: str = ""
+    kind: str = "run"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

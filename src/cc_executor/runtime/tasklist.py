@@ -60,6 +60,7 @@ from cc_executor.runtime.plan import resolved
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.runtime.taskcall import DATA_LIMIT, Call, call
 from cc_executor.runtime.taskvalidation import validated, validation_request, verdict_of
+from cc_executor.store import owners
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.spend import DaySpend
 from cc_executor.store.tasklists import ListFolder
@@ -241,7 +242,7 @@ class _Runner:
                 if task_id in self._live:  # its last attempt is just letting go
                     return False
                 task, known = self._tasks.task(task_id), self._journal.state.task(task_id)
-                run_id = "" if task.kind is TaskKind.CALL else str(new_run_id(time.time()))
+                run_id = "" if task.kind is TaskKind.CALL else str(self._new_run())
                 # Written before anything is launched: a run without this line cannot be, and this line without a run was never launched.
                 self._journal.add(Begun(at=time.time(), task=task_id, attempt=known.begun + 1, run_id=run_id, session=known.session))
                 self._begin(attempts, task, partial(self._attempt, max_cost=max_cost, run_id=run_id, session=known.session, say=known.say))
@@ -267,6 +268,12 @@ class _Runner:
                         await live.run.cancel(reason="cancel", by="tasks")
                 return False
         return True
+
+    def _new_run(self) -> RunId:
+        """The id of a run that is about to be launched; whose the list is, his is the run."""
+        run_id = new_run_id(time.time())
+        owners.inherit(self._home.root, run_id, of=self._folder.list_id)
+        return run_id
 
     async def _hold_or_go(self) -> None:
         wanted = self._journal.state.is_paused
@@ -368,7 +375,7 @@ class _Runner:
             return self._validated(task, Verdict.UNCHECKED, "it was ended before" if is_ended else "there is no money left for it")
         if live.run is None:
             request = self._look_request(task, known, validation.max_cost if max_cost is None else max_cost)
-            new = new_run_id(time.time())
+            new = self._new_run()
             # As for an attempt: written before anything is launched.
             self._journal.add(Validating(at=time.time(), task=task.id, attempt=known.begun, run_id=new))
             live.run = await Run.start(request, home=self._home, environ=self._environ, run_id=new)

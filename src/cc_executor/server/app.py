@@ -60,6 +60,10 @@ class CCExecutorServer(ExtensionApp):
         24 * 3600.0, help="Seconds for which runs keep the server alive at most, so that a hanging agent does not for ever."
     ).tag(config=True)
 
+    ping_interval = Float(
+        20.0, min=0.1, help="Seconds between pings on a WebSocket: less than what proxies on the way close silent connections after."
+    ).tag(config=True)
+
     classes: ClassVar[list[type[Any]]] = []
 
     @property
@@ -78,6 +82,7 @@ class CCExecutorServer(ExtensionApp):
         self.settings["cc_executor_mcp"] = self.mcp
         # What JupyterLab and Notebook 7 write into their pages: a live view knows from it that there is a server to ask, and asks no other.
         self._server.web_app.settings.setdefault("page_config_data", {})[ON_PAGE] = True
+        self.settings["cc_executor_ping_interval"] = self.ping_interval
 
     def service(self) -> Service:
         """What the handlers call, made when it is first needed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from jupyter_server.base.handlers import JupyterHandler
@@ -61,12 +62,16 @@ async def answered(handler: JupyterHandler, application: Application, gone: asyn
             for name, value in message.get("headers", ()):
                 if name.lower() not in {b"content-length", b"transfer-encoding"}:  # tornado counts for itself
                     handler.add_header(name.decode("latin-1"), value.decode("latin-1"))
+            if dict(message.get("headers", ())).get(b"content-type", b"").startswith(b"text/event-stream"):
+                await flushed()  # its first event may be long in coming
         elif message["type"] == "http.response.body" and message.get("body"):
             handler.write(message["body"])  # pyright: ignore[reportUnknownMemberType] - tornado says `dict` of nothing
+            await flushed()
+
+    async def flushed() -> None:
+        with suppress(StreamClosedError):  # the application is told by `receive`
             await handler.flush()
 
-    try:
-        await application(scope, receive, send)
+    await application(scope, receive, send)
+    with suppress(StreamClosedError):
         await handler.finish()  # pyright: ignore[reportUnknownMemberType] - as above
-    except StreamClosedError:
-        return

@@ -1,6 +1,7 @@
 """The Model Context Protocol at the server's own address. Knows tornado and the SDK's manager; the tools are `cc_executor.server.mcp`'s.
 
-Without sessions: every request stands for itself, so there is no session of somebody else to be taken, and none is lost when the server starts anew.
+A session belongs to the name that has opened it, and to others it is not there. A server that starts anew knows none of them: clients are told so (404),
+and open another.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ RESOURCE: Final = "cc_executor"
 PATH: Final = "/cc-executor/mcp"
 MANIFEST: Final = "/.well-known/mcp/cc-executor.json"
 BODY_LIMIT: Final = 12 * 1024 * 1024  # bytes; a prompt of 10 MB
+SESSIONS: Final = 256  # open at once; each is closed after half an hour without a request
 
 
 class Manager:
@@ -43,12 +45,10 @@ class Manager:
 
     async def _run(self, ready: asyncio.Future[Any]) -> None:
         try:
-            from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+            from cc_executor.server.mcp import Runs
+            from cc_executor.server.mcpevents import Sessions
 
-            from cc_executor.server.mcp import mcp_server
-
-            server = mcp_server(self._service)
-            manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True, max_request_body_size=BODY_LIMIT)
+            manager = Sessions(Runs(self._service).server(), max_request_body_size=BODY_LIMIT, max_sessions=SESSIONS)
             async with manager.run():
                 ready.set_result(manager.handle_request)
                 await asyncio.Event().wait()
@@ -85,7 +85,7 @@ class McpHandler(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[repo
 
     @allow_unauthenticated
     async def get(self) -> None:
-        """Server-sent events, which there are none of without sessions."""
+        """The stream of what the client has not asked for, or of what it has missed."""
         await self._serve()
 
     @allow_unauthenticated
@@ -116,11 +116,16 @@ class McpHandler(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[repo
             self.set_status(501)
             await self.finish("The MCP SDK is not installed here: pip install 'cc-executor[mcp]'.\n")  # pyright: ignore[reportUnknownMemberType] - as above
             return
+        from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+        from mcp.server.auth.provider import AccessToken
+
         from cc_executor.server.mcp import CALLER, Caller
 
         service = cast("Callable[[], Service]", self.settings["cc_executor_service"])()
         caller = Caller(service.who(self.current_user.username), self._may)
-        await answered(self, application, self._gone, **{CALLER: caller})
+        # By this the SDK tells whose a session is. The token itself stays here.
+        user = AuthenticatedUser(AccessToken(token="-", client_id=RESOURCE, scopes=[], subject=caller.who))  # noqa: S106 - it is none
+        await answered(self, application, self._gone, user=user, **{CALLER: caller})
 
     def _same(self, origin: str) -> bool:
         return origin.split("://", 1)[-1] == self.request.host

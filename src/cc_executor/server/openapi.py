@@ -9,8 +9,12 @@ from typing import Any, Final
 
 from cc_executor import __version__
 from cc_executor.api import make_request
+from cc_executor.model.care import OnLimit
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunRequest
+from cc_executor.model.tasklist import OnFailure, TaskList
+from cc_executor.server.foresight import WORDS
+from cc_executor.server.lists import OPS, TASK_OPS
 
 METHODS: Final = ("get", "post", "delete", "put", "patch")
 _GROUP: Final = re.compile(r"\([^)]*\)")
@@ -21,17 +25,37 @@ _ERROR: Final = {
         "error": {
             "type": "object",
             "required": ["kind", "message"],
-            "properties": {"kind": {"type": "string"}, "message": {"type": "string"}},
+            "properties": {
+                "kind": {"type": "string"},
+                "message": {"type": "string"},
+                "problems": {"type": "array", "items": {"type": "string"}, "description": "Everything that is wrong with a task list."},
+            },
         }
     },
 }
-_ID: Final = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{26}$"}}
+_ID: Final = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^([0-9a-f]{26}|[0-9a-f]{20}-[0-9]{1,6})$"},  # of a run, of a task list
+}
+_TASKS_PAGE: Final[list[dict[str, Any]]] = [
+    {"name": "offset", "in": "query", "description": "From which task of a list on.", "schema": {"type": "integer", "minimum": 0}},
+    {"name": "limit", "in": "query", "description": "How many tasks.", "schema": {"type": "integer", "minimum": 1, "maximum": 500}},
+]
 # What a request may say besides; the server's own words for where things lie are not among them.
 _QUERY: Final[dict[str, list[dict[str, Any]]]] = {
     "/executions": [
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 500}},
         {"name": "before", "in": "query", "schema": {"type": "string"}},
         {"name": "status", "in": "query", "schema": {"type": "string"}},
+    ],
+    "/executions/{id}/status": _TASKS_PAGE,
+    "/executions/{id}/results": _TASKS_PAGE,
+    "/history": [
+        *({"name": name, "in": "query", "schema": {"type": "string"}} for name in (*WORDS, "before")),
+        {"name": "rehearsed", "in": "query", "schema": {"type": "boolean"}},
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 500}},
     ],
     "/executions/{id}/events": [
         {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 10**15}},
@@ -45,6 +69,11 @@ _STATUSES: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("get", "/executions/{id}/receipt"): (200, 404, 409, 503),
     ("post", "/executions/{id}/control"): (200, 400, 404, 409, 413),
     ("get", "/executions"): (200, 400, 503),
+    ("post", "/estimate"): (200, 400, 413, 503),
+    ("post", "/validate"): (200, 400, 413, 503),
+    ("get", "/history"): (200, 400, 503),
+    ("get", "/executions/{id}/status"): (200, 400, 404, 503),
+    ("get", "/executions/{id}/results"): (200, 400, 404, 503),
     ("get", "/executions/{id}/events"): (200, 400, 404, 503),
 }
 _WORDS: Final = {200: "as asked", 202: "accepted", 400: "not understood; the message says why", 403: "not allowed", 404: "no such execution", 409: "not now",
@@ -74,7 +103,7 @@ def document(routes: Sequence[tuple[str, type[Any]]], *, base: str) -> dict[str,
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "Authorization"}},
-            "schemas": {"Error": _ERROR, "Execute": execute_schema()},
+            "schemas": {"Error": _ERROR, "Execute": execute_schema(), "ExecuteList": execute_list_schema(), "Validate": _validate_schema()},
         },
     }
 
@@ -89,7 +118,15 @@ def _operation(method: str, path: str, handler: type[Any]) -> dict[str, Any]:
     if parameters:
         made["parameters"] = parameters
     if method == "post":
-        schema = {"$ref": "#/components/schemas/Execute"} if path == "/execute" else _control()
+        schema = (
+            _control()
+            if "{id}" in path
+            else {
+                "anyOf": [
+                    {"$ref": f"#/components/schemas/{name}"} for name in ("Validate" if path == "/validate" else "Execute", "ExecuteList")
+                ]
+            }
+        )
         made["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     if (method, path) == ("post", "/execute"):
         made["parameters"] = [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}]
@@ -104,8 +141,53 @@ def _response(status: int, path: str) -> dict[str, Any]:
 
 
 def _control() -> dict[str, Any]:
-    op = {"type": "string", "enum": ["pause", "resume", "cancel", "kill"]}
-    return {"type": "object", "required": ["op"], "properties": {"op": op, "pauses": {"type": "integer", "minimum": 0}}}
+    properties = {
+        "op": {"type": "string", "enum": list(dict.fromkeys((*OPS, *TASK_OPS)))},
+        "task": {"type": "string", "description": "Of a list: only this task."},
+        "text": {"type": "string", "description": "For edit."},
+        "pauses": {"type": "integer", "minimum": 0, "description": "How often the run had been paused when this was wanted."},
+    }
+    return {"type": "object", "required": ["op"], "properties": properties}
+
+
+def _validate_schema() -> dict[str, Any]:
+    schema = execute_schema()
+    schema["properties"]["lint_off"] = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Rules that are not asked; all for every one.",
+    }
+    return schema
+
+
+def execute_list_schema() -> dict[str, Any]:
+    """A task list in a request: what docs/task-list.schema.json has, in short."""
+    fields = TaskList.model_json_schema()["properties"]
+    plain = {name: schema for name, schema in fields.items() if name != "tasks" and "$ref" not in schema}
+    needs = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    task = {
+        "type": "object",
+        "description": "With prompt (for an agent) or run (a command), and options of Execute.",
+        "properties": {
+            "id": {"type": "string"},
+            "title": {"type": "string"},
+            "prompt": {"type": "string"},
+            "run": {"type": "string"},
+            "needs": needs,
+        },
+    }
+    properties = {
+        **plain,
+        "on_failure": {"enum": [each.value for each in OnFailure]},
+        "on_limit": {"enum": [each.value for each in OnLimit]},
+        "tasks": {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, task]}},
+        "defaults": {"type": "object", "description": "Options for every run."},
+        "fresh": {"type": "boolean", "description": "Do everything again, also what ended well before."},
+        "timeout_per_task": {"type": "number", "exclusiveMinimum": 0, "description": "Seconds; the same as defaults.timeout."},
+        "lint": {"enum": ["on", "off"]},
+        "lint_off": {"type": "array", "items": {"type": "string"}},
+    }
+    return {"type": "object", "required": ["tasks"], "properties": properties, "additionalProperties": False}
 
 
 def execute_schema() -> dict[str, Any]:

@@ -6,16 +6,11 @@ folder. It keeps apart people who have nothing but this extension, and it keeps 
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-from cc_executor.errors import StateUnusable
 from cc_executor.model.request import RunId
-from cc_executor.store.plain import read_plain
-
-FOLDER: Final = "owners"
-NAME_LIMIT: Final = 1024  # bytes
+from cc_executor.store import owners
 
 
 class Owners:
@@ -32,7 +27,7 @@ class Owners:
     """
 
     def __init__(self, root: Path, *, by_name: bool, server_owner: str = "") -> None:
-        self._folder = root / "server" / FOLDER
+        self._root = root
         self._by_name = by_name
         self._server_owner = server_owner
 
@@ -47,26 +42,15 @@ class Owners:
         ------
         StateUnusable
         """
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._folder / run_id, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(owner.encode("utf-8", "surrogatepass")[:NAME_LIMIT])
-        except OSError as error:
-            raise StateUnusable(
-                f"{self._folder} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
-            ) from error
+        owners.claim(self._root, run_id, owner)
 
     def forget(self, run_id: RunId | str) -> None:
         """The run was not started."""
-        (self._folder / run_id).unlink(missing_ok=True)
+        (self._root / owners.FOLDER / run_id).unlink(missing_ok=True)
 
     def of(self, run_id: RunId | str) -> str | None:
         """Who started a run through a server; None when it was started elsewhere."""
-        try:
-            return read_plain(self._folder / run_id, NAME_LIMIT).decode("utf-8", "surrogatepass")
-        except (OSError, UnicodeDecodeError):
-            return None
+        return owners.owner_of(self._root, run_id)
 
     def may_see(self, run_id: RunId | str, who: str) -> bool:
         """Whether a run is somebody's own."""
@@ -74,3 +58,16 @@ class Owners:
             return True
         owner = self.of(run_id)
         return who == (self._server_owner if owner is None else owner)
+
+    def only(self, who: str) -> Callable[[str], bool] | None:
+        """What takes the ids of somebody's own runs; None where nobody is told apart."""
+
+        def is_own(run_id: str) -> bool:
+            owner = self.of(run_id)
+            return who == (self._server_owner if owner is None else owner)
+
+        return is_own if self._by_name else None
+
+    def apart(self, who: str) -> str:
+        """What keeps somebody's task lists apart from equal ones of other people; empty for whom the server runs for, whose lists of terminals go on here."""
+        return who if self._by_name and who != self._server_owner else ""

@@ -34,7 +34,7 @@ PAGE: Final = 50  # runs
 PAGE_LIMIT: Final = 500
 PIECE_LIMIT: Final = 1024 * 1024
 DIGITS: Final = 15
-_ID: Final = "([0-9a-f]{26})"
+_ID: Final = "([0-9a-f]{26}|[0-9a-f]{20}-[0-9]{1,6})"  # of a run, of a task list
 
 P = ParamSpec("P")
 _STATUS: Final[tuple[tuple[type[CCExecutorError], int], ...]] = (
@@ -86,13 +86,20 @@ class _Base(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportInc
             raise InvalidRequest(f"{name} must be a number from 0 to {most:,} (given: {text[:40]!r}).")
         return number
 
+    def page(self, execution: str) -> dict[str, int]:
+        """Which tasks of a list are asked for; a run has none. Raises `InvalidRequest`."""
+        if "-" not in execution:
+            return {}
+        return {"offset": self.number("offset", 0, most=10**5), "limit": max(1, self.number("limit", 100, most=PAGE_LIMIT))}
+
     def answer(self, value: object, status: int = 200) -> None:
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(value, ensure_ascii=True))  # pyright: ignore[reportUnknownMemberType] - tornado says `dict` of nothing
 
-    def refuse(self, status: int, kind: str, message: str) -> None:
-        self.answer({"error": {"kind": kind, "message": message}}, status)
+    def refuse(self, status: int, kind: str, message: str, *, problems: tuple[str, ...] = ()) -> None:
+        more = {"problems": problems} if problems else {}
+        self.answer({"error": {"kind": kind, "message": message, **more}}, status)
 
 
 class _Api(_Base, APIHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - as above
@@ -111,7 +118,8 @@ def _endpoint(action: str) -> Callable[[Callable[Concatenate[Any, P], Awaitable[
                 self.refuse(refused.status, refused.kind, str(refused))
             except CCExecutorError as error:
                 status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
-                self.refuse(status, type(error).__name__, str(error))
+                problems = error.problems if isinstance(error, InvalidTaskList) else ()
+                self.refuse(status, type(error).__name__, str(error), problems=problems)
 
         allowed: Callable[[object], Any] = authorized(action, resource=RESOURCE)
         return cast("Callable[Concatenate[Any, P], Awaitable[None]]", web.authenticated(allowed(whole)))
@@ -128,7 +136,7 @@ class _Execute(_Api):
     async def post(self) -> None:
         run_id, is_new = await self.service.execute(self.body(), who=self.who, key=self.request.headers.get("Idempotency-Key", ""))
         self.set_header("Location", f"{self.base_url.rstrip('/')}{BASE}/executions/{run_id}/status")
-        self.answer({"id": run_id, "new": is_new}, 202)
+        self.answer({"id": run_id, "execution_id": run_id, "new": is_new}, 202)
 
 
 class _Executions(_Api):
@@ -155,7 +163,7 @@ class _Status(_Api):
 
     @_endpoint("read")
     async def get(self, run_id: str) -> None:
-        self.answer(await self.service.status(run_id, who=self.who))
+        self.answer(await self.service.status(run_id, who=self.who, **self.page(run_id)))
 
 
 class _Results(_Api):
@@ -163,7 +171,7 @@ class _Results(_Api):
 
     @_endpoint("read")
     async def get(self, run_id: str) -> None:
-        self.answer(await self.service.results(run_id, who=self.who))
+        self.answer(await self.service.results(run_id, who=self.who, **self.page(run_id)))
 
 
 class _Receipt(_Api):
@@ -188,7 +196,8 @@ class _Control(_Api):
         pauses = body.get("pauses")
         if pauses is not None and (type(pauses) is not int or pauses < 0):
             raise InvalidRequest("pauses must be a whole number: how often the run had been paused.")
-        self.answer(await self.service.control(run_id, str(body.get("op", "")), who=self.who, pauses=pauses))
+        op, task, text = (str(body.get(name, "")) for name in ("op", "task", "text"))
+        self.answer(await self.service.control(run_id, op, who=self.who, pauses=pauses, task=task, text=text))
 
 
 class _Events(_Base):
@@ -238,6 +247,34 @@ def _whole(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS else None
 
 
+class _Estimate(_Api):
+    """What a run or a list is expected to take and to cost. Nothing is started."""
+
+    @_endpoint("read")
+    async def post(self) -> None:
+        self.answer(await asyncio.to_thread(self.service.foresight.estimate, self.body(), who=self.who))
+
+
+class _Validate(_Api):
+    """What is wrong with a request or a list, and what may be. Nothing is started."""
+
+    @_endpoint("read")
+    async def post(self) -> None:
+        self.answer(await asyncio.to_thread(self.service.foresight.validate, self.body(), who=self.who))
+
+
+class _History(_Api):
+    """The caller's own runs that have ended, newest first."""
+
+    @_endpoint("read")
+    async def get(self) -> None:
+        # A token in the address is the login's affair.
+        filters = {name: self.get_query_argument(name) or "" for name in self.request.query_arguments.keys() - {"token", "limit", "before"}}
+        limit, before = self.number("limit", PAGE, most=PAGE_LIMIT), self.get_query_argument("before", "") or ""
+        look = functools.partial(self.service.foresight.history, filters, who=self.who, limit=max(1, limit), before=before)
+        self.answer(await asyncio.to_thread(look))
+
+
 class _Health(_Api):
     """Whether runs can be started."""
 
@@ -274,6 +311,9 @@ ROUTES: Final[tuple[tuple[str, type[_Base]], ...]] = (
     (f"/executions/{_ID}/receipt", _Receipt),
     (f"/executions/{_ID}/events", _Events),
     (f"/executions/{_ID}/control", _Control),
+    ("/estimate", _Estimate),
+    ("/validate", _Validate),
+    ("/history", _History),
     ("/health", _Health),
     ("/auth/status", _AuthStatus),
     ("/openapi.json", _OpenApi),

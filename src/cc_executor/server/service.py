@@ -6,44 +6,49 @@ It owns no process: it launches supervisors and reads journals, so a server that
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from cc_executor.api import make_request
-from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound, StateUnusable
+from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound
+from cc_executor.model.ask import Ask
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.state import RunState
+from cc_executor.runtime.answers import Attendant
 from cc_executor.runtime.executable import find_executable
+from cc_executor.runtime.hooks import hooks_of_environment
 from cc_executor.runtime.login import LOGIN_CURE, login_of
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
+from cc_executor.server.foresight import Foresight
+from cc_executor.server.keys import Keys
+from cc_executor.server.lists import Lists, ListSummary
 from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
 from cc_executor.server.watch import Watch
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
-from cc_executor.store.plain import read_plain
+from cc_executor.store.tasklists import LIST_ID, ListFolder
 
 logger = logging.getLogger(__name__)
 
 STREAMS: Final = frozenset({records.STDOUT, records.STDERR, records.CONTROL})
-KEY_LIMIT: Final = 255  # characters
-KEY_BYTES: Final = 4096
 TEXT_TAIL: Final = 4000  # characters of a running agent's text in its status
 # Not for a request that came over a network: where programs lie is the server's affair, and `state` is its own folder.
 NOT_OVER_HTTP: Final = frozenset({"cli", "state", "environ", "on_event", "hooks", "on_ask"})
+
+# Who looks after the questions of a run's agent, for as long as the run is followed.
+Attend = Callable[[Run], AbstractAsyncContextManager[Attendant | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +128,19 @@ class Service:
         self._root = root
         self._starting: dict[str, int] = {}  # runs of each owner that are being launched
         self._followed: dict[str, _Followed] = {}
-        self._keys: dict[str, asyncio.Lock] = {}
+        self._keys = Keys(home.root)
+        self.lists = Lists(
+            home=home,
+            environ=environ,
+            owners=owners,
+            keys=self._keys,
+            root=root,
+            unfit=NOT_OVER_HTTP,
+            allowed=rules.applied,
+            room=self._room,
+        )
+
+        self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
 
     def who(self, username: str) -> str:
         """The name under which somebody's runs are kept."""
@@ -131,46 +148,36 @@ class Service:
 
     # --- starting ---
 
-    async def execute(self, body: Mapping[str, Any], *, who: str, key: str = "") -> tuple[str, bool]:
+    async def execute(self, body: Mapping[str, Any], *, who: str, key: str = "", attend: Attend | None = None) -> tuple[str, bool]:
         """Start a run; returns its id, and whether it was started now.
 
         Parameters
         ----------
         body : mapping
-            ``prompt``, and options of `cc_execute` by name.
+            ``prompt``, and options of `cc_execute` by name; or ``tasks``, see `Lists.execute`.
         who : str
             The owner.
         key : str
             The idempotency key: two requests of one owner with the same one are one run.
+        attend : callable, optional
+            Who looks after the agent's questions; if nobody does, they wait for `cc-executor answer`.
 
         Raises
         ------
         Refused, CCExecutorError
             Nothing was started.
         """
+        if "tasks" in body:
+            return await self.lists.execute(body, who=who, key=key)
         request = self.request(body)
         await asyncio.to_thread(self.home.prepare)
-        if not key:
-            return await self._start(request, who, None), True
-        if len(key) > KEY_LIMIT:
-            raise InvalidRequest(f"The idempotency key is longer than {KEY_LIMIT} characters.")
-        place = self.home.root / "server" / "keys" / hashlib.sha256(f"{who}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()
-        lock = self._keys.setdefault(place.name, asyncio.Lock())
-        try:
-            async with lock:
-                digest = request.digest()
-                known = await asyncio.to_thread(_read_key, place)
-                if known is not None and known["digest"] != digest:
-                    raise Refused(409, "KeyReused", "This idempotency key was used for another request. Make a new one.")
-                if known is not None and self.home.folder(known["id"]).path.exists():
-                    return known["id"], False
-                # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
-                run_id = RunId(known["id"]) if known is not None else new_run_id(time.time())
-                await asyncio.to_thread(_write_key, place, {"id": run_id, "digest": digest})
-                return await self._start(request, who, run_id), True
-        finally:
-            if not lock.locked():
-                self._keys.pop(place.name, None)
+        async with self._keys.held(key, who=who, digest=request.digest()) as held:
+            if held.id and self.home.folder(held.id).path.exists():
+                return held.id, False
+            # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
+            run_id = RunId(held.id) if held.id else new_run_id(time.time())
+            await asyncio.to_thread(held.keep, run_id)
+            return await self._start(request, who, run_id, attend), True
 
     def request(self, body: Mapping[str, Any]) -> RunRequest:
         """A checked request under the server's rules. Raises `Refused`, `InvalidRequest`."""
@@ -187,35 +194,40 @@ class Service:
         except TypeError as error:
             raise InvalidRequest(str(error)) from error
 
-    async def _start(self, request: RunRequest, who: str, run_id: RunId | None) -> str:
+    async def _start(self, request: RunRequest, who: str, run_id: RunId, attend: Attend | None) -> str:
+        async with self._room(who, 1):
+            await asyncio.to_thread(self._owners.claim, run_id, who)
+            try:
+                hooks = hooks_of_environment(self._environ)
+                run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks)
+            except BaseException:
+                self._owners.forget(run_id)
+                raise
+            self._see_through(run, attend)
+        return str(run.run_id)
+
+    @asynccontextmanager
+    async def _room(self, who: str, count: int) -> AsyncGenerator[None]:
         running = await asyncio.to_thread(self._running, who)
         # No await between the count and the reservation: so many requests at once are as good as one after the other.
-        if running + self._starting.get(who, 0) >= self._rules.running:
-            raise Refused(429, "TooManyRuns", f"{self._rules.running} runs are at work already. Wait for one to end, or cancel one.")
-        self._starting[who] = self._starting.get(who, 0) + 1
-        chosen = run_id or new_run_id(time.time())
+        if running + self._starting.get(who, 0) + count > self._rules.running:
+            raise Refused(429, "TooManyRuns", _too_many(self._rules.running, count))
+        self._starting[who] = self._starting.get(who, 0) + count
         try:
-            await asyncio.to_thread(self._owners.claim, chosen, who)
-            try:
-                run = await Run.start(request, home=self.home, environ=self._environ, run_id=chosen)
-            except BaseException:
-                self._owners.forget(chosen)
-                raise
-            self._see_through(run)
+            yield
         finally:
-            self._starting[who] -= 1
-        return str(run.run_id)
+            self._starting[who] -= count
 
     def _running(self, who: str) -> int:
         """Runs of somebody that go on. Those that are being launched count by themselves."""
         now = time.time()
         going = (folder for folder in self.home.runs() if _is_open(folder) and folder.standing(now) is RunStanding.RUNNING)
-        return sum(self._owners.may_see(folder.run_id, who) for folder in going)
+        return sum(self._owners.may_see(folder.run_id, who) for folder in going) + self.lists.unused(who)
 
     # --- seeing runs through to their receipts ---
 
-    def _see_through(self, run: Run) -> _Followed:
-        followed = _Followed(run)
+    def _see_through(self, run: Run, attend: Attend | None = None) -> _Followed:
+        followed = _Followed(run, attend or (lambda _: nullcontext()))
         self._followed[run.run_id] = followed
         followed.task = asyncio.get_running_loop().create_task(self._whole(followed), name=f"cc_executor {run.run_id}")
         return followed
@@ -223,10 +235,12 @@ class Service:
     async def _whole(self, followed: _Followed) -> None:
         run = followed.run
         try:
-            async with aclosing(run.follow()) as batches:
+            async with followed.attend(run) as attendant, aclosing(run.follow()) as batches:
                 async for batch in batches:
                     followed.state = batch.state
                     await run.refuse_hopeless(batch)
+                    if attendant is not None:
+                        await attendant.attend(batch)
             await run.finish()
         except CCExecutorError as error:
             logger.warning("run %s could not be followed to its end: %s", run.run_id, error)
@@ -242,18 +256,35 @@ class Service:
             if self._owners.of(folder.run_id) is not None and folder.run_id not in self._followed:
                 with suppress(CCExecutorError):
                     self._see_through(await Run.attach(self.home, folder.run_id, environ=self._environ))
+        await self.lists.resume()
 
     async def aclose(self) -> None:
         """Let go of all runs; they go on."""
+        await self.lists.aclose()
         tasks = [followed.task for followed in self._followed.values() if followed.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment from which agents' are chosen."""
+        return self._environ
+
+    @property
+    def rules(self) -> Rules:
+        """What the administrator allows."""
+        return self._rules
+
+    @property
+    def root(self) -> Path:
+        """Where agents work when a request names no folder."""
+        return self._root
+
+    @property
     def is_busy(self) -> bool:
-        """Whether a run is at work: not one that is paused."""
-        return any(not followed.state.is_paused for followed in self._followed.values())
+        """Whether a run or a list is at work: not one that is paused."""
+        return self.lists.is_busy or any(not followed.state.is_paused for followed in self._followed.values())
 
     # --- looking ---
 
@@ -270,25 +301,45 @@ class Service:
                 folder = self.home.find(run_id)
                 if self._owners.may_see(folder.run_id, who):
                     return folder
+        elif LIST_ID.match(run_id):
+            self.lists.find(run_id, who=who)
+            raise InvalidRequest(
+                "This is a task list: what it has written, and receipts, have the runs of its tasks. Its status names them."
+            )
         raise RunNotFound("There is no such execution.")
 
-    def executions(self, *, who: str, limit: int, before: str = "", status: str = "") -> tuple[list[RunSummary], str]:
-        """Somebody's runs, newest first, and the id to ask from for the next page (empty: there is none). Blocking."""
-        found: list[RunSummary] = []
-        for folder in self.home.runs():
-            if (before and folder.run_id >= before) or not self._owners.may_see(folder.run_id, who):
+    def may_see(self, run_id: str, *, who: str) -> bool:
+        """Whether a run is somebody's own."""
+        return self._owners.may_see(run_id, who)
+
+    def asks(self, run_id: str) -> tuple[Ask, ...]:
+        """What the agent of a run asks now, as far as this server follows it."""
+        followed = self._followed.get(run_id)
+        return followed.state.asks if followed is not None else ()
+
+    def executions(self, *, who: str, limit: int, before: str = "", status: str = "") -> tuple[list[RunSummary | ListSummary], str]:
+        """Somebody's runs and lists, newest first, and what to ask from for the next page (empty: there is none). Blocking."""
+        found: list[RunSummary | ListSummary] = []
+        last = ""
+        for place, name, folder in self.lists.beside(self.home.runs()):
+            if (before and place >= before) or not self._owners.may_see(name, who):
                 continue
             if len(found) == limit:
-                return found, found[-1].id
-            row = summary(folder, now=time.time())
+                return found, last
+            row = self.lists.summary(folder) if isinstance(folder, ListFolder) else summary(folder, now=time.time())
             if not status or row.status == status:
                 found.append(row)
+                last = place
         return found, ""
 
-    async def status(self, run_id: str, *, who: str) -> dict[str, Any]:
-        """What is known of a run now."""
+    async def status(self, run_id: str, *, who: str, **page: int) -> dict[str, Any]:
+        """What is known of a run or list now. `page`: ``offset`` and ``limit``, for the tasks of a list."""
+        if LIST_ID.match(run_id):
+            return await self.lists.status(run_id, who=who, **page)
         folder = await asyncio.to_thread(self.find, run_id, who=who)
         row = await asyncio.to_thread(summary, folder, now=time.time())
+        if row.status == RunStanding.ENDED.value and await self.receipt(run_id, who=who) is not None:  # nobody has followed it
+            row = await asyncio.to_thread(summary, folder, now=time.time())
         told: dict[str, Any] = {**row.as_dict(), "done": row.status not in {"starting", "running", "ended", "paused"}}
         followed = self._followed.get(run_id)
         if not told["done"] and followed is not None:
@@ -300,8 +351,10 @@ class Service:
                 told |= _standing(answer)
         return told
 
-    async def results(self, run_id: str, *, who: str) -> dict[str, Any]:
-        """What a run has made. `done` False: nothing yet."""
+    async def results(self, run_id: str, *, who: str, **page: int) -> dict[str, Any]:
+        """What a run or list has made. `done` False: nothing, or not all yet. `page`: as for `status`."""
+        if LIST_ID.match(run_id):
+            return await self.lists.results(run_id, who=who, **page)
         receipt = await self.receipt(run_id, who=who)
         if receipt is None:
             return {"id": run_id, "done": False}
@@ -363,11 +416,14 @@ class Service:
         run = await Run.attach(self.home, run_id, environ=self._environ)
         return await asyncio.to_thread(Watch, run, receipt=partial(self.receipt, run_id, who=who))
 
-    async def control(self, run_id: str, op: str, *, who: str, pauses: int | None = None) -> dict[str, Any]:
+    async def control(self, run_id: str, op: str, *, who: str, pauses: int | None = None, task: str = "", text: str = "") -> dict[str, Any]:
         """Give a command: ``pause``, ``resume``, ``cancel`` (with time to clean up) or ``kill`` (at once).
 
         `pauses`: how often the run had been paused when somebody wanted it paused or resumed. If it was paused since, it stays as it is.
+        `task` and `text` are for lists: which task, and its new text.
         """
+        if LIST_ID.match(run_id):
+            return await self.lists.control(run_id, op, who=who, task=task, text=text)
         await asyncio.to_thread(self.find, run_id, who=who)
         run = await Run.attach(self.home, run_id, environ=self._environ)
         commands: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
@@ -387,6 +443,7 @@ class _Followed:
     """A run that this server sees through to its receipt."""
 
     run: Run
+    attend: Attend
     state: RunState = field(default_factory=RunState)
     task: asyncio.Task[None] | None = None
 
@@ -422,27 +479,13 @@ def _is_open(folder: RunFolder) -> bool:
     return not (folder.path / records.RECEIPT).exists()
 
 
+def _too_many(most: int, count: int) -> str:
+    if count > most:
+        return (
+            f"{count} tasks of this list would be at work at once, and {most} runs may be here. Give the list `parallel: {most}`, or less."
+        )
+    return f"{most} runs are at work already. Wait for one to end, or cancel one."
+
+
 def _standing(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {"status": answer.get("state", ""), "processes": answer.get("processes")}
-
-
-def _read_key(path: Path) -> dict[str, str] | None:
-    try:
-        known: Any = json.loads(read_plain(path, KEY_BYTES))
-        return {"id": str(known["id"]), "digest": str(known["digest"])}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StateUnusable("What is kept of this idempotency key cannot be read. Use another one.") from error
-
-
-def _write_key(path: Path, known: Mapping[str, str]) -> None:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(known), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise StateUnusable(
-            f"{path.parent} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
-        ) from error

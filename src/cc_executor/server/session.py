@@ -15,7 +15,8 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound
+from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, InvalidTaskList, RunNotFound
+from cc_executor.server.hookstatus import hook_status
 from cc_executor.server.pieces import pieces
 from cc_executor.server.refusal import Refused
 from cc_executor.wire import jsonrpc
@@ -32,6 +33,7 @@ CALLS: Final = 32  # at work at once, of one watcher; the next message is read w
 _CODES: Final[tuple[tuple[type[CCExecutorError], Code], ...]] = (
     (RunNotFound, Code.NOT_FOUND),
     (InvalidRequest, Code.INVALID_PARAMS),
+    (InvalidTaskList, Code.INVALID_PARAMS),
     (ControlFailed, Code.NOT_NOW),
 )
 _NEEDS: Final = {"execute": "execute", "control": "execute", "answer": "execute"}  # the right that a method needs; all others: read
@@ -70,6 +72,7 @@ class Session:
             "status": self.status,
             "results": self.results,
             "list": self.executions,
+            "hook_status": self.hook_status,
             "subscribe": self.subscribe,
             "unsubscribe": self.unsubscribe,
             "watch": self.watch,
@@ -152,6 +155,11 @@ class Session:
     async def results(self, params: dict[str, Any]) -> dict[str, Any]:
         """What a run has made: `id`."""
         return await self._service.results(_text(params, "id"), who=self._who)
+
+    async def hook_status(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What became of the hooks of a run: `id`."""
+        folder = await asyncio.to_thread(self._service.find, _text(params, "id"), who=self._who)
+        return await asyncio.to_thread(hook_status, folder)
 
     async def executions(self, params: dict[str, Any]) -> dict[str, Any]:
         """Runs, newest first: `limit`, `before`, `status`."""

@@ -25,13 +25,18 @@ class RunsSocket(WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: 
     """One client.
 
     Methods: ``execute`` (options of a request), ``control`` (id, op), ``status`` (id), ``results`` (id), ``list`` (limit, before, status),
-    ``subscribe`` (id, stream, offset), ``unsubscribe`` (subscription). Notifications: ``output`` and ``end``, each with the subscription and a sequence
-    number without gaps.
+    ``hook_status`` (id), ``subscribe`` (id, stream, offset), ``unsubscribe`` (subscription). Notifications: ``output`` and ``end``, each with the
+    subscription and a sequence number without gaps.
     """
 
     auth_resource = RESOURCE
     _track_activity = False
     _session: Session | None = None
+
+    @property
+    def ping_interval(self) -> float:
+        """Milliseconds between pings, in jupyter_server's own count (2.21). Proxies close what is silent for a minute."""
+        return 1000.0 * self.settings["cc_executor_ping_interval"]
 
     @property
     def max_message_size(self) -> int:

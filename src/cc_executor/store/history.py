@@ -15,7 +15,7 @@ import re
 import sqlite3
 import stat
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cc_executor.store.historyrow import COLUMNS, Filters, HistoryRow
+from cc_executor.store.place import RUN_ID
 
 FILE: Final = "history.sqlite3"
 DAMAGED: Final = "history.damaged"  # what was found broken, for whoever wants to look at it; the next one replaces it
@@ -277,6 +278,20 @@ def _check(connection: sqlite3.Connection) -> None:
         raise Unusable(Trouble.DAMAGED, "the tables are not as they were made")
 
 
+def restrict(connection: sqlite3.Connection, only: Callable[[str], bool]) -> None:
+    """Let whatever is asked over this connection from now on see only some runs. `only`: told by a run's id; must not raise."""
+
+    def is_wanted(run_id: object) -> bool:  # somebody else may have written here
+        return isinstance(run_id, str) and RUN_ID.match(run_id) is not None and only(run_id)
+
+    connection.create_function("is_wanted", 1, is_wanted)
+    with translated():
+        is_read_only = connection.execute("PRAGMA query_only").fetchone()[0]
+        connection.execute("PRAGMA query_only=OFF")  # it forbids temporary views, too
+        connection.execute("CREATE TEMP VIEW runs AS SELECT * FROM main.runs WHERE is_wanted(run_id)")
+        connection.execute(f"PRAGMA query_only={is_read_only}")
+
+
 # --- rows ---------------------------------------------------------------------------------------------------------------
 
 _PUT: Final = f"INSERT OR REPLACE INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - names of ours
@@ -397,6 +412,9 @@ def _where(filters: Filters) -> tuple[str, list[object]]:
     if filters.until is not None:
         parts.append("started < ? AND run_id < ?")
         values += [filters.until, f"{max(0, int((filters.until + _LATEST_START) * 1000)):012x}"]
+    if filters.before:
+        parts.append("run_id < ?")
+        values.append(_storable(filters.before))
     if filters.rehearsed is not None:
         parts.append("rehearsed <> ''" if filters.rehearsed else "rehearsed = ''")
     return (f" WHERE {' AND '.join(parts)}" if parts else ""), values

@@ -101,6 +101,8 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
         Must occur in the label or the prompt's first line.
     since, until : float or None
         Seconds since the epoch, of the start.
+    before : str
+        Only runs whose ids come before this one, which are older.
     rehearsed : bool or None
         Only rehearsals, only real runs, or (None) both.
     limit : int or None
@@ -119,5 +121,6 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     since: float | None = None
     until: float | None = None
+    before: str = ""
     rehearsed: bool | None = None
     limit: int | None = None

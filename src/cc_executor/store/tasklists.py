@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -170,7 +171,7 @@ class ListHome:
         """The folder that has one folder for each list."""
         return self._home.root / FOLDER
 
-    def open(self, tasks: TaskList, *, fresh: bool = False) -> ListFolder:
+    def open(self, tasks: TaskList, *, fresh: bool = False, apart: str = "", claim: Callable[[str], None] = lambda _: None) -> ListFolder:
         """The folder of this list, made if need be. Equal lists share one, so that nothing is done or paid twice.
 
         Parameters
@@ -178,26 +179,39 @@ class ListHome:
         tasks : TaskList
         fresh : bool
             Make a new one all the same: everything is done again.
+        apart : str
+            Whose lists are kept apart from equal ones of other people; empty for the user of this machine.
+        claim : callable
+            Called with the list's id before the folder is there, or with that of the one that is.
 
         Raises
         ------
         StateUnusable
         """
         self._home.prepare()
-        stem = tasks.digest()[:20]
-        if tasks.max_cost is not None and not any(self.path.glob(f"{stem}-*")):
-            # A list whose cap still counted when it was run: the same work, which may go on.
-            before = tasks.digest_with_cap()[:20]
-            stem = before if any(self.path.glob(f"{before}-*")) else stem
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
-            numbers = [int(path.name.partition("-")[2]) for path in self.path.glob(f"{stem}-*") if LIST_ID.match(path.name)]
-            newest = max(numbers, default=0)
-            if newest and not fresh:
-                return ListFolder(self.path / f"{stem}-{newest}")
-            return self._make(tasks, f"{stem}-{newest + 1}")
+            stem, newest = self._newest(tasks, apart)
+            name = f"{stem}-{newest if newest and not fresh else newest + 1}"
+            claim(name)
+            return ListFolder(self.path / name) if newest and not fresh else self._make(tasks, name)
         except OSError as error:
             raise StateUnusable(f"The folder {self.path} cannot be used: {error.strerror}.") from error
+
+    def known(self, tasks: TaskList, *, apart: str = "") -> ListFolder | None:
+        """The folder that `open` would find, if there is one."""
+        stem, newest = self._newest(tasks, apart)
+        return ListFolder(self.path / f"{stem}-{newest}") if newest else None
+
+    def _newest(self, tasks: TaskList, apart: str) -> tuple[str, int]:
+        """How the ids of equal lists begin, and the number of the newest; 0 when there is none."""
+        stem = _stem(tasks.digest(), apart)
+        if tasks.max_cost is not None and not any(self.path.glob(f"{stem}-*")):
+            # A list whose cap still counted when it was run: the same work, which may go on.
+            before = _stem(tasks.digest_with_cap(), apart)
+            stem = before if any(self.path.glob(f"{before}-*")) else stem
+        numbers = [int(path.name.partition("-")[2]) for path in self.path.glob(f"{stem}-*") if LIST_ID.match(path.name)]
+        return stem, max(numbers, default=0)
 
     def _make(self, tasks: TaskList, name: str) -> ListFolder:
         folder = ListFolder(self.path / name)
@@ -239,6 +253,11 @@ class ListHome:
             what = "There is no task list" if not fitting else f"There are {len(fitting)} task lists"
             raise TaskListNotFound(f"{what} {list_id!r}. `cc-executor tasks list` shows them.")
         return (exact or fitting)[0]
+
+
+def _stem(digest: str, apart: str) -> str:
+    whole = hashlib.sha256(f"{apart}\0{digest}".encode("utf-8", "surrogatepass")).hexdigest() if apart else digest
+    return whole[:20]
 
 
 def _line(record: Record) -> bytes:

@@ -1,4 +1,4 @@
-"""What a person does to a task list by its view: each wish becomes a record in the list's journal, which whoever runs the list reads."""
+"""What a person does to a task list that goes on, by its view or over a server: each wish becomes a record in the list's journal, which whoever runs the list reads."""
 
 from __future__ import annotations
 
@@ -49,8 +49,19 @@ class TaskCommands:
         self._tasks = tasks
         self._home = home
 
-    def obey(self, command: str, *, task: str = "", text: str = "", by: str = "view") -> None:
+    def obey(self, command: str, *, task: str = "", text: str = "", by: str = "view", reopens: bool = False) -> None:
         """Write down what is wanted.
+
+        Parameters
+        ----------
+        command : str
+            One of `LIST_COMMANDS`, or with a `task` of `TASK_COMMANDS`.
+        text : str
+            For ``edit``.
+        by : str
+            Who wants it.
+        reopens : bool
+            A list that has ended takes ``retry``, and is open then.
 
         Raises
         ------
@@ -59,8 +70,8 @@ class TaskCommands:
         StateUnusable
         """
         state = self._folder.state()
-        if state.status is not ListStatus.OPEN:
-            raise InvalidRequest("The list has ended. Run the cell again: what ended well is not done again.")
+        if state.status is not ListStatus.OPEN and not (reopens and command == "retry"):
+            raise InvalidRequest("The list has ended. Run it again: what ended well is not done again.")
         if command == "kill":
             self.kill(state)
             return

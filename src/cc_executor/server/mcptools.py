@@ -1,0 +1,377 @@
+"""Tools over runs, for agents: start, follow, command, read. Knows the service and the shape of a tool; what carries them is `cc_executor.server.mcp`'s.
+
+Every tool answers soon: a run takes as long as it takes, and clients give up on tools. `execute` gives an id, `status` and `monitor` wait a while for news.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import mcp_types as types
+
+from cc_executor.errors import InvalidRequest
+from cc_executor.model.event import AgentFailed, ApiRetried, Degraded, Event, LimitReached, RateLimited, Repeated
+from cc_executor.runtime.hookevents import plain, tells
+from cc_executor.runtime.reader import JournalReader
+from cc_executor.server.mcpasks import Context, Elicitor, attendance, can_ask
+from cc_executor.server.openapi import execute_schema
+from cc_executor.server.pieces import LOOK, shown
+from cc_executor.server.service import Service
+from cc_executor.store.journal import RunFolder
+
+if TYPE_CHECKING:
+    from cc_executor.server.mcp import Caller
+
+WAIT_LIMIT: Final = 50.0  # seconds; clients give up on a tool that is silent for a minute
+TEXT_LIMIT: Final = 20_000  # bytes; Claude Code puts a longer result into a file of its own
+DATA_LIMIT: Final = 200_000  # characters of structured data; clients of the official SDK take messages of 1 MiB
+EVENTS: Final = 200  # in one answer
+TRAILS: Final = 64  # places in journals that are remembered
+PROGRESS: Final = 1.0  # seconds
+
+Say = Callable[[types.LoggingLevel, dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a tool.
+
+    Attributes
+    ----------
+    given : dict
+        The arguments, of which none is unknown.
+    said : mapping
+        What the client's user has answered, by the id of the question; from protocol 2026-07-28 on.
+    say : callable
+        Sends a log message to the client, if it wants that level.
+    """
+
+    service: Service
+    caller: Caller
+    given: dict[str, Any]
+    ctx: Context
+    elicitor: Elicitor
+    trails: Trails
+    say: Say
+    said: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def who(self) -> str:
+        """Whose runs."""
+        return self.caller.who
+
+    def text(self, name: str, default: str = "") -> str:
+        """A text among the arguments. Raises `InvalidRequest`."""
+        value = self.given.get(name, default)
+        if not isinstance(value, str):
+            raise InvalidRequest(f"{name} must be a text.")
+        return value
+
+    def id(self, name: str = "id") -> str:
+        """An id, which has to be there. Raises `InvalidRequest`."""
+        if not (value := self.text(name)):
+            raise InvalidRequest(f"{name} is missing: give the id that execute has answered.")
+        return value
+
+    def number(self, name: str, default: float, *, most: float = 10**15) -> float:
+        """A number from 0 on. Raises `InvalidRequest`."""
+        value: Any = self.given.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10**15:
+            raise InvalidRequest(f"{name} must be a number from 0 on (given: {str(value)[:40]}).")
+        return min(value, most)
+
+
+Answer = dict[str, Any] | types.InputRequiredResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A tool. `needs`: the right that it takes; `gives`: the properties of its answer, those in `always` always."""
+
+    title: str
+    about: str
+    takes: Mapping[str, Any]
+    gives: Mapping[str, Any]
+    call: Callable[[Call], Awaitable[Answer]]
+    needs: str = "read"
+    required: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
+    is_final: bool = False  # what it does cannot be taken back
+    is_repeatable: bool = True  # a second call with the same arguments changes nothing
+    is_open: bool = False  # an agent works, who may reach anything
+
+    def as_tool(self, name: str) -> types.Tool:
+        """The tool as the protocol lists it."""
+        hints = types.ToolAnnotations(
+            title=self.title,
+            read_only_hint=self.needs == "read",
+            destructive_hint=self.is_final,
+            idempotent_hint=self.is_repeatable,
+            open_world_hint=self.is_open,
+        )
+        return types.Tool(
+            name=name,
+            title=self.title,
+            description=self.about,
+            input_schema=thing(self.takes, *self.required) | {"additionalProperties": False},
+            output_schema=thing(self.gives, *self.always),
+            annotations=hints,
+        )
+
+
+def thing(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:
+    """A JSON Schema of an object."""
+    return {"type": "object", "properties": dict(properties), "required": list(required)}
+
+
+def several(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON Schema of an array."""
+    return {"type": "array", "items": dict(item)}
+
+
+TEXT: Final = {"type": "string"}
+NUMBER: Final = {"type": "number"}
+WHOLE: Final = {"type": "integer"}
+YES: Final = {"type": "boolean"}
+MAYBE: Final = {"type": ["number", "null"]}
+OBJECT: Final = {"type": "object"}
+ID: Final = {"id": {"type": "string", "description": "what execute has answered"}}
+_FROM: Final = {"type": "integer", "minimum": 0}
+_WAIT: Final = {"type": "number", "minimum": 0, "maximum": WAIT_LIMIT, "description": "seconds to wait for news"}
+_RUN: Final = {
+    "id": TEXT, "status": TEXT, "started": NUMBER, "agent": TEXT, "model": TEXT, "elapsed": MAYBE, "cost": MAYBE, "label": TEXT, "prompt": TEXT,
+    "rehearsed": {"type": ["string", "null"]},
+}  # fmt: skip
+_PIECE: Final = thing(
+    {"offset": WHOLE, "next_offset": WHOLE, "last": YES, "encoding": {"enum": ["utf-8", "base64"]}, "data": TEXT},
+    "offset",
+    "next_offset",
+    "data",
+)
+
+
+# --- starting and commanding -------------------------------------------------------------------------------------------
+
+
+async def _execute(call: Call) -> Answer:
+    key = call.text("idempotency_key")
+    body = {name: value for name, value in call.given.items() if name != "idempotency_key"}
+    attend = partial(attendance, is_answered=can_ask(call.ctx))
+    run_id, is_new = await call.service.execute(body, who=call.who, key=key, attend=attend)
+    return {"id": run_id, "new": is_new, "receipt": f"cc-executor://runs/{run_id}/receipt"}
+
+
+async def _control(call: Call) -> Answer:
+    return await call.service.control(call.id(), call.text("op"), who=call.who)
+
+
+# --- following ---------------------------------------------------------------------------------------------------------
+
+
+async def _status(call: Call) -> Answer:
+    run_id, offset = call.id(), int(call.number("offset", 0))
+    begun = told_at = time.monotonic()
+    until = begun + call.number("wait", 0, most=WAIT_LIMIT)
+    while True:
+        told = await call.service.status(run_id, who=call.who)  # before the output: what is done has written everything
+        if (asked := await _settled(call, run_id)) is not None:
+            return asked
+        piece = await asyncio.to_thread(call.service.piece, run_id, who=call.who, stream="stdout", offset=offset, limit=TEXT_LIMIT)
+        if piece.data or told["done"] or time.monotonic() >= until:
+            return {**told, "asks": len(call.service.asks(run_id)), "output": shown(piece)}
+        told_at = await _progress(call, told, begun, told_at)
+        await asyncio.sleep(LOOK)
+
+
+async def _monitor(call: Call) -> Answer:
+    run_id, after = call.id(), int(call.number("after", 0))
+    limit = max(1, int(call.number("limit", 50, most=EVENTS)))
+    folder = await asyncio.to_thread(call.service.find, run_id, who=call.who)
+    begun = told_at = time.monotonic()
+    until = begun + call.number("wait", 0, most=WAIT_LIMIT)
+    while True:
+        told = await call.service.status(run_id, who=call.who)
+        if (asked := await _settled(call, run_id)) is not None:
+            return asked
+        events = await asyncio.to_thread(call.trails.events, folder, after, limit)
+        if events or told["done"] or time.monotonic() >= until:
+            break
+        told_at = await _progress(call, told, begun, told_at)
+        await asyncio.sleep(LOOK)
+    for event in events:
+        await call.say(_level(event), {"run": run_id, **plain(event)})
+    return {
+        "id": run_id,
+        "status": told["status"],
+        "done": told["done"] and not events,
+        "asks": len(call.service.asks(run_id)),
+        "events": [plain(event) for event in events],
+        "next": after + len(events),
+    }
+
+
+async def _settled(call: Call, run_id: str) -> types.InputRequiredResult | None:
+    """Put what the agent asks to the client's user, who has to be one that may do more than look: an answer is leave."""
+    if not call.service.asks(run_id) or not await call.caller.may("execute"):
+        return None
+    return await call.elicitor.settle(call.ctx, run_id, who=call.who, said=call.said)
+
+
+async def _progress(call: Call, told: Mapping[str, Any], begun: float, told_at: float) -> float:
+    """Say that the run goes on, to who has asked to be told so, once a second."""
+    now = time.monotonic()
+    if now - told_at < PROGRESS:
+        return told_at
+    doing = told.get("tool") or told.get("phase") or ""
+    await call.ctx.session.report_progress(round(now - begun, 1), message=f"{told['status']}{f': {doing}' if doing else ''}")
+    return now
+
+
+def _level(event: Event) -> types.LoggingLevel:
+    if isinstance(event, AgentFailed):
+        return "error"
+    return "warning" if isinstance(event, ApiRetried | RateLimited | Degraded | LimitReached | Repeated) else "info"
+
+
+class Trails:
+    """Where callers have got to in journals, so that who comes back does not have them read from the beginning. The oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, int], _Trail] = OrderedDict()
+
+    def events(self, folder: RunFolder, after: int, limit: int) -> list[Event]:
+        """At most so many events that say something, from a number on, and at most `TEXT_LIMIT` bytes of them. Blocking."""
+        trail = self._known.pop((folder.run_id, after), None)
+        if trail is None:
+            trail = _Trail(JournalReader(folder, agent=folder.request().agent))
+            for _ in range(after):
+                if trail.next() is None:
+                    break
+        found: list[Event] = []
+        size = 0
+        while len(found) < limit and (event := trail.next()) is not None:
+            size += len(json.dumps(plain(event)))
+            if found and size > TEXT_LIMIT:
+                trail.waiting.appendleft(event)
+                break
+            found.append(event)
+        self._known[folder.run_id, after + len(found)] = trail
+        while len(self._known) > TRAILS:
+            self._known.popitem(last=False)
+        return found
+
+
+@dataclass(slots=True)
+class _Trail:
+    reader: JournalReader
+    waiting: deque[Event] = field(default_factory=deque[Event])
+
+    def next(self) -> Event | None:
+        while not self.waiting:
+            events = self.reader.read()
+            if events is None:
+                return None
+            self.waiting.extend(event for event in events if tells(event))
+        return self.waiting.popleft()
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------
+
+
+async def _results(call: Call) -> Answer:
+    told = await call.service.results(call.id(), who=call.who)
+    if not told["done"]:
+        return told
+    text, whole = told["text"], f"cc-executor://runs/{told['id']}/receipt"
+    cut: dict[str, Any] = {"receipt": whole}
+    if len(text) > TEXT_LIMIT:
+        cut |= {"text": text[:TEXT_LIMIT], "text_left_out": len(text) - TEXT_LIMIT}
+    if told["data"] is not None and len(json.dumps(told["data"])) > DATA_LIMIT:
+        cut |= {"data": None, "data_left_out": True}
+    return told | cut
+
+
+async def _executions(call: Call) -> Answer:
+    limit = max(1, int(call.number("limit", 20, most=100)))
+    look = partial(call.service.executions, who=call.who, limit=limit, before=call.text("before"), status=call.text("status"))
+    rows, following = await asyncio.to_thread(look)
+    return {"executions": [row.as_dict() for row in rows], "next": following}
+
+
+def run_tools() -> dict[str, Tool]:
+    """The tools over single runs."""
+    request = execute_schema()
+    key = {"type": "string", "description": "two calls with the same key are one run"}
+    return {
+        "execute": Tool(
+            title="Start a run",
+            about="Start an agent on a prompt, in a fresh process. Answers at once with the run's id.",
+            takes={**request["properties"], "idempotency_key": key},
+            required=("prompt",),
+            gives={"id": TEXT, "new": YES, "receipt": TEXT},
+            always=("id", "new"),
+            call=_execute,
+            needs="execute",
+            is_repeatable=False,
+            is_open=True,
+        ),
+        "status": Tool(
+            title="Follow a run's output",
+            about="What a run is doing, and what it has written from a byte offset on. With wait, answers when there is news, or after so many seconds.",
+            takes={**ID, "offset": _FROM, "wait": _WAIT},
+            required=("id",),
+            gives={**_RUN, "done": YES, "asks": WHOLE, "output": _PIECE},
+            always=("id", "status", "done", "output"),
+            call=_status,
+        ),
+        "monitor": Tool(
+            title="Follow a run's events",
+            about="What has happened in a run, as events: texts, tool calls and their results, retries, its end. Give next of the last answer as after; "
+            "there is nothing more when done is true.",
+            takes={**ID, "after": _FROM, "limit": {"type": "integer", "minimum": 1, "maximum": EVENTS}, "wait": _WAIT},
+            required=("id",),
+            gives={
+                "id": TEXT, "status": TEXT, "done": YES, "asks": WHOLE, "next": WHOLE, "events": several(thing({"kind": TEXT}, "kind")),
+            },
+            always=("id", "status", "done", "events", "next"),
+            call=_monitor,
+        ),
+        "results": Tool(
+            title="Results of a run",
+            about="What a run has made: outcome, text, data, files, cost. done is false before its end.",
+            takes=ID,
+            required=("id",),
+            gives={
+                "id": TEXT, "done": YES, "status": TEXT, "summary": TEXT, "cure": TEXT, "text": TEXT, "text_left_out": WHOLE, "data": {},
+                "data_left_out": YES, "files": several(OBJECT), "cost": MAYBE, "usage": OBJECT, "standing": TEXT, "digest": TEXT, "receipt": TEXT,
+            },
+            always=("id", "done"),
+            call=_results,
+        ),
+        "control": Tool(
+            title="Command a run",
+            about="Pause, resume, cancel (with time to clean up) or kill a run.",
+            takes={**ID, "op": {"type": "string", "enum": ["pause", "resume", "cancel", "kill"]}},
+            required=("id", "op"),
+            gives={"id": TEXT, "op": TEXT, "status": TEXT, "processes": {"type": ["integer", "null"]}},
+            always=("id", "op", "status"),
+            call=_control,
+            needs="execute",
+            is_final=True,
+        ),
+        "executions": Tool(
+            title="Runs",
+            about="Runs, newest first, those that go on among them.",
+            takes={"limit": {"type": "integer", "minimum": 1, "maximum": 100}, "before": TEXT, "status": TEXT},
+            gives={"executions": several(thing(_RUN, "id", "status")), "next": TEXT},
+            always=("executions", "next"),
+            call=_executions,
+        ),
+    }  # fmt: skip

@@ -1,0 +1,55 @@
+"""Who started what, where a server is reached by several people: one small file for each run and each task list. Knows names; decides nothing."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from cc_executor.errors import StateUnusable
+from cc_executor.store.plain import read_plain
+
+FOLDER: Final = Path("server", "owners")  # in the state folder
+NAME_LIMIT: Final = 1024  # bytes
+
+
+def claim(root: Path, name: str, owner: str) -> None:
+    """Write down whose a run or list will be, before there is one. What is claimed already stays as it is.
+
+    Parameters
+    ----------
+    root : Path
+        The state folder.
+    name : str
+        An id.
+    owner : str
+
+    Raises
+    ------
+    StateUnusable
+    """
+    folder = root / FOLDER
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(owner.encode("utf-8", "surrogatepass")[:NAME_LIMIT])
+    except OSError as error:
+        raise StateUnusable(f"{folder} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder.") from error
+
+
+def owner_of(root: Path, name: str) -> str | None:
+    """Who started a run or list through a server; None when it was started elsewhere."""
+    try:
+        return read_plain(root / FOLDER / name, NAME_LIMIT).decode("utf-8", "surrogatepass")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def inherit(root: Path, name: str, *, of: str) -> None:
+    """Let a run belong to whom the list belongs that it is of, if that one belongs to somebody. Raises `StateUnusable`."""
+    owner = owner_of(root, of)
+    if owner is not None:
+        claim(root, name, owner)

@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ResourceUpdated
 from mcp.shared.exceptions import MCPError
 
-from support.mcp import BOB, BOUND, PATH, asked, claude_uses, ended, people, tool
+from support.mcp import BOB, BOUND, LOOKS, PATH, asked, claude_uses, ended, people, tool
 from support.served import TOKEN, Server, serving
 
 READS: Final = {
@@ -41,7 +41,7 @@ READS: Final = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("mcp")
-    with serving(folder, people(folder), "--CCExecutorServer.max_running=3") as found:
+    with serving(folder, *people(folder), "--CCExecutorServer.max_running=3") as found:
         yield found
 
 
@@ -466,3 +466,27 @@ def test_somebody_elses_runs_are_not_there(server: Server) -> None:
         assert (await session.complete(reference, {"name": "id", "value": ""})).completion.values == []
 
     asked(server, work, token=BOB)
+
+
+def test_who_may_only_look_starts_nothing_and_gives_no_leave(server: Server, tmp_path: Path) -> None:
+    forms: list[types.ElicitRequestFormParams] = []
+    options = {"rehearse": "question", "ask": True, "cwd": str(tmp_path), "timeout": 60}
+    run_id = server.client.post("/cc-executor/api/v1/execute", json={"prompt": "Ask.", **options}).json()["id"]
+
+    async def work(session: ClientSession) -> None:
+        for name, arguments in (
+            ("execute", {"prompt": "x"}),
+            ("control", {"id": run_id, "op": "kill"}),
+            ("execute_list", {"tasks": ["x"]}),
+        ):
+            assert (await tool(session, name, **arguments))["error"]["kind"] == "NotAllowed"
+        told: dict[str, Any] = {"asks": 0}
+        while not told["asks"]:
+            told = await tool(session, "status", id=run_id, offset=10**12, wait=1)
+        await tool(session, "monitor", id=run_id, after=10**6)
+
+    try:
+        asked(server, work, token=LOOKS, elicitation_callback=_answering(forms))
+        assert not forms, "nobody was asked whose answer would not count"
+    finally:
+        server.client.post(f"/cc-executor/api/v1/executions/{run_id}/control", json={"op": "kill"})

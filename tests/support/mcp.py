@@ -19,14 +19,20 @@ from support.served import TOKEN, Server
 PATH: Final = "/cc-executor/mcp"
 BOUND: Final = 60.0
 BOB: Final = "the-token-of-bob"
+LOOKS: Final = "a-token-of-alice-that-may-only-look"
 # A real identity provider, as far as the extension can tell: it knows people by name, and each has a token.
 PEOPLE: Final = f"""
+from jupyter_server.auth.authorizer import Authorizer
 from jupyter_server.auth.identity import IdentityProvider, User
 
 class People(IdentityProvider):
     def get_user_token(self, handler):
-        name = {{{TOKEN!r}: "alice", {BOB!r}: "bob"}}.get(self.get_token(handler))
+        name = {{{TOKEN!r}: "alice", {LOOKS!r}: "alice", {BOB!r}: "bob"}}.get(self.get_token(handler))
         return User(name) if name else None
+
+class Scopes(Authorizer):
+    def is_authorized(self, handler, user, action, resource):
+        return action == "read" or self.identity_provider.get_token(handler) != {LOOKS!r}
 """
 
 # What a model says that starts a run by the tools, follows it and reads its result.
@@ -75,10 +81,10 @@ def claude_uses(server: Server, entry: dict[str, Any], folder: Path) -> dict[str
     return results | {"text": server.client.get(f"{run}/events", params={"limit": 2**20}).json()["data"]}
 
 
-def people(folder: Path) -> str:
-    """Write the provider where the server finds it; returns the option that names it."""
+def people(folder: Path) -> tuple[str, str]:
+    """Write the provider where the server finds it; returns the options that name it."""
     (folder / "people.py").write_text(PEOPLE, encoding="utf-8")
-    return "--ServerApp.identity_provider_class=people.People"
+    return "--ServerApp.identity_provider_class=people.People", "--ServerApp.authorizer_class=people.Scopes"
 
 
 def asked(server: Server, work: Callable[[ClientSession], Awaitable[Any]], *, token: str = TOKEN, **options: Any) -> Any:

@@ -7,25 +7,29 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import httpx
 import psutil
 import pytest
 
-from cc_executor.errors import InvalidTaskList
+from cc_executor.errors import InvalidTaskList, LaunchFailed
 from cc_executor.model.listrecord import ListStatus
 from cc_executor.model.request import RunRequest
 from cc_executor.runtime.detached import RUNNER
 from cc_executor.server.listcare import Kept
 from cc_executor.server.listrequest import ListRequests
+from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
+from cc_executor.server.service import Rules, Service
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
-from cc_executor.tasks import plan
+from cc_executor.tasks import carry_on, plan
 from support.lab import eventually
 from support.served import TOKEN, Server, serving
 
@@ -414,6 +418,25 @@ def test_a_runner_that_always_dies_is_not_started_without_end(tmp_path: Path) ->
     assert kept.started == 4
     assert "CC_EXECUTOR_HOOKS is not JSON" in kept.complaint()
     assert "The command resume" in kept.complaint()
+
+
+async def test_a_list_that_nobody_could_run_is_made_anew_by_the_same_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = Owners(tmp_path / "state", by_name=False)
+    service = Service(home=StateHome(tmp_path / "state"), environ=dict(os.environ), owners=owners, rules=Rules(), root=tmp_path)
+    body: Json = {"tasks": [{"run": "echo made"}]}
+    with monkeypatch.context() as without:
+        without.setattr(sys, "executable", str(tmp_path / "no-python"))
+        with pytest.raises(LaunchFailed, match="could not be started"):
+            await service.execute(body, who="", key="k")
+    assert list(ListHome(service.home).folders()) == []
+    name, is_new = await service.execute(body, who="", key="k")
+    assert is_new
+    with anyio.fail_after(BOUND):
+        await carry_on(ListHome(service.home).find(name), home=service.home, environ=os.environ)  # watches whoever runs it
+    told = await service.results(name, who="")
+    assert (told["status"], told["results"][0]["text"]) == ("ok", "made\n")
+    assert await service.execute(body, who="", key="k") == (name, False)
+    await service.aclose()
 
 
 @pytest.mark.row(

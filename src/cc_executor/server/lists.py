@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -130,8 +131,14 @@ class Lists:
                     return folder.list_id, False
             async with self._room(who, _more(tasks, ListState() if known is None else known[1])):
                 folder = await asyncio.to_thread(self._open, tasks, who, held, fresh=fresh)
-                await asyncio.to_thread(reopen, folder, tasks)
-                await self._care.take(folder, starts=True)
+                try:
+                    await asyncio.to_thread(reopen, folder, tasks)
+                    await self._care.take(folder, starts=True)
+                except CCExecutorError:
+                    if known is None:  # nobody runs it, and nobody will: the same request again, with the same key, makes it anew
+                        await asyncio.to_thread(shutil.rmtree, folder.path, ignore_errors=True)
+                        self._owners.forget(folder.list_id)
+                    raise
         return folder.list_id, known is None
 
     def _known(self, tasks: TaskList, who: str, promised: str, *, fresh: bool) -> tuple[ListFolder, ListState] | None:

@@ -139,7 +139,6 @@ class Service:
             allowed=rules.applied,
             room=self._room,
         )
-
         self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
 
     def who(self, username: str) -> str:

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,9 @@ from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
 from cc_executor.server.owners import Owners
+from cc_executor.server.pieces import Piece
 from cc_executor.server.refusal import Refused
+from cc_executor.server.tail import Tail, Tails
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
@@ -123,6 +125,7 @@ class Service:
         self._starting: dict[str, int] = {}  # runs of each owner that are being launched
         self._followed: dict[str, _Followed] = {}
         self._keys: dict[str, asyncio.Lock] = {}
+        self._tails = Tails()
 
     def who(self, username: str) -> str:
         """The name under which somebody's runs are kept."""
@@ -244,6 +247,7 @@ class Service:
 
     async def aclose(self) -> None:
         """Let go of all runs; they go on."""
+        self._tails.close()
         tasks = [followed.task for followed in self._followed.values() if followed.task is not None]
         for task in tasks:
             task.cancel()
@@ -338,6 +342,10 @@ class Service:
         data = folder.read(stream, offset, limit)
         return Piece(offset, data, is_last=has_ended and offset + len(data) >= folder.size(stream))
 
+    def watching(self, run_id: str, stream: str) -> AbstractAsyncContextManager[Tail]:
+        """What a run writes, as it is written, for somebody who was given a `piece` of it."""
+        return self._tails.watching(self.home.folder(run_id), stream)
+
     async def login(self) -> dict[str, Any]:
         """Whether the agent is logged in, as it says itself."""
 
@@ -391,20 +399,6 @@ class _Followed:
             "cost": state.cost,
             "text": state.text[-TEXT_TAIL:],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of a stream. `is_last`: nothing comes after it."""
-
-    offset: int
-    data: bytes
-    is_last: bool
-
-    @property
-    def next_offset(self) -> int:
-        """Where the next piece begins."""
-        return self.offset + len(self.data)
 
 
 def _is_open(folder: RunFolder) -> bool:

@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test bench bench-history bench-tasks undo-long kills matrix nemesis floods-long faults outcomes floods threats kernels check lint types floors blocks format environments chromium redis reference pictures lock clean
+.PHONY: help run test bench bench-history bench-tasks bench-server undo-long kills matrix nemesis floods-long faults outcomes floods threats kernels check lint types floors blocks format environments chromium redis reference pictures lock clean
 
 # More words for the commands:  make run JUPYTER_ARGS="--no-browser --port=9999"   make test PYTEST_ARGS="-k pause -x"
 JUPYTER_ARGS ?=
@@ -56,6 +56,9 @@ bench-history: environments ## Measure the history of 100,000 runs
 bench-tasks: environments chromium ## Measure what a task list and its view cost
 	$(DEV) -m benchmarks.tasklist
 	$(DEV) -m benchmarks.tasks_view
+
+bench-server: environments ## Measure the server extension, beside plain handlers and with a crowd that watches
+	$(DEV) -m benchmarks.server $(BENCH_ARGS)
 
 kills: environments ## A task list's runner killed 1,000 times
 	CC_EXECUTOR_TEST_LONG=1 $(DEV) -m pytest -q --timeout=0 -o faulthandler_timeout=0 --table=faults tests/runtime/test_tasklist_kills.py

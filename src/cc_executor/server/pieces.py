@@ -1,21 +1,32 @@
-"""Pieces of a run's output as JSON, and how long to wait for the next one. The same for server-sent events and for WebSockets."""
+"""Pieces of a run's output as JSON, one after the other. The same for server-sent events and for WebSockets."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from cc_executor.server.service import Piece
+    from cc_executor.server.tail import Tail, Told
 
 PIECE: Final = 64 * 1024  # bytes of one answer: a slow reader costs this much memory, and the journal is the buffer
-LOOK: Final = 0.1  # seconds between looks at a journal that grows
+LOOK: Final = 0.1  # seconds between looks of somebody who waits for a while
 BEAT: Final = 15.0  # seconds; proxies close what is silent for a minute
 
-# One look at a stream: offset and limit in, a piece out. Blocking.
-Look = Callable[[int, int], "Piece"]
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a stream. `is_last`: nothing comes after it."""
+
+    offset: int
+    data: bytes
+    is_last: bool
+
+    @property
+    def next_offset(self) -> int:
+        """Where the next piece begins."""
+        return self.offset + len(self.data)
 
 
 def shown(piece: Piece) -> dict[str, Any]:
@@ -32,21 +43,20 @@ def shown(piece: Piece) -> dict[str, Any]:
     return {**told, "next_offset": piece.offset + whole, "encoding": "utf-8", "data": data[:whole].decode()}
 
 
-async def pieces(look: Look, offset: int) -> AsyncGenerator[dict[str, Any] | None]:
-    """Every piece from `offset` on until the run has ended, as `shown`; None where nothing has come for `BEAT` seconds."""
-    silent = 0.0
+async def pieces(tail: Tail, offset: int) -> AsyncGenerator[Told | None]:
+    """Every piece from `offset` on until the run has ended; None where nothing has come for `BEAT` seconds.
+
+    Raises
+    ------
+    CCExecutorError
+        The run's folder is gone, or cannot be read any more.
+    """
     while True:
-        piece = await asyncio.to_thread(look, offset, PIECE)
-        if piece.data:
-            silent = 0.0
-            told = shown(piece)
-            offset = told["next_offset"]
+        if offset < tail.size:
+            told = await tail.piece(offset)
+            offset = told.next_offset
             yield told
-        if piece.is_last:
+        elif tail.has_ended:
             return
-        if not piece.data:
-            await asyncio.sleep(LOOK)
-            silent += LOOK
-            if silent >= BEAT:
-                silent = 0.0
-                yield None
+        elif not await tail.news(BEAT):
+            yield None

@@ -21,11 +21,12 @@ from tornado.iostream import StreamClosedError
 
 from cc_executor import __version__
 from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, InvalidTaskList, RunNotFound, TaskListNotFound
-from cc_executor.server.pieces import PIECE, Look, pieces, shown
+from cc_executor.server.pieces import PIECE, pieces, shown
 from cc_executor.server.refusal import Refused
 
 if TYPE_CHECKING:
-    from cc_executor.server.service import Piece, Service
+    from cc_executor.server.service import Service
+    from cc_executor.server.tail import Tail
 
 RESOURCE: Final = "cc_executor"
 BASE: Final = "/cc-executor/api/v1"
@@ -207,36 +208,35 @@ class _Events(_Base):
     async def get(self, run_id: str) -> None:
         stream = self.get_query_argument("stream", "stdout") or "stdout"
         offset = self.number("offset", 0, most=10**15)
-        service, who = self.service, self.who
-
-        def look(at: int, limit: int) -> Piece:
-            return service.piece(run_id, who=who, stream=stream, offset=at, limit=limit)
-
-        if "text/event-stream" not in self.request.headers.get("Accept", ""):
-            limit = self.number("limit", PIECE, most=PIECE_LIMIT)
-            self.answer(shown(await asyncio.to_thread(look, offset, max(1, limit))))
+        is_stream = "text/event-stream" in self.request.headers.get("Accept", "")
+        last = _whole(self.request.headers.get("Last-Event-ID", "")) if is_stream else None
+        offset = offset if last is None else last
+        limit = 1 if is_stream else max(1, self.number("limit", PIECE, most=PIECE_LIMIT))
+        # Of a stream, too: what is wrong is said before it begins.
+        piece = await asyncio.to_thread(self.service.piece, run_id, who=self.who, stream=stream, offset=offset, limit=limit)
+        if not is_stream:
+            self.answer(shown(piece))
             return
-        last = _whole(self.request.headers.get("Last-Event-ID", ""))
-        await self._stream(look, offset if last is None else last)
+        async with self.service.watching(run_id, stream) as tail:
+            await self._stream(tail, offset)
 
-    async def _stream(self, look: Look, offset: int) -> None:
-        await asyncio.to_thread(look, offset, 1)  # what is wrong is said before the stream begins
+    async def _stream(self, tail: Tail, offset: int) -> None:
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("Cache-Control", "no-store")
         try:
-            async with aclosing(pieces(look, offset)) as told:
+            async with aclosing(pieces(tail, offset)) as told:
                 async for piece in told:
                     if piece is None:
-                        await self._say(":\n\n")
+                        await self._say(b":\n\n")
                     else:
-                        offset = piece["next_offset"]
-                        await self._say(f"id: {offset}\ndata: {json.dumps(piece)}\n\n")
-            await self._say(f"event: end\nid: {offset}\ndata: {{}}\n\n")
-        except (StreamClosedError, RunNotFound):  # the client, or the run's folder, is gone
+                        offset = piece.next_offset
+                        await self._say(b"id: %d\ndata: %b\n\n" % (offset, piece.text))
+            await self._say(b"event: end\nid: %d\ndata: {}\n\n" % offset)
+        except (StreamClosedError, CCExecutorError):  # the client is gone, or the run's folder
             return
         await self.finish()  # pyright: ignore[reportUnknownMemberType] - as above
 
-    async def _say(self, text: str) -> None:
+    async def _say(self, text: bytes) -> None:
         """Write and wait for the client: the journal is the buffer."""
         self.write(text)  # pyright: ignore[reportUnknownMemberType] - as above
         await self.flush()

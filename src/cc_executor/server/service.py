@@ -33,7 +33,9 @@ from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
 from cc_executor.server.lists import Lists, ListSummary
 from cc_executor.server.owners import Owners
+from cc_executor.server.pieces import Piece
 from cc_executor.server.refusal import Refused
+from cc_executor.server.tail import Tail, Tails
 from cc_executor.server.watch import Watch
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome, new_run_id
@@ -140,6 +142,7 @@ class Service:
             room=self._room,
         )
         self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
+        self._tails = Tails()
 
     def who(self, username: str) -> str:
         """The name under which somebody's runs are kept."""
@@ -260,6 +263,7 @@ class Service:
     async def aclose(self) -> None:
         """Let go of all runs; they go on."""
         await self.lists.aclose()
+        self._tails.close()
         tasks = [followed.task for followed in self._followed.values() if followed.task is not None]
         for task in tasks:
             task.cancel()
@@ -391,6 +395,10 @@ class Service:
         data = folder.read(stream, offset, limit)
         return Piece(offset, data, is_last=has_ended and offset + len(data) >= folder.size(stream))
 
+    def watching(self, run_id: str, stream: str) -> AbstractAsyncContextManager[Tail]:
+        """What a run writes, as it is written, for somebody who was given a `piece` of it."""
+        return self._tails.watching(self.home.folder(run_id), stream)
+
     async def login(self) -> dict[str, Any]:
         """Whether the agent is logged in, as it says itself."""
 
@@ -457,20 +465,6 @@ class _Followed:
             "cost": state.cost,
             "text": state.text[-TEXT_TAIL:],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of a stream. `is_last`: nothing comes after it."""
-
-    offset: int
-    data: bytes
-    is_last: bool
-
-    @property
-    def next_offset(self) -> int:
-        """Where the next piece begins."""
-        return self.offset + len(self.data)
 
 
 def _is_open(folder: RunFolder) -> bool:

@@ -23,7 +23,7 @@ from cc_executor.wire import jsonrpc
 from cc_executor.wire.jsonrpc import Call, Code, RpcError
 
 if TYPE_CHECKING:
-    from cc_executor.server.service import Piece, Service
+    from cc_executor.server.service import Service
     from cc_executor.server.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Session:
     """
 
     def __init__(
-        self, service: Service, *, who: str, may: Callable[[str], Awaitable[bool]], send: Callable[[str], Awaitable[None]]
+        self, service: Service, *, who: str, may: Callable[[str], Awaitable[bool]], send: Callable[[str | bytes], Awaitable[None]]
     ) -> None:
         self._service = service
         self._who = who
@@ -129,7 +129,7 @@ class Session:
         # What is no request at all is answered, too: its sender cannot know better.
         return None if call.is_notification and call.error is None else answer
 
-    async def _send(self, text: str) -> None:
+    async def _send(self, text: str | bytes) -> None:
         async with self._writing:
             await self._send_text(text)
 
@@ -237,19 +237,14 @@ class Session:
         return {}
 
     async def _feed(self, number: int, run_id: str, stream: str, offset: int) -> None:
-        service, who = self._service, self._who
-
-        def look(at: int, limit: int) -> Piece:
-            return service.piece(run_id, who=who, stream=stream, offset=at, limit=limit)
-
         sequence = itertools.count(1)
         about = {"subscription": number, "id": run_id, "stream": stream}
         try:
-            async with aclosing(pieces(look, offset)) as told:
+            async with self._service.watching(run_id, stream) as tail, aclosing(pieces(tail, offset)) as told:
                 async for piece in told:
                     if piece is not None:  # else a sign of life, which pings are here
-                        offset = piece["next_offset"]
-                        await self._send(jsonrpc.notification("output", {**about, "seq": next(sequence), **piece}))
+                        offset = piece.next_offset
+                        await self._send(jsonrpc.notification_with("output", {**about, "seq": next(sequence)}, piece.text))
             await self._send(jsonrpc.notification("end", {**about, "seq": next(sequence), "next_offset": offset}))
         except CCExecutorError as gone:  # its folder was removed
             await self._send(jsonrpc.notification("end", {**about, "seq": next(sequence), "next_offset": offset, "error": str(gone)}))

@@ -58,7 +58,7 @@ class RunsSocket(WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: 
     async def _may(self, action: str) -> bool:
         return bool(await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, RESOURCE)))
 
-    async def _say(self, text: str) -> None:
+    async def _say(self, text: str | bytes) -> None:
         try:
             await self.write_message(text)  # waits until the client has taken it
         except WebSocketClosedError:

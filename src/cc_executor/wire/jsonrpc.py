@@ -101,3 +101,8 @@ def error(call: Call, wrong: RpcError) -> dict[str, Any]:
 def notification(method: str, params: dict[str, Any]) -> str:
     """A message that nobody answers, as text."""
     return json.dumps({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def notification_with(method: str, params: dict[str, Any], more: bytes) -> bytes:
+    """The same with the members of a JSON object that is text already, because many are sent it. `params` is not empty."""
+    return notification(method, params).removesuffix("}}").encode() + b", " + more[1:] + b"}"

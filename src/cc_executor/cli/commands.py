@@ -17,6 +17,7 @@ from cc_executor.cli.codes import outcome_table
 from cc_executor.cli.history import app as history_app
 from cc_executor.cli.history import estimate_command
 from cc_executor.cli.kept import LIST_LENGTH, AsJson, RunName, hint, home, print_json, run_folder
+from cc_executor.cli.key import app as key_app
 from cc_executor.cli.lint import lint_command
 from cc_executor.cli.report import report_command
 from cc_executor.cli.run import attach_command, run_command
@@ -172,6 +173,7 @@ app.command("trust")(trust_command)
 app.command("untrust")(untrust_command)
 app.command("verify", epilog=receipts.CODES)(receipts.verify_command)
 app.command("lift")(receipts.lift_command)
+app.add_typer(key_app, name="key")
 
 
 @app.command()

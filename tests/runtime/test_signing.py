@@ -120,6 +120,13 @@ async def test_without_the_library_runs_are_sealed_as_before(home: StateHome, tm
     assert "cc-executor[signing]" in found.reasons[0]
 
 
+async def test_an_unsafe_state_folder_has_no_known_key_and_is_no_error(signed: Receipt, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    found = looked_at(signed, StateHome(tmp_path / "open"))
+    assert (found.verdict, found.signature) == (Verdict.UNVERIFIABLE, SignatureStanding.UNKNOWN)
+
+
 def test_a_receipt_from_before_signatures_reads_and_is_intact() -> None:
     old = receipts.receipt(1).model_dump(mode="json")
     del old["signed_by"], old["signature"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from cc_executor.api import make_request
 from cc_executor.cli.kept import AsJson, hint, print_json
 from cc_executor.errors import CCExecutorError
 from cc_executor.model.ansi import clean
+from cc_executor.runtime.history import THREAD
 from cc_executor.runtime.hooks import VARIABLE as HOOKS
 from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.run import Run
@@ -28,6 +30,7 @@ FAILED: Final = 1  # exit code
 MOST: Final = 1000  # runs of one call
 MOST_AT_ONCE: Final = 64  # each is two processes or more
 LIMIT: Final = 300.0  # seconds for one run: a machine that takes longer does not bear it
+_REMEMBERED: Final = 5.0  # seconds for a row of the history, which takes 20 ms
 _COMMAND: Final = "echo hello"
 
 
@@ -62,6 +65,9 @@ def stress_command(
         anyio.run(_all, seen, scratch, runs, at_once, what)
     finally:
         leftovers = end_marked(*seen.run_ids)
+        for thread in threading.enumerate():
+            if thread.name == THREAD:  # it writes into that folder
+                thread.join(_REMEMBERED)
         shutil.rmtree(scratch, ignore_errors=True)
     result = {
         "runs": runs,
@@ -105,6 +111,10 @@ async def _all(seen: _Seen, scratch: Path, runs: int, at_once: int, what: dict[s
             seen.run_ids.append(run.run_id)
             try:
                 receipt = await run.finish()
+            except CCExecutorError as error:
+                seen.outcomes["no receipt"] += 1
+                seen.refused.append(str(error))
+                return
             except BaseException:  # Ctrl-C: the runs end with it
                 with anyio.move_on_after(10, shield=True):
                     await run.end(reason="interrupt", by="cli", now=True)

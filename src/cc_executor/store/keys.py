@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import hashlib
-import importlib.util
+import importlib
 import logging
 import os
 import stat
@@ -61,8 +61,12 @@ class SigningKey:
 
 
 def is_available() -> bool:
-    """Whether the library is installed."""
-    return importlib.util.find_spec("cryptography") is not None
+    """Whether the library can be loaded; then it is."""
+    try:
+        importlib.import_module("cryptography.hazmat.primitives.asymmetric.ed25519")
+    except ImportError:
+        return False
+    return True
 
 
 def signer_of(root: Path) -> SigningKey | None:
@@ -71,7 +75,7 @@ def signer_of(root: Path) -> SigningKey | None:
         return None
     try:
         return signing_key(StateHome(root))
-    except (StateUnusable, OSError, ImportError):  # ImportError: a library that is there and cannot be loaded
+    except (StateUnusable, OSError):
         logger.warning("receipts are not signed", exc_info=True)
         return None
 
@@ -117,15 +121,9 @@ def rotate(home: StateHome) -> SigningKey:
 
 
 def own_keys(home: StateHome) -> dict[str, Ed25519PublicKey]:
-    """Every key that signed in this state folder, by fingerprint, newest last. Lines that are no key are passed over.
-
-    Raises
-    ------
-    StateUnusable
-        The folder is not safe.
-    """
-    home.check()
-    with suppress(OSError):
+    """Every key that signed in this state folder, by fingerprint, newest last. Lines that are no key are passed over; a folder that is not safe has none."""
+    with suppress(OSError, StateUnusable):
+        home.check()
         found: dict[str, Ed25519PublicKey] = {}
         for line in read_plain(home.root / PUBLIC, _LIMIT).splitlines():
             with suppress(InvalidRequest):

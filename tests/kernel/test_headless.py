@@ -94,6 +94,21 @@ def receipts(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:
     return [notebook.cells[cell].outputs[0].data[RECEIPT_MIME] for cell in RUNS]
 
 
+def test_an_unchanged_cell_that_is_run_again_changes_one_line_of_the_notebook_at_most(state_folder: Path, tmp_path: Path) -> None:
+    cell = shell_cell("echo one; echo two; echo three", "--once")
+    notebook = notebook_of("%load_ext cc_executor", cell, cell, cell, kernel=KERNELS[0])
+    execute(notebook, tmp_path)
+    lines: list[list[str]] = []
+    for ran in notebook.cells[1:]:
+        alike = nbformat.v4.new_notebook(cells=[nbformat.from_dict({**ran, "id": "a", "execution_count": 1, "metadata": {}})])
+        lines.append(nbformat.writes(alike).splitlines())
+    first, again, third = lines
+    assert len(first) == len(again)
+    assert sum(old != new for old, new in zip(first, again, strict=True)) == 1
+    assert again == third
+    assert "nothing was spent" in "".join(again)
+
+
 @pytest.mark.row("kernels", "nbclient, Run All", "cells run in order, one static output each")
 def test_run_all_goes_in_order(done: Done) -> None:
     code = done.notebook.cells

@@ -16,6 +16,8 @@ import pytest
 from nbclient import NotebookClient
 
 from cc_executor.shim import records
+from cc_executor.store.home import StateHome
+from cc_executor.store.keys import PRIVATE, private_values, signing_key
 from support.environments import CHECKOUT, IPYKERNEL7
 from support.lab import notebook_of
 from support.leaks import marked_processes
@@ -39,7 +41,7 @@ CANARIES: Final = tuple({value for value in (*WITHHELD.values(), *GIVEN.values()
 TALKER: Final = r"""
 import json, os, sys, time
 from pathlib import Path
-known = {**dict(os.environ), "DB": "canary-db-3c9d81"}
+known = {**dict(os.environ), "DB": "canary-db-3c9d81", "KEY": Path(signing_key).read_text()}
 for pid in [os.getpid(), os.getppid()]:
     found = Path(f"/proc/{pid}/environ").read_bytes()
     os.write(1, found.replace(b"\0", b"\n")); os.write(2, found)
@@ -75,13 +77,14 @@ def found_in(name: str, content: bytes) -> list[str]:
 
 
 @pytest.fixture
-def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which the agent works; the canaries are in the environment."""
+def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state_folder: Path) -> Path:
+    """The folder in which the agent works; the canaries are in the environment, and the key that signs is where it always is."""
     for name, value in {**WITHHELD, **GIVEN}.items():
         monkeypatch.setenv(name, value)
     workspace = tmp_path / "workspace"
     workspace.mkdir()
-    (workspace / "talk.py").write_text(TALKER)
+    signing_key(StateHome(state_folder))
+    (workspace / "talk.py").write_text(f"signing_key = {str(state_folder / PRIVATE)!r}\n{TALKER}")
     os.mkfifo(workspace / "gate")
     return workspace
 
@@ -123,6 +126,8 @@ def test_no_secret_is_left_by_a_run_that_tells_all(seeded: Path, state_folder: P
     seen += [(f"the command line of {pid}", line) for pid, line in lines.items()]
     leaks = [(name, found) for name, content in seen if (found := found_in(name, content))]
     assert leaks == []
+    [key] = private_values(state_folder)
+    assert {name for name, content in seen if key in content.decode(errors="replace")} == {str(state_folder / PRIVATE)}
     stdout, stderr = (run / records.STDOUT).read_bytes(), (run / records.STDERR).read_bytes()
     assert stdout.count(b"[masked]") >= 10
     assert stderr.count(b"[masked]") > 5
@@ -152,6 +157,7 @@ def test_no_secret_is_in_the_notebook(seeded: Path, state_folder: Path) -> None:
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(seeded)}}, allow_errors=True).execute()
     text = nbformat.writes(notebook)
     assert found_in("", text.encode()) == []
+    assert not any(value in text for value in private_values(state_folder))
     assert "[masked]" in text
     assert notebook.cells[-1].outputs[-1].ename == "CCExecutionError"
     assert notebook.cells[-2].outputs[-1].output_type == "display_data"

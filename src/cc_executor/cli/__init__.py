@@ -18,8 +18,11 @@ def main() -> None:
         print("cc_executor stops and pauses process trees by POSIX signals, which Windows lacks. Use WSL.", file=sys.stderr)
         sys.exit(USAGE)
     from cc_executor.cli.commands import app
+    from cc_executor.cli.completion import VARIABLE, prepare
     from cc_executor.errors import CCExecutorError
 
+    if VARIABLE in os.environ:  # a shell asks what could come next
+        prepare()
     try:
         app(prog_name="cc-executor")
     except CCExecutorError as error:

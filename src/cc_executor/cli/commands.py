@@ -14,16 +14,23 @@ from cc_executor import __version__
 from cc_executor.cli import receipts, tasks, undo
 from cc_executor.cli.answer import answer_command
 from cc_executor.cli.codes import outcome_table
+from cc_executor.cli.completion import completion_command
+from cc_executor.cli.config import config_command
 from cc_executor.cli.history import app as history_app
 from cc_executor.cli.history import estimate_command
 from cc_executor.cli.kept import LIST_LENGTH, AsJson, RunName, hint, home, print_json, run_folder
+from cc_executor.cli.key import app as key_app
 from cc_executor.cli.lint import lint_command
 from cc_executor.cli.mcp import mcp_command, prompt_command
 from cc_executor.cli.report import report_command
 from cc_executor.cli.run import attach_command, run_command
+from cc_executor.cli.server import app as server_app
 from cc_executor.cli.session import receipt_of
 from cc_executor.cli.sharing import share_command, shared_command
+from cc_executor.cli.stress import FAILED, stress_command
+from cc_executor.cli.tail import tail_command
 from cc_executor.cli.trust import trust_command, untrust_command
+from cc_executor.cli.validate import WRONG, validate_command
 from cc_executor.cli.writer import closing_lines
 from cc_executor.model.ansi import clean
 from cc_executor.model.notice import duration
@@ -54,6 +61,8 @@ app.command("prompt")(prompt_command)
 app.command("lint", epilog="Exit codes: 0 nothing or hints, 1 warnings, 2 wrong call.")(lint_command)
 app.command("run", epilog=f"Exit codes: {outcome_table()}.")(run_command)
 app.command("attach")(attach_command)
+app.command("tail")(tail_command)
+app.command("validate", epilog=f"Exit codes: 0 nothing that hinders, {WRONG} something cannot be run, 2 wrong call.")(validate_command)
 
 
 def _version(wanted: bool) -> None:
@@ -171,10 +180,15 @@ def _control(op: str, run: str, said: str, *, as_json: bool, **fields: object) -
 
 # --- the machine and its folders ----------------------------------------------------------------------------------
 
+app.command("config")(config_command)
+app.add_typer(server_app, name="server")
+app.command("stress", epilog=f"Exit codes: 0 all went well and nothing is left, {FAILED} not so, 2 wrong call.")(stress_command)
+app.command("completion")(completion_command)
 app.command("trust")(trust_command)
 app.command("untrust")(untrust_command)
 app.command("verify", epilog=receipts.CODES)(receipts.verify_command)
 app.command("lift")(receipts.lift_command)
+app.add_typer(key_app, name="key")
 
 
 @app.command()

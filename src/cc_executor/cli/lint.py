@@ -40,7 +40,7 @@ def lint_command(
     if rules:
         _print_rules(as_json=as_json)
         return
-    text = _read(file)
+    text = read_prompt(file)
     if lint_apply:
         after, applied = amended(text, ids_of(lint_apply), model=model)
         print_json({"prompt": after, "applied": applied}) if as_json else typer.echo(after.rstrip("\n"))
@@ -90,7 +90,14 @@ def _print_rules(*, as_json: bool) -> None:
         typer.echo(f"{rule.id:<18} {rule.severity.value:<8} {rule.title}")
 
 
-def _read(file: str) -> str:
+def read_prompt(file: str) -> str:
+    """The text of a file; of standard input, if it is ``-``.
+
+    Raises
+    ------
+    InvalidRequest
+        It cannot be read, or is not UTF-8.
+    """
     try:
         raw = sys.stdin.buffer.read(PROMPT_LIMIT + 1) if file == "-" else Path(file).read_bytes()
         return raw.decode("utf-8")

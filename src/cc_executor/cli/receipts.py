@@ -16,6 +16,7 @@ from cc_executor.errors import InvalidRequest
 from cc_executor.model.ansi import clean
 from cc_executor.runtime.evidence import verify_file
 from cc_executor.runtime.verification import Verdict, transcript_roots, verify
+from cc_executor.store.keys import public_keys_in
 from cc_executor.store.notebook import lift_file
 
 CODES: Final = f"Exit codes: 0 all verified, {CONTRADICTED} contradicted, {UNVERIFIABLE} something could not be verified, 2 wrong call."
@@ -26,15 +27,23 @@ def verify_command(
         list[str], typer.Argument(metavar="NOTEBOOK|RECEIPT|RUN...", help="Notebooks, receipts as JSON files, or ids of runs.")
     ],
     *,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Public keys, of which one must have signed (`cc-executor key export`); then the run's folder need not be here. Repeatable.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Examine receipts against their digest, the journal, and the agent's own transcript. Needs no network and starts nothing."""
+    """Examine receipts against their digest, signature, the journal, and the agent's own transcript. Needs no network and starts nothing."""
     runs, roots = home(), transcript_roots(os.environ)
+    keys = {name: public for path in key for name, public in public_keys_in(path).items()} if key else None
     found: list[tuple[str, Any]] = []
     for name in what:
         path = Path(name)
         if path.exists() or os.sep in name or path.suffix:
-            verified = verify_file(path, home=runs, transcript_roots=roots)
+            verified = verify_file(path, home=runs, transcript_roots=roots, keys=keys)
             if not verified:
                 raise InvalidRequest(f"{name} holds no receipt: there is nothing to verify.")
             found += [(name, item) for item in verified]
@@ -42,7 +51,7 @@ def verify_command(
             receipt = anyio.run(receipt_of, runs, runs.find(name).run_id)
             if receipt is None:
                 raise InvalidRequest(f"Run {name} goes on; its receipt is sealed when it has ended.")
-            found.append((name, verify(receipt, home=runs, transcript_roots=roots)))
+            found.append((name, verify(receipt, home=runs, transcript_roots=roots, keys=keys)))
     if as_json:
         print_json([{"file": name, **item.as_dict()} for name, item in found])
     else:

@@ -23,6 +23,7 @@ from cc_executor.cli.writer import TerminalWriter
 from cc_executor.errors import CCExecutorError, ControlFailed
 from cc_executor.model.ansi import clean
 from cc_executor.model.notice import duration
+from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt
 from cc_executor.policy.retry import Again
 from cc_executor.runtime.again import Attempts, wait_until
@@ -32,6 +33,7 @@ from cc_executor.runtime.run import Run
 from cc_executor.runtime.workspace import remark
 from cc_executor.store.home import StateHome
 
+TICK: Final = 1.0  # seconds between two looks at the clock
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -55,6 +57,8 @@ async def run_to_end(attempts: Attempts, *, home: StateHome, environ: Mapping[st
     found: list[Receipt | CCExecutorError] = []
     async with anyio.create_task_group() as tasks:
         await tasks.start(partial(_end_on_signal, wish, writer))
+        if sys.stderr.isatty():
+            tasks.start_soon(_keep_time, wish, writer)
         try:
             while True:
                 request = await attempts.request()
@@ -98,6 +102,8 @@ async def watch(run: Run, *, writer: TerminalWriter) -> Receipt | None:
     found: list[Receipt | CCExecutorError] = []
     async with anyio.create_task_group() as tasks:
         await tasks.start(partial(_cancel_on_signal, tasks.cancel_scope))
+        if sys.stderr.isatty():
+            tasks.start_soon(_keep_time, _Wish(run=run), writer)
         try:
             found.append(await _show(run, writer, owns=False))
         except CCExecutorError as error:  # as above
@@ -125,6 +131,8 @@ async def _show(run: Run, writer: TerminalWriter, *, owns: bool) -> Receipt:
     who, on_ask = at_terminal(run, writer)
     async with attended(run, who, on_ask, by="terminal", refuses=owns) as attendant, aclosing(run.follow()) as batches:
         async for batch in batches:
+            if batch.state.asks:
+                writer.clear()  # a question is asked where it stands
             await attendant.attend(batch)
             try:
                 writer.feed(batch.events)
@@ -141,6 +149,16 @@ async def _show(run: Run, writer: TerminalWriter, *, owns: bool) -> Receipt:
     with contextlib.suppress(BrokenPipeError):  # nobody reads any more
         tell_of_hooks()
     return receipt
+
+
+async def _keep_time(wish: _Wish, writer: TerminalWriter) -> None:
+    """Say each second how long the run works and what it is doing, unless somebody is asked."""
+    while True:
+        await anyio.sleep(TICK)
+        run = wish.run
+        if run is not None and not run.state.asks and run.state.phase is not Phase.ENDED:
+            with contextlib.suppress(OSError):  # the terminal is gone, and the run is told of that by its signal
+                writer.stand(f"  · {duration(round(time.time() - run.folder.created_at))} · {run.state.phase.value}")
 
 
 async def _end_on_signal(wish: _Wish, writer: TerminalWriter, *, task_status: anyio.abc.TaskStatus[None]) -> None:

@@ -43,6 +43,7 @@ class TerminalWriter:
         self._out, self._err, self._pieces = out, err, pieces
         self._open: dict[str, _Shown] = {}
         self._mid_line = False
+        self._stands = False
         self._stderr = Cleaner()
 
     def feed(self, events: Iterable[Event]) -> None:
@@ -52,8 +53,23 @@ class TerminalWriter:
         self._out.flush()
         self._err.flush()
 
+    def stand(self, text: str) -> None:
+        """Let a line stand below everything until something else is written. For terminals; not within a line, whose growth is progress enough."""
+        if not self._mid_line:
+            self._err.write(f"\r\x1b[K{text}")
+            self._err.flush()
+            self._stands = True
+
+    def clear(self) -> None:
+        """Take the line that stands away."""
+        if self._stands:
+            self._stands = False
+            self._err.write("\r\x1b[K")
+            self._err.flush()
+
     def say(self, text: str) -> None:
         """A line of our own."""
+        self.clear()
         self._end_line()
         self._out.flush()
         self._err.write(f"{text}\n")
@@ -67,6 +83,7 @@ class TerminalWriter:
 
     def close(self) -> None:
         """End an unfinished line."""
+        self.clear()
         self._end_line()
         self._out.flush()
 
@@ -84,6 +101,7 @@ class TerminalWriter:
             case ToolReturned(is_error=True, text=text, parent=parent):
                 self.say(f"{'    ' if parent else '  '}✗ {toolcall.one_line(clean(text), ERROR_CHARS)}")
             case StderrWritten(text=text):
+                self.clear()
                 self._end_line()
                 self._err.write(self._stderr.feed(text))
             case _:
@@ -114,6 +132,7 @@ class TerminalWriter:
 
     def _put(self, text: str) -> None:
         if text:
+            self.clear()
             self._out.write(text)
             self._mid_line = not text.endswith("\n")
 

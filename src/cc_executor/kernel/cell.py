@@ -160,7 +160,8 @@ def _rehearsed_if_needed(order: Order, home: StateHome) -> Order:
 
 def _replayed(shell: Any, order: Order, folder: RunFolder, receipt: Receipt) -> ShownResult:
     bundle = stored_bundle(folder)
-    show_static(bundle, note=f"Replayed from run {receipt.run_id}: this cell is unchanged, nothing was run and nothing was spent.")
+    note = f"Replayed from run {receipt.run_id}: this cell is unchanged, nothing was run and nothing was spent."
+    show_static(bundle, note=note, in_notebook=hasattr(shell, "kernel"))
     return _bound(shell, order, _as_value(shell, ShownResult(receipt, folder.path, bundle)))
 
 

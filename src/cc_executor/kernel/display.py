@@ -74,13 +74,13 @@ def replace_mime(data: dict[str, Any], metadata: dict[str, Any], *, display_id: 
     _ipython.update_display(data, metadata=metadata, raw=True, display_id=display_id)
 
 
-def show_static(bundle: Bundle | None, *, note: str = "") -> None:
-    """Display a stored view, with a sentence above it."""
+def show_static(bundle: Bundle | None, *, note: str = "", in_notebook: bool = False) -> None:
+    """Display a stored view, with a sentence above it. In a notebook it stands in one form only, so that one line of the file changes and no more."""
     data, metadata = bundle if bundle is not None else ({"text/plain": "The run's view is not kept any more."}, {})
-    if note:
+    if note and in_notebook and "text/html" in data:
+        data = {**data, "text/html": f'<p style="opacity:.72;margin:4px 0">{html.escape(note)}</p>{data["text/html"]}'}
+    elif note:
         data = {**data, "text/plain": f"{note}\n{data['text/plain']}"}
-        if "text/html" in data:
-            data["text/html"] = f'<p style="opacity:.72;margin:4px 0">{html.escape(note)}</p>{data["text/html"]}'
     show_mime(data, metadata)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
@@ -15,7 +15,7 @@ from cc_executor.model.request import canonical_digest
 
 SCHEMA_VERSION: Final = 1
 # Fields that came after the first receipts: where they say nothing they are not in the digest, so that every receipt keeps the one that it was sealed with.
-_LATER: Final = ("amended", "hooks", "asked", "undo")
+_LATER: Final = ("amended", "hooks", "asked", "undo", "signed_by")
 RECEIPT_MIME: Final = "application/vnd.cc-executor.receipt+json"
 
 
@@ -162,11 +162,30 @@ class Exit(_Frozen):
     survivors: int = 0
 
 
+class Signer(Protocol):
+    """Who signs receipts."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The key's name."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature, 64 bytes."""
+        ...
+
+
+def signed_message(digest: str) -> bytes:
+    """What is signed: the digest with a word that says what it is, so that no signature over something else can stand for it."""
+    return f"cc-executor receipt {digest}".encode()
+
+
 class Receipt(_Frozen):
     """The whole record of a run. Equal content has an equal `digest`; one changed byte does not.
 
-    The digest proves that the record is as it was sealed and, with the journal at hand, that the journal is the one it was sealed over.
-    It is not a signature: who can write both can forge both.
+    The digest proves that the record is as it was sealed and, with the journal at hand, that the journal is the one it was sealed over: who can write
+    both can forge both. The signature proves that whoever sealed it had the private key, see docs/receipts.md. The digest covers `signed_by`, so that a
+    signature cannot be taken away or put under another key without a new digest.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -205,21 +224,26 @@ class Receipt(_Frozen):
     host: str = ""
     cc_executor_version: str = ""
     hooks: tuple[HookReport, ...] = ()
+    signed_by: str = ""  # fingerprint of the key, as `ssh-keygen -l` prints it; empty: not signed
     digest: str = ""
+    signature: str = ""  # Ed25519 (RFC 8032) over `signed_message(digest)`, 128 hex digits
 
-    def sealed(self) -> Self:
-        """A copy whose `digest` is that of its other fields."""
-        return self.model_copy(update={"digest": self.expected_digest()})
+    def sealed(self, signer: Signer | None = None) -> Self:
+        """A copy whose `digest` is that of its other fields, signed if there is somebody to sign it."""
+        named = self.model_copy(update={"signed_by": signer.fingerprint if signer is not None else "", "signature": ""})
+        digest = named.expected_digest()
+        signature = signer.sign(signed_message(digest)).hex() if signer is not None else ""
+        return named.model_copy(update={"digest": digest, "signature": signature})
 
     def expected_digest(self) -> str:
-        """SHA-256 (hex) over every field but `digest`, as canonical JSON; later fields only where they say something."""
+        """SHA-256 (hex) over every field but `digest` and `signature`, as canonical JSON; later fields only where they say something."""
         silent = {name for name in _LATER if getattr(self, name) == type(self).model_fields[name].default}
-        return canonical_digest(self.model_dump(mode="json", exclude={"digest", *silent}))
+        return canonical_digest(self.model_dump(mode="json", exclude={"digest", "signature", *silent}))
 
     @property
     def is_intact(self) -> bool:
-        """Whether `digest` is that of the other fields."""
-        return self.digest == self.expected_digest()
+        """Whether `digest` is that of the other fields, and a signature is there if one was made. Whether that one is true takes the public key."""
+        return self.digest == self.expected_digest() and bool(self.signature) == bool(self.signed_by)
 
     def raise_for_outcome(self) -> None:
         """Raise `CCExecutionError` unless the outcome is ok."""

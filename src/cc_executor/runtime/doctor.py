@@ -15,6 +15,7 @@ from cc_executor.model.request import RunRequest
 from cc_executor.runtime.executable import find_executable
 from cc_executor.runtime.login import LOGIN_CURE, login_of
 from cc_executor.store.home import StateHome
+from cc_executor.store.keys import PRIVATE, is_available, signing_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ def examine(*, home: StateHome, environ: Mapping[str, str]) -> Iterator[Finding]
     ):
         yield _package(package, required=required)
     yield _server_extension()
+    yield _signing(home)
 
 
 def _state(home: StateHome) -> Finding:
@@ -57,6 +59,16 @@ def _state(home: StateHome) -> Finding:
     except CCExecutorError as error:
         return Finding(what="state folder", ok=False, detail=str(error))
     return Finding(what="state folder", ok=True, detail=str(home.root))
+
+
+def _signing(home: StateHome) -> Finding:
+    """The key that signs receipts."""
+    if is_available() and not os.path.lexists(home.root / PRIVATE):
+        return Finding(what="signing", ok=True, detail="a key is made with the first receipt", required=False)
+    try:
+        return Finding(what="signing", ok=True, detail=f"key {signing_key(home).fingerprint}", required=False)
+    except CCExecutorError as error:
+        return Finding(what="signing", ok=False, detail=str(error), required=False)
 
 
 def _claude(home: StateHome, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from cc_executor.errors import NotebookUnreadable
 from cc_executor.model.receipt import SCHEMA_VERSION, Receipt
 from cc_executor.runtime.verification import Findings, Verification, examine
 from cc_executor.store.home import StateHome
+from cc_executor.store.keys import Keys
 from cc_executor.store.notebook import FoundReceipt, is_notebook, read_json, receipts_in, record_of, records_in, stored_receipts
 
+Look: TypeAlias = Callable[[Receipt], Findings]
 
-def verify_file(path: Path, *, home: StateHome, transcript_roots: Sequence[Path]) -> list[Verification]:
+
+def verify_file(path: Path, *, home: StateHome, transcript_roots: Sequence[Path], keys: Keys | None = None) -> list[Verification]:
     """Examine every receipt in a notebook, or the one in a receipt's JSON file.
 
     Parameters
     ----------
     path : Path
-    home, transcript_roots
+    home, transcript_roots, keys
         As for `cc_executor.runtime.verification.verify`.
 
     Returns
@@ -32,23 +36,24 @@ def verify_file(path: Path, *, home: StateHome, transcript_roots: Sequence[Path]
     NotebookUnreadable
         The file is neither.
     """
+    look = partial(examine, home=home, transcript_roots=transcript_roots, keys=keys)
     value = read_json(path)
     if is_notebook(value):
-        return _verify_notebook(value, home=home, transcript_roots=transcript_roots)
+        return _verify_notebook(value, home, look)
     if not isinstance(value, dict) or not {"run_id", "digest"} <= cast("dict[str, Any]", value).keys():
         raise NotebookUnreadable(f"{path} holds JSON, but neither a notebook of format 4 nor a receipt.")
     raw = cast("dict[str, Any]", value)
-    found, _ = _examine_raw(raw, home, transcript_roots)
+    found, _ = _examine_raw(raw, look)
     return [found.verification(str(raw["run_id"]))]
 
 
-def _verify_notebook(notebook: dict[str, Any], *, home: StateHome, transcript_roots: Sequence[Path]) -> list[Verification]:
+def _verify_notebook(notebook: dict[str, Any], home: StateHome, look: Look) -> list[Verification]:
     kept = records_in(notebook)
     verified: list[Verification] = []
     shown: set[str] = set()
     for output in receipts_in(notebook):
         shown.add(output.run_id)
-        found, receipt = _examine_output(output, home, transcript_roots)
+        found, receipt = _examine_output(output, home, look)
         if receipt is not None:
             _compare_mark(output, receipt, found)
             if output.run_id in kept:
@@ -56,20 +61,20 @@ def _verify_notebook(notebook: dict[str, Any], *, home: StateHome, transcript_ro
         verified.append(found.verification(output.run_id, where=f"cell {output.cell + 1}"))
     for run_id, record in kept.items():
         if run_id not in shown:
-            found, receipt = _examine_stored(run_id, home, transcript_roots)
+            found, receipt = _examine_stored(run_id, home, look)
             if receipt is not None:
                 _compare_record(record, receipt, found)
             verified.append(found.verification(run_id, where="notebook metadata"))
     return verified
 
 
-def _examine_output(output: FoundReceipt, home: StateHome, roots: Sequence[Path]) -> tuple[Findings, Receipt | None]:
+def _examine_output(output: FoundReceipt, home: StateHome, look: Look) -> tuple[Findings, Receipt | None]:
     if output.receipt is not None:
-        return _examine_raw(output.receipt, home, roots)
-    return _examine_stored(output.run_id, home, roots)
+        return _examine_raw(output.receipt, look)
+    return _examine_stored(output.run_id, home, look)
 
 
-def _examine_raw(raw: Any, home: StateHome, roots: Sequence[Path]) -> tuple[Findings, Receipt | None]:
+def _examine_raw(raw: Any, look: Look) -> tuple[Findings, Receipt | None]:
     try:
         receipt = Receipt.model_validate(raw)
     except ValueError:
@@ -80,17 +85,17 @@ def _examine_raw(raw: Any, home: StateHome, roots: Sequence[Path]) -> tuple[Find
         else:
             found.against.append("The receipt was changed after it was sealed: fields are missing, added, or of another kind.")
         return found, None
-    return examine(receipt, home=home, transcript_roots=roots), receipt
+    return look(receipt), receipt
 
 
-def _examine_stored(run_id: str, home: StateHome, roots: Sequence[Path]) -> tuple[Findings, Receipt | None]:
+def _examine_stored(run_id: str, home: StateHome, look: Look) -> tuple[Findings, Receipt | None]:
     """A run that the notebook only names."""
     receipt = stored_receipts(home)(run_id)
     if receipt is None:
         found = Findings()
         found.missing.append(f"The notebook names run {run_id} and holds no receipt of it, and none is kept on this machine.")
         return found, None
-    found = examine(receipt, home=home, transcript_roots=roots)
+    found = look(receipt)
     found.notes.insert(0, "The notebook holds no receipt of it; the one in the run's folder was examined.")
     return found, receipt
 

@@ -32,6 +32,7 @@ from cc_executor.runtime.workspace import is_trusted, own_settings
 from cc_executor.shim import records
 from cc_executor.store.home import STATE_VARIABLE, StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, request_json
+from cc_executor.store.keys import private_values
 
 START_BUDGET: Final = 20.0  # seconds for the shim's answer: 25-60 ms in the measurements, more on a machine that swaps
 # A cancelled launch waits for its thread: asking for the version, and the shim's answer. It is told, and both are quick, or end at their own budgets.
@@ -175,7 +176,7 @@ def _prepare(
         "stall": request.limits.stall,
         "lease_pid": pid,
         "on_lease_end": request.on_kernel_exit.value,
-        "secrets": list(secrets),
+        "secrets": [*secrets, *private_values(folder.path.parent.parent)],
         "keep_background": request.keep_background,
         records.SPEC_JOURNAL_LIMIT: request.limits.journal,
         records.SPEC_LINGER: {"done": command.done, "anew": command.anew, "seconds": request.limits.linger} if command.done else None,

@@ -26,6 +26,7 @@ from cc_executor.shim import records
 from cc_executor.store import roll, underway
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder, RunStanding
+from cc_executor.store.keys import private_values
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def _seal(folder: RunFolder, environ: Mapping[str, str]) -> None:
     state = RunState()
     for events in replay(folder, agent=folder.request().agent):
         state = advance_all(state, events)
-    redactor = Redactor(secret_values(environ))
+    redactor = Redactor((*secret_values(environ), *private_values(folder.path.parent.parent)))
     # Not asyncio.run: where nest-asyncio was applied, that one is another, which leaves its loop open.
     with asyncio.Runner() as runner:
         hooks = RunHooks.of(folder, environ=environ, redactor=redactor)

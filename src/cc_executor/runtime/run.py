@@ -32,6 +32,7 @@ from cc_executor.runtime.seal import seal
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
+from cc_executor.store.keys import private_values
 from cc_executor.store.place import REDIS_VARIABLE
 
 # A key that is refused stays refused: the CLI alone would try for 180 s (2.1.197 and 2.1.329, recording 03i).
@@ -91,7 +92,7 @@ class Run:
     def __init__(
         self, folder: RunFolder, request: RunRequest, *, environ: Mapping[str, str], started_here: bool, hooks: RunHooks | None = None
     ) -> None:
-        redactor = Redactor(secret_values(environ))
+        redactor = Redactor((*secret_values(environ), *private_values(folder.path.parent.parent)))
         self.folder = folder
         self.request = request
         self.state = RunState()
@@ -127,7 +128,9 @@ class Run:
         """
         run_id = run_id or new_run_id(time.time())
         called = await in_thread(partial(gathered, hooks, environ=environ))
-        hooking = RunHooks(called, environ=environ, redactor=Redactor(secret_values(environ)), names=hook_names)
+        hooking = RunHooks(
+            called, environ=environ, redactor=Redactor((*secret_values(environ), *private_values(home.root))), names=hook_names
+        )
 
         async def unwanted(folder: RunFolder) -> None:
             await cls(folder, request, environ=environ, started_here=True, hooks=hooking).end(reason="interrupt", by="python", now=True)

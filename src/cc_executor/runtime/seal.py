@@ -38,6 +38,7 @@ from cc_executor.runtime.snapshot import Seen, take_after
 from cc_executor.shim import records
 from cc_executor.store import roll, underway
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.keys import signer_of
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,8 @@ async def seal(
         files = await in_thread(lambda: _files(request, plan, state, seen))
         receipt = receipt_over(folder, request, plan, state, facts, checks=checks, journal=journal, files=files, undo=seen.undo, now=now)
         with underway.noted(folder.path.parent.parent, folder.run_id) if hooks.is_owed(folder) else nullcontext():
-            sealed = (await hooks.after(folder, _masked(receipt, redactor))).sealed()
+            final = await hooks.after(folder, _masked(receipt, redactor))
+        sealed = await in_thread(lambda: final.sealed(signer_of(folder.path.parent.parent)))
         with anyio.CancelScope(shield=True):  # some milliseconds
             await in_thread(lambda: _keep(folder, sealed, redactor))
         return sealed

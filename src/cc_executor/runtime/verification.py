@@ -1,7 +1,7 @@
 """Whether a receipt is true, as far as this machine can tell: against itself, the sealed one, the journal, and the agent's own transcript.
 
 Reads files and starts nothing. What a receipt proves is said at `cc_executor.model.receipt.Receipt`: who can write receipt, journal and transcript
-alike can forge all three.
+alike can forge all three, and who has the key can sign them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 from cc_executor import __version__
 from cc_executor.agents.claude.testimony import agrees
 from cc_executor.errors import RunNotFound, StateUnusable
-from cc_executor.model.receipt import SCHEMA_VERSION, Receipt
+from cc_executor.model.receipt import SCHEMA_VERSION, Receipt, signed_message
 from cc_executor.model.state import RunState, advance_all
 from cc_executor.model.toolcall import one_line
 from cc_executor.policy.redact import MASK
@@ -30,12 +30,25 @@ from cc_executor.runtime.transcripts import compare
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.keys import NO_LIBRARY, Keys, holds, is_available, own_keys
 from cc_executor.store.plain import read_plain
 
 SEALED: Final = (*records.STREAMS, records.CONTROL)
 # Facts of the sealing itself, and what was looked at then and cannot be looked at again.
 _NOT_IN_THE_JOURNAL: Final = frozenset(
-    {"schema_version", "digest", "host", "cc_executor_version", "transcript", "files", "undo", "checks", "journal"}
+    {
+        "schema_version",
+        "digest",
+        "signed_by",
+        "signature",
+        "host",
+        "cc_executor_version",
+        "transcript",
+        "files",
+        "undo",
+        "checks",
+        "journal",
+    }
 )
 # Copied, not decoded: another version of cc_executor reads them alike.
 _COPIED: Final = frozenset(
@@ -65,6 +78,15 @@ class Verdict(StrEnum):
     UNVERIFIABLE = "unverifiable"  # nothing speaks against it, and something that would have to speak for it is not here
 
 
+class SignatureStanding(StrEnum):
+    """What became of the signature."""
+
+    VALID = "valid"
+    CONTRADICTED = "contradicted"
+    UNSIGNED = "unsigned"
+    UNKNOWN = "unknown key"  # the public half is not here, or the library to use it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """The result for one receipt.
@@ -77,16 +99,28 @@ class Verification:
         Sentences: what contradicts, what is missing, what was confirmed; in this order.
     where : str
         The place of the receipt in a notebook, e.g. ``"cell 3"``; empty for a receipt by itself.
+    signature : SignatureStanding
+    signed_by : str
+        The fingerprint of the key, as the receipt says; empty when it is not signed.
     """
 
     run_id: str
     verdict: Verdict
     reasons: tuple[str, ...]
     where: str = ""
+    signature: SignatureStanding = SignatureStanding.UNSIGNED
+    signed_by: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"run_id": self.run_id, "verdict": self.verdict.value, "where": self.where, "reasons": list(self.reasons)}
+        return {
+            "run_id": self.run_id,
+            "verdict": self.verdict.value,
+            "where": self.where,
+            "signature": self.signature.value,
+            "signed_by": self.signed_by,
+            "reasons": list(self.reasons),
+        }
 
 
 @dataclass(slots=True)
@@ -96,11 +130,16 @@ class Findings:
     against: list[str] = field(default_factory=list[str])
     missing: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
+    signature: SignatureStanding = SignatureStanding.UNSIGNED
+    signed_by: str = ""
 
     def verification(self, run_id: str, *, where: str = "") -> Verification:
         """The verdict: one contradiction is enough, and without what is missing nothing is verified."""
         verdict = Verdict.CONTRADICTED if self.against else Verdict.UNVERIFIABLE if self.missing else Verdict.VERIFIED
-        return Verification(run_id=run_id, verdict=verdict, reasons=(*self.against, *self.missing, *self.notes), where=where)
+        reasons = (*self.against, *self.missing, *self.notes)
+        return Verification(
+            run_id=run_id, verdict=verdict, reasons=reasons, where=where, signature=self.signature, signed_by=self.signed_by
+        )
 
 
 def transcript_roots(environ: Mapping[str, str]) -> tuple[Path, ...]:
@@ -109,7 +148,7 @@ def transcript_roots(environ: Mapping[str, str]) -> tuple[Path, ...]:
     return (Path(chosen),) if chosen else (Path(environ.get("HOME") or os.path.expanduser("~")) / ".claude",)
 
 
-def verify(receipt: Receipt, *, home: StateHome, transcript_roots: Sequence[Path]) -> Verification:
+def verify(receipt: Receipt, *, home: StateHome, transcript_roots: Sequence[Path], keys: Keys | None = None) -> Verification:
     """Examine one receipt.
 
     Parameters
@@ -121,19 +160,24 @@ def verify(receipt: Receipt, *, home: StateHome, transcript_roots: Sequence[Path
         Configuration folders of the agent; the transcript is ``projects/*/<session id>.jsonl`` below one of them. A run that had a folder of
         its own for this (a rehearsal) is looked up there, too.
 
+    keys : mapping of str to Ed25519PublicKey, optional
+        By fingerprint: one of these must have signed the receipt. Where one has, the run's folder may be missing. If not given, the keys of this state
+        folder are known, and nothing demands a signature.
+
     Returns
     -------
     Verification
-        `verified`: digest, sealed receipt and journal agree, and the transcript if there is one. `contradicted`: something disagrees.
-        `unverifiable`: the digest holds, and the journal or the sealed receipt is not on this machine.
+        `verified`: digest, signature, sealed receipt and journal agree, and the transcript if there is one. `contradicted`: something disagrees.
+        `unverifiable`: the digest holds, and the journal, the sealed receipt or the key is not on this machine.
     """
-    return examine(receipt, home=home, transcript_roots=transcript_roots).verification(receipt.run_id)
+    return examine(receipt, home=home, transcript_roots=transcript_roots, keys=keys).verification(receipt.run_id)
 
 
-def examine(receipt: Receipt, *, home: StateHome, transcript_roots: Sequence[Path]) -> Findings:
+def examine(receipt: Receipt, *, home: StateHome, transcript_roots: Sequence[Path], keys: Keys | None = None) -> Findings:
     """As `verify`, for callers that have more to add."""
-    found = Findings()
+    found = Findings(signed_by=receipt.signed_by)
     if not receipt.is_intact:
+        found.signature = SignatureStanding.CONTRADICTED if receipt.signature or receipt.signed_by else SignatureStanding.UNSIGNED
         found.against.append("The receipt was changed after it was sealed: its digest is not that of its content.")
         return found
     found.notes.append("The receipt is as it was sealed: its digest is that of its content.")
@@ -142,7 +186,13 @@ def examine(receipt: Receipt, *, home: StateHome, transcript_roots: Sequence[Pat
             f"The receipt has the form {receipt.schema_version}, and this version knows only {SCHEMA_VERSION}: update cc_executor."
         )
         return found
+    _examine_signature(receipt, home, keys, found)
     folder = _folder(receipt.run_id, home)
+    if folder is None and keys is not None and found.signature is SignatureStanding.VALID:
+        found.notes.append(
+            "Its journal is not on this machine: that the receipt says what the journal says is the word of whoever has the key."
+        )
+        return found
     if folder is None:
         found.missing.append(f"The journal of run {receipt.run_id} is not on this machine (looked in {home.root}).")
         return found
@@ -156,6 +206,32 @@ def examine(receipt: Receipt, *, home: StateHome, transcript_roots: Sequence[Pat
     if whole and not found.against:
         _compare_decoded(receipt, folder, found, transcript_roots)
     return found
+
+
+def _examine_signature(receipt: Receipt, home: StateHome, keys: Keys | None, found: Findings) -> None:
+    """Whether a key that is known here has signed the digest, which was seen to be that of the content."""
+    if not receipt.signed_by:
+        (found.notes if keys is None else found.missing).append("It is not signed.")
+        return
+    found.signature = SignatureStanding.UNKNOWN
+    if not is_available():
+        found.missing.append(f"It is signed by key {receipt.signed_by}. {NO_LIBRARY}")
+        return
+    known = own_keys(home) if keys is None else keys
+    key = known.get(receipt.signed_by)
+    if key is not None and holds(key, receipt.signature, signed_message(receipt.digest)):
+        found.signature = SignatureStanding.VALID
+        found.notes.append(f"The signature of key {receipt.signed_by} is valid.")
+    elif key is not None:
+        found.signature = SignatureStanding.CONTRADICTED
+        found.against.append(f"The signature is not one of key {receipt.signed_by}.")
+    elif keys is not None:
+        found.signature = SignatureStanding.CONTRADICTED
+        found.against.append(f"It is signed by key {receipt.signed_by}, not by {' or '.join(keys)}.")
+    else:
+        found.missing.append(
+            f"It is signed by key {receipt.signed_by}, which is not known here: ask its owner for the public key, and give it with --key."
+        )
 
 
 def _folder(run_id: str, home: StateHome) -> RunFolder | None:

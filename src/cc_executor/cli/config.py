@@ -1,0 +1,128 @@
+"""`cc-executor config`: every setting, what it is in a new notebook, and who says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+from traitlets import TraitType
+from traitlets.config import Configurable
+from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, LazyConfigValue, PyFileConfigLoader
+
+from cc_executor.cli.kept import AsJson, hint, print_json
+from cc_executor.kernel.config import PREFIX, CCExecutor, from_environment
+from cc_executor.model.ansi import clean
+from cc_executor.store.place import REDIS_VARIABLE, STATE_VARIABLE, state_path
+
+DEFAULT: Final = "default"
+_HIDDEN: Final = "(set)"  # an address may hold a password
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting. `source`: ``default``, ``environment`` or ``file``; `where` is the variable or the file that says it."""
+
+    name: str
+    value: Any
+    source: str
+    where: str = ""
+    help: str = ""
+
+
+def config_command(*, as_json: AsJson = False) -> None:
+    """Show every setting, its value in a new notebook or server, and where it comes from. Configuration files are read as Jupyter reads them.
+
+    What a notebook sets by %config, and what a command line sets, is not seen from here.
+    """
+    found = list(settings())
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    width = max(len(each.name) for each in found)
+    for each in found:
+        value = "none" if each.value is None else each.value if isinstance(each.value, str) else json.dumps(each.value, default=str)
+        origin = "" if each.source == DEFAULT else f"  ({each.source}: {each.where})"
+        typer.echo(clean(f"{each.name:<{width}}  {value}{origin}"))
+
+
+def settings() -> Iterator[Setting]:
+    """Every setting, by name.
+
+    Raises
+    ------
+    InvalidRequest
+        A variable's value does not fit.
+    """
+    state = os.environ.get(STATE_VARIABLE)
+    yield Setting(
+        name=STATE_VARIABLE,
+        value=str(state_path(os.environ)),
+        source="environment" if state else DEFAULT,
+        where=STATE_VARIABLE if state else "",
+        help="The folder that keeps the runs.",
+    )
+    shared = os.environ.get(REDIS_VARIABLE)
+    yield Setting(
+        name=REDIS_VARIABLE,
+        value=_HIDDEN if shared else None,
+        source="environment" if shared else DEFAULT,
+        where=REDIS_VARIABLE if shared else "",
+        help="The address of a history that machines share.",
+    )
+    given = from_environment(os.environ)
+    yield from _of(CCExecutor, given, _in_files("CCExecutor", ("ipython_config", "ipython_kernel_config"), _ipython_folders()))
+    try:
+        from jupyter_core.paths import jupyter_config_path
+
+        from cc_executor.server.app import CCExecutorServer
+    except ImportError:  # no Jupyter server in this environment
+        return
+    yield from _of(CCExecutorServer, {}, _in_files("CCExecutorServer", ("jupyter_config", "jupyter_server_config"), jupyter_config_path()))
+
+
+def _of(owner: type[Configurable], environment: dict[str, Any], files: dict[str, tuple[Any, str]]) -> Iterator[Setting]:
+    """The settings that a class itself has; a file wins over the environment."""
+    inherited = {name for base in owner.__mro__[1:] for name in vars(base)}
+    traits: dict[str, TraitType[Any, Any]] = owner.class_traits(config=True)
+    for name, trait in sorted(traits.items()):
+        if name in inherited:
+            continue
+        value, source, where = trait.default(), DEFAULT, ""
+        if name in environment:
+            value, source, where = environment[name], "environment", PREFIX + name.upper()
+        if name in files:
+            (value, where), source = files[name], "file"
+            if isinstance(value, LazyConfigValue):  # `c.CCExecutor.tools.append(…)`
+                value = value.get_value(trait.default())
+        yield Setting(name=f"{owner.__name__}.{name}", value=value, source=source, where=where, help=str(trait.help))
+
+
+def _ipython_folders() -> list[str]:
+    """Where IPython looks for its configuration, what wins first (IPython 9: `BaseIPythonApplication.init_config_files`)."""
+    own = os.environ.get("IPYTHONDIR") or os.path.expanduser("~/.ipython")
+    return [f"{own}/profile_default", f"{sys.prefix}/etc/ipython", "/usr/local/etc/ipython", "/etc/ipython"]
+
+
+def _in_files(section: str, names: Sequence[str], folders: Sequence[str]) -> dict[str, tuple[Any, str]]:
+    """What the configuration files say of a class: value and file, by setting. `folders`: what wins first."""
+    found: dict[str, tuple[Any, str]] = {}
+    for folder in reversed(folders):
+        for name in names:
+            for loader, suffix in ((PyFileConfigLoader, ".py"), (JSONFileConfigLoader, ".json")):
+                path = Path(folder, name + suffix)
+                try:
+                    config: Any = loader(path.name, path=folder).load_config()
+                except ConfigFileNotFound:
+                    continue
+                except Exception as error:  # noqa: BLE001 - such a file is a program of the user's, and may raise anything
+                    hint(f"{path} cannot be read ({type(error).__name__}: {clean(str(error))}): mend it, Jupyter cannot read it either.")
+                    continue
+                for setting, value in config.get(section, {}).items():
+                    found[setting] = (value, str(path))
+    return found

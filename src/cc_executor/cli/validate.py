@@ -1,0 +1,62 @@
+"""`cc-executor validate`: everything that is wrong with a task list or a prompt, before anything is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from cc_executor.cli.kept import AsJson, print_json
+from cc_executor.cli.lint import read_prompt
+from cc_executor.errors import InvalidTaskList
+from cc_executor.model.ansi import clean
+from cc_executor.policy import tokens
+from cc_executor.policy.lint import lint
+from cc_executor.tasks import plan
+
+WRONG: Final = 1  # exit code
+ERROR: Final = "error"  # it cannot be run; warnings and hints are `lint`'s, and stop nothing
+LISTS: Final = frozenset({".yaml", ".yml", ".json", ".md", ".markdown"})
+
+
+def validate_command(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Task lists or prompts; - is a prompt on standard input.")],
+    *,
+    prompt: Annotated[bool, typer.Option("--prompt", help="They are prompts, whatever their names.")] = False,
+    cwd: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the tasks would work.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model that prompts are for.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say everything that is wrong with files, each problem with its place. YAML, JSON and Markdown are task lists, anything else is a prompt. Starts nothing."""
+    rows: list[dict[str, str]] = []
+    for file in files:
+        is_list = not prompt and file != "-" and Path(file).suffix.lower() in LISTS
+        found = _of_list(file, cwd) if is_list else _of_prompt(file, model)
+        rows += [{"file": file, "severity": severity, "problem": problem} for severity, problem in found]
+    is_wrong = any(row["severity"] == ERROR for row in rows)
+    if as_json:
+        print_json({"ok": not is_wrong, "problems": rows})
+    else:
+        for row in rows:
+            typer.echo(clean(f"{row['file']}: {row['severity']}: {row['problem']}"))
+    if is_wrong:
+        raise typer.Exit(WRONG)
+
+
+def _of_list(file: str, cwd: str | None) -> list[tuple[str, str]]:
+    try:
+        planned = plan(Path(file), cwd=cwd)
+    except InvalidTaskList as error:
+        return [(ERROR, problem) for problem in error.problems]
+    return [(each.finding.rule.severity.value, str(each)) for each in planned.hints()]
+
+
+def _of_prompt(file: str, model: str | None) -> list[tuple[str, str]]:
+    text = read_prompt(file)
+    found = [(each.rule.severity.value, f"{each.line}:{each.column}: {each.detail or each.rule.title}") for each in lint(text, model=model)]
+    if not text.strip():
+        found.append((ERROR, "the prompt is empty"))
+    if problem := tokens.over(text, model):
+        found.append((ERROR, f"it {problem}"))
+    return found

@@ -18,6 +18,12 @@ FOLDER: Final = "owners"
 NAME_LIMIT: Final = 1024  # bytes
 
 
+class Overseer(str):
+    """The name of somebody who may see everybody's runs and command them."""
+
+    __slots__ = ()
+
+
 class Owners:
     """Who started what.
 
@@ -68,9 +74,19 @@ class Owners:
         except (OSError, UnicodeDecodeError):
             return None
 
-    def may_see(self, run_id: RunId | str, who: str) -> bool:
+    def owner(self, run_id: RunId | str) -> str:
+        """Whose a run is: who started it, else whom the server runs for."""
+        owner = self.of(run_id) if self._by_name else ""
+        return self._server_owner if owner is None else owner
+
+    def is_own(self, run_id: RunId | str, who: str) -> bool:
         """Whether a run is somebody's own."""
-        if not self._by_name:
-            return True
-        owner = self.of(run_id)
-        return who == (self._server_owner if owner is None else owner)
+        return not self._by_name or self.owner(run_id) == who
+
+    def may_see(self, run_id: RunId | str, who: str) -> bool:
+        """Whether a run is somebody's own, or theirs to oversee."""
+        return self.oversees(who) or self.is_own(run_id, who)
+
+    def oversees(self, who: str) -> bool:
+        """Whether somebody may see everybody's runs; where nobody is told apart, everybody may."""
+        return not self._by_name or isinstance(who, Overseer)

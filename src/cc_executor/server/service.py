@@ -128,6 +128,14 @@ class Service:
         """The name under which somebody's runs are kept."""
         return self._owners.who(username)
 
+    def owner(self, run_id: str) -> str:
+        """Whose a run is; empty where nobody is told apart."""
+        return self._owners.owner(run_id)
+
+    def oversees(self, who: str) -> bool:
+        """Whether somebody may see everybody's runs."""
+        return self._owners.oversees(who)
+
     # --- starting ---
 
     async def execute(self, body: Mapping[str, Any], *, who: str, key: str = "") -> tuple[str, bool]:
@@ -209,7 +217,7 @@ class Service:
         """Runs of somebody that go on. Those that are being launched count by themselves."""
         now = time.time()
         going = (folder for folder in self.home.runs() if _is_open(folder) and folder.standing(now) is RunStanding.RUNNING)
-        return sum(self._owners.may_see(folder.run_id, who) for folder in going)
+        return sum(self._owners.is_own(folder.run_id, who) for folder in going)
 
     # --- seeing runs through to their receipts ---
 
@@ -249,11 +257,6 @@ class Service:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a run is at work: not one that is paused."""
-        return any(not followed.state.is_paused for followed in self._followed.values())
-
     # --- looking ---
 
     def find(self, run_id: str, *, who: str) -> RunFolder:
@@ -271,11 +274,14 @@ class Service:
                     return folder
         raise RunNotFound("There is no such execution.")
 
-    def executions(self, *, who: str, limit: int, before: str = "", status: str = "") -> tuple[list[RunSummary], str]:
-        """Somebody's runs, newest first, and the id to ask from for the next page (empty: there is none). Blocking."""
+    def executions(
+        self, *, who: str, limit: int, before: str = "", status: str = "", everybody: bool = False
+    ) -> tuple[list[RunSummary], str]:
+        """Somebody's runs, newest first, and the id to ask from for the next page (empty: there is none). Blocking. `everybody`: all that they may see."""
+        is_listed = self._owners.may_see if everybody else self._owners.is_own
         found: list[RunSummary] = []
         for folder in self.home.runs():
-            if (before and folder.run_id >= before) or not self._owners.may_see(folder.run_id, who):
+            if (before and folder.run_id >= before) or not is_listed(folder.run_id, who):
                 continue
             if len(found) == limit:
                 return found, found[-1].id

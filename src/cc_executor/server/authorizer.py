@@ -7,7 +7,7 @@ somebody access and no right to run an agent.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from jupyter_server.auth.authorizer import Authorizer
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 SCOPE: Final = "custom:cc-executor:"
 RESOURCE: Final = "cc_executor"
 ADMIN_RESOURCE: Final = "cc_executor:admin"  # everybody's runs on one server
-# Our routes by what they do; what writes starts or ends something that costs money, so there is no right between reading and that.
-_RIGHTS: Final[Mapping[str, str]] = {"read": "read", "write": "execute", "execute": "execute"}
+# Our routes by what they do, and the rights that let somebody do it. What writes starts or ends something that costs money, so there is no right between
+# reading and that. The hub knows of such an order, too (subscopes), and does not follow it in shares.
+_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "read": ("read", "execute", "admin"),
+    "write": ("execute", "admin"),
+    "execute": ("execute", "admin"),
+}
 
 
 def name_of(handler: JupyterHandler, service: Service) -> str:
@@ -34,6 +39,12 @@ def name_of(handler: JupyterHandler, service: Service) -> str:
     from cc_executor.server.owners import Overseer
 
     return Overseer(who)
+
+
+async def known_now(handler: JupyterHandler) -> Any:
+    """Who has opened a connection that lasts, as they are known now; None: not any more."""
+    renewed: Callable[[JupyterHandler], Awaitable[Any]] | None = getattr(handler.authorizer, "renewed", None)
+    return handler.current_user if renewed is None else await renewed(handler)
 
 
 class HubAuthorizer(Authorizer):
@@ -53,17 +64,31 @@ class HubAuthorizer(Authorizer):
         if resource == ADMIN_RESOURCE:
             return self.oversees(user)
         if resource.partition(":")[0] == RESOURCE:
-            return action in _RIGHTS and self._has(user, SCOPE + _RIGHTS[action])
+            return any(self._has(user, SCOPE + right) for right in _RIGHTS.get(action, ()))
         return self.open_to_guests or user.username == os.environ.get("JUPYTERHUB_USER")
+
+    @property
+    def _hub_auth(self) -> Any:
+        """The hub's own client; None where the server was not started by one."""
+        return getattr(self.identity_provider, "hub_auth", None)
 
     def oversees(self, user: Any) -> bool:
         """Whether `user` may see everybody's runs on this server."""
         return self._has(user, SCOPE + "admin")
 
+    async def renewed(self, handler: Any) -> Any:
+        """Who has opened a connection that lasts, as the hub knows them now (for ``HubOAuth.cache_max_age`` seconds it is not asked); None: not any more."""
+        hub_auth = self._hub_auth
+        token = None if hub_auth is None else hub_auth.get_token(handler)
+        if hub_auth is None or not token:
+            return None
+        told = await hub_auth.user_for_token(token, session_id=hub_auth.get_session_id(handler), sync=False)
+        return None if told is None else type(handler.current_user)(told)
+
     def _has(self, user: Any, scope: str) -> bool:
         """Whether a scope is given without a filter, or with one that this server passes. Nobody has any who did not come through a hub."""
         hub_user: Mapping[str, Any] | None = getattr(user, "hub_user", None)
-        hub_auth: Any = getattr(self.identity_provider, "hub_auth", None)
+        hub_auth = self._hub_auth
         if hub_user is None or hub_auth is None:
             return False
         filters = {name.partition("!")[2] for name in hub_auth.access_scopes}  # as server=alice/ and user=alice

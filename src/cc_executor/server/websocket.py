@@ -12,7 +12,7 @@ from jupyter_server.utils import ensure_async
 from tornado import web
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from cc_executor.server.authorizer import RESOURCE, name_of
+from cc_executor.server.authorizer import RESOURCE, known_now, name_of
 
 if TYPE_CHECKING:
     from cc_executor.server.service import Service
@@ -52,7 +52,8 @@ class RunsSocket(WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: 
         await ensure_async(opened)
 
     async def _may(self, action: str) -> bool:
-        return bool(await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, RESOURCE)))
+        user = await known_now(self)
+        return user is not None and bool(await ensure_async(self.authorizer.is_authorized(self, user, action, RESOURCE)))
 
     async def _say(self, text: str) -> None:
         try:

@@ -20,8 +20,8 @@ c.JupyterHub.load_roles = [
     {"name": "idle-culler", "services": ["idle-culler"], "scopes": ["list:users", "read:users:activity", "read:servers", "delete:servers"]},
 ]
 
-# What a browser's login at a server may be used for there; without it no browser has the scopes.
-c.Spawner.oauth_client_allowed_scopes = [f"{scope}!server" for scope in c.JupyterHub.custom_scopes]
+# What a browser's login at a server may be used for, besides access to that server; without it no browser has the scopes.
+c.Spawner.oauth_client_allowed_scopes = sorted(c.JupyterHub.custom_scopes)
 c.Spawner.args = [
     "--ServerApp.authorizer_class=cc_executor.server.authorizer.HubAuthorizer",
     "--HubOAuth.cache_max_age=60",  # seconds for which a share or token that was revoked still works; 300 without

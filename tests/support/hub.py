@@ -23,6 +23,7 @@ from support.lab import eventually, free_port
 CONFIGURATION: Final = CHECKOUT / "docs" / "hub" / "jupyterhub_config.py"
 PASSWORD: Final = "the-password-of-the-tests"
 ADMIN_TOKEN: Final = "the-token-of-the-tests-service"
+CULLER_TOKEN: Final = "the-token-of-the-culler"
 START_BUDGET: Final = 60.0  # seconds; a hub 2 s and a server 3 s on an idle machine
 
 # What the shipped file leaves to the hub that it is put into.
@@ -57,9 +58,7 @@ c.JupyterHub.load_roles += [{{
 for role in c.JupyterHub.load_roles:
     if role["name"] == "idle-culler":  # the servers of the other tests stay
         role["scopes"] = [f"{{scope}}!user={culled}" for scope in role["scopes"]]
-(culler,) = c.JupyterHub.services
-culler["command"][-1:] = ["--timeout={cull_after}", "--cull-every=1"]
-c.JupyterHub.services += [{{"name": "tests", "api_token": {admin_token!r}}}]
+c.JupyterHub.services = [{{"name": "idle-culler", "api_token": {culler_token!r}}}, {{"name": "tests", "api_token": {admin_token!r}}}]
 """
 
 
@@ -105,6 +104,18 @@ class Hub:
         told = self.api.get(f"/users/{name}", params={"include_stopped_servers": "1"}).json()["servers"][""]
         return psutil.Process(int(told["state"]["pid"]))
 
+    @contextlib.contextmanager
+    def culling(self, after: int) -> Iterator[subprocess.Popen[bytes]]:
+        """The culler that the shipped configuration has the hub start, from now on, with another timeout; its process."""
+        argv = [sys.executable, "-m", "jupyterhub_idle_culler", f"--timeout={after}", "--cull-every=1", f"--url={self.url}/hub/api"]
+        with (self._folder / "culler.log").open("wb") as log:
+            process = subprocess.Popen(argv, env=os.environ | {"JUPYTERHUB_API_TOKEN": CULLER_TOKEN}, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
     def await_no_server(self, name: str, *, within: float) -> None:
         eventually(lambda: self.server(name) is None, within=within, what=f"{name}'s server is gone")
 
@@ -125,8 +136,8 @@ def serving_hub(
         Whose server the culler looks at.
     arguments : mapping of str to str
         For each server; they go before those that are shipped.
-    interval, cull_after : int
-        Seconds between a server's words about its activity, and without activity before the culler comes.
+    interval : int
+        Seconds between a server's words about its activity.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -140,7 +151,7 @@ def serving_hub(
     settings = {
         "shipped": str(CONFIGURATION), "url": url, "hub_port": free_port(), "proxy_port": free_port(), "folder": str(folder),
         "proxy": list(hub_proxy()), "password": PASSWORD, "environment": environment, "arguments": dict(arguments), "agents": list(agents),
-        "culled": culled, "cull_after": cull_after, "admin_token": ADMIN_TOKEN,
+        "culled": culled, "admin_token": ADMIN_TOKEN, "culler_token": CULLER_TOKEN,
     }  # fmt: skip
     (folder / "jupyterhub_config.py").write_text(_OWN.format(**settings))
     (folder / "config").mkdir()

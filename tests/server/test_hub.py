@@ -59,6 +59,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hub(place: Path) -> Iterator[Hub]:
     arguments = {"--HubOAuth.cache_max_age": str(CACHED), "--CCExecutorServer.max_activity": str(MOST)}
+    own = place / "home" / "bob" / ".jupyter"
+    own.mkdir(parents=True)
+    (own / "jupyter_server_config.json").write_text(json.dumps({"HubAuthorizer": {"open_to_guests": False}}))
     with serving_hub(
         place, agents=["alice", "bob", "dora"], culled="dora", arguments=arguments, interval=1, cull_after=CULL_AFTER
     ) as found:
@@ -241,6 +244,14 @@ def test_an_admin_sees_everybody_s_runs_and_ends_them(shared: Hub) -> None:
         assert results(alice, of_alice)["status"] == "cancelled"
         for run_id, client in ((of_bob, bob), (own, root)):
             results(client, run_id)
+
+
+def test_a_server_can_be_closed_to_guests_but_for_the_runs(hub: Hub) -> None:
+    with hub.at("bob", hub.token("root")) as guest, hub.at("bob", hub.token("bob")) as bob:
+        for path in ("/api/contents", "/api/kernels", "/api/terminals"):
+            assert guest.get(path).status_code == 403, path
+            assert bob.get(path).status_code == 200, path
+        assert guest.get(f"{API}/executions").status_code == 200
 
 
 @pytest.mark.row("threats", "a token that may only look", "it starts and ends nothing")

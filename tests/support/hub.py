@@ -24,7 +24,7 @@ CONFIGURATION: Final = CHECKOUT / "docs" / "hub" / "jupyterhub_config.py"
 PASSWORD: Final = "the-password-of-the-tests"
 ADMIN_TOKEN: Final = "the-token-of-the-tests-service"
 CULLER_TOKEN: Final = "the-token-of-the-culler"
-START_BUDGET: Final = 60.0  # seconds; a hub 2 s and a server 3 s on an idle machine
+START_BUDGET: Final = 120.0  # seconds; a hub 2 s and a server 3 s on an idle machine
 
 # What the shipped file leaves to the hub that it is put into.
 _OWN: Final = """
@@ -46,6 +46,7 @@ c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = {folder!r} + "/home/{{username}}"
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser", "--allow-root"]
 c.Spawner.poll_interval = 1
+c.Spawner.start_timeout = c.Spawner.http_timeout = {budget}
 c.Spawner.environment |= {environment!r}
 more = {arguments!r}
 c.Spawner.args = [each for each in c.Spawner.args if each.partition("=")[0] not in more] + ["=".join(each) for each in more.items()]
@@ -150,7 +151,7 @@ def serving_hub(
     }
     settings = {
         "shipped": str(CONFIGURATION), "url": url, "hub_port": free_port(), "proxy_port": free_port(), "folder": str(folder),
-        "proxy": list(hub_proxy()), "password": PASSWORD, "environment": environment, "arguments": dict(arguments), "agents": list(agents),
+        "proxy": list(hub_proxy()), "password": PASSWORD, "environment": environment, "arguments": dict(arguments), "agents": list(agents), "budget": int(START_BUDGET),
         "culled": culled, "admin_token": ADMIN_TOKEN, "culler_token": CULLER_TOKEN,
     }  # fmt: skip
     (folder / "jupyterhub_config.py").write_text(_OWN.format(**settings))

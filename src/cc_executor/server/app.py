@@ -14,16 +14,17 @@ from jupyter_server._tz import utcnow
 from jupyter_server.auth.identity import IdentityProvider, LegacyIdentityProvider, PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
-from traitlets import Enum, Float, Int, List, Unicode
+from traitlets import Enum, Float, Int, List, Unicode, default
 
 from cc_executor.server.extension import register
 from cc_executor.server.mcphttp import MANIFEST, Manager, ManifestHandler, McpHandler
 from cc_executor.server.mcphttp import PATH as MCP_PATH
 from cc_executor.server.rest import handlers
 from cc_executor.server.websocket import PATH, RunsSocket
-from cc_executor.store.place import state_path
+from cc_executor.store.place import RUNS, state_path
 
 if TYPE_CHECKING:
+    from cc_executor.server.activity import AtWork
     from cc_executor.server.service import Service
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class CCExecutorServer(ExtensionApp):
     _service: Service | None = None
     _mcp: Manager | None = None
     _beating: asyncio.Task[None] | None = None
+    _is_at_work = False
 
     owner_mode = Enum(
         ["auto", "user", "server"],
@@ -54,10 +56,13 @@ class CCExecutorServer(ExtensionApp):
     allowed_permission_modes = List(Unicode(), help="Permission modes that may be asked for; empty: all.").tag(config=True)
     allowed_folders = List(Unicode(), help="Folders in which agents may work, with everything below; empty: all.").tag(config=True)
     heartbeat = Float(
-        30.0, min=1.0, help="Seconds between signs of activity while a run is at work, so that no culler stops the server."
+        min=1.0,
+        help="Seconds between signs of activity while a run or a list is at work, so that no culler stops the server. 30, or a third of a hub's interval.",
     ).tag(config=True)
     max_activity = Float(
-        24 * 3600.0, help="Seconds for which runs keep the server alive at most, so that a hanging agent does not for ever."
+        24 * 3600.0,
+        min=0.0,
+        help="Seconds for which one run or list keeps the server alive at most, so that a hanging agent does not for ever.",
     ).tag(config=True)
 
     ping_interval = Float(
@@ -65,6 +70,10 @@ class CCExecutorServer(ExtensionApp):
     ).tag(config=True)
 
     classes: ClassVar[list[type[Any]]] = []
+
+    @default("heartbeat")
+    def _heartbeat_of_hub(self) -> float:
+        return max(1.0, min(30.0, float(os.environ.get("JUPYTERHUB_ACTIVITY_INTERVAL") or 300) / 3))
 
     @property
     def _server(self) -> ServerApp:
@@ -135,17 +144,23 @@ class CCExecutorServer(ExtensionApp):
                 await asyncio.wait_for(self._service.aclose(), 5)
 
     def current_activity(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - annotated None, and used as a truth value
-        """Whether a run is at work; asked by the server before it shuts itself down."""
-        return bool(self._service is not None and self._service.is_busy)
+        """Whether a run or a list was at work at the last look; asked by the server before it shuts itself down."""
+        return self._is_at_work
 
     async def _beat(self) -> None:
         """Tell a hub's culler, which looks at the time of the last activity alone (measured: culled after 24 s without, after the run's end with)."""
-        since: float | None = None
+        at_work: AtWork | None = None
+        root = state_path(os.environ)
         while True:
-            if not self.current_activity():
-                since = None
-            else:
-                since = time.monotonic() if since is None else since
-                if time.monotonic() - since < self.max_activity:
+            if at_work is None and (root / RUNS).exists():  # a server that never sees a run loads nothing for it
+                from cc_executor.server.activity import AtWork
+
+                at_work = AtWork(root, most=self.max_activity, clock=time.monotonic)
+            if at_work is not None:
+                try:
+                    self._is_at_work = await asyncio.to_thread(at_work.look)
+                except Exception:  # root of a task: the next look may see more
+                    logger.exception("what is at work could not be looked at")
+                if self._is_at_work:
                     self._server.web_app.settings.setdefault("last_activity_times", {})[self.name] = utcnow()
             await asyncio.sleep(self.heartbeat)

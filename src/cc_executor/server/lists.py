@@ -146,7 +146,7 @@ class Lists:
         folder = None if fresh else self._lists.known(tasks, apart=self._owners.apart(who))
         if promised:
             folder = ListFolder(self._lists.path / promised)
-        if folder is None or not (folder.path / LIST).exists() or not self._owners.may_see(folder.list_id, who):
+        if folder is None or not (folder.path / LIST).exists() or not self._owners.is_own(folder.list_id, who):
             return None
         return folder, folder.state()
 
@@ -164,7 +164,7 @@ class Lists:
             self._owners.claim(list_id, who)
 
         folder = self._lists.open(tasks, fresh=fresh, apart=self._owners.apart(who), claim=claim)
-        if not self._owners.may_see(folder.list_id, who):  # of a time when people were told apart otherwise
+        if not self._owners.is_own(folder.list_id, who):  # of a time when people were told apart otherwise
             folder = self._lists.open(tasks, fresh=True, apart=self._owners.apart(who), claim=claim)
         return folder
 
@@ -185,11 +185,6 @@ class Lists:
     async def aclose(self) -> None:
         """Let go of all lists; they go on."""
         await self._care.aclose()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a list is at work: not one that is paused."""
-        return any(kept.is_wanted for kept in self._care.kept.values())
 
     def unused(self, who: str) -> int:
         """Runs that somebody's lists may start any moment, besides those of theirs that go on. Blocking."""

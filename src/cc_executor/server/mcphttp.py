@@ -17,11 +17,11 @@ from jupyter_server.utils import ensure_async
 from tornado import web
 
 from cc_executor.server.asgi import answered
+from cc_executor.server.authorizer import RESOURCE, name_of
 
 if TYPE_CHECKING:
     from cc_executor.server.service import Service
 
-RESOURCE: Final = "cc_executor"
 PATH: Final = "/cc-executor/mcp"
 MANIFEST: Final = "/.well-known/mcp/cc-executor.json"
 BODY_LIMIT: Final = 12 * 1024 * 1024  # bytes; a prompt of 10 MB
@@ -122,7 +122,7 @@ class McpHandler(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[repo
         from cc_executor.server.mcp import CALLER, Caller
 
         service = cast("Callable[[], Service]", self.settings["cc_executor_service"])()
-        caller = Caller(service.who(self.current_user.username), self._may)
+        caller = Caller(name_of(self, service), self._may)
         # By this the SDK tells whose a session is. The token itself stays here.
         user = AuthenticatedUser(AccessToken(token="-", client_id=RESOURCE, scopes=[], subject=caller.who))  # noqa: S106 - it is none
         await answered(self, application, self._gone, user=user, **{CALLER: caller})

@@ -155,7 +155,7 @@ async def completed(service: Service, params: types.CompleteRequestParams, *, wh
     found: list[str] = []
     if isinstance(params.ref, types.ResourceTemplateReference):
         if name == "id":
-            found = await asyncio.to_thread(lambda: [run.run_id for run in service.home.runs() if service.may_see(run.run_id, who=who)])
+            found = await asyncio.to_thread(lambda: [run.run_id for run in service.home.runs() if service.is_own(run.run_id, who=who)])
         elif name == "stream":
             found = sorted(STREAMS)
     elif name == "agent":

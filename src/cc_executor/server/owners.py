@@ -13,6 +13,12 @@ from cc_executor.model.request import RunId
 from cc_executor.store import owners
 
 
+class Overseer(str):
+    """The name of somebody who may see everybody's runs and command them."""
+
+    __slots__ = ()
+
+
 class Owners:
     """Who started what.
 
@@ -52,22 +58,27 @@ class Owners:
         """Who started a run through a server; None when it was started elsewhere."""
         return owners.owner_of(self._root, run_id)
 
-    def may_see(self, run_id: RunId | str, who: str) -> bool:
+    def owner(self, run_id: RunId | str) -> str:
+        """Whose a run is: who started it, else whom the server runs for."""
+        owner = self.of(run_id) if self._by_name else ""
+        return self._server_owner if owner is None else owner
+
+    def is_own(self, run_id: RunId | str, who: str) -> bool:
         """Whether a run is somebody's own."""
-        if not self._by_name:
-            return True
-        owner = self.of(run_id)
-        return who == (self._server_owner if owner is None else owner)
+        return not self._by_name or self.owner(run_id) == who
 
     def only(self, who: str) -> Callable[[str], bool] | None:
         """What takes the ids of somebody's own runs; None where nobody is told apart."""
-
-        def is_own(run_id: str) -> bool:
-            owner = self.of(run_id)
-            return who == (self._server_owner if owner is None else owner)
-
-        return is_own if self._by_name else None
+        return (lambda run_id: self.is_own(run_id, who)) if self._by_name else None
 
     def apart(self, who: str) -> str:
         """What keeps somebody's task lists apart from equal ones of other people; empty for whom the server runs for, whose lists of terminals go on here."""
         return who if self._by_name and who != self._server_owner else ""
+
+    def may_see(self, run_id: RunId | str, who: str) -> bool:
+        """Whether a run is somebody's own, or theirs to oversee."""
+        return self.oversees(who) or self.is_own(run_id, who)
+
+    def oversees(self, who: str) -> bool:
+        """Whether somebody may see everybody's runs; where nobody is told apart, everybody may."""
+        return not self._by_name or isinstance(who, Overseer)

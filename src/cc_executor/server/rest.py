@@ -21,6 +21,7 @@ from tornado.iostream import StreamClosedError
 
 from cc_executor import __version__
 from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, InvalidTaskList, RunNotFound, TaskListNotFound
+from cc_executor.server.authorizer import ADMIN_RESOURCE, RESOURCE, name_of
 from cc_executor.server.pieces import PIECE, pieces, shown
 from cc_executor.server.refusal import Refused
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cc_executor.server.service import Service
     from cc_executor.server.tail import Tail
 
-RESOURCE: Final = "cc_executor"
 BASE: Final = "/cc-executor/api/v1"
 BODY_LIMIT: Final = 24 * 1024 * 1024  # bytes: a prompt of 10 MB in JSON
 PAGE: Final = 50  # runs
@@ -59,7 +59,7 @@ class _Base(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportInc
 
     @property
     def who(self) -> str:
-        return self.service.who(self.current_user.username)
+        return name_of(self, self.service)
 
     def get_login_url(self) -> str:
         """Nobody is sent to a login page from here: programs call."""
@@ -107,7 +107,9 @@ class _Api(_Base, APIHandler):  # pyright: ignore[reportIncompatibleVariableOver
     """A handler whose answers are JSON."""
 
 
-def _endpoint(action: str) -> Callable[[Callable[Concatenate[Any, P], Awaitable[None]]], Callable[Concatenate[Any, P], Awaitable[None]]]:
+def _endpoint(
+    action: str, resource: str = RESOURCE
+) -> Callable[[Callable[Concatenate[Any, P], Awaitable[None]]], Callable[Concatenate[Any, P], Awaitable[None]]]:
     """A method that somebody who is known and may do `action` can call. Errors of ours are answers; all others are the server's to log, and say nothing."""
 
     def decorate(method: Callable[Concatenate[Any, P], Awaitable[None]]) -> Callable[Concatenate[Any, P], Awaitable[None]]:
@@ -122,7 +124,7 @@ def _endpoint(action: str) -> Callable[[Callable[Concatenate[Any, P], Awaitable[
                 problems = error.problems if isinstance(error, InvalidTaskList) else ()
                 self.refuse(status, type(error).__name__, str(error), problems=problems)
 
-        allowed: Callable[[object], Any] = authorized(action, resource=RESOURCE)
+        allowed: Callable[[object], Any] = authorized(action, resource=resource)
         return cast("Callable[Concatenate[Any, P], Awaitable[None]]", web.authenticated(allowed(whole)))
 
     return decorate
@@ -149,6 +151,18 @@ class _Executions(_Api):
         before, status = self.get_query_argument("before", "") or "", self.get_query_argument("status", "") or ""
         rows, following = await asyncio.to_thread(self.service.executions, who=self.who, limit=max(1, limit), before=before, status=status)
         self.answer({"executions": [row.as_dict() for row in rows], "next": following})
+
+
+class _Everybody(_Api):
+    """Everybody's runs on this server, newest first, with their owners: for who may oversee them."""
+
+    @_endpoint("read", ADMIN_RESOURCE)
+    async def get(self) -> None:
+        if not self.service.oversees(self.who):  # an authorizer that allows everything is not asked by name
+            raise Refused(403, "NotAllowed", "Other people's runs are for an admin of this server.")
+        limit, before = self.number("limit", PAGE, most=PAGE_LIMIT), self.get_query_argument("before", "") or ""
+        rows, following = await asyncio.to_thread(self.service.executions, who=self.who, limit=max(1, limit), before=before, everybody=True)
+        self.answer({"executions": [{**row.as_dict(), "owner": self.service.owner(row.id)} for row in rows], "next": following})
 
 
 class _Execution(_Api):
@@ -305,6 +319,7 @@ class _OpenApi(_Api):
 ROUTES: Final[tuple[tuple[str, type[_Base]], ...]] = (
     ("/execute", _Execute),
     ("/executions", _Executions),
+    ("/admin/executions", _Everybody),
     (f"/executions/{_ID}", _Execution),
     (f"/executions/{_ID}/status", _Status),
     (f"/executions/{_ID}/results", _Results),

@@ -148,6 +148,14 @@ class Service:
         """The name under which somebody's runs are kept."""
         return self._owners.who(username)
 
+    def owner(self, run_id: str) -> str:
+        """Whose a run is; empty where nobody is told apart."""
+        return self._owners.owner(run_id)
+
+    def oversees(self, who: str) -> bool:
+        """Whether somebody may see everybody's runs."""
+        return self._owners.oversees(who)
+
     # --- starting ---
 
     async def execute(self, body: Mapping[str, Any], *, who: str, key: str = "", attend: Attend | None = None) -> tuple[str, bool]:
@@ -224,7 +232,7 @@ class Service:
         """Runs of somebody that go on. Those that are being launched count by themselves."""
         now = time.time()
         going = (folder for folder in self.home.runs() if _is_open(folder) and folder.standing(now) is RunStanding.RUNNING)
-        return sum(self._owners.may_see(folder.run_id, who) for folder in going) + self.lists.unused(who)
+        return sum(self._owners.is_own(folder.run_id, who) for folder in going) + self.lists.unused(who)
 
     # --- seeing runs through to their receipts ---
 
@@ -284,11 +292,6 @@ class Service:
         """Where agents work when a request names no folder."""
         return self._root
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a run or a list is at work: not one that is paused."""
-        return self.lists.is_busy or any(not followed.state.is_paused for followed in self._followed.values())
-
     # --- looking ---
 
     def find(self, run_id: str, *, who: str) -> RunFolder:
@@ -311,21 +314,27 @@ class Service:
             )
         raise RunNotFound("There is no such execution.")
 
-    def may_see(self, run_id: str, *, who: str) -> bool:
+    def is_own(self, run_id: str, *, who: str) -> bool:
         """Whether a run is somebody's own."""
-        return self._owners.may_see(run_id, who)
+        return self._owners.is_own(run_id, who)
 
     def asks(self, run_id: str) -> tuple[Ask, ...]:
         """What the agent of a run asks now, as far as this server follows it."""
         followed = self._followed.get(run_id)
         return followed.state.asks if followed is not None else ()
 
-    def executions(self, *, who: str, limit: int, before: str = "", status: str = "") -> tuple[list[RunSummary | ListSummary], str]:
-        """Somebody's runs and lists, newest first, and what to ask from for the next page (empty: there is none). Blocking."""
+    def executions(
+        self, *, who: str, limit: int, before: str = "", status: str = "", everybody: bool = False
+    ) -> tuple[list[RunSummary | ListSummary], str]:
+        """Somebody's runs and lists, newest first, and what to ask from for the next page (empty: there is none). Blocking.
+
+        `everybody`: all that they may see.
+        """
+        is_listed = self._owners.may_see if everybody else self._owners.is_own
         found: list[RunSummary | ListSummary] = []
         last = ""
         for place, name, folder in self.lists.beside(self.home.runs()):
-            if (before and place >= before) or not self._owners.may_see(name, who):
+            if (before and place >= before) or not is_listed(name, who):
                 continue
             if len(found) == limit:
                 return found, last

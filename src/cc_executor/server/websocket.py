@@ -12,11 +12,12 @@ from jupyter_server.utils import ensure_async
 from tornado import web
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
+from cc_executor.server.authorizer import RESOURCE, known_now, name_of
+
 if TYPE_CHECKING:
     from cc_executor.server.service import Service
     from cc_executor.server.session import Session
 
-RESOURCE: Final = "cc_executor"
 PATH: Final = "/cc-executor/ws"
 MESSAGE_LIMIT: Final = 2**20  # bytes; a prompt that is larger goes over REST
 
@@ -51,12 +52,13 @@ class RunsSocket(WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: 
         from cc_executor.server.session import Session
 
         service = cast("Callable[[], Service]", self.settings["cc_executor_service"])()
-        self._session = Session(service, who=service.who(self.current_user.username), may=self._may, send=self._say)
+        self._session = Session(service, who=name_of(self, service), may=self._may, send=self._say)
         opened: Any = super().get(*arguments, **more)
         await ensure_async(opened)
 
     async def _may(self, action: str) -> bool:
-        return bool(await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, RESOURCE)))
+        user = await known_now(self)
+        return user is not None and bool(await ensure_async(self.authorizer.is_authorized(self, user, action, RESOURCE)))
 
     async def _say(self, text: str | bytes) -> None:
         try:

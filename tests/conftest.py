@@ -58,6 +58,9 @@ class World:
             (cli_folder / "claude").symlink_to(environments.claude_cli())
         for name in [name for name in os.environ if name.startswith(PERSONAL) and name not in KEPT]:
             del os.environ[name]
+        # Where images set this, each of the thousand processes of the tests would compile all of cc_executor anew: a quarter of their time.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        sys.dont_write_bytecode = False
         os.environ |= {
             "HOME": str(self._folder("home")),
             "PATH": os.pathsep.join([str(cli_folder), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),

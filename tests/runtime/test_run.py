@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 import msgspec
 import psutil
 import pytest
@@ -40,7 +41,7 @@ from cc_executor.store.journal import RunFolder
 from support.environments import CHECKOUT
 from support.leaks import await_none, marked_processes
 from support.recordings import together
-from support.runs import BASH, eventually, shell, started, to_end, until
+from support.runs import BASH, eventually, remembered, shell, started, to_end, until
 from support.shims import alive
 
 Json = dict[str, Any]
@@ -670,9 +671,11 @@ async def test_fifty_runs_leave_no_descriptor_no_thread_and_no_zombie(tmp_path: 
             assert (await cc_execute("echo x", **BASH, cwd=tmp_path, verify="true")).ok
 
     await several(3)
+    await anyio.to_thread.run_sync(remembered)  # the history is written beside; its database has descriptors of its own
     gc.collect()
     descriptors, threads, children = me.num_fds(), threading.active_count(), {child.pid for child in me.children()}
     await several(50)
+    await anyio.to_thread.run_sync(remembered)
     gc.collect()
     assert me.num_fds() <= descriptors
     assert threading.active_count() <= threads + 1

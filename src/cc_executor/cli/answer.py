@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
 import msgspec
 import typer
 
+from cc_executor.cli.kept import AsJson, RunName, print_json, run_folder
 from cc_executor.cli.writer import TerminalWriter
-from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound
+from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.ask import DECISION_WORDS, Answer, Ask, Decision, what_of
 from cc_executor.model.event import QuestionAsked
 from cc_executor.policy.ask import Answerer, in_terminal
@@ -22,7 +21,6 @@ from cc_executor.runtime.answers import AskCallback, give, open_asks
 from cc_executor.runtime.askpage import shown
 from cc_executor.runtime.prompt import heading, prompted, question_words
 from cc_executor.runtime.run import Run
-from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
 
 
@@ -39,14 +37,7 @@ def at_terminal(run: Run, writer: TerminalWriter) -> tuple[Answerer, AskCallback
 
 
 def answer_command(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="[RUN]",
-            show_default=False,
-            help="A run's id, or the first or last four or more characters of one; the newest run if not given.",
-        ),
-    ] = "",
+    run: RunName = "",
     *,
     allow: Annotated[bool, typer.Option("--allow", help="Allow this one call.")] = False,
     allow_run: Annotated[bool, typer.Option("--allow-run", help="Allow it and whatever is like it until the run ends.")] = False,
@@ -56,10 +47,10 @@ def answer_command(
         list[str] | None, typer.Option(metavar="ANSWER", help="The answer to a question; once for each, in their order.")
     ] = None,
     ask: Annotated[str, typer.Option(metavar="ID", help="Which question, by the beginning of its id; the oldest if not given.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Answer what a run's agent asks. Without an answer: show what is open, and ask for one if this is a terminal."""
-    folder = _folder(run)
+    folder = run_folder(run)
     asks = open_asks(folder)
     wanted = _wanted(allow=allow, allow_run=allow_run, deny=deny, reason=reason, texts=text or [])
     if wanted is None and (as_json or not asks):
@@ -75,7 +66,7 @@ def answer_command(
         wanted = anyio.run(lambda: _prompted(folder, chosen))
     give(folder, chosen, wanted, by="cli")
     if as_json:
-        print(json.dumps({"id": folder.run_id, "ask": chosen.ask_id, "decision": wanted.decision.value}))
+        print_json({"id": folder.run_id, "ask": chosen.ask_id, "decision": wanted.decision.value})
     else:
         typer.echo(f"{DECISION_WORDS[wanted.decision]}: {what_of(chosen)}")
 
@@ -108,7 +99,7 @@ def _list(folder: RunFolder, asks: tuple[Ask, ...], *, as_json: bool) -> None:
     cwd, mask = folder.request().cwd, _mask()
     pages = [shown(each, cwd=cwd, mask=mask) for each in asks]
     if as_json:
-        print(json.dumps(msgspec.to_builtins(pages)))
+        print_json(msgspec.to_builtins(pages))
         return
     if not pages:
         typer.echo(f"Run {folder.run_id} asks nothing now.")
@@ -120,11 +111,3 @@ def _list(folder: RunFolder, asks: tuple[Ask, ...], *, as_json: bool) -> None:
         else:
             typer.echo(heading(page))
         typer.echo(f"    (question {each.ask_id})")
-
-
-def _folder(name: str) -> RunFolder:
-    home = StateHome(Path(state_path(os.environ)))
-    wanted = name or next((folder.run_id for folder in home.runs()), "")
-    if not wanted:
-        raise RunNotFound("Nothing was run yet.")
-    return home.find(wanted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cc_executor.cli.kept import LIST_LENGTH, AsJson, hint, home, print_json
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.ansi import clean
 from cc_executor.model.request import PROMPT_LIMIT
@@ -21,16 +21,12 @@ from cc_executor.runtime.past import columns, filters_of, past, when
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.retention import plan_pruning, prune, size_words
 from cc_executor.store.history import Unusable
-from cc_executor.store.home import StateHome, state_path
 
 app: typer.Typer = typer.Typer(
     help="Past runs: what was asked, how it ended, how long it took, what it cost, and what had been predicted.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")]
-LENGTH = 20
 
 
 @app.callback()
@@ -52,7 +48,7 @@ def history_command(
     rehearsed: Annotated[
         bool | None, typer.Option("--rehearsals/--real", help="Only rehearsals, or only runs with a real model.", show_default=False)
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many, newest first.")] = LENGTH,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many, newest first.")] = LIST_LENGTH,
     every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write a table with a head (RFC 4180), one line for each run.")] = False,
@@ -60,35 +56,38 @@ def history_command(
     """Past runs: what was asked, how it ended, how long it took, what it cost, and what had been predicted."""
     if context.invoked_subcommand is not None:
         return
-    home = _home()
+    runs = home()
     filters = filters_of(
         agent=agent, model=model, outcome=outcome, label=label, cwd=cwd, category=category, list_id=task_list, text=text, since=since,
         until=until, rehearsed=rehearsed, limit=None if every else limit, now=time.time(),
     )  # fmt: skip
-    reconcile(home, environ=os.environ, patience=LIST_PATIENCE)
-    found = past(home, filters, environ=os.environ)
+    reconcile(runs, environ=os.environ, patience=LIST_PATIENCE)
+    found = past(runs, filters, environ=os.environ)
     _say(found.notes)
     if as_json:
         typer.echo(found.to_json())
     elif as_csv:
         sys.stdout.write(found.to_csv())
     elif not len(found):
-        typer.echo("No such run is known." if filters != filters_of(limit=filters.limit, now=0.0) else "Nothing was run yet.", err=True)
+        hint("No such run is known." if filters != filters_of(limit=filters.limit, now=0.0) else "Nothing was run yet.")
     else:
         for line in columns(found.table()):
             typer.echo(clean(line))
-        typer.echo(found.summary(), err=True)
+        hint(found.summary())
 
 
 @app.command("rebuild")
 def rebuild_command(*, as_json: AsJson = False) -> None:
     """Make the history anew from the receipts. It heals itself; this is for whoever wants to be sure."""
     try:
-        count, said = rebuild(_home(), environ=os.environ)
+        count, said = rebuild(home(), environ=os.environ)
     except Unusable as error:
         raise InvalidRequest(f"The history is in use by somebody else ({error}). Try again in a moment.") from error
     _say(said)
-    typer.echo(json.dumps({"runs": count}) if as_json else f"The history has {count:,} {'run' if count == 1 else 'runs'}.")
+    if as_json:
+        print_json({"runs": count})
+    else:
+        typer.echo(f"The history has {count:,} {'run' if count == 1 else 'runs'}.")
 
 
 @app.command("prune")
@@ -108,18 +107,18 @@ def prune_command(
     as_json: AsJson = False,
 ) -> None:
     """Remove the journals of old runs, which are most of what runs hold; shows sizes, and does nothing without --yes."""
-    home, now = _home(), time.time()
+    runs, now = home(), time.time()
     before = when(older_than, now=now)
-    reconcile(home, environ=os.environ, patience=LIST_PATIENCE)
-    planned = plan_pruning(home, environ=os.environ, before=before, keep=keep, whole=whole)
-    freed = prune(home, planned, environ=os.environ, now=now) if yes else 0
+    reconcile(runs, environ=os.environ, patience=LIST_PATIENCE)
+    planned = plan_pruning(runs, environ=os.environ, before=before, keep=keep, whole=whole)
+    freed = prune(runs, planned, environ=os.environ, now=now) if yes else 0
     _say(planned.notes)
     if as_json:
         rows = [
             {"run_id": each.row.run_id, "size": each.size, "freed": each.freed, "whole": each.is_whole, "kept_because": each.because}
             for each in planned.candidates
         ]
-        typer.echo(json.dumps({"done": yes, "freed": freed if yes else planned.freed, "total": planned.total, "runs": rows}))
+        print_json({"done": yes, "freed": freed if yes else planned.freed, "total": planned.total, "runs": rows})
         return
     for each in planned.candidates:
         started = datetime.fromtimestamp(each.row.started).astimezone().strftime("%Y-%m-%d %H:%M")
@@ -127,13 +126,13 @@ def prune_command(
         words = clean(each.row.label or each.row.prompt_line)
         typer.echo(f"{each.row.run_id}  {started}  {size_words(each.freed):>8}  {what}  {words}".rstrip())
     for line in planned.words():
-        typer.echo(line, err=True)
+        hint(line)
     if not planned.candidates:
-        typer.echo("There is nothing to remove.", err=True)
+        hint("There is nothing to remove.")
     elif yes:
-        typer.echo(f"Removed: {size_words(freed)}.", err=True)
+        hint(f"Removed: {size_words(freed)}.")
     else:
-        typer.echo("Nothing was removed. --yes does it.", err=True)
+        hint("Nothing was removed. --yes does it.")
 
 
 def estimate_command(
@@ -151,19 +150,15 @@ def estimate_command(
 
     text = prompt if prompt != "-" else sys.stdin.buffer.read(PROMPT_LIMIT + 1).decode("utf-8", "replace")
     request = make_request(text, agent=agent, model=model, cwd=cwd, label=label, rehearse=rehearse)
-    prediction, said = estimate(_home(), request, environ=os.environ)
+    prediction, said = estimate(home(), request, environ=os.environ)
     _say(said)
     if as_json:
-        typer.echo(json.dumps(asdict(prediction)))
+        print_json(asdict(prediction))
         return
     for line in estimate_lines(prediction):
         typer.echo(line)
 
 
-def _home() -> StateHome:
-    return StateHome(state_path(os.environ))
-
-
 def _say(notes: Any) -> None:
     for text in notes:
-        typer.echo(text, err=True)
+        hint(text)

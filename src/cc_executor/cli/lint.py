@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from cc_executor.cli.kept import AsJson, hint, print_json
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.request import PROMPT_LIMIT
 from cc_executor.policy import tokens
@@ -34,7 +34,7 @@ def lint_command(
     lint_off: Off = None,
     lint_apply: Apply = None,
     rules: Annotated[bool, typer.Option("--rules", help="Print the rules, and look at nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what may be wrong with a prompt, and how many tokens it has. With --lint-apply print the prompt as it would be, and on standard error what changed."""
     if rules:
@@ -43,14 +43,14 @@ def lint_command(
     text = _read(file)
     if lint_apply:
         after, applied = amended(text, ids_of(lint_apply), model=model)
-        typer.echo(json.dumps({"prompt": after, "applied": applied}, ensure_ascii=False) if as_json else after.rstrip("\n"))
-        typer.echo(difference(text, after) or "Nothing was changed.", err=True)
+        print_json({"prompt": after, "applied": applied}) if as_json else typer.echo(after.rstrip("\n"))
+        hint(difference(text, after) or "Nothing was changed.")
         return
     found, counted = lint(text, model=model, off=ids_of(lint_off)), tokens.count(text, model)
     problem = tokens.over(text, model)
     if as_json:
         size = {"least": counted.least, "likely": counted.likely, "most": counted.most}
-        typer.echo(json.dumps({"tokens": size, "too_long": problem, "findings": [each.as_dict() for each in found]}, ensure_ascii=False))
+        print_json({"tokens": size, "too_long": problem, "findings": [each.as_dict() for each in found]})
     else:
         typer.echo(report(found, counted))
         if problem:
@@ -77,14 +77,14 @@ def looked_over_prompt(
         return Looked(prompt)
     looked = looked_over(prompt, show=show, apply=ids_of(apply), off=ids_of(off), model=model, is_checked=is_checked, resumes=resumes)
     if looked.said:
-        typer.echo(looked.said, err=True)
+        hint(looked.said)
     return looked
 
 
 def _print_rules(*, as_json: bool) -> None:
     if as_json:
         names = ("id", "severity", "title", "why", "suggestion", "example", "better")
-        typer.echo(json.dumps([{name: getattr(rule, name) for name in names} for rule in RULES], ensure_ascii=False))
+        print_json([{name: getattr(rule, name) for name in names} for rule in RULES])
         return
     for rule in RULES:
         typer.echo(f"{rule.id:<18} {rule.severity.value:<8} {rule.title}")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import anyio
 import typer
 
+from cc_executor.cli.kept import hint, home
 from cc_executor.cli.session import receipt_of
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.runtime.report import report_named
-from cc_executor.store.home import StateHome, state_path
 
 
 def report_command(
@@ -27,19 +26,19 @@ def report_command(
     markdown: Annotated[bool, typer.Option("--markdown", help="Write Markdown to standard output; so it is without --html, too.")] = False,
 ) -> None:
     """Report a run or a task list, from its receipt and its recorded events alone. The same records give the same report."""
-    home = StateHome(state_path(os.environ))
+    runs = home()
     try:
-        report = report_named(home, what)
+        report = report_named(runs, what)
     except RunNotFound:
         # It may have ended without anybody who sealed it.
-        name = what or next((folder.run_id for folder in home.runs()), "")
+        name = what or next((folder.run_id for folder in runs.runs()), "")
         if not name:
             raise
-        if anyio.run(receipt_of, home, home.find(name).run_id) is None:
+        if anyio.run(receipt_of, runs, runs.find(name).run_id) is None:
             raise InvalidRequest(f"Run {name} goes on; it can be reported when it has ended.") from None
-        report = report_named(home, name)
+        report = report_named(runs, name)
     if html is not None and str(html) != "-":
-        typer.echo(f"Written: {report.save(_page_name(html)).resolve()}", err=True)
+        hint(f"Written: {report.save(_page_name(html)).resolve()}")
     elif html is not None:
         typer.echo(report.html, nl=False)
     if markdown or html is None:

@@ -9,13 +9,11 @@ from typing import Annotated
 
 import typer
 
+from cc_executor.cli.kept import LIST_LENGTH, AsJson, hint, home
 from cc_executor.model.ansi import clean
 from cc_executor.runtime.past import columns, filters_of
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.sharing import offer_all, send, shared
-from cc_executor.store.home import StateHome, state_path
-
-LENGTH = 20
 
 
 def share_command(
@@ -23,11 +21,11 @@ def share_command(
     every: Annotated[bool, typer.Option("--all", help="Also the runs from before CC_EXECUTOR_REDIS was set.")] = False,
 ) -> None:
     """Send what waits to the Redis that CC_EXECUTOR_REDIS names. Runs do so by themselves; this waits for it."""
-    home = StateHome(state_path(os.environ))
-    reconcile(home, environ=os.environ, patience=LIST_PATIENCE)
+    runs = home()
+    reconcile(runs, environ=os.environ, patience=LIST_PATIENCE)
     if every:
-        offer_all(home)
-    count = send(home, os.environ)
+        offer_all(runs)
+    count = send(runs, os.environ)
     typer.echo(f"{count:,} {'run was' if count == 1 else 'runs were'} sent.")
 
 
@@ -38,22 +36,22 @@ def shared_command(
     label: Annotated[str, typer.Option(metavar="TEXT", help="Only runs with this label.")] = "",
     text: Annotated[str, typer.Option(metavar="TEXT", help="Only runs with this in the label or the prompt's first line.")] = "",
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only runs that started since then: 7d, 36h, 2026-01-31.")] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many, newest first.")] = LENGTH,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")] = False,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many, newest first.")] = LIST_LENGTH,
+    as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write a table with a head (RFC 4180), one line for each run.")] = False,
 ) -> None:
     """Past runs of all machines that share their history by CC_EXECUTOR_REDIS; the newest 10,000 are looked at."""
     filters = filters_of(agent=agent, outcome=outcome, label=label, text=text, since=since, limit=limit, now=time.time())
     found = shared(filters, environ=os.environ)
     for note in found.notes:
-        typer.echo(note, err=True)
+        hint(note)
     if as_json:
         typer.echo(found.to_json())
     elif as_csv:
         sys.stdout.write(found.to_csv())
     elif not len(found):
-        typer.echo("No such run is known.", err=True)
+        hint("No such run is known.")
     else:
         for line in columns(found.table()):
             typer.echo(clean(line))
-        typer.echo(found.summary(), err=True)
+        hint(found.summary())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import typer
 from pydantic import ValidationError
 
 from cc_executor.cli.codes import INTERRUPTED
+from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
 from cc_executor.errors import InvalidTaskList, TaskListNotFound
 from cc_executor.model.ansi import clean
 from cc_executor.model.graph import mermaid, outline
@@ -41,8 +41,7 @@ from cc_executor.model.tasklist import TaskKind, TaskList
 from cc_executor.policy.schedule import bounded, set_back
 from cc_executor.runtime.forecast import forecast_list
 from cc_executor.runtime.listhooks import keep_hooks, kept_hooks
-from cc_executor.store.home import StateHome, state_path
-from cc_executor.store.tasklists import ListFolder, ListHome
+from cc_executor.store.tasklists import ListFolder
 from cc_executor.tasks import Plan, cc_execute_task_list, plan, rebound, request_of, row
 
 CODES: Final[Mapping[str, int]] = {"ok": 0, "failed": 1, "usage_limited": 13, "budget": 14, "stopped": INTERRUPTED}
@@ -58,7 +57,6 @@ BY: Final = "cli"
 
 app: Final = typer.Typer(help="Run lists of dependent tasks, and look at and command them.", no_args_is_help=True, rich_markup_mode=None)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")]
 ListName = Annotated[
     str, typer.Argument(metavar="[LIST]", show_default=False, help="A list's id or its beginning; the newest if not given.")
 ]
@@ -101,7 +99,7 @@ def run_command(
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        _write_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
+        print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
     else:
         typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
     raise typer.Exit(CODES[result.status])
@@ -122,7 +120,7 @@ def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None
 def _plan_of(file: str, cwd: str | None) -> Plan:
     if not Path(file).exists():
         try:
-            folder = _home().find(file)
+            folder = list_home().find(file)
             return replace(plan(bounded(folder.tasks(), folder.state())), hooks=kept_hooks(folder))
         except TaskListNotFound:
             pass  # said as of a file, which it most likely was meant to be
@@ -131,7 +129,7 @@ def _plan_of(file: str, cwd: str | None) -> Plan:
 
 def _detached(planned: Plan, *, fresh: bool) -> None:
     """Another process of this command runs the list, and outlives the terminal."""
-    folder = _home().open(planned.tasks, fresh=fresh)
+    folder = list_home().open(planned.tasks, fresh=fresh)
     rebound(folder, planned.tasks, folder.state())
     keep_hooks(folder, planned.hooks)
     # -I: nothing in the current folder may stand in for a module of ours.
@@ -209,16 +207,16 @@ def check_command(
         tasks = planned.tasks
     except InvalidTaskList as error:
         if as_json:
-            _write_json({"ok": False, "problems": error.problems})
+            print_json({"ok": False, "problems": error.problems})
             raise typer.Exit(1) from None
         raise
     forecast = forecast_list(
         tasks,
-        StateHome(state_path(os.environ)).root,
+        home().root,
         lambda task: None if task.kind is TaskKind.CALL else request_of(tasks, task, task.text, None, ""),
     )
     if as_json:
-        _write_json(
+        print_json(
             {
                 "ok": True,
                 "order": [task.id for task in tasks.in_order()],
@@ -238,8 +236,8 @@ def check_command(
         typer.echo(expected)
     for line in described(planned.hooks):
         typer.echo(clean(line))
-    for hint in planned.hints():
-        typer.echo(clean(str(hint)), err=True)
+    for found in planned.hints():
+        hint(clean(str(found)))
 
 
 @app.command("schema")
@@ -265,9 +263,9 @@ def graph_command(
 @app.command("list")
 def list_command(*, as_json: AsJson = False) -> None:
     """The lists that are kept, the one that changed last first."""
-    found = [(folder, folder.tasks(), folder.state()) for folder in _home().folders()]
+    found = [(folder, folder.tasks(), folder.state()) for folder in list_home().folders()]
     if as_json:
-        _write_json(
+        print_json(
             [
                 {"id": folder.list_id, "name": tasks.name, "status": _status(folder, state), "tasks": len(tasks.tasks)}
                 for folder, tasks, state in found
@@ -292,11 +290,11 @@ def _status(folder: ListFolder, state: ListState) -> str:
 @app.command("show")
 def show_command(name: ListName = "", *, as_json: AsJson = False) -> None:
     """Where each task of a list stands."""
-    folder = _folder(name)
+    folder = list_folder(name)
     tasks, state = folder.tasks(), folder.state()
     known = {task.id: state.task(task.id) for task in tasks.tasks}
     if as_json:
-        _write_json({"id": folder.list_id, "status": _status(folder, state), "summary": state.summary, "tasks": _rows(known)})
+        print_json({"id": folder.list_id, "status": _status(folder, state), "summary": state.summary, "tasks": _rows(known)})
         return
     typer.echo(f"{folder.list_id}  {_status(folder, state)}  {state.summary}".rstrip())
     for task in tasks.tasks:
@@ -308,27 +306,27 @@ def show_command(name: ListName = "", *, as_json: AsJson = False) -> None:
 @app.command("pause")
 def pause_command(name: ListName = "") -> None:
     """Hold a list: nothing is started, and what runs stands still."""
-    _tell(_folder(name), Paused(at=time.time(), by=BY))
+    _tell(list_folder(name), Paused(at=time.time(), by=BY))
 
 
 @app.command("resume")
 def resume_command(name: ListName = "") -> None:
     """Let a list go on."""
-    _tell(_folder(name), Resumed(at=time.time(), by=BY))
+    _tell(list_folder(name), Resumed(at=time.time(), by=BY))
 
 
 @app.command("stop")
 def stop_command(name: ListName = "") -> None:
     """End what runs of a list, and start nothing further."""
-    _tell(_folder(name), Stopped(at=time.time(), by=BY))
+    _tell(list_folder(name), Stopped(at=time.time(), by=BY))
 
 
 @app.command("now")
 def now_command(task: TaskName, name: ListName = "") -> None:
     """Do not wait any longer: a task that waits, for the end of a usage limit or before it is tried again, goes on at once."""
-    folder = _folder(name)
+    folder = list_folder(name)
     if folder.state().task(_known(folder, task)).until is None:
-        typer.echo(f"Task {task} does not wait for a time.", err=True)
+        hint(f"Task {task} does not wait for a time.")
         raise typer.Exit(1)
     _tell(folder, Hurried(at=time.time(), task=task, by=BY))
 
@@ -336,7 +334,7 @@ def now_command(task: TaskName, name: ListName = "") -> None:
 @app.command("skip")
 def skip_command(task: TaskName, name: ListName = "") -> None:
     """Leave a task out; what needs it is skipped, too."""
-    folder = _folder(name)
+    folder = list_folder(name)
     _tell(folder, SkipAsked(at=time.time(), task=_known(folder, task), by=BY))
 
 
@@ -348,7 +346,7 @@ def retry_command(
     onward: Annotated[bool, typer.Option("--onward", help="Everything that comes after it, too.")] = False,
 ) -> None:
     """Do a task again, with what was kept from running by it."""
-    folder = _folder(name)
+    folder = list_folder(name)
     again = set_back(folder.tasks(), folder.state(), _known(folder, task), onward=onward)
     _tell(folder, RetryAsked(at=time.time(), tasks=again, by=BY))
 
@@ -362,24 +360,11 @@ def edit_command(
     name: ListName = "",
 ) -> None:
     """Give a task that has not begun another prompt or command."""
-    folder = _folder(name)
+    folder = list_folder(name)
     if folder.state().task(_known(folder, task)).status is not TaskStatus.WAITING:
-        typer.echo(f"Task {task} has begun already. `cc-executor tasks retry {task}` sets it back; then edit it.", err=True)
+        hint(f"Task {task} has begun already. `cc-executor tasks retry {task}` sets it back; then edit it.")
         raise typer.Exit(1)
     _tell(folder, Edited(at=time.time(), task=task, text=sys.stdin.read() if text == "-" else text, by=BY))
-
-
-def _home() -> ListHome:
-    return ListHome(StateHome(state_path(os.environ)))
-
-
-def _folder(name: str) -> ListFolder:
-    if name:
-        return _home().find(name)
-    newest = next(_home().folders(), None)
-    if newest is None:
-        raise TaskListNotFound("No task list was run yet. `cc-executor tasks run FILE` runs one.")
-    return newest
 
 
 def _known(folder: ListFolder, task: str) -> str:
@@ -392,12 +377,8 @@ def _known(folder: ListFolder, task: str) -> str:
 def _tell(folder: ListFolder, record: Record) -> None:
     folder.append(record)
     if not folder.is_run():
-        typer.echo(f"Noted. Nobody runs this list now: `cc-executor tasks run {folder.list_id}` does.", err=True)
+        hint(f"Noted. Nobody runs this list now: `cc-executor tasks run {folder.list_id}` does.")
 
 
 def _rows(tasks: Mapping[str, TaskState]) -> list[dict[str, Any]]:
     return [{"task": name, **row(known)} for name, known in tasks.items()]
-
-
-def _write_json(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False))

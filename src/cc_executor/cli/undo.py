@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 from typing import Annotated, Final
 
 import anyio
 import typer
 
+from cc_executor.cli.kept import AsJson, home, list_folder, print_json, run_folder
 from cc_executor.cli.session import receipt_of
-from cc_executor.errors import RunNotFound, TaskListNotFound
 from cc_executor.model.ansi import clean
 from cc_executor.model.undone import Undone
 from cc_executor.runtime.undo import last_undone, redo, runs_of_list, undo
-from cc_executor.store.home import StateHome, state_path
-from cc_executor.store.tasklists import ListHome
 
 CODES: Final = "Exit codes: 0 done, 2 refused or wrong call; then nothing was changed."
 
@@ -25,7 +21,6 @@ KeepMine = Annotated[
     bool,
     typer.Option("--keep-mine", help="Leave files alone that were changed since, or that cannot be brought back, and restore the others."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")]
 
 
 def undo_command(
@@ -44,14 +39,14 @@ def undo_command(
     as_json: AsJson = False,
 ) -> None:
     """Bring back what was in the folder before a run: contents, modes and links; what it made is removed. All of it, or nothing."""
-    home = _home()
-    names = [home.find(name).run_id for name in run or [_newest(home)]]
+    kept = home()
+    names = [run_folder(name).run_id for name in run or [""]]
     for name in names:
-        anyio.run(receipt_of, home, name)  # what a run left is looked at when it is sealed
+        anyio.run(receipt_of, kept, name)  # what a run left is looked at when it is sealed
     if take_back:
-        _say(redo(home, names[0], dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
+        _say(redo(kept, names[0], dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
     else:
-        _say(undo(home, names, dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
+        _say(undo(kept, names, dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
 
 
 def undo_list_command(
@@ -66,30 +61,15 @@ def undo_list_command(
     as_json: AsJson = False,
 ) -> None:
     """Undo the tasks of a list, the newest first: all of them, or nothing. The list itself stays as it is; `tasks retry` does its tasks again."""
-    home = _home()
-    lists = ListHome(home)
-    newest = next(lists.folders(), None)
-    if newest is None:
-        raise TaskListNotFound("No task list was run yet.")
-    runs = runs_of_list(home, lists.find(name) if name else newest, since=since)
+    kept = home()
+    runs = runs_of_list(kept, list_folder(name), since=since)
     for run_id in runs:
-        anyio.run(receipt_of, home, run_id)
+        anyio.run(receipt_of, kept, run_id)
     if take_back:
-        _say(redo(home, last_undone(home, runs), dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
+        _say(redo(kept, last_undone(kept, runs), dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
     else:
-        _say(undo(home, runs, dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
+        _say(undo(kept, runs, dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
 
 
 def _say(done: Undone, *, as_json: bool) -> None:
-    typer.echo(json.dumps(done.as_dict(), ensure_ascii=False) if as_json else clean(repr(done)))
-
-
-def _home() -> StateHome:
-    return StateHome(state_path(os.environ))
-
-
-def _newest(home: StateHome) -> str:
-    newest = next(home.runs(), None)
-    if newest is None:
-        raise RunNotFound("Nothing was run yet.")
-    return newest.run_id
+    print_json(done.as_dict()) if as_json else typer.echo(clean(repr(done)))

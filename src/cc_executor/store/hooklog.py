@@ -6,7 +6,6 @@ A hook is written down before it is called. So whoever goes on where somebody di
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cc_executor.errors import StateUnusable
 from cc_executor.model.hook import HookReport, StoredHook
-from cc_executor.store.plain import read_plain
+from cc_executor.store.plain import append_line, read_plain
 
 HOOKS: Final = "hooks.jsonl"
 _LIMIT: Final = 16 * 2**20  # bytes; a list of ten thousand tasks with two hooks each writes some 4 MB
@@ -109,19 +108,8 @@ class HookLog:
         return story
 
     def _append(self, word: str, value: bytes) -> None:
-        line = word.encode() + b" " + value + b"\n"
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                size = os.fstat(descriptor).st_size
-                if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a writer was killed in the midst of a line
-                    line = b"\n" + line
-                if os.write(descriptor, line) != len(line):
-                    os.ftruncate(descriptor, size)
-                    raise OSError("there is no room")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            append_line(self._path, word.encode() + b" " + value + b"\n")
         except OSError as error:
             raise StateUnusable(f"{self._path} cannot be written: {error.strerror or error}.") from error
 

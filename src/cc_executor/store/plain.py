@@ -7,6 +7,7 @@ read whole has a bound.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -54,3 +55,27 @@ def read_plain(path: Path, limit: int = SMALL) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
     return data
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line, which ends with a newline, to a file; on the disk when this returns. From any process: lines of several writers do not mix.
+
+    A line that a killed writer left unfinished is ended first.
+
+    Raises
+    ------
+    OSError
+        It cannot be written, or there is no room; then nothing was added.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        if os.write(descriptor, line) != len(line):
+            os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, "there is no room", str(path))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

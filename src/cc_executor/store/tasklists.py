@@ -21,6 +21,7 @@ from cc_executor.errors import StateUnusable, TaskListNotFound
 from cc_executor.model.listrecord import ListState, Record, advance_all
 from cc_executor.model.tasklist import ListId, TaskList
 from cc_executor.store.home import StateHome
+from cc_executor.store.plain import append_line
 
 FOLDER: Final = "lists"
 LIST: Final = "list.json"
@@ -78,20 +79,8 @@ class ListFolder:
         StateUnusable
             The disk is full, or the folder cannot be written.
         """
-        line = _line(record)
         try:
-            descriptor = os.open(self.path / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                size = os.fstat(descriptor).st_size
-                if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a writer was killed in the midst of a line
-                    line = b"\n" + line
-                if os.write(descriptor, line) != len(line):
-                    os.ftruncate(descriptor, size)
-                    raise OSError("there is no room")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            append_line(self.path / JOURNAL, _line(record))
         except OSError as error:
             raise StateUnusable(f"The task list {self.list_id} cannot be written: {error.strerror or error}.") from error
 

@@ -1,0 +1,75 @@
+"""`cc-executor verify` and `cc-executor lift`: receipts in notebooks, in files and beside their runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import anyio
+import typer
+
+from cc_executor.cli.codes import CONTRADICTED, UNVERIFIABLE
+from cc_executor.cli.kept import AsJson, home, print_json
+from cc_executor.cli.session import receipt_of
+from cc_executor.errors import InvalidRequest
+from cc_executor.model.ansi import clean
+from cc_executor.runtime.evidence import verify_file
+from cc_executor.runtime.verification import Verdict, transcript_roots, verify
+from cc_executor.store.notebook import lift_file
+
+CODES: Final = f"Exit codes: 0 all verified, {CONTRADICTED} contradicted, {UNVERIFIABLE} something could not be verified, 2 wrong call."
+
+
+def verify_command(
+    what: Annotated[
+        list[str], typer.Argument(metavar="NOTEBOOK|RECEIPT|RUN...", help="Notebooks, receipts as JSON files, or ids of runs.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Examine receipts against their digest, the journal, and the agent's own transcript. Needs no network and starts nothing."""
+    runs, roots = home(), transcript_roots(os.environ)
+    found: list[tuple[str, Any]] = []
+    for name in what:
+        path = Path(name)
+        if path.exists() or os.sep in name or path.suffix:
+            verified = verify_file(path, home=runs, transcript_roots=roots)
+            if not verified:
+                raise InvalidRequest(f"{name} holds no receipt: there is nothing to verify.")
+            found += [(name, item) for item in verified]
+        else:
+            receipt = anyio.run(receipt_of, runs, runs.find(name).run_id)
+            if receipt is None:
+                raise InvalidRequest(f"Run {name} goes on; its receipt is sealed when it has ended.")
+            found.append((name, verify(receipt, home=runs, transcript_roots=roots)))
+    if as_json:
+        print_json([{"file": name, **item.as_dict()} for name, item in found])
+    else:
+        marks = {Verdict.VERIFIED: "✓", Verdict.CONTRADICTED: "✗", Verdict.UNVERIFIABLE: "?"}
+        for name, item in found:
+            typer.echo(f"{marks[item.verdict]} {item.verdict.value}  run {item.run_id}  ({name}{f', {item.where}' if item.where else ''})")
+            for reason in item.reasons:
+                typer.echo(f"    {clean(reason)}")
+    verdicts = {item.verdict for _, item in found}
+    if Verdict.CONTRADICTED in verdicts:
+        raise typer.Exit(CONTRADICTED)
+    if Verdict.UNVERIFIABLE in verdicts:
+        raise typer.Exit(UNVERIFIABLE)
+
+
+def lift_command(
+    notebook: Annotated[list[Path], typer.Argument(metavar="NOTEBOOK...", help="Notebook files.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Copy receipts from the outputs of a notebook file to its metadata, and repair outputs that missed the end of their run.
+
+    A Jupyter server with cc-executor does this whenever it saves. This is for files that something else has written: nbclient, papermill, an editor.
+    """
+    changed = {str(path): lift_file(path, home=home()) for path in notebook}
+    if as_json:
+        print_json([{"file": name, "changed": was} for name, was in changed.items()])
+    else:
+        for name, was in changed.items():
+            typer.echo(f"{name}: {'lifted' if was else 'nothing to do'}")

@@ -23,6 +23,8 @@ ORDER: Final = (
     "project", "model", "agents", "policy", "wire", "store", "shim", "runtime", "security", "rehearsal", "cli", "kernel", "floods", "server", "docs",
     "browser",
 )  # fmt: skip
+# Of the last folder the longest files come first: at the end the other workers would wait for them.
+LONGEST: Final = ("test_lab.py", "test_view.py", "test_attacks.py", "test_tasks.py", "test_asks.py", "test_pictures.py")
 
 # What belongs to the person at the machine: logins, addresses, their own runs, how their own Jupyter is set up, and the `make` that runs this.
 PERSONAL: Final = ("ANTHROPIC_", "CLAUDE", "CC_EXECUTOR_", "JUPYTER", "JPY_", "IPYTHON", "XDG_", "MAKE", "MFLAGS")
@@ -107,9 +109,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     tests = config.rootpath / "tests"
 
-    def cost(item: pytest.Item) -> int:
+    def cost(item: pytest.Item) -> tuple[int, int]:
         folder = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
-        return ORDER.index(folder) if folder in ORDER else len(ORDER)
+        place = ORDER.index(folder) if folder in ORDER else len(ORDER)
+        is_long = folder == ORDER[-1] and item.path.name in LONGEST
+        return place, LONGEST.index(item.path.name) if is_long else len(LONGEST)
 
     items.sort(key=cost)
 

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from typing import Any, Final
 
 import nbformat
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize
+
+from support.ports import free_port
 
 CHROMIUM_ARGUMENTS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -44,13 +45,6 @@ def eventually(look: Callable[[], Any], *, within: float, what: str) -> Any:
             return found
         assert time.monotonic() < end, f"not within {within} s: {what}"
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def notebook_of(*cells: str, kernel: str) -> nbformat.NotebookNode:

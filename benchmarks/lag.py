@@ -77,8 +77,8 @@ def _row(bench: Bench, count: int, words: str, work: str, seconds: float) -> Row
             run(shell, f"runs = asyncio.get_running_loop().create_task(gathered({count}))")
             end = time.monotonic() + 120
             while _started(runs) < before + count and time.monotonic() < end:
-                time.sleep(0.1)
-            time.sleep(1 + count / 50)  # shells reach the gate
+                time.sleep(0.1)  # the runs of another process have no event here
+            time.sleep(1 + count / 50)  # the shells reach the gate: who waits to open it for reading is seen by nobody
             shell.value("taken()")
             run(shell, "await asyncio.sleep(2)")
             found["idle"].append(json.loads(shell.value("taken()"))[1])

@@ -18,7 +18,7 @@ begun, step = time.monotonic(), max(1, int(total / seconds / 50))
 for number in range(0, total, step):
     text = "".join(f"line {each} of a flood of numbered lines\\n" for each in range(number, min(total, number + step)))
     show(text)
-    time.sleep(max(0.0, begun + number / total * seconds - time.monotonic()))
+    time.sleep(max(0.0, begun + number / total * seconds - time.monotonic()))  # the pace of the flood
 """
 CELLS = {
     "cc_executor": "%%cc_execute --agent shell --shell bash\n{python} count.py {total} {seconds}",
@@ -119,7 +119,7 @@ def _shown(bench: Bench, lab: Any, browser: Any, notebook: str, cell: str, *, se
             if page.output(2).evaluate("(node, text) => node.textContent.includes(text)", last):
                 after = max(0.0, time.monotonic() - began - seconds)
                 break
-            time.sleep(0.2)
+            time.sleep(0.2)  # the page has no event for it, and to look more often would hold up its drawing
         gaps: list[float] = page.page.evaluate("() => window.gaps")
         page.save()
         return Seen(max(gaps), percentile(gaps, 0.99), after, (lab.root / notebook).stat().st_size)

@@ -25,7 +25,7 @@ def main() -> None:
         now = time.monotonic()
         longest = max(longest, now - before)
         if pace:
-            time.sleep(max(0.0, began + written / pace - now))
+            time.sleep(max(0.0, began + written / pace - now))  # the pace that was asked for
     seconds = time.monotonic() - began
     told = {"seconds": seconds, "longest": longest, "cpu": time.process_time(), "bytes": written}
     with open(report + ".new", "w") as file:

@@ -249,10 +249,10 @@ for _ in range({count}):
     if os.fork() == 0:
         os.setsid()
         while True:
-            time.sleep(1)
+            time.sleep(1)  # a tool that lives until it is ended
 print("up", flush=True)
 while True:
-    time.sleep(1)
+    time.sleep(1)  # and so does the agent
 """
 
 

@@ -23,6 +23,8 @@ ORDER: Final = (
     "project", "model", "agents", "policy", "wire", "store", "shim", "runtime", "security", "rehearsal", "cli", "kernel", "floods", "server", "docs",
     "browser",
 )  # fmt: skip
+# Of the last folder the longest files come first: at the end the other workers would wait for them.
+LONGEST: Final = ("test_lab.py", "test_view.py", "test_attacks.py", "test_tasks.py", "test_asks.py", "test_pictures.py")
 
 # What belongs to the person at the machine: logins, addresses, their own runs, how their own Jupyter is set up, and the `make` that runs this.
 PERSONAL: Final = ("ANTHROPIC_", "CLAUDE", "CC_EXECUTOR_", "JUPYTER", "JPY_", "IPYTHON", "XDG_", "MAKE", "MFLAGS")
@@ -58,6 +60,9 @@ class World:
             (cli_folder / "claude").symlink_to(environments.claude_cli())
         for name in [name for name in os.environ if name.startswith(PERSONAL) and name not in KEPT]:
             del os.environ[name]
+        # Where images set this, each of the thousand processes of the tests would compile all of cc_executor anew: a quarter of their time.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        sys.dont_write_bytecode = False
         os.environ |= {
             "HOME": str(self._folder("home")),
             "PATH": os.pathsep.join([str(cli_folder), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -104,9 +109,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     tests = config.rootpath / "tests"
 
-    def cost(item: pytest.Item) -> int:
+    def cost(item: pytest.Item) -> tuple[int, int]:
         folder = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
-        return ORDER.index(folder) if folder in ORDER else len(ORDER)
+        place = ORDER.index(folder) if folder in ORDER else len(ORDER)
+        is_long = folder == ORDER[-1] and item.path.name in LONGEST
+        return place, LONGEST.index(item.path.name) if is_long else len(LONGEST)
 
     items.sort(key=cost)
 

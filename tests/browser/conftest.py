@@ -7,16 +7,30 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from browser.view_page import ViewPage
-from support.lab import CHROMIUM_ARGUMENTS
+from support.lab import CHROMIUM_ARGUMENTS, Lab, running_lab
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(chromium: Path) -> Iterator[Browser]:
-    """One Chromium for the tests of a file; each opens a context of its own in it. Closed after them: its loop would be in the way of async tests."""
+    """One Chromium for the tests of this folder. Closed after them: its loop would be in the way of async tests."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=str(chromium), args=list(CHROMIUM_ARGUMENTS))
         yield launched
         launched.close()
+
+
+@pytest.fixture(scope="package")
+def shared_lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory, kernelspecs: Path) -> Iterator[Lab]:
+    """One JupyterLab for the tests of this folder."""
+    with running_lab(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(shared_lab: Lab) -> Iterator[Lab]:
+    """That JupyterLab, with no kernel of another test."""
+    yield shared_lab
+    shared_lab.end_kernels()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from cc_executor.model.ask import Body, ShownAsk
 from cc_executor.model.event import Option, Question
 from cc_executor.model.receipt import RECEIPT_MIME
 from kernel.attacks import PAYLOADS
-from support.lab import Lab, NotebookPage, eventually, running_lab
+from support.lab import Lab, NotebookPage, eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
 
@@ -33,18 +32,6 @@ tasks:
 """
 LOOK = "[(one.kind, one.decision, one.note, one.by) for one in r.receipt.asked]"
 PLAN = "# Plan\n\n1. Look at the data\n2. Fit the model\n"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, kernelspecs: Path) -> Iterator[Lab]:
-    with running_lab(tmp_path_factory.mktemp("lab")) as lab:
-        yield lab
-
-
-@pytest.fixture
-def page_ends(lab: Lab) -> Iterator[None]:
-    yield
-    lab.end_kernels()
 
 
 @pytest.fixture
@@ -74,7 +61,6 @@ def asked(view: Locator, words: str) -> Locator:
     return ask
 
 
-@pytest.mark.usefixtures("page_ends")
 def test_leave_is_asked_for_and_given_in_the_cell(lab: Lab, browser: Browser, tmp_path: Path, pictures: Path) -> None:
     (tmp_path / "plan.md").write_text(PLAN)
     page, view = opened(lab, browser, tmp_path, APPROVAL, "approval.ipynb")
@@ -111,7 +97,6 @@ def test_leave_is_asked_for_and_given_in_the_cell(lab: Lab, browser: Browser, tm
     page.close()
 
 
-@pytest.mark.usefixtures("page_ends")
 def test_a_question_is_still_open_after_the_page_was_reloaded_and_is_answered_there(
     lab: Lab, browser: Browser, tmp_path: Path, pictures: Path
 ) -> None:
@@ -135,9 +120,8 @@ def test_a_question_is_still_open_after_the_page_was_reloaded_and_is_answered_th
     page.close()
 
 
-@pytest.mark.usefixtures("page_ends")
 def test_a_task_of_a_list_is_answered_in_its_row(lab: Lab, browser: Browser, tmp_path: Path) -> None:
-    page, view = opened(lab, browser, tmp_path, TASKS.format(folder=tmp_path), "tasks.ipynb")
+    page, view = opened(lab, browser, tmp_path, TASKS.format(folder=tmp_path), "asking-tasks.ipynb")
     row = view.locator(".ccx-task", has_text="begin")
     expect(row).to_contain_text("Needs you", timeout=40_000)
     expect(row).to_contain_text("asks: Bash: touch approved.txt; rm -f draft.txt")

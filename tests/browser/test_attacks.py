@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import nbformat
 import pytest
 from nbformat.sign import NotebookNotary
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Request
 
 from browser.view_page import ViewPage
 from cc_executor.kernel.render import static_bundle
@@ -22,9 +21,10 @@ from cc_executor.model.receipt import RECEIPT_MIME, Check, FileChange
 from cc_executor.model.transcript import Transcript
 from kernel.attacks import EVERY, HOST, MARK
 from support.environments import IPYKERNEL7
-from support.lab import Lab, NotebookPage, eventually, running_lab
+from support.lab import VIEWPORT, Lab, NotebookPage, eventually
 from support.leaks import marked_processes
 from support.receipts import receipt, run_id
+from support.runs import run_folders
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(240)]
 
@@ -98,21 +98,16 @@ def test_nothing_acts_in_the_live_view(view_page: ViewPage, saw: Callable[[str],
 # --- a notebook in JupyterLab -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, kernelspecs: Path) -> Iterator[Lab]:
-    with running_lab(tmp_path_factory.mktemp("attacked")) as lab:
-        yield lab
-
-
-@pytest.fixture(autouse=True)
-def end_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    if "lab" in request.fixturenames:
-        request.getfixturevalue("lab").end_kernels()
-
-
 class WatchedPage(NotebookPage):
     """A notebook's page that remembers what it should not have done."""
+
+    def context_in(self, browser: Browser) -> BrowserContext:
+        """One of its own: some attacks act, on purpose."""
+        return browser.new_context(viewport=VIEWPORT)
+
+    def close(self) -> None:
+        """Nothing of it stays."""
+        self.context.close()
 
     def open(self) -> None:
         """Watch from the first moment on."""
@@ -318,6 +313,7 @@ def forged(canary: Path) -> nbformat.NotebookNode:
 )
 def test_a_forged_notebook_does_nothing_when_it_is_opened_and_saved(lab: Lab, browser: Browser, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
+    before = run_folders(lab.state)
     write(lab, "forged.ipynb", forged(canary), trusted=False)
     page = WatchedPage(lab, browser, "forged.ipynb")
     page.wait_for_kernel()
@@ -331,7 +327,7 @@ def test_a_forged_notebook_does_nothing_when_it_is_opened_and_saved(lab: Lab, br
     page.assert_harmless()
     assert not canary.exists()
     assert marked_processes([tmp_path, lab.root]) == []
-    assert not (Path(os.environ["CC_EXECUTOR_STATE"]) / "runs").exists()
+    assert run_folders(lab.state) == before
     assert [page.prompt(number) for number in (1, 2)] == ["[ ]:", "[ ]:"]
     assert (
         "../../x" not in json.dumps(saved.metadata["cc_executor"].get("receipts", {}))

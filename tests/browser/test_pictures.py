@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
-from support.lab import NotebookPage, eventually, running_lab
+from support.lab import Lab, NotebookPage, eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
 
@@ -31,13 +32,7 @@ tool = "Bash"
 command = "for run in $(seq 20); do echo run $run; sleep 3; done"
 description = "Run the suite twenty times"
 """
-# The light of the ground on which the cell's output stands, 0 to 255.
-LIGHT = """() => {
-    for (let node = document.querySelector('.jp-OutputArea'); node; node = node.parentElement) {
-        const [red, green, blue, alpha] = getComputedStyle(node).backgroundColor.match(/[\\d.]+/g).map(Number);
-        if (alpha !== 0) return (red + green + blue) / 3;
-    }
-}"""
+THEMES = ("Light", "Dark")
 
 
 @pytest.fixture
@@ -46,33 +41,40 @@ def folder(tmp_path: Path) -> Path:
     return Path(named) if named else tmp_path
 
 
-@pytest.mark.parametrize("theme", ["Light", "Dark"])
-def test_a_live_cell_and_a_finished_one(browser: Browser, tmp_path: Path, folder: Path, theme: str) -> None:
-    with running_lab(tmp_path / theme, theme=f"JupyterLab {theme}") as lab:
-        (lab.root / "flaky.toml").write_text(SCRIPT)
-        lab.write("haiku.ipynb", "%load_ext cc_executor", FINISHED, LIVE, ASKS, kernel="ipykernel7")
-        page = NotebookPage(lab, browser, "haiku.ipynb")
-        page.wait_for_kernel()
-        for cell in range(3):
-            page.run(cell)
-        page.wait_done(1)
-        view = page.output(2)
-        eventually(lambda: view.get_by_text("Bash").count(), within=40, what="the agent is at work")
-        assert (page.page.evaluate(LIGHT) > 127) == (theme == "Light")
+@pytest.fixture
+def page(lab: Lab, browser: Browser) -> Iterator[NotebookPage]:
+    (lab.root / "flaky.toml").write_text(SCRIPT)
+    lab.write("haiku.ipynb", "%load_ext cc_executor", FINISHED, LIVE, ASKS, kernel="ipykernel7")
+    page = NotebookPage(lab, browser, "haiku.ipynb")
+    yield page
+    page.close()
+    lab.use_theme("Light")
+
+
+def test_a_live_cell_and_a_finished_one(page: NotebookPage, folder: Path) -> None:
+    page.wait_for_kernel()
+    for cell in range(3):
+        page.run(cell)
+    page.wait_done(1)
+    view = page.output(2)
+    eventually(lambda: view.get_by_text("Bash").count(), within=40, what="the agent is at work")
+    for theme in THEMES:
+        page.use_theme(theme)
         for name, cell in (("live", 2), ("cell", 1)):
             page.cell(cell).scroll_into_view_if_needed()
             page.cell(cell).screenshot(path=folder / f"{name}-{theme.lower()}.png")
-        view.get_by_role("button", name="Cancel").click()
-        page.wait_done(2, within=10)
-        (lab.root / "plan.md").write_text(PLAN)
-        page.run(3)
-        added = page.output(3).locator(".ccx-ask .ccx-add").first
-        added.wait_for(timeout=40_000)
+    view.get_by_role("button", name="Cancel").click()
+    page.wait_done(2, within=10)
+    (page.lab.root / "plan.md").write_text(PLAN)
+    page.run(3)
+    added = page.output(3).locator(".ccx-ask .ccx-add").first
+    added.wait_for(timeout=40_000)
+    for theme in reversed(THEMES):
+        page.use_theme(theme)
         red, green, blue = added.evaluate("n => getComputedStyle(n).color.match(/[\\d.]+/g).map(Number)")
         assert green > max(red, blue)
         assert (green > 150) == (theme == "Dark")
         page.cell(3).scroll_into_view_if_needed()
         page.cell(3).screenshot(path=folder / f"asks-{theme.lower()}.png")
-        page.output(3).get_by_role("button", name="Cancel").click()
-        page.wait_done(3, within=10)
-        page.close()
+    page.output(3).get_by_role("button", name="Cancel").click()
+    page.wait_done(3, within=10)

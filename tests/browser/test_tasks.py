@@ -1,16 +1,15 @@
-"""A task list as a person uses it: a real JupyterLab, real kernels of both lines, real runs, and a real Chromium."""
+"""A task list as a person uses it: a real JupyterLab, a real kernel, real runs, and a real Chromium."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from support.environments import KERNELS
-from support.lab import Lab, NotebookPage, eventually, running_lab
+from support.lab import Lab, NotebookPage, eventually
 from support.leaks import await_none
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
@@ -27,18 +26,6 @@ tasks:
   - {id: last, run: 'echo as it was', needs: [right]}
 """
 STEPS = 10.0
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, kernelspecs: Path) -> Iterator[Lab]:
-    with running_lab(tmp_path_factory.mktemp("lab")) as lab:
-        yield lab
-
-
-@pytest.fixture(autouse=True)
-def end_kernels(lab: Lab) -> Iterator[None]:
-    yield
-    lab.end_kernels()
 
 
 def row(page: NotebookPage, task: str) -> Locator:
@@ -59,10 +46,9 @@ def ticks(folder: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-@pytest.mark.parametrize("kernel", [environment.name for environment in KERNELS])
-def test_a_list_is_watched_steered_reloaded_and_saved_with_every_receipt(lab: Lab, browser: Browser, tmp_path: Path, kernel: str) -> None:
+def test_a_list_is_watched_steered_reloaded_and_saved_with_every_receipt(lab: Lab, browser: Browser, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "gate")
-    lab.write("tasks.ipynb", LOAD.format(folder=str(tmp_path)), CELL, "print('next', 6 * 7)", kernel=kernel)
+    lab.write("tasks.ipynb", LOAD.format(folder=str(tmp_path)), CELL, "print('next', 6 * 7)", kernel=KERNELS[0].name)
     page = NotebookPage(lab, browser, "tasks.ipynb")
     page.wait_for_kernel()
     for cell in range(3):

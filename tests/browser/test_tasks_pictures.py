@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
-from support.lab import NotebookPage, eventually, running_lab
+from support.lab import Lab, NotebookPage, eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
 
@@ -38,6 +39,7 @@ tasks:
     rehearse: hello
   - {id: publish, run: echo published, needs: [review, tests]}
 """
+THEMES = ("Light", "Dark")
 # The contrast of a row's texts with the ground behind them (WCAG 2.2, 1.4.3).
 CONTRAST = """(root) => {
     const channel = (value) => { value /= 255; return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4; };
@@ -61,24 +63,32 @@ CONTRAST = """(root) => {
 }"""
 
 
-@pytest.mark.parametrize("theme", ["Light", "Dark"])
-def test_a_live_list_and_an_ended_one(browser: Browser, tmp_path: Path, theme: str) -> None:
+@pytest.fixture
+def page(lab: Lab, browser: Browser) -> Iterator[NotebookPage]:
+    lab.write("release.ipynb", "%load_ext cc_executor", LIST, kernel="ipykernel7")
+    page = NotebookPage(lab, browser, "release.ipynb")
+    yield page
+    page.close()
+    lab.use_theme("Light")
+
+
+def test_a_live_list_and_an_ended_one(page: NotebookPage, tmp_path: Path) -> None:
     named = os.environ.get("CC_EXECUTOR_TEST_PICTURES")
     folder = Path(named) if named else tmp_path
-    with running_lab(tmp_path / theme, theme=f"JupyterLab {theme}") as lab:
-        lab.write("release.ipynb", "%load_ext cc_executor", LIST, kernel="ipykernel7")
-        page = NotebookPage(lab, browser, "release.ipynb")
-        page.wait_for_kernel()
-        for cell in range(2):
-            page.run(cell)
-        view = page.output(1)
-        eventually(lambda: view.get_by_text("of the guide").count(), within=60, what="the list is at work")
-        view.scroll_into_view_if_needed()
+    page.wait_for_kernel()
+    for cell in range(2):
+        page.run(cell)
+    view = page.output(1)
+    eventually(lambda: view.get_by_text("of the guide").count(), within=60, what="the list is at work")
+    view.scroll_into_view_if_needed()
+    for theme in THEMES:
+        page.use_theme(theme)
         view.screenshot(path=folder / f"tasks-live-{theme.lower()}.png")
         low = {name: ratio for name, ratio in view.evaluate(CONTRAST).items() if ratio < 4.5}
         assert low == {}, "texts that are hard to read"
-        for task in ("api", "guide"):
-            view.get_by_role("button", name=f"Stop {task}").click()
-        page.wait_done(1, within=40)
+    for task in ("api", "guide"):
+        view.get_by_role("button", name=f"Stop {task}").click()
+    page.wait_done(1, within=40)
+    for theme in reversed(THEMES):
+        page.use_theme(theme)
         view.screenshot(path=folder / f"tasks-ended-{theme.lower()}.png")
-        page.close()

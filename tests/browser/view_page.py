@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from weakref import WeakKeyDictionary
 
 import comm
 import pytest
 from comm.base_comm import BaseComm
-from playwright.sync_api import Browser, Dialog, Locator, Page, Route, WebSocketRoute
+from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, Route, WebSocketRoute
 
 import cc_executor.kernel
 from cc_executor.kernel.widgets import RunView, script
@@ -76,6 +77,21 @@ window.ready = true;
 </script></body></html>"""
 
 
+_CONTEXTS: Final[WeakKeyDictionary[Browser, dict[str, BrowserContext]]] = WeakKeyDictionary()
+
+
+def context_of(browser: Browser, scheme: str) -> BrowserContext:
+    """The context of all bare pages of a browser. An empty page of the site stays in it, and with it the process that draws them, whose start costs most."""
+    contexts = _CONTEXTS.setdefault(browser, {})
+    if scheme not in contexts:
+        context = browser.new_context(color_scheme=scheme, viewport={"width": 1000, "height": 700}, reduced_motion="reduce")  # type: ignore[arg-type]
+        stays = context.new_page()
+        stays.route("**/*", lambda route: route.fulfill(body="", content_type="text/html"))
+        stays.goto(SITE)
+        contexts[scheme] = context
+    return contexts[scheme]
+
+
 class WireComm(BaseComm):
     """The kernel's end of the transport."""
 
@@ -96,8 +112,7 @@ class ViewPage:
 
     def __init__(self, browser: Browser, monkeypatch: pytest.MonkeyPatch, *, scheme: str = "light") -> None:
         self._monkeypatch = monkeypatch
-        self._context = browser.new_context(color_scheme=scheme, viewport={"width": 1000, "height": 700}, reduced_motion="reduce")  # type: ignore[arg-type]
-        self.page: Page = self._context.new_page()
+        self.page: Page = context_of(browser, scheme).new_page()
         self.transcript = Transcript()
         self.commands: list[str] = []
         self.requests: list[str] = []  # of anything but the page itself
@@ -122,7 +137,7 @@ class ViewPage:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._context.close()
+        self.page.close()
         self.view.close()
 
     def make_view(self, **options: Any) -> None:

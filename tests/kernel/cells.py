@@ -6,8 +6,14 @@ import os
 from pathlib import Path
 from typing import Final
 
+import pytest
+
+from support.environments import KERNELS
 from support.lab import eventually
 from support.leaks import marked_processes
+
+# For tests of the shared kernel in whose matter ipykernel has no part; `make matrix` runs them with every one.
+NEWEST_LINE: Final = pytest.mark.parametrize("shared_kernel", [KERNELS[0].name], indirect=True)
 
 WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 

@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 
 from cc_executor.model.receipt import RECEIPT_MIME
 from cc_executor.shim import records
-from kernel.cells import WIDGET_MIME
+from kernel.cells import NEWEST_LINE, WIDGET_MIME
 from kernel.test_terminal import Terminal, terminal
 from support import environments
 from support.kernel import Answer, Kernel
@@ -131,6 +131,7 @@ def test_a_question_is_open_again_after_a_restart_and_answered_in_the_view(own_k
     assert own_kernel.value("r.status") == "'ok'"
 
 
+@NEWEST_LINE
 def test_a_stale_and_a_strange_answer_are_refused_with_a_sentence(kernel: Kernel) -> None:
     cell = person(kernel, f"{APPROVAL} --no-raise-error\nGo.")
     answer = kernel.wait(cell, within=BUDGET, until=asks_of)

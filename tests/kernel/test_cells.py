@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import shell_cell
+from kernel.cells import NEWEST_LINE, shell_cell
 from support.kernel import Kernel
 from support.lab import eventually
 from support.leaks import await_none
@@ -126,6 +126,7 @@ def test_once_replays_the_sealed_receipt(kernel: Kernel) -> None:
     assert kernel.value("a.receipt == b.receipt, len(open('runs').readlines())") == "(True, 1)"
 
 
+@NEWEST_LINE
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
@@ -155,6 +156,7 @@ def test_bad_input_is_one_clear_sentence(kernel: Kernel, cell: str, words: list[
     assert kernel.run("%cc list").stream.startswith("Nothing was run yet")
 
 
+@NEWEST_LINE
 def test_large_prompts_work_and_larger_ones_are_refused_before_anything_starts(kernel: Kernel, tmp_path: Path) -> None:
     kernel.run("ip = get_ipython()\nbody = 'word ' * 200_000")
     assert kernel.run("r = await ip.run_cell_magic('cc_execute_async', '--rehearse hello', body)").status == "ok"

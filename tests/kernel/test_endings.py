@@ -54,9 +54,11 @@ def living(state: Path) -> list[int]:
 
 
 def tree_of(folder: Path, state: Path) -> None:
-    """Wait until the whole tree lives."""
+    """Wait until the whole tree lives, and what it said first is in the journal."""
     wait_for_pid(folder)
     eventually(lambda: len(living(state)) >= TREE, within=20, what="the whole tree lives")
+    (run,) = run_folders(state)
+    eventually(lambda: (run / records.STDOUT).stat().st_size, within=20, what="the word of the tree is written down")
 
 
 def measured(folder: Path, state: Path, deed: Callable[[], object]) -> float:

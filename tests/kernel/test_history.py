@@ -17,6 +17,7 @@ from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.runpage import RunPage
 from cc_executor.store.home import StateHome
+from kernel.cells import NEWEST_LINE
 from support.kernel import Kernel
 from support.runs import BASH, remembered
 
@@ -39,6 +40,7 @@ def runs(tmp_path: Path) -> list[str]:
     return ended
 
 
+@NEWEST_LINE
 def test_the_verbs_and_the_dry_run_tell_of_past_runs(kernel: Kernel, runs: list[str]) -> None:
     ran = kernel.run("%%cc_execute --rehearse hello --label greeting\nGreet the reader; don't stop.", within=60)
     assert ran.status == "ok", ran.traceback

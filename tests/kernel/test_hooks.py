@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import shell_cell
+from kernel.cells import NEWEST_LINE, shell_cell
 from support.kernel import Kernel
+
+pytestmark = NEWEST_LINE
 
 REGISTER = """
 from cc_executor import hook

@@ -16,6 +16,7 @@ from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn
 from cc_executor.rehearsal.server import ServedRehearsal, serving
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
+from kernel.cells import NEWEST_LINE
 from support.kernel import Answer, Kernel
 from support.runs import wait_for
 
@@ -64,6 +65,7 @@ def waits(answer: Answer) -> bool:
 CELL = "%%cc_execute --on-limit wait -o result\nWork."
 
 
+@NEWEST_LINE
 def test_a_cell_waits_for_the_end_of_a_usage_limit_and_goes_on(kernel: Kernel, serve: Serve) -> None:
     served = serve(time.time() + 4)
     log_in(kernel, served)

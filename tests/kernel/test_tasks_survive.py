@@ -105,7 +105,7 @@ def test_two_notebooks_with_one_list_do_it_once_in_order_and_never_again(
 def served_kernel(folder: Path) -> Iterator[tuple[Lab, Kernel]]:
     """A kernel of a Jupyter server, with a client of our own."""
     folder.mkdir()
-    with running_lab(folder) as lab:
+    with running_lab(folder, app="jupyter_server") as lab:
         request = urllib.request.Request(
             f"{lab.url}/api/kernels",
             json.dumps({"name": KERNEL}).encode(),

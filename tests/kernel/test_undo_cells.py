@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import shell_cell
+from kernel.cells import NEWEST_LINE, shell_cell
 from support.kernel import Kernel
 from support.trees import walk
 
-pytestmark = pytest.mark.usefixtures("claude_cli")
+pytestmark = [NEWEST_LINE, pytest.mark.usefixtures("claude_cli")]
 
 
 def test_a_cell_of_an_agent_is_undone_and_redone(kernel: Kernel, tmp_path: Path) -> None:

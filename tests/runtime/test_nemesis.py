@@ -376,7 +376,10 @@ class Attempt:
             self.account(kept, exact=False)
             return
         assert lines[-1].endswith(b"\n")
-        assert (kinds[-1], kinds.count("exited"), facts.records) == ("exited", 1, len(told))
+        # Killed between the last two things that it writes, a supervisor leaves its exit facts without the record that says so.
+        is_cut = "exited" not in kinds and any(deed.startswith("kill_shim") for deed in self.deeds)
+        assert is_cut or (kinds[-1], kinds.count("exited")) == ("exited", 1)
+        assert facts.records == len(told) + is_cut
         assert facts.written == kept
         assert kinds.count("paused") == kinds.count("resumed")
         assert abs(facts.elapsed - facts.active - facts.paused - facts.frozen) < 0.001

@@ -51,6 +51,7 @@ sys.stdout.flush()
 for value in [os.environ["MY_SECRET"], os.environ["ANTHROPIC_API_KEY"]]:
     for letter in value:
         os.write(1, letter.encode()); os.write(2, letter.encode()); time.sleep(0.002)
+    print(value, flush=True)
     Path(value).touch()
 if os.fork() == 0:
     os.setsid()
@@ -129,7 +130,7 @@ def test_no_secret_is_left_by_a_run_that_tells_all(seeded: Path, state_folder: P
     [key] = private_values(state_folder)
     assert {name for name, content in seen if key in content.decode(errors="replace")} == {str(state_folder / PRIVATE)}
     stdout, stderr = (run / records.STDOUT).read_bytes(), (run / records.STDERR).read_bytes()
-    assert stdout.count(b"[masked]") >= 10
+    assert stdout.count(b"[masked]") > 10
     assert stderr.count(b"[masked]") > 5
     receipt = json.loads((run / records.RECEIPT).read_text())
     assert [check["passed"] for check in receipt["checks"]] == [False, False]

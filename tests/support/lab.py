@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,13 +17,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import nbformat
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize
+
+from support.ports import free_port
 
 CHROMIUM_ARGUMENTS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 START_BUDGET: Final = 60.0  # seconds; 4 s on an idle machine
+VIEWPORT: Final[ViewportSize] = {"width": 1180, "height": 900}
+# The light of the ground on which the cells' outputs stand, 0 to 255.
+LIGHT: Final = """() => {
+    for (let node = document.querySelector('.jp-OutputArea'); node; node = node.parentElement) {
+        const [red, green, blue, alpha] = getComputedStyle(node).backgroundColor.match(/[\\d.]+/g).map(Number);
+        if (alpha !== 0) return (red + green + blue) / 3;
+    }
+}"""
 
 
 def eventually(look: Callable[[], Any], *, within: float, what: str) -> Any:
@@ -36,13 +45,6 @@ def eventually(look: Callable[[], Any], *, within: float, what: str) -> Any:
             return found
         assert time.monotonic() < end, f"not within {within} s: {what}"
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def notebook_of(*cells: str, kernel: str) -> nbformat.NotebookNode:
@@ -60,6 +62,8 @@ class Lab:
     url: str
     token: str
     process: subprocess.Popen[bytes]
+    state: Path  # where its kernels keep their runs
+    context: BrowserContext | None = None  # of its pages
 
     def write(self, name: str, *cells: str, kernel: str) -> Path:
         """Put a notebook into the server's folder."""
@@ -74,6 +78,11 @@ class Lab:
             body = answer.read()
         return json.loads(body) if body else None
 
+    def use_theme(self, theme: str) -> None:
+        """Light or Dark, from the next page on."""
+        path = self.root.parent / "settings" / "@jupyterlab" / "apputils-extension" / "themes.jupyterlab-settings"
+        path.write_text(json.dumps({"theme": f"JupyterLab {theme}"}))
+
     def end_kernels(self) -> None:
         """End every session."""
         for session in self.api("sessions"):
@@ -82,14 +91,13 @@ class Lab:
 
 
 @contextlib.contextmanager
-def running_lab(folder: Path, *, app: str = "jupyterlab", theme: str = "JupyterLab Light") -> Iterator[Lab]:
+def running_lab(folder: Path, *, app: str = "jupyterlab") -> Iterator[Lab]:
     """A server that keeps everything below `folder` and knows the cc_executor server extension."""
     root = folder / "notebooks"
     settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     root.mkdir()
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
     port, token = free_port(), secrets.token_hex(16)
     environ = os.environ | {
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
@@ -104,7 +112,8 @@ def running_lab(folder: Path, *, app: str = "jupyterlab", theme: str = "JupyterL
     ]  # fmt: skip
     log = (folder / "server.log").open("wb")
     process = subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    lab = Lab(root, f"http://127.0.0.1:{port}", token, process)
+    lab = Lab(root, f"http://127.0.0.1:{port}", token, process, Path(environ["CC_EXECUTOR_STATE"]))
+    lab.use_theme("Light")
 
     def answers() -> bool:
         assert process.poll() is None, f"the server ended:\n{(folder / 'server.log').read_text()[-3000:]}"
@@ -133,11 +142,16 @@ class NotebookPage:
     def __init__(self, lab: Lab, browser: Browser, name: str, *, classic: bool = False) -> None:
         self.lab = lab
         self.name = name
-        self.context = browser.new_context(viewport={"width": 1180, "height": 900})
+        self.context = self.context_in(browser)
         self.page: Page = self.context.new_page()
         # A workspace of its own: the tabs of other notebooks are not restored beside it.
         self.path = f"notebooks/{name}" if classic else f"lab/workspaces/{name.partition('.')[0]}/tree/{name}"
         self.open()
+
+    def context_in(self, browser: Browser) -> BrowserContext:
+        """The one of this server: like a person's, it has the page's scripts at hand from the second time on."""
+        self.lab.context = self.lab.context or browser.new_context(viewport=VIEWPORT)
+        return self.lab.context
 
     def open(self) -> None:
         """Go to the notebook and wait for its cells and its kernel."""
@@ -156,7 +170,14 @@ class NotebookPage:
 
     def close(self) -> None:
         """Close the tab as a person would who does not come back."""
-        self.context.close()
+        self.page.close()
+
+    def use_theme(self, theme: str) -> None:
+        """Settings > Theme; what is open stays open."""
+        self.page.get_by_role("menuitem", name="Settings", exact=True).click()
+        self.page.locator(".lm-Menu-itemLabel").get_by_text("Theme", exact=True).hover()
+        self.page.locator(".lm-Menu-itemLabel").get_by_text(f"JupyterLab {theme}", exact=True).click()
+        eventually(lambda: (self.page.evaluate(LIGHT) > 127) == (theme == "Light"), within=20, what=f"the page is {theme.lower()}")
 
     def cell(self, number: int) -> Locator:
         """The cell, counted from 0."""

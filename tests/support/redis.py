@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import redis
 
 from support.environments import Missing
-from support.lab import free_port
+from support.ports import free_port
 from support.runs import wait_for
 
 START_BUDGET: Final = 20.0  # seconds; 50 ms on an idle machine

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import httpx
 
 from cc_executor.store.home import StateHome
 from support.environments import CHECKOUT
+from support.ports import free_port
 
 Json = dict[str, Any]
 TOKEN: Final = "a-token-for-the-tests"
@@ -48,9 +48,7 @@ class Server:
 def serving(folder: Path, *arguments: str) -> Iterator[Server]:
     root, state = folder / "root", folder / "state"
     root.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environ = os.environ | {
         "CC_EXECUTOR_STATE": str(state),
         "JUPYTER_CONFIG_PATH": str(CHECKOUT / "jupyter-config"),

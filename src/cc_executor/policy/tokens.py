@@ -45,14 +45,19 @@ class Script:
     longest: float = 0.0
 
 
-SCRIPTS: Final = (
+# All that a text of ASCII can have, control characters among the others.
+PLAIN: Final = (
     Script("words", r"[A-Za-z\u00aa-\u024f\u1e00-\u1eff]+", 1, 8, 4.5, longest=64),
     Script("camelCase", r"[a-z][A-Z]", 0.5, 2),
     Script("CAPITALS", r"[A-Z]{4,}", 0.25, 4, 3),
-    Script("stacked accents", r"[\u1e00-\u1eff]", 1.6),
     Script("digits", r"[0-9]+", 1, 2, 2.2, longest=64),
     Script("signs", r"[!-/:-@\[-`{-~]+", 1, 2, 1.8, longest=256),
     Script("lines and indents", r"\s*\n\s*|[^\S\n]{2,}", 1, 16, 16, longest=1024),
+    Script("others", r"[^\s\x21-\x7e\u00aa-\u052f\u0590-\u109f\u1100-\u11ff\u1e00-\u1fff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]", 2.2, longest=4),
+)  # fmt: skip
+SCRIPTS: Final = (
+    *PLAIN,
+    Script("stacked accents", r"[\u1e00-\u1eff]", 1.6),
     Script("Cyrillic", r"[\u0400-\u052f]+", 0.63, per=1 / 0.63, longest=16),
     Script("Greek", r"[\u0370-\u03ff\u1f00-\u1fff]+", 1.2, per=1 / 1.2, longest=12),
     Script("Hebrew, Arabic", r"[\u0590-\u08ff]+", 1.05, per=1 / 1.05, longest=12),
@@ -60,7 +65,6 @@ SCRIPTS: Final = (
     Script("Hangul", r"[\uac00-\ud7af\u1100-\u11ff]+", 1.3, per=1 / 1.3, longest=4),
     Script("kana", r"[\u3040-\u30ff]+", 1.0, longest=4),
     Script("Han", r"[\u3400-\u4dbf\u4e00-\u9fff]+", 1.15, per=1 / 1.15, longest=4),
-    Script("others", r"[^\s\x21-\x7e\u00aa-\u052f\u0590-\u109f\u1100-\u11ff\u1e00-\u1fff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]", 2.2, longest=4),
 )  # fmt: skip
 
 
@@ -153,7 +157,7 @@ def _count(text: str, growth: float) -> Count:
 def _weighed(text: str) -> tuple[float, float]:
     """What the runs of this text come to for sure, and most likely with the published tokenizer."""
     least = likely = 0.0
-    for script in SCRIPTS:
+    for script in PLAIN if text.isascii() else SCRIPTS:
         lengths = Counter(map(len, re.findall(script.pattern, text)))
         more = _accented(text, lengths) if script.name == "words" else 1.0
         for length, runs in lengths.items():

@@ -14,12 +14,13 @@ from jupyter_server._tz import utcnow
 from jupyter_server.auth.identity import IdentityProvider, LegacyIdentityProvider, PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
-from traitlets import Enum, Float, Int, List, Unicode
+from traitlets import Enum, Float
 
 from cc_executor.server.extension import register
 from cc_executor.server.mcphttp import MANIFEST, Manager, ManifestHandler, McpHandler
 from cc_executor.server.mcphttp import PATH as MCP_PATH
 from cc_executor.server.rest import handlers
+from cc_executor.server.settings import PolicySettings
 from cc_executor.server.websocket import PATH, RunsSocket
 from cc_executor.store.place import state_path
 
@@ -33,7 +34,7 @@ STARTED_HERE: Final = Path("server", "owners")  # in the state folder: there was
 _NAMELESS: Final = (IdentityProvider, PasswordIdentityProvider, LegacyIdentityProvider)
 
 
-class CCExecutorServer(ExtensionApp):
+class CCExecutorServer(PolicySettings, ExtensionApp):
     """Runs of agents over REST, under the server's own URL and login. It opens no port and owns no process."""
 
     name = "cc_executor"
@@ -47,11 +48,6 @@ class CCExecutorServer(ExtensionApp):
         default_value="auto",
         help="How people are told apart: by the name of a real identity provider (user), not at all (server), or what fits the provider (auto).",
     ).tag(config=True)
-    max_running = Int(8, min=1, help="Runs of one owner at the same time.").tag(config=True)
-    max_cost = Float(None, allow_none=True, help="US dollars that one run may spend at most.").tag(config=True)
-    allowed_agents = List(Unicode(), help="Agents that may be run; empty: all.").tag(config=True)
-    allowed_permission_modes = List(Unicode(), help="Permission modes that may be asked for; empty: all.").tag(config=True)
-    allowed_folders = List(Unicode(), help="Folders in which agents may work, with everything below; empty: all.").tag(config=True)
     heartbeat = Float(
         30.0, min=1.0, help="Seconds between signs of activity while a run is at work, so that no culler stops the server."
     ).tag(config=True)
@@ -80,19 +76,14 @@ class CCExecutorServer(ExtensionApp):
         """What the handlers call, made when it is first needed."""
         if self._service is None:
             from cc_executor.server.owners import Owners
-            from cc_executor.server.service import Rules, Service
+            from cc_executor.server.service import Service
             from cc_executor.store.home import StateHome
 
             home = StateHome(state_path(os.environ))
-            rules = Rules(
-                running=self.max_running,
-                max_cost=self.max_cost,
-                agents=tuple(self.allowed_agents),
-                permission_modes=tuple(self.allowed_permission_modes),
-                folders=tuple(Path(folder).expanduser() for folder in self.allowed_folders),
-            )
             owners = Owners(home.root, by_name=self._by_name(), server_owner=os.environ.get("JUPYTERHUB_USER", ""))
-            self._service = Service(home=home, environ=dict(os.environ), owners=owners, rules=rules, root=Path(self._server.root_dir))
+            self._service = Service(
+                home=home, environ=dict(os.environ), owners=owners, rules=self.rules(), root=Path(self._server.root_dir)
+            )
         return self._service
 
     def mcp(self) -> Manager:

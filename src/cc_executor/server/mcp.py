@@ -61,7 +61,7 @@ class _Tool:
 async def _execute(service: Service, caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
     key = given.pop("idempotency_key", "")
     run_id, is_new = await service.execute(given, who=caller.who, key=str(key))
-    return {"id": run_id, "new": is_new}
+    return {"id": run_id, "new": is_new, **await service.place(run_id)}
 
 
 async def _status(service: Service, caller: Caller, given: dict[str, Any]) -> dict[str, Any]:

@@ -108,6 +108,8 @@ def _endpoint(action: str) -> Callable[[Callable[Concatenate[Any, P], Awaitable[
             try:
                 await method(self, *arguments, **more)
             except Refused as refused:
+                if refused.retry_after is not None:
+                    self.set_header("Retry-After", str(refused.retry_after))
                 self.refuse(refused.status, refused.kind, str(refused))
             except CCExecutorError as error:
                 status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
@@ -128,7 +130,7 @@ class _Execute(_Api):
     async def post(self) -> None:
         run_id, is_new = await self.service.execute(self.body(), who=self.who, key=self.request.headers.get("Idempotency-Key", ""))
         self.set_header("Location", f"{self.base_url.rstrip('/')}{BASE}/executions/{run_id}/status")
-        self.answer({"id": run_id, "new": is_new}, 202)
+        self.answer({"id": run_id, "new": is_new, **await self.service.place(run_id)}, 202)
 
 
 class _Executions(_Api):

@@ -28,7 +28,10 @@ from cc_executor.runtime.login import LOGIN_CURE, login_of
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
+from cc_executor.server.line import WAITS, Line, never_started
 from cc_executor.server.owners import Owners
+from cc_executor.server.policy import Admission, Rules, is_open
+from cc_executor.server.queue import Waiting
 from cc_executor.server.refusal import Refused
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome, new_run_id
@@ -41,63 +44,9 @@ STREAMS: Final = frozenset({records.STDOUT, records.STDERR, records.CONTROL})
 KEY_LIMIT: Final = 255  # characters
 KEY_BYTES: Final = 4096
 TEXT_TAIL: Final = 4000  # characters of a running agent's text in its status
+OPS: Final = ("pause", "resume", "cancel", "kill")
 # Not for a request that came over a network: where programs lie is the server's affair, and `state` is its own folder.
 NOT_OVER_HTTP: Final = frozenset({"cli", "state", "environ", "on_event", "hooks", "on_ask"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What the administrator allows. Empty tuples: everything.
-
-    These are kept by a server that runs as its user, who can change it or go round it in a terminal: what must hold is limited outside (see the docs).
-
-    Attributes
-    ----------
-    running : int
-        Runs of one owner at the same time.
-    max_cost : float or None
-        US dollars that one run may spend at most; a request that names none gets this one.
-    agents, permission_modes : tuple of str
-    folders : tuple of Path
-        Where agents may work, with everything below.
-    """
-
-    running: int = 8
-    max_cost: float | None = None
-    agents: tuple[str, ...] = ()
-    permission_modes: tuple[str, ...] = ()
-    folders: tuple[Path, ...] = ()
-
-    def applied(self, request: RunRequest) -> RunRequest:
-        """The request under these rules.
-
-        Raises
-        ------
-        Refused
-        """
-        if self.agents and request.agent not in self.agents:
-            raise _forbidden(f"The agent {request.agent!r} is not allowed here. Choose one of {', '.join(self.agents)}.")
-        if self.permission_modes and request.permission_mode is not None and request.permission_mode not in self.permission_modes:
-            raise _forbidden(
-                f"The permission mode {request.permission_mode!r} is not allowed here. Choose one of {', '.join(self.permission_modes)}."
-            )
-        for name in (request.cwd, *request.add_dirs):
-            if self.folders and not any(Path(name).resolve().is_relative_to(folder.resolve()) for folder in self.folders):
-                raise _forbidden(f"Agents may not work in {name}. Choose a folder in {', '.join(map(str, self.folders))}.")
-        if self.max_cost is None:
-            return request
-        wanted = request.limits.cost
-        if wanted is not None and wanted > self.max_cost:
-            raise _forbidden(f"max_cost may be ${self.max_cost:.2f} at most here (given: ${wanted:.2f}).")
-        return (
-            request
-            if wanted is not None
-            else request.model_copy(update={"limits": request.limits.model_copy(update={"cost": self.max_cost})})
-        )
-
-
-def _forbidden(message: str) -> Refused:
-    return Refused(403, "NotAllowed", message)
 
 
 class Service:
@@ -118,9 +67,9 @@ class Service:
         self.home = home
         self._environ = environ
         self._owners = owners
-        self._rules = rules
         self._root = root
-        self._starting: dict[str, int] = {}  # runs of each owner that are being launched
+        self.admission = Admission(home, owners, rules)
+        self.line = Line(home, owners, self.admission, start=self._launch)
         self._followed: dict[str, _Followed] = {}
         self._keys: dict[str, asyncio.Lock] = {}
 
@@ -161,7 +110,7 @@ class Service:
                 known = await asyncio.to_thread(_read_key, place)
                 if known is not None and known["digest"] != digest:
                     raise Refused(409, "KeyReused", "This idempotency key was used for another request. Make a new one.")
-                if known is not None and self.home.folder(known["id"]).path.exists():
+                if known is not None and await asyncio.to_thread(self._is_known, known["id"]):
                     return known["id"], False
                 # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
                 run_id = RunId(known["id"]) if known is not None else new_run_id(time.time())
@@ -182,34 +131,49 @@ class Service:
         options["cwd"] = os.path.join(self._root, os.path.expanduser(str(options.get("cwd", ""))))
         options.setdefault("on_kernel_exit", "continue")
         try:
-            return self._rules.applied(make_request(prompt, **options))
+            return self.admission.rules.applied(make_request(prompt, **options))
         except TypeError as error:
             raise InvalidRequest(str(error)) from error
 
     async def _start(self, request: RunRequest, who: str, run_id: RunId | None) -> str:
-        running = await asyncio.to_thread(self._running, who)
-        # No await between the count and the reservation: so many requests at once are as good as one after the other.
-        if running + self._starting.get(who, 0) >= self._rules.running:
-            raise Refused(429, "TooManyRuns", f"{self._rules.running} runs are at work already. Wait for one to end, or cancel one.")
-        self._starting[who] = self._starting.get(who, 0) + 1
         chosen = run_id or new_run_id(time.time())
+        if await self.line.has_to_wait(who):
+            await self.line.add(chosen, request, who)
+            return chosen
+        try:
+            bounded = await self.admission.reserve(chosen, request, who)
+        except Refused as refused:
+            if refused.kind not in WAITS or not self.admission.rules.queued:
+                raise
+            await self.line.add(chosen, request, who)
+            return chosen
         try:
             await asyncio.to_thread(self._owners.claim, chosen, who)
             try:
-                run = await Run.start(request, home=self.home, environ=self._environ, run_id=chosen)
+                await self._launch(bounded, chosen)
             except BaseException:
                 self._owners.forget(chosen)
                 raise
-            self._see_through(run)
         finally:
-            self._starting[who] -= 1
-        return str(run.run_id)
+            self.admission.release(chosen)
+        return chosen
 
-    def _running(self, who: str) -> int:
-        """Runs of somebody that go on. Those that are being launched count by themselves."""
-        now = time.time()
-        going = (folder for folder in self.home.runs() if _is_open(folder) and folder.standing(now) is RunStanding.RUNNING)
-        return sum(self._owners.may_see(folder.run_id, who) for folder in going)
+    async def _launch(self, request: RunRequest, run_id: RunId) -> Run:
+        run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id)
+        self._see_through(run)
+        return run
+
+    def _is_known(self, run_id: str) -> bool:
+        return self.home.folder(run_id).path.exists() or self.line.queue.find(run_id) is not None
+
+    async def place(self, run_id: str) -> dict[str, Any]:
+        """What else is to be said to whoever has asked for a run: its place, if it waits."""
+        if not self.line.queue.is_used or self.home.folder(run_id).path.exists():
+            return {}
+        entry = await asyncio.to_thread(self.line.queue.find, run_id)
+        if entry is None or entry.is_over:
+            return {}
+        return {"status": entry.status, "place": await asyncio.to_thread(self.line.queue.place, entry)}
 
     # --- seeing runs through to their receipts ---
 
@@ -233,17 +197,20 @@ class Service:
             logger.exception("run %s could not be followed to its end", run.run_id)
         finally:
             self._followed.pop(run.run_id, None)
+            self.line.look()
 
     async def resume(self) -> None:
         """Follow what was started by a server before this one and has no receipt yet, and settle what was lost."""
         reconcile(self.home, environ=self._environ)
-        for folder in await asyncio.to_thread(lambda: [each for each in self.home.runs() if _is_open(each)]):
+        for folder in await asyncio.to_thread(lambda: [each for each in self.home.runs() if is_open(each)]):
             if self._owners.of(folder.run_id) is not None and folder.run_id not in self._followed:
                 with suppress(CCExecutorError):
                     self._see_through(await Run.attach(self.home, folder.run_id, environ=self._environ))
+        await self.line.resume()
 
     async def aclose(self) -> None:
-        """Let go of all runs; they go on."""
+        """Let go of all runs; they go on. Those that wait do, until the next server."""
+        await self.line.aclose()
         tasks = [followed.task for followed in self._followed.values() if followed.task is not None]
         for task in tasks:
             task.cancel()
@@ -251,8 +218,8 @@ class Service:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a run is at work: not one that is paused."""
-        return any(not followed.state.is_paused for followed in self._followed.values())
+        """Whether a run is at work, or waits for its turn: not one that is paused."""
+        return self.line.is_moving or any(not followed.state.is_paused for followed in self._followed.values())
 
     # --- looking ---
 
@@ -271,21 +238,30 @@ class Service:
                     return folder
         raise RunNotFound("There is no such execution.")
 
+    def waiting(self, run_id: str, *, who: str) -> Waiting | None:
+        """Somebody's own run that waits, or that was never started; None for those that have a folder. Blocking."""
+        if not RUN_ID.match(run_id) or self.home.folder(run_id).path.exists() or not self._owners.may_see(run_id, who):
+            return None
+        return self.line.queue.find(run_id)
+
     def executions(self, *, who: str, limit: int, before: str = "", status: str = "") -> tuple[list[RunSummary], str]:
         """Somebody's runs, newest first, and the id to ask from for the next page (empty: there is none). Blocking."""
         found: list[RunSummary] = []
-        for folder in self.home.runs():
-            if (before and folder.run_id >= before) or not self._owners.may_see(folder.run_id, who):
+        for each in self.line.among(self.home.runs()):
+            if (before and each.run_id >= before) or not self._owners.may_see(each.run_id, who):
                 continue
             if len(found) == limit:
                 return found, found[-1].id
-            row = summary(folder, now=time.time())
+            row = each.row() if isinstance(each, Waiting) else summary(each, now=time.time())
             if not status or row.status == status:
                 found.append(row)
         return found, ""
 
     async def status(self, run_id: str, *, who: str) -> dict[str, Any]:
         """What is known of a run now."""
+        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
+            told = {**entry.row().as_dict(), "done": entry.is_over}
+            return {**told, "why": entry.why} if entry.is_over else {**told, "place": await asyncio.to_thread(self.line.queue.place, entry)}
         folder = await asyncio.to_thread(self.find, run_id, who=who)
         row = await asyncio.to_thread(summary, folder, now=time.time())
         told: dict[str, Any] = {**row.as_dict(), "done": row.status not in {"starting", "running", "ended", "paused"}}
@@ -301,6 +277,8 @@ class Service:
 
     async def results(self, run_id: str, *, who: str) -> dict[str, Any]:
         """What a run has made. `done` False: nothing yet."""
+        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
+            return {"id": run_id, "done": False} if not entry.is_over else never_started(entry)
         receipt = await self.receipt(run_id, who=who)
         if receipt is None:
             return {"id": run_id, "done": False}
@@ -321,6 +299,10 @@ class Service:
 
     async def receipt(self, run_id: str, *, who: str) -> Receipt | None:
         """The sealed receipt; None while the run goes on. A run that has ended and that nobody has followed is sealed now."""
+        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
+            if entry.is_over:
+                raise Refused(409, "NeverStarted", f"There is no receipt, for the run was never started: {entry.why}")
+            return None
         folder = await asyncio.to_thread(self.find, run_id, who=who)
         receipt = await asyncio.to_thread(folder.receipt)
         if receipt is not None or run_id in self._followed:
@@ -333,6 +315,8 @@ class Service:
         """A piece of what a run has written, by byte offset. Blocking."""
         if stream not in STREAMS:
             raise InvalidRequest(f"There is no stream {stream!r}. Choose one of {', '.join(sorted(STREAMS))}.")
+        if (entry := self.waiting(run_id, who=who)) is not None:
+            return Piece(offset, b"", is_last=entry.is_over)
         folder = self.find(run_id, who=who)
         has_ended = folder.standing(time.time()) not in {RunStanding.STARTING, RunStanding.RUNNING}  # looked at before the last bytes
         data = folder.read(stream, offset, limit)
@@ -357,7 +341,11 @@ class Service:
         return await asyncio.to_thread(asked)
 
     async def control(self, run_id: str, op: str, *, who: str) -> dict[str, Any]:
-        """Give a command: ``pause``, ``resume``, ``cancel`` (with time to clean up) or ``kill`` (at once)."""
+        """Give a command: ``pause``, ``resume``, ``cancel`` (with time to clean up) or ``kill`` (at once). A run that waits can be cancelled."""
+        if op not in OPS:
+            raise InvalidRequest(f"There is no command {op!r}. Choose one of {', '.join(OPS)}.")
+        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None and await self.line.withdrawn(entry, op):
+            return {"id": run_id, "op": op, "status": "cancelled", "processes": 0}
         await asyncio.to_thread(self.find, run_id, who=who)
         run = await Run.attach(self.home, run_id, environ=self._environ)
         commands: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
@@ -366,8 +354,6 @@ class Service:
             "cancel": partial(run.cancel, by=who or "server"),
             "kill": partial(run.cancel, by=who or "server", now=True),
         }
-        if op not in commands:
-            raise InvalidRequest(f"There is no command {op!r}. Choose one of {', '.join(commands)}.")
         answer = await commands[op]()
         return {"id": run_id, "op": op, **_standing(answer)}
 
@@ -405,11 +391,6 @@ class Piece:
     def next_offset(self) -> int:
         """Where the next piece begins."""
         return self.offset + len(self.data)
-
-
-def _is_open(folder: RunFolder) -> bool:
-    """Whether nobody has followed the run to its end yet."""
-    return not (folder.path / records.RECEIPT).exists()
 
 
 def _standing(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class Session:
         key = _text(options, "idempotency_key", "")
         options.pop("idempotency_key", None)
         run_id, is_new = await self._service.execute(options, who=self._who, key=key)
-        return {"id": run_id, "new": is_new}
+        return {"id": run_id, "new": is_new, **await self._service.place(run_id)}
 
     async def control(self, params: dict[str, Any]) -> dict[str, Any]:
         """Command a run: `id`, `op`."""

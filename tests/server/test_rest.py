@@ -247,7 +247,7 @@ def test_the_document_names_every_route_and_what_it_says_holds(server: Server) -
     told = server.client.get(f"{API}/openapi.json").json()
     assert told["servers"] == [{"url": API}]
     assert set(told["paths"]) == {
-        "/execute", "/executions", "/executions/{id}", "/health", "/auth/status", "/openapi.json",
+        "/execute", "/executions", "/executions/{id}", "/health", "/auth/status", "/openapi.json", "/admin/audit", "/admin/usage",
         *(f"/executions/{{id}}/{what}" for what in ("status", "results", "receipt", "events", "control")),
     }  # fmt: skip
     properties = told["components"]["schemas"]["Execute"]["properties"]

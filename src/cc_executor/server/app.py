@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -16,7 +17,10 @@ from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from traitlets import Enum, Float
 
+from cc_executor.server.audit import Audit
+from cc_executor.server.eventlog import RunEvents
 from cc_executor.server.extension import register
+from cc_executor.server.jsonlog import log_as_json
 from cc_executor.server.mcphttp import MANIFEST, Manager, ManifestHandler, McpHandler
 from cc_executor.server.mcphttp import PATH as MCP_PATH
 from cc_executor.server.rest import handlers
@@ -41,6 +45,9 @@ class CCExecutorServer(PolicySettings, ExtensionApp):
     load_other_extensions = True
     _service: Service | None = None
     _mcp: Manager | None = None
+    _audit: Audit | None = None
+    _events: RunEvents
+    _log_handler: logging.Handler | None = None
     _beating: asyncio.Task[None] | None = None
 
     owner_mode = Enum(
@@ -71,6 +78,11 @@ class CCExecutorServer(PolicySettings, ExtensionApp):
         register(self._server)  # where no start hook is run (pytest-jupyter runs none, nor do applications that embed the server)
         self.settings["cc_executor_service"] = self.service
         self.settings["cc_executor_mcp"] = self.mcp
+        self.settings["cc_executor_audit"] = self.audit
+        event_logger: Any = self._server.event_logger
+        self._events = RunEvents(event_logger)  # now, so that others can listen
+        if self.json_logs:
+            self._log_handler = log_as_json(os.environ, sys.stderr)
 
     def service(self) -> Service:
         """What the handlers call, made when it is first needed."""
@@ -84,7 +96,15 @@ class CCExecutorServer(PolicySettings, ExtensionApp):
             self._service = Service(
                 home=home, environ=dict(os.environ), owners=owners, rules=self.rules(), root=Path(self._server.root_dir)
             )
+            self._service.audit = self.audit()
+            self._service.tell = self._events.tell
         return self._service
+
+    def audit(self) -> Audit:
+        """Where it is noted who wanted what, made when it is first needed."""
+        if self._audit is None:
+            self._audit = Audit(state_path(os.environ), environ=os.environ, by_name=self._by_name(), told=self._events.audited)
+        return self._audit
 
     def mcp(self) -> Manager:
         """What answers agents, made when it is first needed."""
@@ -113,6 +133,8 @@ class CCExecutorServer(PolicySettings, ExtensionApp):
             self._beating.cancel()
         if self._mcp is not None:
             self._mcp.close()
+        if self._log_handler is not None:
+            logging.getLogger("cc_executor").removeHandler(self._log_handler)
         if self._service is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._service.aclose(), 5)

@@ -21,7 +21,8 @@ from cc_executor import __version__
 from cc_executor.errors import CCExecutorError, InvalidRequest
 from cc_executor.server.openapi import execute_schema
 from cc_executor.server.pieces import LOOK, shown
-from cc_executor.server.refusal import Refused
+from cc_executor.server.refusal import Refused, told_as
+from cc_executor.server.requestid import REQUEST
 from cc_executor.server.service import Service
 
 CALLER: Final = "cc_executor"  # the key of the ASGI scope with a `Caller`; identity comes from the server's login alone
@@ -157,6 +158,8 @@ def mcp_server(service: Service) -> Server[Any]:
     async def call_tool(ctx: ServerRequestContext[Any], params: types.CallToolRequestParams) -> types.CallToolResult:
         caller: Caller = ctx.request.scope[CALLER]  # pyright: ignore[reportOptionalMemberAccess] - over HTTP there is a request
         tool = tools.get(params.name)
+        failure: Exception | None = None
+        answer: dict[str, Any] = {}
         try:
             if tool is None:
                 raise InvalidRequest(f"There is no tool {params.name[:100]!r}. There are {', '.join(tools)}.")
@@ -165,10 +168,15 @@ def mcp_server(service: Service) -> Server[Any]:
             given = dict(params.arguments or {})
             if unknown := sorted(given.keys() - tool.properties.keys()):
                 raise InvalidRequest(f"{params.name} takes no {unknown[0][:100]!r}.")
-            return _answer(await tool.call(service, caller, given))
+            answer = await tool.call(service, caller, given)
+            return _answer(answer)
         except (CCExecutorError, Refused) as error:
-            kind = error.kind if isinstance(error, Refused) else type(error).__name__
-            return _answer({"error": {"kind": kind, "message": str(error)}}, is_error=True)
+            failure = error
+            return _answer({"error": {"kind": told_as(error)[1], "message": service.mask(str(error))}}, is_error=True)
+        finally:
+            if tool is not None:
+                about = answer.get("id") or (params.arguments or {}).get("id")
+                service.noted("mcp", params.name, right=tool.right, who=caller.who, run=about, failure=failure, request=REQUEST.get())
 
     return Server("cc_executor", version=__version__, instructions=INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool)
 

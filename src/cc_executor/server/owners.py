@@ -34,7 +34,7 @@ class Owners:
     def __init__(self, root: Path, *, by_name: bool, server_owner: str = "") -> None:
         self._folder = root / "server" / FOLDER
         self._by_name = by_name
-        self._server_owner = server_owner
+        self.server_owner = server_owner
 
     def who(self, username: str) -> str:
         """The name under which somebody's runs are kept."""
@@ -68,9 +68,19 @@ class Owners:
         except (OSError, UnicodeDecodeError):
             return None
 
+    @property
+    def is_by_name(self) -> bool:
+        """Whether names mean people."""
+        return self._by_name
+
+    def name_of(self, run_id: RunId | str) -> str:
+        """Whose a run is; of those that were started elsewhere, the server's owner. Empty where names mean nothing."""
+        owner = self.of(run_id) if self._by_name else ""
+        return self.server_owner if owner is None else owner
+
     def may_see(self, run_id: RunId | str, who: str) -> bool:
         """Whether a run is somebody's own."""
         if not self._by_name:
             return True
         owner = self.of(run_id)
-        return who == (self._server_owner if owner is None else owner)
+        return who == (self.server_owner if owner is None else owner)

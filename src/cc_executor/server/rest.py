@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, cast
@@ -20,9 +21,10 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from cc_executor import __version__
-from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, InvalidTaskList, RunNotFound, TaskListNotFound
+from cc_executor.errors import CCExecutorError, InvalidRequest, RunNotFound
 from cc_executor.server.pieces import PIECE, Look, pieces, shown
-from cc_executor.server.refusal import Refused
+from cc_executor.server.refusal import Refused, told_as
+from cc_executor.server.trace import Nowhere, Traced
 
 if TYPE_CHECKING:
     from cc_executor.server.service import Piece, Service
@@ -35,18 +37,12 @@ PAGE_LIMIT: Final = 500
 PIECE_LIMIT: Final = 1024 * 1024
 DIGITS: Final = 15
 _ID: Final = "([0-9a-f]{26})"
+GROUP: Final = re.compile(r"\([^)]*\)")
 
 P = ParamSpec("P")
-_STATUS: Final[tuple[tuple[type[CCExecutorError], int], ...]] = (
-    (RunNotFound, 404),
-    (TaskListNotFound, 404),
-    (InvalidRequest, 400),
-    (InvalidTaskList, 400),
-    (ControlFailed, 409),
-)
 
 
-class _Base(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - jupyter_server's own mixin
+class _Base(Traced, ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - jupyter_server's own mixin
     """What all have: the service, whose request it is, and errors as JSON that says no more than it should."""
 
     auth_resource = RESOURCE
@@ -59,10 +55,6 @@ class _Base(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportInc
     @property
     def who(self) -> str:
         return self.service.who(self.current_user.username)
-
-    def get_login_url(self) -> str:
-        """Nobody is sent to a login page from here: programs call."""
-        raise web.HTTPError(403)
 
     def body(self) -> dict[str, Any]:
         """The request's body, a JSON object. Raises `InvalidRequest`."""
@@ -89,17 +81,20 @@ class _Base(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportInc
     def answer(self, value: object, status: int = 200) -> None:
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
+        if isinstance(value, dict):
+            self.about = str(cast("dict[str, Any]", value).get("id", ""))
         self.finish(json.dumps(value, ensure_ascii=True))  # pyright: ignore[reportUnknownMemberType] - tornado says `dict` of nothing
 
     def refuse(self, status: int, kind: str, message: str) -> None:
+        self.kind = kind
         self.answer({"error": {"kind": kind, "message": message}}, status)
 
 
-class _Api(_Base, APIHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - as above
+class Api(_Base, APIHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - as above
     """A handler whose answers are JSON."""
 
 
-def _endpoint(action: str) -> Callable[[Callable[Concatenate[Any, P], Awaitable[None]]], Callable[Concatenate[Any, P], Awaitable[None]]]:
+def endpoint(action: str) -> Callable[[Callable[Concatenate[Any, P], Awaitable[None]]], Callable[Concatenate[Any, P], Awaitable[None]]]:
     """A method that somebody who is known and may do `action` can call. Errors of ours are answers; all others are the server's to log, and say nothing."""
 
     def decorate(method: Callable[Concatenate[Any, P], Awaitable[None]]) -> Callable[Concatenate[Any, P], Awaitable[None]]:
@@ -110,10 +105,10 @@ def _endpoint(action: str) -> Callable[[Callable[Concatenate[Any, P], Awaitable[
             except Refused as refused:
                 if refused.retry_after is not None:
                     self.set_header("Retry-After", str(refused.retry_after))
-                self.refuse(refused.status, refused.kind, str(refused))
+                self.reason = str(refused)
+                self.refuse(refused.status, refused.kind, self.service.mask(str(refused)))
             except CCExecutorError as error:
-                status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
-                self.refuse(status, type(error).__name__, str(error))
+                self.refuse(*told_as(error), self.service.mask(str(error)))
 
         allowed: Callable[[object], Any] = authorized(action, resource=RESOURCE)
         return cast("Callable[Concatenate[Any, P], Awaitable[None]]", web.authenticated(allowed(whole)))
@@ -121,22 +116,22 @@ def _endpoint(action: str) -> Callable[[Callable[Concatenate[Any, P], Awaitable[
     return decorate
 
 
-class _Execute(_Api):
+class _Execute(Api):
     """Start a run."""
 
     _track_activity = True
 
-    @_endpoint("execute")
+    @endpoint("execute")
     async def post(self) -> None:
         run_id, is_new = await self.service.execute(self.body(), who=self.who, key=self.request.headers.get("Idempotency-Key", ""))
         self.set_header("Location", f"{self.base_url.rstrip('/')}{BASE}/executions/{run_id}/status")
         self.answer({"id": run_id, "new": is_new, **await self.service.place(run_id)}, 202)
 
 
-class _Executions(_Api):
+class _Executions(Api):
     """The caller's runs, newest first."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self) -> None:
         limit = self.number("limit", PAGE, most=PAGE_LIMIT)
         before, status = self.get_query_argument("before", "") or "", self.get_query_argument("status", "") or ""
@@ -144,34 +139,34 @@ class _Executions(_Api):
         self.answer({"executions": [row.as_dict() for row in rows], "next": following})
 
 
-class _Execution(_Api):
+class _Execution(Api):
     """One run, to be ended."""
 
-    @_endpoint("execute")
+    @endpoint("execute")
     async def delete(self, run_id: str) -> None:
         self.answer(await self.service.control(run_id, "cancel", who=self.who), 202)
 
 
-class _Status(_Api):
+class _Status(Api):
     """What a run is doing."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self, run_id: str) -> None:
         self.answer(await self.service.status(run_id, who=self.who))
 
 
-class _Results(_Api):
+class _Results(Api):
     """What a run has made."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self, run_id: str) -> None:
         self.answer(await self.service.results(run_id, who=self.who))
 
 
-class _Receipt(_Api):
+class _Receipt(Api):
     """The sealed receipt."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self, run_id: str) -> None:
         receipt = await self.service.receipt(run_id, who=self.who)
         if receipt is None:
@@ -179,12 +174,12 @@ class _Receipt(_Api):
         self.answer(receipt.model_dump(mode="json"))
 
 
-class _Control(_Api):
+class _Control(Api):
     """A command for a run."""
 
     _track_activity = True
 
-    @_endpoint("execute")
+    @endpoint("execute")
     async def post(self, run_id: str) -> None:
         self.answer(await self.service.control(run_id, str(self.body().get("op", "")), who=self.who))
 
@@ -192,7 +187,7 @@ class _Control(_Api):
 class _Events(_Base):
     """What a run has written, byte for byte: a piece, or a stream of server-sent events that goes on until the run has ended."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self, run_id: str) -> None:
         stream = self.get_query_argument("stream", "stdout") or "stdout"
         offset = self.number("offset", 0, most=10**15)
@@ -236,31 +231,31 @@ def _whole(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS else None
 
 
-class _Health(_Api):
+class _Health(Api):
     """Whether runs can be started."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self) -> None:
         await asyncio.to_thread(self.service.home.prepare)
         self.answer({"ok": True, "version": __version__})
 
 
-class _AuthStatus(_Api):
+class _AuthStatus(Api):
     """Whether the agent is logged in, as it says itself."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self) -> None:
         self.answer(await self.service.login())
 
 
-class _OpenApi(_Api):
+class _OpenApi(Api):
     """What there is, in a form that programs read."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self) -> None:
         from cc_executor.server import openapi
 
-        self.answer(openapi.document(ROUTES, base=f"{self.base_url.rstrip('/')}{BASE}"))
+        self.answer(openapi.document(routes(), base=f"{self.base_url.rstrip('/')}{BASE}"))
 
 
 ROUTES: Final[tuple[tuple[str, type[_Base]], ...]] = (
@@ -278,6 +273,15 @@ ROUTES: Final[tuple[tuple[str, type[_Base]], ...]] = (
 )
 
 
-def handlers() -> list[tuple[str, type[_Base]]]:
-    """Patterns below the server's base URL, and who answers."""
-    return [(f"{BASE}{pattern}", handler) for pattern, handler in ROUTES]
+def routes() -> tuple[tuple[str, type[_Base]], ...]:
+    """Patterns below the base of the interface, and who answers."""
+    from cc_executor.server.admin import ROUTES as ADMIN
+
+    return (*ROUTES, *ADMIN)
+
+
+def handlers() -> list[tuple[str, type[Traced]]]:
+    """Patterns below the server's base URL, and who answers; what is nowhere is said in the same form."""
+    for pattern, handler in routes():
+        handler.route = GROUP.sub("{id}", pattern)
+    return [*((f"{BASE}{pattern}", handler) for pattern, handler in routes()), (f"{BASE.rpartition('/')[0]}(?:/.*)?", Nowhere)]

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,16 +23,18 @@ from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, R
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.state import RunState
+from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.executable import find_executable
 from cc_executor.runtime.login import LOGIN_CURE, login_of
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
+from cc_executor.server.audit import Audit
 from cc_executor.server.line import WAITS, Line, never_started
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import Admission, Rules, is_open
 from cc_executor.server.queue import Waiting
-from cc_executor.server.refusal import Refused
+from cc_executor.server.refusal import Refused, told_as
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
@@ -68,14 +70,55 @@ class Service:
         self._environ = environ
         self._owners = owners
         self._root = root
+        self._redactor = Redactor(secret_values(environ))
         self.admission = Admission(home, owners, rules)
         self.line = Line(home, owners, self.admission, start=self._launch)
+        self.line.refused = self._dropped
+        self.audit: Audit | None = None
+        self.tell: Callable[[str, dict[str, Any]], object] = lambda event, about: None
         self._followed: dict[str, _Followed] = {}
         self._keys: dict[str, asyncio.Lock] = {}
 
     def who(self, username: str) -> str:
         """The name under which somebody's runs are kept."""
         return self._owners.who(username)
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether names mean people here."""
+        return self._owners.is_by_name
+
+    def is_server_owner(self, username: str) -> bool:
+        """Whether the server runs for somebody of this name."""
+        return bool(username) and username == self._owners.server_owner
+
+    def owner_of(self, run_id: str) -> str:
+        """Whose a run is."""
+        return self._owners.name_of(run_id)
+
+    # --- noting ---
+
+    def noted(
+        self, door: str, what: str, *, right: str | None, who: str, run: object, failure: Exception | None, request: str = ""
+    ) -> None:
+        """Audit a call of another door than REST, which notes its own requests: what starts or ends something, and what was refused."""
+        status, kind = (200, "") if failure is None else told_as(failure)
+        if self.audit is None or (right != "execute" and status not in {403, 404, 429}):
+            return
+        said = f"{kind}: {failure}" if isinstance(failure, Refused) else kind
+        self.audit.note(who=who, door=door, what=what, status=status, run=run if isinstance(run, str) else "", reason=said, request=request)
+
+    def _dropped(self, entry: Waiting, kind: str) -> None:
+        if self.audit is not None:
+            self.audit.note(who=entry.owner, door="queue", what="execute", status=409, run=entry.run_id, reason=kind)
+
+    def mask(self, text: str) -> str:
+        """`text` without secrets: what people ask for is told back to them, in lists and in errors."""
+        return self._redactor.text(text)
+
+    def _row(self, each: RunFolder | Waiting) -> RunSummary:
+        row = each.row() if isinstance(each, Waiting) else summary(each, now=time.time())
+        return replace(row, label=self.mask(row.label), prompt=self.mask(row.prompt))
 
     # --- starting ---
 
@@ -161,6 +204,7 @@ class Service:
     async def _launch(self, request: RunRequest, run_id: RunId) -> Run:
         run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id)
         self._see_through(run)
+        self.tell("started", {"run_id": run_id, "agent": request.agent, "rehearsed": request.rehearse is not None})
         return run
 
     def _is_known(self, run_id: str) -> bool:
@@ -190,7 +234,13 @@ class Service:
                 async for batch in batches:
                     followed.state = batch.state
                     await run.refuse_hopeless(batch)
-            await run.finish()
+            receipt = await run.finish()
+            used = receipt.usage
+            about = {"status": receipt.outcome.kind.value, "elapsed": receipt.times.elapsed, "cost": receipt.cost}
+            tokens = {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
+            self.tell(
+                "ended", {"run_id": run.run_id, "agent": receipt.agent, "rehearsed": receipt.rehearsed is not None, **about, **tokens}
+            )
         except CCExecutorError as error:
             logger.warning("run %s could not be followed to its end: %s", run.run_id, error)
         except Exception:  # root of a task: the run goes on by itself, and whoever asks for its results is told
@@ -252,7 +302,7 @@ class Service:
                 continue
             if len(found) == limit:
                 return found, found[-1].id
-            row = each.row() if isinstance(each, Waiting) else summary(each, now=time.time())
+            row = self._row(each)
             if not status or row.status == status:
                 found.append(row)
         return found, ""
@@ -260,10 +310,10 @@ class Service:
     async def status(self, run_id: str, *, who: str) -> dict[str, Any]:
         """What is known of a run now."""
         if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
-            told = {**entry.row().as_dict(), "done": entry.is_over}
+            told = {**self._row(entry).as_dict(), "done": entry.is_over}
             return {**told, "why": entry.why} if entry.is_over else {**told, "place": await asyncio.to_thread(self.line.queue.place, entry)}
         folder = await asyncio.to_thread(self.find, run_id, who=who)
-        row = await asyncio.to_thread(summary, folder, now=time.time())
+        row = await asyncio.to_thread(self._row, folder)
         told: dict[str, Any] = {**row.as_dict(), "done": row.status not in {"starting", "running", "ended", "paused"}}
         followed = self._followed.get(run_id)
         if not told["done"] and followed is not None:

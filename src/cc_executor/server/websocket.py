@@ -12,6 +12,8 @@ from jupyter_server.utils import ensure_async
 from tornado import web
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
+from cc_executor.server.trace import Traced
+
 if TYPE_CHECKING:
     from cc_executor.server.service import Service
     from cc_executor.server.session import Session
@@ -21,7 +23,7 @@ PATH: Final = "/cc-executor/ws"
 MESSAGE_LIMIT: Final = 2**20  # bytes; a prompt that is larger goes over REST
 
 
-class RunsSocket(WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: ignore[reportIncompatibleMethodOverride] - jupyter_server's own mixture
+class RunsSocket(Traced, WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: ignore[reportIncompatibleMethodOverride] - jupyter_server's own mixture
     """One client.
 
     Methods: ``execute`` (options of a request), ``control`` (id, op), ``status`` (id), ``results`` (id), ``list`` (limit, before, status),
@@ -30,6 +32,8 @@ class RunsSocket(WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: 
     """
 
     auth_resource = RESOURCE
+    door = "websocket"
+    route = PATH
     _track_activity = False
     _session: Session | None = None
 
@@ -46,7 +50,9 @@ class RunsSocket(WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: 
         from cc_executor.server.session import Session
 
         service = cast("Callable[[], Service]", self.settings["cc_executor_service"])()
-        self._session = Session(service, who=service.who(self.current_user.username), may=self._may, send=self._say)
+        self._session = Session(
+            service, who=service.who(self.current_user.username), may=self._may, send=self._say, request=self.request_id
+        )
         opened: Any = super().get(*arguments, **more)
         await ensure_async(opened)
 

@@ -186,6 +186,58 @@ def test_what_each_person_has_used_on_each_day(server: Server) -> None:
     assert row["runs"] == len(runs) > 0
 
 
+NAMED: Final = """
+from jupyter_server.auth.identity import IdentityProvider, User
+
+
+class Named(IdentityProvider):
+    def get_user(self, handler):
+        return User(username=handler.request.headers.get("X-Name", "olga"))
+
+
+c.ServerApp.identity_provider_class = Named
+c.ServerApp.disable_check_xsrf = True
+c.CCExecutorServer.owner_mode = "user"
+c.CCExecutorServer.max_running = 1
+c.CCExecutorServer.max_queued = 1
+"""
+
+
+def test_where_people_have_names_each_has_a_queue_and_the_servers_owner_alone_sees_the_audit(tmp_path: Path) -> None:
+    (tmp_path / "config.py").write_text(NAMED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTERHUB_USER", "olga")
+        with serving(tmp_path, f"--config={tmp_path / 'config.py'}") as server:
+
+            def asked(who: str, method: str, path: str, **more: Any) -> httpx.Response:
+                return server.client.request(method, f"{API}{path}", headers={"X-Name": who, "X-Request-Id": f"{who}-{path[1:5]}"}, **more)
+
+            sleep = {"prompt": "sleep 600", "agent": "shell"}
+            told = {who: [asked(who, "POST", "/execute", json=sleep) for _ in range(3)] for who in ("ada", "bob")}
+            for answers in told.values():
+                assert [answer.status_code for answer in answers] == [202, 202, 429]
+                assert [answer.json().get("place") for answer in answers[:2]] == [None, 1]
+            waiting = told["ada"][1].json()["id"]
+            for method, path in (("GET", "/status"), ("GET", "/results"), ("GET", "/events"), ("DELETE", "")):
+                assert asked("bob", method, f"/executions/{waiting}{path}").status_code == 404, "it is not there for others"
+            assert len(asked("bob", "GET", "/executions").json()["executions"]) == 2
+            for path in ("/admin/audit", "/admin/usage"):
+                assert asked("ada", "GET", path).status_code == 403
+                assert asked("olga", "GET", path).status_code == 200
+            rows = asked("olga", "GET", "/admin/audit", params={"who": "bob", "decision": "refused"}).json()["rows"]
+            assert {(row["what"], row["run"]) for row in rows} >= {("DELETE /executions/{id}", waiting), ("POST /execute", "")}
+            assert {row["who"] for row in rows} == {"bob"}
+            for who, answers in told.items():
+                for answer in answers[1::-1]:  # the one that waits first
+                    asked(who, "DELETE", f"/executions/{answer.json()['id']}")
+                run_id = answers[0].json()["id"]
+                eventually(
+                    lambda who=who, run_id=run_id: asked(who, "GET", f"/executions/{run_id}/results").json()["done"],
+                    within=BOUND,
+                    what="the run ends",
+                )
+
+
 @pytest.mark.row("threats", "secrets in what a server says and keeps of runs", "0 canaries in answers, events, logs and the audit")
 def test_no_secret_is_in_what_the_server_says_and_keeps(server: Server) -> None:
     script = f"echo $MY_SECRET; echo $MY_SECRET >&2; env; echo {CANARY}"

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from cc_executor.api import make_request
-from cc_executor.errors import CCExecutorError
+from cc_executor.errors import CCExecutorError, StateUnusable
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import Admission, Rules
 from cc_executor.server.queue import PATIENCE, Queue
@@ -212,6 +212,16 @@ async def test_tokens_of_a_day(home: StateHome, tmp_path: Path) -> None:
     sealed(home, owners, "ada", tokens=1)
     assert (await refusal(admission, request, "ada")).kind == "DayTokensSpent"
     await admission.reserve(new_run_id(time.time()), request, "bob")
+
+
+def test_what_was_claimed_before_a_death_can_be_started_after_it_and_by_nobody_else(home: StateHome) -> None:
+    owners = by_name(home)
+    run_id = new_run_id(time.time())
+    owners.claim(run_id, "ada")
+    owners.claim(run_id, "ada")
+    with pytest.raises(StateUnusable):
+        owners.claim(run_id, "bob")
+    assert owners.of(run_id) == "ada"
 
 
 async def test_a_place_is_held_from_the_look_on(home: StateHome, tmp_path: Path) -> None:

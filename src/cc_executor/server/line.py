@@ -81,8 +81,7 @@ class Line:
         self._is_closing = True
         self._bell.set()
         if self._task is not None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._task, END_BUDGET)
+            await asyncio.wait({self._task}, timeout=END_BUDGET)
 
     async def withdrawn(self, entry: Waiting, op: str) -> bool:
         """Command a run that waits: it can be cancelled. False: it has just been started, and can take any command.
@@ -131,7 +130,7 @@ class Line:
                     await self._drop(entry, refused.kind, str(refused))
             except StateUnusable as error:  # a full disk, mostly: it waits until there is room
                 stuck.add(entry.owner)
-                logger.warning("run %s could not be started yet: %s", entry.run_id, error)
+                logger.info("run %s could not be started yet: %s", entry.run_id, error)
             except CCExecutorError as error:
                 await self._drop(entry, type(error).__name__, str(error))
 

@@ -173,6 +173,9 @@ def mcp_server(service: Service) -> Server[Any]:
         except (CCExecutorError, Refused) as error:
             failure = error
             return _answer({"error": {"kind": told_as(error)[1], "message": service.mask(str(error))}}, is_error=True)
+        except Exception as error:
+            failure = error
+            raise
         finally:
             if tool is not None:
                 about = answer.get("id") or (params.arguments or {}).get("id")

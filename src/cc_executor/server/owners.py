@@ -53,6 +53,8 @@ class Owners:
             with open(descriptor, "wb") as file:
                 file.write(owner.encode("utf-8", "surrogatepass")[:NAME_LIMIT])
         except OSError as error:
+            if isinstance(error, FileExistsError) and self.of(run_id) == owner:  # a server died before it could start what it had promised
+                return
             raise StateUnusable(
                 f"{self._folder} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
             ) from error

@@ -203,7 +203,8 @@ async def test_a_run_that_has_ended_is_left_to_whoever_looks_at_it(tmp_path: Pat
 
 @pytest.mark.parametrize("at", ["bare folder", "no folder", "half a request", "no plan"])
 async def test_what_a_killed_launcher_left_is_cleared_away(at: str, home: StateHome) -> None:
-    folder = home.create(new_run_id(time.time() - 60))
+    folder = home.create(new_run_id(a_minute_ago := time.time() - 60))
+    os.utime(home.root / roll.FOLDER / folder.run_id, (a_minute_ago, a_minute_ago))
     if at == "no folder":
         folder.path.rmdir()
     elif at == "half a request":
@@ -212,6 +213,12 @@ async def test_what_a_killed_launcher_left_is_cleared_away(at: str, home: StateH
         folder.write_new(records.REQUEST, request_json(make_request("true", agent="shell")))
     assert await settled(home) == [folder.run_id]
     assert (on_the_roll(home), list(home.runs())) == ([], [])
+
+
+async def test_a_run_whose_id_has_waited_is_starting_and_not_lost(home: StateHome) -> None:
+    folder = home.create(new_run_id(time.time() - 3600))
+    assert await settled(home) == []
+    assert folder.standing(time.time()) is RunStanding.STARTING
 
 
 @pytest.mark.row(

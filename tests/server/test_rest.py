@@ -247,8 +247,8 @@ def test_the_document_names_every_route_and_what_it_says_holds(server: Server) -
     told = server.client.get(f"{API}/openapi.json").json()
     assert told["servers"] == [{"url": API}]
     assert set(told["paths"]) == {
-        "/execute", "/executions", "/admin/executions", "/executions/{id}", "/estimate", "/validate", "/history", "/health", "/auth/status",
-        "/openapi.json",
+        "/execute", "/executions", "/admin/executions", "/admin/audit", "/admin/usage", "/executions/{id}", "/estimate", "/validate",
+        "/history", "/health", "/auth/status", "/openapi.json",
         *(f"/executions/{{id}}/{what}" for what in ("status", "results", "receipt", "events", "control")),
     }  # fmt: skip
     properties = told["components"]["schemas"]["Execute"]["properties"]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -14,12 +15,16 @@ from jupyter_server._tz import utcnow
 from jupyter_server.auth.identity import IdentityProvider, LegacyIdentityProvider, PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
-from traitlets import Enum, Float, Int, List, Unicode, default
+from traitlets import Enum, Float, default
 
+from cc_executor.server.audit import Audit
+from cc_executor.server.eventlog import RunEvents
 from cc_executor.server.extension import register
+from cc_executor.server.jsonlog import log_as_json
 from cc_executor.server.mcphttp import MANIFEST, Manager, ManifestHandler, McpHandler
 from cc_executor.server.mcphttp import PATH as MCP_PATH
 from cc_executor.server.rest import handlers
+from cc_executor.server.settings import PolicySettings
 from cc_executor.server.websocket import PATH, RunsSocket
 from cc_executor.store.place import RUNS, state_path
 
@@ -35,13 +40,16 @@ ON_PAGE: Final = "ccExecutor"  # as in `static/server.js`
 _NAMELESS: Final = (IdentityProvider, PasswordIdentityProvider, LegacyIdentityProvider)
 
 
-class CCExecutorServer(ExtensionApp):
+class CCExecutorServer(PolicySettings, ExtensionApp):
     """Runs of agents over REST, under the server's own URL and login. It opens no port and owns no process."""
 
     name = "cc_executor"
     load_other_extensions = True
     _service: Service | None = None
     _mcp: Manager | None = None
+    _audit: Audit | None = None
+    _events: RunEvents
+    _log_handler: logging.Handler | None = None
     _beating: asyncio.Task[None] | None = None
     _is_at_work = False
 
@@ -50,11 +58,6 @@ class CCExecutorServer(ExtensionApp):
         default_value="auto",
         help="How people are told apart: by the name of a real identity provider (user), not at all (server), or what fits the provider (auto).",
     ).tag(config=True)
-    max_running = Int(8, min=1, help="Runs of one owner at the same time.").tag(config=True)
-    max_cost = Float(None, allow_none=True, help="US dollars that one run may spend at most.").tag(config=True)
-    allowed_agents = List(Unicode(), help="Agents that may be run; empty: all.").tag(config=True)
-    allowed_permission_modes = List(Unicode(), help="Permission modes that may be asked for; empty: all.").tag(config=True)
-    allowed_folders = List(Unicode(), help="Folders in which agents may work, with everything below; empty: all.").tag(config=True)
     heartbeat = Float(
         min=1.0,
         help="Seconds between signs of activity while a run or a list is at work, so that no culler stops the server. 30, or a third of a hub's interval.",
@@ -92,25 +95,33 @@ class CCExecutorServer(ExtensionApp):
         # What JupyterLab and Notebook 7 write into their pages: a live view knows from it that there is a server to ask, and asks no other.
         self._server.web_app.settings.setdefault("page_config_data", {})[ON_PAGE] = True
         self.settings["cc_executor_ping_interval"] = self.ping_interval
+        self.settings["cc_executor_audit"] = self.audit
+        event_logger: Any = self._server.event_logger
+        self._events = RunEvents(event_logger)  # now, so that others can listen
+        if self.json_logs:
+            self._log_handler = log_as_json(os.environ, sys.stderr)
 
     def service(self) -> Service:
         """What the handlers call, made when it is first needed."""
         if self._service is None:
             from cc_executor.server.owners import Owners
-            from cc_executor.server.service import Rules, Service
+            from cc_executor.server.service import Service
             from cc_executor.store.home import StateHome
 
             home = StateHome(state_path(os.environ))
-            rules = Rules(
-                running=self.max_running,
-                max_cost=self.max_cost,
-                agents=tuple(self.allowed_agents),
-                permission_modes=tuple(self.allowed_permission_modes),
-                folders=tuple(Path(folder).expanduser() for folder in self.allowed_folders),
-            )
             owners = Owners(home.root, by_name=self._by_name(), server_owner=os.environ.get("JUPYTERHUB_USER", ""))
-            self._service = Service(home=home, environ=dict(os.environ), owners=owners, rules=rules, root=Path(self._server.root_dir))
+            self._service = Service(
+                home=home, environ=dict(os.environ), owners=owners, rules=self.rules(), root=Path(self._server.root_dir)
+            )
+            self._service.audit = self.audit()
+            self._service.tell = self._events.tell
         return self._service
+
+    def audit(self) -> Audit:
+        """Where it is noted who wanted what, made when it is first needed."""
+        if self._audit is None:
+            self._audit = Audit(state_path(os.environ), environ=os.environ, by_name=self._by_name(), told=self._events.audited)
+        return self._audit
 
     def mcp(self) -> Manager:
         """What answers agents, made when it is first needed."""
@@ -139,6 +150,8 @@ class CCExecutorServer(ExtensionApp):
             self._beating.cancel()
         if self._mcp is not None:
             self._mcp.close()
+        if self._log_handler is not None:
+            logging.getLogger("cc_executor").removeHandler(self._log_handler)
         if self._service is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._service.aclose(), 5)

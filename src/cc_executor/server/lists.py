@@ -28,6 +28,7 @@ from cc_executor.server.keys import Held, Keys
 from cc_executor.server.listcare import Care
 from cc_executor.server.listrequest import ListRequests
 from cc_executor.server.owners import Owners
+from cc_executor.server.queue import Waiting
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.owners import FOLDER as OWNERS
@@ -211,7 +212,7 @@ class Lists:
             return folder
         raise RunNotFound("There is no such execution.")
 
-    def beside(self, runs: Iterable[RunFolder]) -> Iterator[tuple[str, str, RunFolder | ListFolder]]:
+    def beside(self, runs: Iterable[RunFolder | Waiting]) -> Iterator[tuple[str, str, RunFolder | Waiting | ListFolder]]:
         """Runs and lists, newest first, each with its place in that order and its id. Blocking."""
         lists = [
             (f"{int(_made_at(folder) * 1000):012x}{folder.list_id[:14]}", str(folder.list_id), folder) for folder in self._lists.folders()

@@ -27,7 +27,8 @@ from cc_executor.server.mcpadvice import advice_tools
 from cc_executor.server.mcpasks import Context, Elicitor
 from cc_executor.server.mcplists import list_tools
 from cc_executor.server.mcptools import Call, Tool, Trails, run_tools
-from cc_executor.server.refusal import Refused
+from cc_executor.server.refusal import Refused, told_as
+from cc_executor.server.requestid import REQUEST
 from cc_executor.server.service import Service
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,8 @@ class Runs:
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult | types.InputRequiredResult:
         """One call."""
         caller, tool = self._who(ctx), self._tools.get(params.name)
+        failure: Exception | None = None
+        told: dict[str, Any] = {}
         try:
             if tool is None:
                 raise InvalidRequest(f"There is no tool {params.name[:100]!r}. There are {', '.join(self._tools)}.")
@@ -126,10 +129,20 @@ class Runs:
             answer = await tool.call(
                 Call(self._service, caller, given, ctx, self._elicitor, self._trails, say, said=params.input_responses or {})
             )
-            return answer if isinstance(answer, types.InputRequiredResult) else _answer(answer)
+            if isinstance(answer, types.InputRequiredResult):
+                return answer
+            told = answer
+            return _answer(answer)
         except (CCExecutorError, Refused) as error:
-            kind = error.kind if isinstance(error, Refused) else type(error).__name__
-            return _answer({"error": {"kind": kind, "message": str(error)}}, is_error=True)
+            failure = error
+            return _answer({"error": {"kind": told_as(error)[1], "message": self._service.mask(str(error))}}, is_error=True)
+        except Exception as error:
+            failure = error
+            raise
+        finally:
+            if tool is not None:
+                about = told.get("id") or (params.arguments or {}).get("id")
+                self._service.noted("mcp", params.name, right=tool.needs, who=caller.who, run=about, failure=failure, request=REQUEST.get())
 
     # --- resources, prompts, completion ---
 

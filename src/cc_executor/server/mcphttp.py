@@ -18,6 +18,7 @@ from tornado import web
 
 from cc_executor.server.asgi import answered
 from cc_executor.server.authorizer import RESOURCE, name_of
+from cc_executor.server.trace import Traced
 
 if TYPE_CHECKING:
     from cc_executor.server.service import Service
@@ -65,10 +66,12 @@ class Manager:
             self._task.cancel()
 
 
-class McpHandler(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - jupyter_server's own mixin
+class McpHandler(Traced, ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - jupyter_server's own mixin
     """One request of the protocol. A token is needed: a page that has the cookie is no agent."""
 
     auth_resource = RESOURCE
+    door = "mcp"
+    route = PATH
     _track_activity = False
 
     def initialize(self, name: str = "") -> None:  # noqa: D102 - tornado's
@@ -134,8 +137,10 @@ class McpHandler(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[repo
         return bool(await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, RESOURCE)))
 
 
-class ManifestHandler(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - as above
+class ManifestHandler(Traced, ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - as above
     """Where the protocol is spoken, for programs that look for it. Says nothing of anybody's runs."""
+
+    route = MANIFEST
 
     @allow_unauthenticated
     def get(self) -> None:

@@ -165,7 +165,7 @@ async def _execute(call: Call) -> Answer:
     body = {name: value for name, value in call.given.items() if name != "idempotency_key"}
     attend = partial(attendance, is_answered=can_ask(call.ctx))
     run_id, is_new = await call.service.execute(body, who=call.who, key=key, attend=attend)
-    return {"id": run_id, "new": is_new, "receipt": f"cc-executor://runs/{run_id}/receipt"}
+    return {"id": run_id, "new": is_new, "receipt": f"cc-executor://runs/{run_id}/receipt", **await call.service.place(run_id)}
 
 
 async def _control(call: Call) -> Answer:

@@ -61,6 +61,11 @@ _QUERY: Final[dict[str, list[dict[str, Any]]]] = {
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 500}},
         {"name": "before", "in": "query", "schema": {"type": "string"}},
     ],
+    "/admin/audit": [
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 1000}},
+        *({"name": name, "in": "query", "schema": {"type": "string"}} for name in ("who", "decision", "before")),
+    ],
+    "/admin/usage": [{"name": "days", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 366}}],
     "/executions/{id}/events": [
         {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 10**15}},
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 1024 * 1024}},
@@ -79,6 +84,8 @@ _STATUSES: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("get", "/executions/{id}/status"): (200, 400, 404, 503),
     ("get", "/executions/{id}/results"): (200, 400, 404, 503),
     ("get", "/admin/executions"): (200, 400, 503),
+    ("get", "/admin/audit"): (200, 400),
+    ("get", "/admin/usage"): (200, 400, 503),
     ("get", "/executions/{id}/events"): (200, 400, 404, 503),
 }
 _WORDS: Final = {200: "as asked", 202: "accepted", 400: "not understood; the message says why", 403: "not allowed", 404: "no such execution", 409: "not now",

@@ -35,7 +35,7 @@ class Owners:
     def __init__(self, root: Path, *, by_name: bool, server_owner: str = "") -> None:
         self._root = root
         self._by_name = by_name
-        self._server_owner = server_owner
+        self.server_owner = server_owner
 
     def who(self, username: str) -> str:
         """The name under which somebody's runs are kept."""
@@ -61,7 +61,7 @@ class Owners:
     def owner(self, run_id: RunId | str) -> str:
         """Whose a run is: who started it, else whom the server runs for."""
         owner = self.of(run_id) if self._by_name else ""
-        return self._server_owner if owner is None else owner
+        return self.server_owner if owner is None else owner
 
     def is_own(self, run_id: RunId | str, who: str) -> bool:
         """Whether a run is somebody's own."""
@@ -73,7 +73,12 @@ class Owners:
 
     def apart(self, who: str) -> str:
         """What keeps somebody's task lists apart from equal ones of other people; empty for whom the server runs for, whose lists of terminals go on here."""
-        return who if self._by_name and who != self._server_owner else ""
+        return who if self._by_name and who != self.server_owner else ""
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether names mean people."""
+        return self._by_name
 
     def may_see(self, run_id: RunId | str, who: str) -> bool:
         """Whether a run is somebody's own, or theirs to oversee."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, cast
@@ -20,10 +21,11 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from cc_executor import __version__
-from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, InvalidTaskList, RunNotFound, TaskListNotFound
+from cc_executor.errors import CCExecutorError, InvalidRequest, InvalidTaskList
 from cc_executor.server.authorizer import ADMIN_RESOURCE, RESOURCE, name_of
 from cc_executor.server.pieces import PIECE, pieces, shown
-from cc_executor.server.refusal import Refused
+from cc_executor.server.refusal import Refused, told_as
+from cc_executor.server.trace import Nowhere, Traced
 
 if TYPE_CHECKING:
     from cc_executor.server.service import Service
@@ -36,18 +38,12 @@ PAGE_LIMIT: Final = 500
 PIECE_LIMIT: Final = 1024 * 1024
 DIGITS: Final = 15
 _ID: Final = "([0-9a-f]{26}|[0-9a-f]{20}-[0-9]{1,6})"  # of a run, of a task list
+GROUP: Final = re.compile(r"\([^)]*\)")
 
 P = ParamSpec("P")
-_STATUS: Final[tuple[tuple[type[CCExecutorError], int], ...]] = (
-    (RunNotFound, 404),
-    (TaskListNotFound, 404),
-    (InvalidRequest, 400),
-    (InvalidTaskList, 400),
-    (ControlFailed, 409),
-)
 
 
-class _Base(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - jupyter_server's own mixin
+class _Base(Traced, ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - jupyter_server's own mixin
     """What all have: the service, whose request it is, and errors as JSON that says no more than it should."""
 
     auth_resource = RESOURCE
@@ -60,10 +56,6 @@ class _Base(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportInc
     @property
     def who(self) -> str:
         return name_of(self, self.service)
-
-    def get_login_url(self) -> str:
-        """Nobody is sent to a login page from here: programs call."""
-        raise web.HTTPError(403)
 
     def body(self) -> dict[str, Any]:
         """The request's body, a JSON object. Raises `InvalidRequest`."""
@@ -96,18 +88,21 @@ class _Base(ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportInc
     def answer(self, value: object, status: int = 200) -> None:
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
+        if isinstance(value, dict):
+            self.about = str(cast("dict[str, Any]", value).get("id", ""))
         self.finish(json.dumps(value, ensure_ascii=True))  # pyright: ignore[reportUnknownMemberType] - tornado says `dict` of nothing
 
     def refuse(self, status: int, kind: str, message: str, *, problems: tuple[str, ...] = ()) -> None:
+        self.kind = kind
         more = {"problems": problems} if problems else {}
         self.answer({"error": {"kind": kind, "message": message, **more}}, status)
 
 
-class _Api(_Base, APIHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - as above
+class Api(_Base, APIHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - as above
     """A handler whose answers are JSON."""
 
 
-def _endpoint(
+def endpoint(
     action: str, resource: str = RESOURCE
 ) -> Callable[[Callable[Concatenate[Any, P], Awaitable[None]]], Callable[Concatenate[Any, P], Awaitable[None]]]:
     """A method that somebody who is known and may do `action` can call. Errors of ours are answers; all others are the server's to log, and say nothing."""
@@ -118,11 +113,13 @@ def _endpoint(
             try:
                 await method(self, *arguments, **more)
             except Refused as refused:
-                self.refuse(refused.status, refused.kind, str(refused))
+                if refused.retry_after is not None:
+                    self.set_header("Retry-After", str(refused.retry_after))
+                self.reason = str(refused)
+                self.refuse(refused.status, refused.kind, self.service.mask(str(refused)))
             except CCExecutorError as error:
-                status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
-                problems = error.problems if isinstance(error, InvalidTaskList) else ()
-                self.refuse(status, type(error).__name__, str(error), problems=problems)
+                problems = tuple(self.service.mask(each) for each in error.problems) if isinstance(error, InvalidTaskList) else ()
+                self.refuse(*told_as(error), self.service.mask(str(error)), problems=problems)
 
         allowed: Callable[[object], Any] = authorized(action, resource=resource)
         return cast("Callable[Concatenate[Any, P], Awaitable[None]]", web.authenticated(allowed(whole)))
@@ -130,22 +127,22 @@ def _endpoint(
     return decorate
 
 
-class _Execute(_Api):
+class _Execute(Api):
     """Start a run."""
 
     _track_activity = True
 
-    @_endpoint("execute")
+    @endpoint("execute")
     async def post(self) -> None:
         run_id, is_new = await self.service.execute(self.body(), who=self.who, key=self.request.headers.get("Idempotency-Key", ""))
         self.set_header("Location", f"{self.base_url.rstrip('/')}{BASE}/executions/{run_id}/status")
-        self.answer({"id": run_id, "execution_id": run_id, "new": is_new}, 202)
+        self.answer({"id": run_id, "execution_id": run_id, "new": is_new, **await self.service.place(run_id)}, 202)
 
 
-class _Executions(_Api):
+class _Executions(Api):
     """The caller's runs, newest first."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self) -> None:
         limit = self.number("limit", PAGE, most=PAGE_LIMIT)
         before, status = self.get_query_argument("before", "") or "", self.get_query_argument("status", "") or ""
@@ -153,10 +150,10 @@ class _Executions(_Api):
         self.answer({"executions": [row.as_dict() for row in rows], "next": following})
 
 
-class _Everybody(_Api):
+class _Everybody(Api):
     """Everybody's runs on this server, newest first, with their owners: for who may oversee them."""
 
-    @_endpoint("read", ADMIN_RESOURCE)
+    @endpoint("read", ADMIN_RESOURCE)
     async def get(self) -> None:
         if not self.service.oversees(self.who):  # an authorizer that allows everything is not asked by name
             raise Refused(403, "NotAllowed", "Other people's runs are for an admin of this server.")
@@ -165,34 +162,34 @@ class _Everybody(_Api):
         self.answer({"executions": [{**row.as_dict(), "owner": self.service.owner(row.id)} for row in rows], "next": following})
 
 
-class _Execution(_Api):
+class _Execution(Api):
     """One run, to be ended."""
 
-    @_endpoint("execute")
+    @endpoint("execute")
     async def delete(self, run_id: str) -> None:
         self.answer(await self.service.control(run_id, "cancel", who=self.who), 202)
 
 
-class _Status(_Api):
+class _Status(Api):
     """What a run is doing."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self, run_id: str) -> None:
         self.answer(await self.service.status(run_id, who=self.who, **self.page(run_id)))
 
 
-class _Results(_Api):
+class _Results(Api):
     """What a run has made."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self, run_id: str) -> None:
         self.answer(await self.service.results(run_id, who=self.who, **self.page(run_id)))
 
 
-class _Receipt(_Api):
+class _Receipt(Api):
     """The sealed receipt."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self, run_id: str) -> None:
         receipt = await self.service.receipt(run_id, who=self.who)
         if receipt is None:
@@ -200,12 +197,12 @@ class _Receipt(_Api):
         self.answer(receipt.model_dump(mode="json"))
 
 
-class _Control(_Api):
+class _Control(Api):
     """A command for a run."""
 
     _track_activity = True
 
-    @_endpoint("execute")
+    @endpoint("execute")
     async def post(self, run_id: str) -> None:
         body = self.body()
         pauses = body.get("pauses")
@@ -218,7 +215,7 @@ class _Control(_Api):
 class _Events(_Base):
     """What a run has written, byte for byte: a piece, or a stream of server-sent events that goes on until the run has ended."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self, run_id: str) -> None:
         stream = self.get_query_argument("stream", "stdout") or "stdout"
         offset = self.number("offset", 0, most=10**15)
@@ -261,26 +258,26 @@ def _whole(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS else None
 
 
-class _Estimate(_Api):
+class _Estimate(Api):
     """What a run or a list is expected to take and to cost. Nothing is started."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def post(self) -> None:
         self.answer(await asyncio.to_thread(self.service.foresight.estimate, self.body(), who=self.who))
 
 
-class _Validate(_Api):
+class _Validate(Api):
     """What is wrong with a request or a list, and what may be. Nothing is started."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def post(self) -> None:
         self.answer(await asyncio.to_thread(self.service.foresight.validate, self.body(), who=self.who))
 
 
-class _History(_Api):
+class _History(Api):
     """The caller's own runs that have ended, newest first."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self) -> None:
         # A token in the address is the login's affair.
         filters = {name: self.get_query_argument(name) or "" for name in self.request.query_arguments.keys() - {"token", "limit", "before"}}
@@ -289,31 +286,31 @@ class _History(_Api):
         self.answer(await asyncio.to_thread(look))
 
 
-class _Health(_Api):
+class _Health(Api):
     """Whether runs can be started."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self) -> None:
         await asyncio.to_thread(self.service.home.prepare)
         self.answer({"ok": True, "version": __version__})
 
 
-class _AuthStatus(_Api):
+class _AuthStatus(Api):
     """Whether the agent is logged in, as it says itself."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self) -> None:
         self.answer(await self.service.login())
 
 
-class _OpenApi(_Api):
+class _OpenApi(Api):
     """What there is, in a form that programs read."""
 
-    @_endpoint("read")
+    @endpoint("read")
     async def get(self) -> None:
         from cc_executor.server import openapi
 
-        self.answer(openapi.document(ROUTES, base=f"{self.base_url.rstrip('/')}{BASE}"))
+        self.answer(openapi.document(routes(), base=f"{self.base_url.rstrip('/')}{BASE}"))
 
 
 ROUTES: Final[tuple[tuple[str, type[_Base]], ...]] = (
@@ -335,6 +332,15 @@ ROUTES: Final[tuple[tuple[str, type[_Base]], ...]] = (
 )
 
 
-def handlers() -> list[tuple[str, type[_Base]]]:
-    """Patterns below the server's base URL, and who answers."""
-    return [(f"{BASE}{pattern}", handler) for pattern, handler in ROUTES]
+def routes() -> tuple[tuple[str, type[_Base]], ...]:
+    """Patterns below the base of the interface, and who answers."""
+    from cc_executor.server.admin import ROUTES as ADMIN
+
+    return (*ROUTES, *ADMIN)
+
+
+def handlers() -> list[tuple[str, type[Traced]]]:
+    """Patterns below the server's base URL, and who answers; what is nowhere is said in the same form."""
+    for pattern, handler in routes():
+        handler.route = GROUP.sub("{id}", pattern)
+    return [*((f"{BASE}{pattern}", handler) for pattern, handler in routes()), (f"{BASE.rpartition('/')[0]}(?:/.*)?", Nowhere)]

@@ -9,9 +9,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from cc_executor.model.ask import Ask
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.state import RunState
+from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.answers import Attendant
 from cc_executor.runtime.executable import find_executable
 from cc_executor.runtime.hooks import hooks_of_environment
@@ -29,12 +30,16 @@ from cc_executor.runtime.login import LOGIN_CURE, login_of
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
+from cc_executor.server.audit import Audit
 from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
+from cc_executor.server.line import WAITS, Line, never_started
 from cc_executor.server.lists import Lists, ListSummary
 from cc_executor.server.owners import Owners
 from cc_executor.server.pieces import Piece
-from cc_executor.server.refusal import Refused
+from cc_executor.server.policy import Admission, Rules, is_open
+from cc_executor.server.queue import Waiting
+from cc_executor.server.refusal import Refused, told_as
 from cc_executor.server.tail import Tail, Tails
 from cc_executor.server.watch import Watch
 from cc_executor.shim import records
@@ -46,66 +51,12 @@ logger = logging.getLogger(__name__)
 
 STREAMS: Final = frozenset({records.STDOUT, records.STDERR, records.CONTROL})
 TEXT_TAIL: Final = 4000  # characters of a running agent's text in its status
+OPS: Final = ("pause", "resume", "cancel", "kill")
 # Not for a request that came over a network: where programs lie is the server's affair, and `state` is its own folder.
 NOT_OVER_HTTP: Final = frozenset({"cli", "state", "environ", "on_event", "hooks", "on_ask"})
 
 # Who looks after the questions of a run's agent, for as long as the run is followed.
 Attend = Callable[[Run], AbstractAsyncContextManager[Attendant | None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What the administrator allows. Empty tuples: everything.
-
-    These are kept by a server that runs as its user, who can change it or go round it in a terminal: what must hold is limited outside (see the docs).
-
-    Attributes
-    ----------
-    running : int
-        Runs of one owner at the same time.
-    max_cost : float or None
-        US dollars that one run may spend at most; a request that names none gets this one.
-    agents, permission_modes : tuple of str
-    folders : tuple of Path
-        Where agents may work, with everything below.
-    """
-
-    running: int = 8
-    max_cost: float | None = None
-    agents: tuple[str, ...] = ()
-    permission_modes: tuple[str, ...] = ()
-    folders: tuple[Path, ...] = ()
-
-    def applied(self, request: RunRequest) -> RunRequest:
-        """The request under these rules.
-
-        Raises
-        ------
-        Refused
-        """
-        if self.agents and request.agent not in self.agents:
-            raise _forbidden(f"The agent {request.agent!r} is not allowed here. Choose one of {', '.join(self.agents)}.")
-        if self.permission_modes and request.permission_mode is not None and request.permission_mode not in self.permission_modes:
-            raise _forbidden(
-                f"The permission mode {request.permission_mode!r} is not allowed here. Choose one of {', '.join(self.permission_modes)}."
-            )
-        for name in (request.cwd, *request.add_dirs):
-            if self.folders and not any(Path(name).resolve().is_relative_to(folder.resolve()) for folder in self.folders):
-                raise _forbidden(f"Agents may not work in {name}. Choose a folder in {', '.join(map(str, self.folders))}.")
-        if self.max_cost is None:
-            return request
-        wanted = request.limits.cost
-        if wanted is not None and wanted > self.max_cost:
-            raise _forbidden(f"max_cost may be ${self.max_cost:.2f} at most here (given: ${wanted:.2f}).")
-        return (
-            request
-            if wanted is not None
-            else request.model_copy(update={"limits": request.limits.model_copy(update={"cost": self.max_cost})})
-        )
-
-
-def _forbidden(message: str) -> Refused:
-    return Refused(403, "NotAllowed", message)
 
 
 class Service:
@@ -126,9 +77,13 @@ class Service:
         self.home = home
         self._environ = environ
         self._owners = owners
-        self._rules = rules
         self._root = root
-        self._starting: dict[str, int] = {}  # runs of each owner that are being launched
+        self._redactor = Redactor(secret_values(environ))
+        self.admission = Admission(home, owners, rules)
+        self.line = Line(home, owners, self.admission, start=self._launch)
+        self.line.refused = self._dropped
+        self.audit: Audit | None = None
+        self.tell: Callable[[str, dict[str, Any]], object] = lambda event, about: None
         self._followed: dict[str, _Followed] = {}
         self._keys = Keys(home.root)
         self.lists = Lists(
@@ -139,10 +94,11 @@ class Service:
             root=root,
             unfit=NOT_OVER_HTTP,
             allowed=rules.applied,
-            room=self._room,
+            room=self.admission.room,
         )
+        self.admission.promised = self.lists.unused
         self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
-        self._tails = Tails()
+        self._tails = Tails(self.line.queue.find)
 
     def who(self, username: str) -> str:
         """The name under which somebody's runs are kept."""
@@ -155,6 +111,45 @@ class Service:
     def oversees(self, who: str) -> bool:
         """Whether somebody may see everybody's runs."""
         return self._owners.oversees(who)
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether names mean people here."""
+        return self._owners.is_by_name
+
+    def is_server_owner(self, username: str) -> bool:
+        """Whether the server runs for somebody of this name."""
+        return bool(username) and username == self._owners.server_owner
+
+    # --- noting ---
+
+    def noted(
+        self, door: str, what: str, *, right: str | None, who: str, run: object, failure: Exception | None, request: str = ""
+    ) -> None:
+        """Audit a call of another door than REST, which notes its own requests: what starts or ends something, and what was refused."""
+        status, kind = (200, "") if failure is None else told_as(failure)
+        if self.audit is None or (right != "execute" and status not in {403, 404, 429}):
+            return
+        said = f"{kind}: {failure}" if isinstance(failure, Refused) else kind
+        self.audit.note(who=who, door=door, what=what, status=status, run=run if isinstance(run, str) else "", reason=said, request=request)
+
+    def _dropped(self, entry: Waiting, kind: str) -> None:
+        if self.audit is not None:
+            self.audit.note(who=entry.owner, door="queue", what="execute", status=409, run=entry.run_id, reason=kind)
+
+    def mask(self, text: str) -> str:
+        """`text` without secrets: what people ask for is told back to them, in lists and in errors."""
+        return self._redactor.text(text)
+
+    def _row(self, each: RunFolder | ListFolder | Waiting) -> RunSummary | ListSummary:
+        if isinstance(each, ListFolder):
+            listed = self.lists.summary(each)
+            return replace(listed, label=self.mask(listed.label))
+        return self._run_row(each)
+
+    def _run_row(self, each: RunFolder | Waiting) -> RunSummary:
+        row = each.row() if isinstance(each, Waiting) else summary(each, now=time.time())
+        return replace(row, label=self.mask(row.label), prompt=self.mask(row.prompt))
 
     # --- starting ---
 
@@ -182,7 +177,7 @@ class Service:
         request = self.request(body)
         await asyncio.to_thread(self.home.prepare)
         async with self._keys.held(key, who=who, digest=request.digest()) as held:
-            if held.id and self.home.folder(held.id).path.exists():
+            if held.id and await asyncio.to_thread(self._is_known, held.id):
                 return held.id, False
             # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
             run_id = RunId(held.id) if held.id else new_run_id(time.time())
@@ -200,39 +195,50 @@ class Service:
         options["cwd"] = os.path.join(self._root, os.path.expanduser(str(options.get("cwd", ""))))
         options.setdefault("on_kernel_exit", "continue")
         try:
-            return self._rules.applied(make_request(prompt, **options))
+            return self.admission.rules.applied(make_request(prompt, **options))
         except TypeError as error:
             raise InvalidRequest(str(error)) from error
 
     async def _start(self, request: RunRequest, who: str, run_id: RunId, attend: Attend | None) -> str:
-        async with self._room(who, 1):
+        if await self.line.has_to_wait(who):
+            await self.line.add(run_id, request, who)
+            return run_id
+        try:
+            bounded = await self.admission.reserve(run_id, request, who)
+        except Refused as refused:
+            if refused.kind not in WAITS or not self.admission.rules.queued:
+                raise
+            await self.line.add(run_id, request, who)
+            return run_id
+        try:
             await asyncio.to_thread(self._owners.claim, run_id, who)
             try:
-                hooks = hooks_of_environment(self._environ)
-                run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks)
+                await self._launch(bounded, run_id, attend)
             except BaseException:
                 self._owners.forget(run_id)
                 raise
-            self._see_through(run, attend)
-        return str(run.run_id)
-
-    @asynccontextmanager
-    async def _room(self, who: str, count: int) -> AsyncGenerator[None]:
-        running = await asyncio.to_thread(self._running, who)
-        # No await between the count and the reservation: so many requests at once are as good as one after the other.
-        if running + self._starting.get(who, 0) + count > self._rules.running:
-            raise Refused(429, "TooManyRuns", _too_many(self._rules.running, count))
-        self._starting[who] = self._starting.get(who, 0) + count
-        try:
-            yield
         finally:
-            self._starting[who] -= count
+            self.admission.release(run_id)
+        return run_id
 
-    def _running(self, who: str) -> int:
-        """Runs of somebody that go on. Those that are being launched count by themselves."""
-        now = time.time()
-        going = (folder for folder in self.home.runs() if _is_open(folder) and folder.standing(now) is RunStanding.RUNNING)
-        return sum(self._owners.is_own(folder.run_id, who) for folder in going) + self.lists.unused(who)
+    async def _launch(self, request: RunRequest, run_id: RunId, attend: Attend | None = None) -> Run:
+        hooks = hooks_of_environment(self._environ)
+        run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks)
+        self._see_through(run, attend)
+        self.tell("started", {"run_id": run_id, "agent": request.agent, "rehearsed": request.rehearse is not None})
+        return run
+
+    def _is_known(self, run_id: str) -> bool:
+        return self.home.folder(run_id).path.exists() or self.line.queue.find(run_id) is not None
+
+    async def place(self, run_id: str) -> dict[str, Any]:
+        """What else is to be said to whoever has asked for a run: its place, if it waits."""
+        if LIST_ID.match(run_id) or not self.line.queue.is_used or self.home.folder(run_id).path.exists():
+            return {}
+        entry = await asyncio.to_thread(self.line.queue.find, run_id)
+        if entry is None or entry.is_over:
+            return {}
+        return {"status": entry.status, "place": await asyncio.to_thread(self.line.queue.place, entry)}
 
     # --- seeing runs through to their receipts ---
 
@@ -251,25 +257,34 @@ class Service:
                     await run.refuse_hopeless(batch)
                     if attendant is not None:
                         await attendant.attend(batch)
-            await run.finish()
+            receipt = await run.finish()
+            used = receipt.usage
+            about = {"status": receipt.outcome.kind.value, "elapsed": receipt.times.elapsed, "cost": receipt.cost}
+            tokens = {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
+            self.tell(
+                "ended", {"run_id": run.run_id, "agent": receipt.agent, "rehearsed": receipt.rehearsed is not None, **about, **tokens}
+            )
         except CCExecutorError as error:
             logger.warning("run %s could not be followed to its end: %s", run.run_id, error)
         except Exception:  # root of a task: the run goes on by itself, and whoever asks for its results is told
             logger.exception("run %s could not be followed to its end", run.run_id)
         finally:
             self._followed.pop(run.run_id, None)
+            self.line.look()
 
     async def resume(self) -> None:
         """Follow what was started by a server before this one and has no receipt yet, and settle what was lost."""
         reconcile(self.home, environ=self._environ)
-        for folder in await asyncio.to_thread(lambda: [each for each in self.home.runs() if _is_open(each)]):
+        for folder in await asyncio.to_thread(lambda: [each for each in self.home.runs() if is_open(each)]):
             if self._owners.of(folder.run_id) is not None and folder.run_id not in self._followed:
                 with suppress(CCExecutorError):
                     self._see_through(await Run.attach(self.home, folder.run_id, environ=self._environ))
         await self.lists.resume()
+        await self.line.resume()
 
     async def aclose(self) -> None:
-        """Let go of all runs; they go on."""
+        """Let go of all runs; they go on. Those that wait do, until the next server."""
+        await self.line.aclose()
         await self.lists.aclose()
         self._tails.close()
         tasks = [followed.task for followed in self._followed.values() if followed.task is not None]
@@ -285,7 +300,7 @@ class Service:
     @property
     def rules(self) -> Rules:
         """What the administrator allows."""
-        return self._rules
+        return self.admission.rules
 
     @property
     def root(self) -> Path:
@@ -314,6 +329,12 @@ class Service:
             )
         raise RunNotFound("There is no such execution.")
 
+    def waiting(self, run_id: str, *, who: str) -> Waiting | None:
+        """Somebody's own run that waits, or that was never started; None for those that have a folder. Blocking."""
+        if not RUN_ID.match(run_id) or self.home.folder(run_id).path.exists() or not self._owners.may_see(run_id, who):
+            return None
+        return self.line.queue.find(run_id)
+
     def is_own(self, run_id: str, *, who: str) -> bool:
         """Whether a run is somebody's own."""
         return self._owners.is_own(run_id, who)
@@ -333,12 +354,12 @@ class Service:
         is_listed = self._owners.may_see if everybody else self._owners.is_own
         found: list[RunSummary | ListSummary] = []
         last = ""
-        for place, name, folder in self.lists.beside(self.home.runs()):
+        for place, name, each in self.lists.beside(self.line.among(self.home.runs())):
             if (before and place >= before) or not is_listed(name, who):
                 continue
             if len(found) == limit:
                 return found, last
-            row = self.lists.summary(folder) if isinstance(folder, ListFolder) else summary(folder, now=time.time())
+            row = self._row(each)
             if not status or row.status == status:
                 found.append(row)
                 last = place
@@ -348,11 +369,14 @@ class Service:
         """What is known of a run or list now. `page`: ``offset`` and ``limit``, for the tasks of a list."""
         if LIST_ID.match(run_id):
             return await self.lists.status(run_id, who=who, **page)
+        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
+            told = {**self._run_row(entry).as_dict(), "done": entry.is_over}
+            return {**told, "why": entry.why} if entry.is_over else {**told, "place": await asyncio.to_thread(self.line.queue.place, entry)}
         folder = await asyncio.to_thread(self.find, run_id, who=who)
-        row = await asyncio.to_thread(summary, folder, now=time.time())
+        row = await asyncio.to_thread(self._run_row, folder)
         if row.status == RunStanding.ENDED.value and await self.receipt(run_id, who=who) is not None:  # nobody has followed it
-            row = await asyncio.to_thread(summary, folder, now=time.time())
-        told: dict[str, Any] = {**row.as_dict(), "done": row.status not in {"starting", "running", "ended", "paused"}}
+            row = await asyncio.to_thread(self._run_row, folder)
+        told = {**row.as_dict(), "done": row.status not in {"starting", "running", "ended", "paused"}}
         followed = self._followed.get(run_id)
         if not told["done"] and followed is not None:
             told |= followed.words()
@@ -367,6 +391,8 @@ class Service:
         """What a run or list has made. `done` False: nothing, or not all yet. `page`: as for `status`."""
         if LIST_ID.match(run_id):
             return await self.lists.results(run_id, who=who, **page)
+        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
+            return {"id": run_id, "done": False} if not entry.is_over else never_started(entry)
         receipt = await self.receipt(run_id, who=who)
         if receipt is None:
             return {"id": run_id, "done": False}
@@ -387,6 +413,10 @@ class Service:
 
     async def receipt(self, run_id: str, *, who: str) -> Receipt | None:
         """The sealed receipt; None while the run goes on. A run that has ended and that nobody has followed is sealed now."""
+        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
+            if entry.is_over:
+                raise Refused(409, "NeverStarted", f"There is no receipt, for the run was never started: {entry.why}")
+            return None
         folder = await asyncio.to_thread(self.find, run_id, who=who)
         receipt = await asyncio.to_thread(folder.receipt)
         if receipt is not None or run_id in self._followed:
@@ -399,6 +429,8 @@ class Service:
         """A piece of what a run has written, by byte offset. Blocking."""
         if stream not in STREAMS:
             raise InvalidRequest(f"There is no stream {stream!r}. Choose one of {', '.join(sorted(STREAMS))}.")
+        if (entry := self.waiting(run_id, who=who)) is not None:
+            return Piece(offset, b"", is_last=entry.is_over)
         folder = self.find(run_id, who=who)
         has_ended = folder.standing(time.time()) not in {RunStanding.STARTING, RunStanding.RUNNING}  # looked at before the last bytes
         data = folder.read(stream, offset, limit)
@@ -433,13 +465,17 @@ class Service:
         return await asyncio.to_thread(Watch, run, receipt=partial(self.receipt, run_id, who=who))
 
     async def control(self, run_id: str, op: str, *, who: str, pauses: int | None = None, task: str = "", text: str = "") -> dict[str, Any]:
-        """Give a command: ``pause``, ``resume``, ``cancel`` (with time to clean up) or ``kill`` (at once).
+        """Give a command: ``pause``, ``resume``, ``cancel`` (with time to clean up) or ``kill`` (at once). A run that waits can be cancelled.
 
         `pauses`: how often the run had been paused when somebody wanted it paused or resumed. If it was paused since, it stays as it is.
         `task` and `text` are for lists: which task, and its new text.
         """
         if LIST_ID.match(run_id):
             return await self.lists.control(run_id, op, who=who, task=task, text=text)
+        if op not in OPS:
+            raise InvalidRequest(f"There is no command {op!r}. Choose one of {', '.join(OPS)}.")
+        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None and await self.line.withdrawn(entry, op):
+            return {"id": run_id, "op": op, "status": "cancelled", "processes": 0}
         await asyncio.to_thread(self.find, run_id, who=who)
         run = await Run.attach(self.home, run_id, environ=self._environ)
         commands: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
@@ -448,8 +484,6 @@ class Service:
             "cancel": partial(run.cancel, by=who or "server"),
             "kill": partial(run.cancel, by=who or "server", now=True),
         }
-        if op not in commands:
-            raise InvalidRequest(f"There is no command {op!r}. Choose one of {', '.join(commands)}.")
         answer = await commands[op]()
         return {"id": run_id, "op": op, **_standing(answer)}
 
@@ -474,19 +508,6 @@ class _Followed:
             "cost": state.cost,
             "text": state.text[-TEXT_TAIL:],
         }
-
-
-def _is_open(folder: RunFolder) -> bool:
-    """Whether nobody has followed the run to its end yet."""
-    return not (folder.path / records.RECEIPT).exists()
-
-
-def _too_many(most: int, count: int) -> str:
-    if count > most:
-        return (
-            f"{count} tasks of this list would be at work at once, and {most} runs may be here. Give the list `parallel: {most}`, or less."
-        )
-    return f"{most} runs are at work already. Wait for one to end, or cancel one."
 
 
 def _standing(answer: Mapping[str, Any]) -> dict[str, Any]:

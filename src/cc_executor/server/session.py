@@ -51,13 +51,22 @@ class Session:
         Whether the watcher has a right (``read``, ``execute``) now.
     send : callable
         Sends a text and returns when the watcher has taken it. A watcher that is gone raises nothing.
+    request : str
+        The id under which it is noted.
     """
 
     def __init__(
-        self, service: Service, *, who: str, may: Callable[[str], Awaitable[bool]], send: Callable[[str | bytes], Awaitable[None]]
+        self,
+        service: Service,
+        *,
+        who: str,
+        may: Callable[[str], Awaitable[bool]],
+        send: Callable[[str | bytes], Awaitable[None]],
+        request: str = "",
     ) -> None:
         self._service = service
         self._who = who
+        self._request = request
         self._may = may
         self._send_text = send
         self._writing = asyncio.Lock()
@@ -107,6 +116,7 @@ class Session:
             await self._send(json.dumps(answers if message.is_batch else answers[0]))
 
     async def _called(self, call: Call) -> dict[str, Any] | None:
+        failure: Exception | None = None
         try:
             if call.error is not None:
                 raise call.error
@@ -117,15 +127,24 @@ class Session:
                 raise RpcError(Code.REFUSED, f"You may not {call.method} here.")
             answer = jsonrpc.result(call, await method(call.params))
         except RpcError as wrong:
+            failure = Refused(403, "NotAllowed", str(wrong)) if wrong.code is Code.REFUSED else InvalidRequest("")
             answer = jsonrpc.error(call, wrong)
         except Refused as refused:
-            answer = jsonrpc.error(call, RpcError(Code.REFUSED, str(refused), {"kind": refused.kind}))
+            failure = refused
+            wait = {} if refused.retry_after is None else {"retry_after": refused.retry_after}
+            answer = jsonrpc.error(call, RpcError(Code.REFUSED, self._service.mask(str(refused)), {"kind": refused.kind, **wait}))
         except CCExecutorError as wrong:
+            failure = wrong
             code = next((code for kind, code in _CODES if isinstance(wrong, kind)), Code.NOT_POSSIBLE)
-            answer = jsonrpc.error(call, RpcError(code, str(wrong), {"kind": type(wrong).__name__}))
-        except Exception:  # root of a request: the log has what the client must not see
+            answer = jsonrpc.error(call, RpcError(code, self._service.mask(str(wrong)), {"kind": type(wrong).__name__}))
+        except Exception as wrong:  # root of a request: the log has what the client must not see
+            failure = wrong
             logger.exception("a call of %s failed", call.method[:100])
             answer = jsonrpc.error(call, RpcError(Code.INTERNAL_ERROR, "Internal error"))
+        if call.method in self._methods:
+            about = call.params.get("id") or answer.get("result", {}).get("id")
+            right = _NEEDS.get(call.method)
+            self._service.noted("websocket", call.method, right=right, who=self._who, run=about, failure=failure, request=self._request)
         # What is no request at all is answered, too: its sender cannot know better.
         return None if call.is_notification and call.error is None else answer
 
@@ -141,7 +160,7 @@ class Session:
         key = _text(options, "idempotency_key", "")
         options.pop("idempotency_key", None)
         run_id, is_new = await self._service.execute(options, who=self._who, key=key)
-        return {"id": run_id, "new": is_new}
+        return {"id": run_id, "new": is_new, **await self._service.place(run_id)}
 
     async def control(self, params: dict[str, Any]) -> dict[str, Any]:
         """Command a run: `id`, `op`, `pauses`."""

@@ -11,13 +11,14 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from cc_executor.errors import CCExecutorError, RunNotFound, StateUnusable
 from cc_executor.server.pieces import PIECE, Piece, shown
+from cc_executor.server.queue import Waiting
 from cc_executor.store.journal import RunFolder, RunStanding
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 LOOK: Final = 0.02  # seconds between looks: a fifth of what somebody who watches would call late
 KEPT: Final = 16  # pieces that the next ones may ask for: 1 MiB of output
 GRID: Final = PIECE // 2  # pieces end here where they can, so that those who began at different bytes soon ask for the same
+
+
+Waits = Callable[[str], Waiting | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,13 @@ class Tail:
         Whether there will be no more.
     """
 
-    def __init__(self, folder: RunFolder, stream: str) -> None:
+    def __init__(self, folder: RunFolder, stream: str, waiting: Waits) -> None:
         self.size = 0
         self.has_ended = False
         self.watchers = 0
         self._folder = folder
         self._stream = stream
+        self._waiting = waiting
         self._news = asyncio.Event()
         self._problem: CCExecutorError | None = None
         self._reading = asyncio.Lock()
@@ -123,6 +128,8 @@ class Tail:
         self._news.set()
 
     def _seen(self) -> tuple[int, bool]:
+        if not self._folder.path.exists() and (entry := self._waiting(self._folder.run_id)) is not None:
+            return 0, entry.is_over
         if not self._folder.path.exists():
             raise RunNotFound("There is no such execution.")
         has_ended = self._folder.standing(time.time()) not in {RunStanding.STARTING, RunStanding.RUNNING}
@@ -130,9 +137,16 @@ class Tail:
 
 
 class Tails:
-    """Those that are watched now."""
+    """Those that are watched now.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    waiting : callable
+        A run that waits for its turn, or was never started; None for every other. Blocking.
+    """
+
+    def __init__(self, waiting: Waits) -> None:
+        self._waiting = waiting
         self._open: dict[tuple[str, str], Tail] = {}
 
     @asynccontextmanager
@@ -141,7 +155,7 @@ class Tails:
         key = (str(folder.run_id), stream)
         tail = self._open.get(key)
         if tail is None:
-            tail = self._open[key] = Tail(folder, stream)
+            tail = self._open[key] = Tail(folder, stream, self._waiting)
         tail.watchers += 1
         try:
             yield tail

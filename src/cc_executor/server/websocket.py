@@ -13,6 +13,7 @@ from tornado import web
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from cc_executor.server.authorizer import RESOURCE, known_now, name_of
+from cc_executor.server.trace import Traced
 
 if TYPE_CHECKING:
     from cc_executor.server.service import Service
@@ -22,7 +23,7 @@ PATH: Final = "/cc-executor/ws"
 MESSAGE_LIMIT: Final = 2**20  # bytes; a prompt that is larger goes over REST
 
 
-class RunsSocket(WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: ignore[reportIncompatibleMethodOverride] - jupyter_server's own mixture
+class RunsSocket(Traced, WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: ignore[reportIncompatibleMethodOverride] - jupyter_server's own mixture
     """One client.
 
     Methods: ``execute`` (options of a request), ``control`` (id, op), ``status`` (id), ``results`` (id), ``list`` (limit, before, status),
@@ -31,6 +32,8 @@ class RunsSocket(WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: 
     """
 
     auth_resource = RESOURCE
+    door = "websocket"
+    route = PATH
     _track_activity = False
     _session: Session | None = None
 
@@ -52,7 +55,7 @@ class RunsSocket(WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: 
         from cc_executor.server.session import Session
 
         service = cast("Callable[[], Service]", self.settings["cc_executor_service"])()
-        self._session = Session(service, who=name_of(self, service), may=self._may, send=self._say)
+        self._session = Session(service, who=name_of(self, service), may=self._may, send=self._say, request=self.request_id)
         opened: Any = super().get(*arguments, **more)
         await ensure_async(opened)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +31,12 @@ def claim(root: Path, name: str, owner: str) -> None:
     folder = root / FOLDER
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(owner.encode("utf-8", "surrogatepass")[:NAME_LIMIT])
+        descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(owner.encode("utf-8", "surrogatepass")[:NAME_LIMIT])
     except OSError as error:
+        if isinstance(error, FileExistsError) and owner_of(root, name) == owner:  # a server died before it could start what it had promised
+            return
         raise StateUnusable(f"{folder} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder.") from error
 
 

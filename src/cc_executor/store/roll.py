@@ -56,6 +56,18 @@ def strike(root: Path, run_id: str) -> None:
         os.unlink(root / FOLDER / run_id)
 
 
+def entered_at(root: Path, run_id: str) -> float:
+    """Seconds since the epoch when the run was put on the roll, or its id was made, if that was later: an id may have waited for its turn.
+
+    What is not on the roll any more counts from its id.
+    """
+    made = claimed_at(run_id)
+    try:
+        return max(made, os.lstat(root / FOLDER / run_id).st_mtime)
+    except OSError:
+        return made
+
+
 def missing(root: Path, *, now: float) -> list[str]:
     """The runs of this host that have neither a supervisor nor last words nor a receipt, oldest first. Strikes off those that have ended.
 
@@ -97,7 +109,7 @@ def _is_missing(root: Path, run_id: str, now: float) -> bool:
     if _has_ended(folder):  # between the two looks
         strike(root, run_id)
         return False
-    return (folder / records.CONTROL).exists() or now - claimed_at(run_id) >= STARTING_GRACE
+    return (folder / records.CONTROL).exists() or now - entered_at(root, run_id) >= STARTING_GRACE
 
 
 def _has_ended(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What today's runs have cost: the sealed receipts of the local day, read from the runs' own folders. Reads small files; keeps nothing on the disk."""
+"""What runs have cost: sealed receipts, above all those of the local day, read from the runs' own folders. Reads small files; keeps nothing on the disk."""
 
 from __future__ import annotations
 
@@ -20,17 +20,44 @@ class _Times(msgspec.Struct, frozen=True):
     ended: datetime
 
 
+class _Tokens(msgspec.Struct, frozen=True):
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_tokens: int = 0
+
+
 class _Costs(msgspec.Struct, frozen=True):
     times: _Times
     cost: float | None = None
     rehearsed: str | None = None
+    usage: _Tokens = _Tokens()
 
 
 _decoder: Final = msgspec.json.Decoder(_Costs)
 
 
+class EndedRun(msgspec.Struct, frozen=True):
+    """What one run has cost.
+
+    Attributes
+    ----------
+    run_id : str
+    ended : float
+        Seconds since the epoch.
+    cost : float
+        US dollars; 0 for a rehearsed one.
+    tokens : int
+        Read, written and put into caches; not those read from caches, which cost a tenth and are many. 0 for a rehearsed one.
+    """
+
+    run_id: str
+    ended: float
+    cost: float
+    tokens: int
+
+
 class DaySpend:
-    """The sum over today's runs, which can be asked for again and again: a receipt is read once.
+    """The runs of a day and their sum, which can be asked for again and again: a receipt is read once.
 
     Parameters
     ----------
@@ -39,20 +66,38 @@ class DaySpend:
 
     def __init__(self, home: StateHome) -> None:
         self._home = home
-        self._known: dict[str, tuple[float, float]] = {}  # run id → when it ended, US dollars
+        self._known: dict[str, EndedRun] = {}
 
     def total(self, now: float) -> float:
         """US dollars of the runs that ended on the local day of `now` (seconds since the epoch).
-
-        A run that goes on, one that nobody has sealed, and a rehearsed one count nothing.
 
         Raises
         ------
         StateUnusable
             The folder is not safe, or cannot be read.
         """
+        return sum(run.cost for run in self.runs(now))
+
+    def runs(self, now: float) -> list[EndedRun]:
+        """The runs that ended on the local day of `now`, newest first. A run that goes on, and one that nobody has sealed, are not among them.
+
+        Raises
+        ------
+        StateUnusable
+            As for `total`.
+        """
         start, end = local_day(now)
-        spent = 0.0
+        return [run for run in self.since(start) if run.ended < end]
+
+    def since(self, start: float) -> list[EndedRun]:
+        """The runs that ended at `start` (seconds since the epoch) or later, newest first.
+
+        Raises
+        ------
+        StateUnusable
+            As for `total`.
+        """
+        found: list[EndedRun] = []
         for folder in self._home.runs():
             if folder.created_at < start - LONGEST:
                 break
@@ -62,11 +107,16 @@ class DaySpend:
                     costs = _decoder.decode(read_plain(folder.path / records.RECEIPT, RECEIPT_LIMIT))
                 except (OSError, msgspec.DecodeError):  # not sealed yet; of another version; damaged
                     continue
-                cost = 0.0 if costs.rehearsed is not None else max(0.0, costs.cost or 0.0)
-                known = self._known[folder.run_id] = (costs.times.ended.timestamp(), cost)
-            if start <= known[0] < end:
-                spent += known[1]
-        return spent
+                used = costs.usage
+                tokens = used.input_tokens + used.output_tokens + used.cache_creation_tokens
+                is_real = costs.rehearsed is None
+                known = EndedRun(
+                    folder.run_id, costs.times.ended.timestamp(), max(0.0, costs.cost or 0.0) if is_real else 0.0, tokens if is_real else 0
+                )
+                self._known[folder.run_id] = known
+            if known.ended >= start:
+                found.append(known)
+        return found
 
 
 def local_day(now: float) -> tuple[float, float]:

@@ -1,0 +1,264 @@
+"""What an administrator allows, and who has still room for a run: one owner's runs, money and tokens. Knows requests and receipts; knows no HTTP.
+
+These are rules for people who come through the server. It runs as its user, who can change them or go round them in a terminal: what must hold is limited
+outside (docs/policy.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cc_executor.agents.claude.command import DEFAULT_PERMISSION_MODE as DEFAULT_MODE
+from cc_executor.errors import StateUnusable
+from cc_executor.model.request import RunRequest
+from cc_executor.policy.budget import SMALLEST, Purse
+from cc_executor.server.owners import Owners
+from cc_executor.server.refusal import Refused
+from cc_executor.shim import records
+from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder, RunStanding
+from cc_executor.store.spend import DaySpend, local_day
+
+SOON: Final = 10  # seconds; nobody knows when a run ends, and this is how often it is worth asking
+# The modes that allow no tool by themselves: in the others a list of allowed tools would say nothing.
+_ASKING_MODES: Final = ("default", "manual", "dontAsk", "plan")
+# One tool, or a part of one. The CLI takes what follows a comma or a space outside of it for another tool.
+_PART: Final = re.compile(r"(\w+)(?:\([^()]*\))?")
+TOO_MANY: Final = "TooManyRuns"
+RESERVED: Final = "DayReserved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the administrator allows. Empty tuples: everything.
+
+    Attributes
+    ----------
+    running, queued : int
+        Runs of one owner at work, and waiting, at the same time.
+    max_cost : float or None
+        US dollars that one run may spend at most; a request that names none gets this one.
+    day_cost : float or None
+        US dollars that one owner's runs may spend on a local day.
+    day_tokens : int or None
+        Tokens of one owner's day after which nothing more is started.
+    agents, tools, permission_modes : tuple of str
+    folders, trusted : tuple of Path
+        Where agents may work, and where a request may trust a folder's own settings; with everything below.
+    """
+
+    running: int = 8
+    queued: int = 0
+    max_cost: float | None = None
+    day_cost: float | None = None
+    day_tokens: int | None = None
+    agents: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    permission_modes: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+    trusted: tuple[Path, ...] = ()
+
+    def applied(self, request: RunRequest) -> RunRequest:
+        """The request under these rules.
+
+        Raises
+        ------
+        Refused
+        """
+        self._check_agent(request)
+        request = self._with_mode(request)
+        for tool in request.tools:
+            # A tool that may be used may be used in part; a part that may be used is no leave for the whole, nor for another part.
+            part = _PART.fullmatch(tool)
+            if self.tools and tool not in self.tools and (part is None or part[1] not in self.tools):
+                raise _forbidden(f"The tool {tool[:100]!r} is not allowed here. Choose from {', '.join(self.tools)}.")
+        for name in (request.cwd, *request.add_dirs):
+            if self.folders and not _is_below(name, self.folders):
+                raise _forbidden(f"Agents may not work in {name}. Choose a folder in {', '.join(map(str, self.folders))}.")
+        if request.trust_workspace and self.trusted and not _is_below(request.cwd, self.trusted):
+            raise _forbidden(f"{request.cwd} may not be trusted from here. Leave trust_workspace out.")
+        if self.max_cost is None:
+            return request
+        wanted = request.limits.cost
+        if wanted is not None and wanted > self.max_cost:
+            raise _forbidden(f"max_cost may be ${self.max_cost:.2f} at most here (given: ${wanted:.2f}).")
+        return request if wanted is not None else with_cost(request, self.max_cost)
+
+    def _check_agent(self, request: RunRequest) -> None:
+        if self.agents and request.agent not in self.agents:
+            raise _forbidden(f"The agent {request.agent!r} is not allowed here. Choose one of {', '.join(self.agents)}.")
+        if self.agents and request.verify is not None and "shell" not in self.agents:
+            raise _forbidden("verify is a command, and commands are not allowed here (no agent 'shell'). Leave it out, or use expect.")
+
+    def _with_mode(self, request: RunRequest) -> RunRequest:
+        """The request with a permission mode that is allowed: what is not named is not what the agent does by itself, but what may be done here."""
+        modes = self.permission_modes or (_ASKING_MODES if self.tools else ())
+        if request.agent == "shell" or not modes or request.permission_mode in modes:
+            return request
+        if request.permission_mode is not None:
+            raise _forbidden(f"The permission mode {request.permission_mode!r} is not allowed here. Choose one of {', '.join(modes)}.")
+        return request if DEFAULT_MODE in modes else request.model_copy(update={"permission_mode": modes[0]})
+
+
+def with_cost(request: RunRequest, cost: float | None) -> RunRequest:
+    """The request with another bound of dollars."""
+    return request.model_copy(update={"limits": request.limits.model_copy(update={"cost": cost})})
+
+
+def _is_below(name: str, folders: tuple[Path, ...]) -> bool:
+    return any(Path(name).resolve().is_relative_to(folder.resolve()) for folder in folders)
+
+
+def _forbidden(message: str) -> Refused:
+    return Refused(403, "NotAllowed", message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is held for a run: a place among its owner's, and dollars (0: it spends none; None: no bound of its own)."""
+
+    owner: str
+    cost: float | None
+
+
+class Admission:
+    """Who has room for one more run.
+
+    Looking and reserving are one: requests that come at once are as good as one after the other, and what is promised to a run is held until it is at work,
+    where its folder says the same.
+
+    Parameters
+    ----------
+    home : StateHome
+    owners : Owners
+    rules : Rules
+
+    Attributes
+    ----------
+    promised : callable
+        Runs that somebody's lists may start any moment, besides those of theirs that go on. Blocking.
+    """
+
+    def __init__(self, home: StateHome, owners: Owners, rules: Rules) -> None:
+        self.rules = rules
+        self._home = home
+        self._owners = owners
+        self._spend = DaySpend(home)
+        self._lock = asyncio.Lock()
+        self._held: dict[str, _Place] = {}
+        self.promised: Callable[[str], int] = lambda who: 0
+
+    async def reserve(self, run_id: str, request: RunRequest, who: str) -> RunRequest:
+        """Hold a place for a run until `release`; returns the request with the bound that keeps the day's.
+
+        Raises
+        ------
+        Refused
+            There is no room: too many runs (`TOO_MANY`), money that others may still spend (`RESERVED`), or the day's money or tokens are spent.
+        StateUnusable
+        """
+        async with self._lock:
+            before = dict(self._held)  # one that is let go while we look is at work by then, and may have been missed
+            going = await asyncio.to_thread(self._going, who)
+            going |= {each: place.cost for each, place in (before | self._held).items() if place.owner == who}
+            await self._check_room(len(going), 1, who)
+            bounded = await asyncio.to_thread(self._within_day, request, who, tuple(going.values()))
+            self._held[run_id] = _Place(who, bounded.limits.cost if _spends(bounded) else 0.0)
+            return bounded
+
+    @asynccontextmanager
+    async def room(self, who: str, count: int) -> AsyncGenerator[None]:
+        """Hold places for `count` tasks of a list until the list itself says that they may start; of the day, only what is left now is looked at.
+
+        Raises
+        ------
+        Refused
+            As `reserve`.
+        """
+        names = [f"{who}\0{secrets.token_hex(8)}" for _ in range(count)]
+        async with self._lock:
+            going = (await asyncio.to_thread(self._going, who)).keys() | {each for each, place in self._held.items() if place.owner == who}
+            await self._check_room(len(going), count, who)
+            self._held |= dict.fromkeys(names, _Place(who, 0.0))
+        try:
+            yield
+        finally:
+            for name in names:
+                self.release(name)
+
+    async def _check_room(self, going: int, count: int, who: str) -> None:
+        most = self.rules.running
+        if count > most:
+            said = f"{count} tasks of this list would be at work at once, and {most} runs may be here. Give the list `parallel: {most}`, or less."
+            raise Refused(429, TOO_MANY, said)
+        if going + await asyncio.to_thread(self.promised, who) + count > most:
+            said = f"{most} runs are" if most > 1 else "1 run is"
+            raise Refused(429, TOO_MANY, f"{said} at work already. Wait for one to end, or cancel one.", retry_after=SOON)
+
+    def release(self, run_id: str) -> None:
+        """The run is at work, or was not started."""
+        self._held.pop(run_id, None)
+
+    def _going(self, who: str) -> dict[str, float | None]:
+        """Somebody's runs that go on, with their bounds. Those that are being launched count by themselves. Blocking."""
+        now = time.time()
+        found = [
+            folder
+            for folder in self._home.runs()
+            if is_open(folder) and folder.standing(now) is RunStanding.RUNNING and self._owners.is_own(folder.run_id, who)
+        ]
+        if self.rules.day_cost is None:
+            return dict.fromkeys((folder.run_id for folder in found), 0.0)
+        return {folder.run_id: _bound_of(folder) for folder in found}
+
+    def _within_day(self, request: RunRequest, who: str, reserved: tuple[float | None, ...]) -> RunRequest:
+        rules = self.rules
+        if not _spends(request) or (rules.day_cost is None and rules.day_tokens is None):
+            return request
+        now = time.time()
+        runs = [run for run in self._spend.runs(now) if self._owners.is_own(run.run_id, who)]
+        tomorrow = max(1, math.ceil(local_day(now)[1] - now))
+        tokens = sum(run.tokens for run in runs)
+        if rules.day_tokens is not None and tokens >= rules.day_tokens:
+            said = f"{tokens:,} of the day's {rules.day_tokens:,} tokens are used. Go on tomorrow."
+            raise Refused(429, "DayTokensSpent", said, retry_after=tomorrow)
+        if rules.day_cost is None:
+            return request
+        purse = Purse(day_cap=rules.day_cost, today=sum(run.cost for run in runs), reserved=reserved)
+        wanted = request.limits.cost
+        if not purse.is_enough(wanted):
+            said = f"the day's ${rules.day_cost:.2f}: ${purse.today:.2f} are spent, and runs at work may spend what else is missing"
+            alone = Purse(day_cap=rules.day_cost, today=purse.today)
+            if alone.is_enough(wanted):
+                raise Refused(429, RESERVED, f"There is too little left of {said}. Wait for one to end.", retry_after=SOON)
+            need = f"${wanted:.2f}" if wanted is not None else f"${SMALLEST:.2f}"
+            said = f"${purse.today:.2f} of the day's ${rules.day_cost:.2f} are spent, and this run may cost {need} or more. Go on tomorrow, or ask for less."
+            raise Refused(429, "DaySpent", said, retry_after=tomorrow)
+        return with_cost(request, purse.bound(wanted))
+
+
+def _spends(request: RunRequest) -> bool:
+    """Whether a run costs anybody anything: a command asks no model, and a rehearsal's dollars are nobody's."""
+    return request.agent != "shell" and request.rehearse is None
+
+
+def is_open(folder: RunFolder) -> bool:
+    """Whether nobody has followed the run to its end yet."""
+    return not (folder.path / records.RECEIPT).exists()
+
+
+def _bound_of(folder: RunFolder) -> float | None:
+    try:
+        request = folder.request()
+    except StateUnusable:
+        return 0.0
+    return request.limits.cost if _spends(request) else 0.0

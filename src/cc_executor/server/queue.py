@@ -1,0 +1,241 @@
+"""Runs that wait for their turn: one small file each in the private state folder, so that they outlive the server. Starts nothing; knows no HTTP.
+
+An entry is written before its place is promised, and removed when its run is at work or somebody does not want it any more. A run's id starts at most one
+run, whoever tries: a server that dies between starting a run and removing its entry leaves an entry whose run is there, and that one is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from cc_executor.errors import InvalidRequest, StateUnusable
+from cc_executor.model.request import RunId, RunRequest
+from cc_executor.runtime.summary import RunSummary
+from cc_executor.server.owners import Owners
+from cc_executor.server.policy import SOON
+from cc_executor.server.refusal import Refused
+from cc_executor.store.home import RUN_ID, StateHome
+from cc_executor.store.journal import RunStanding, request_json
+from cc_executor.store.place import claimed_at
+from cc_executor.store.plain import read_plain
+
+PATIENCE: Final = 24 * 3600.0  # seconds; a run that has waited longer is not started: nobody expects it, or its costs, any more
+ENDED: Final = 500  # kept of those that were never started
+_FOLDER: Final = "queue"
+_SUFFIX: Final = ".json"
+_BEGINNING: Final = 80  # characters of a prompt in a list, as in those of runs
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A run that waits (`status` "queued"), or one that was never started ("cancelled", "refused") and why."""
+
+    run_id: RunId
+    owner: str
+    agent: str
+    label: str
+    prompt: str
+    status: str = "queued"
+    why: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it does not wait any more."""
+        return self.status != "queued"
+
+    def row(self) -> RunSummary:
+        """As in a list of runs."""
+        at = claimed_at(self.run_id)
+        return RunSummary(id=self.run_id, status=self.status, started=at, agent=self.agent, label=self.label, prompt=self.prompt)
+
+
+class Queue:
+    """The runs that wait, in the order in which they came, each owner's by itself.
+
+    Parameters
+    ----------
+    home : StateHome
+    owners : Owners
+    most : int
+        Runs of one owner that may wait.
+    """
+
+    def __init__(self, home: StateHome, owners: Owners, most: int) -> None:
+        self._folder = home.root / "server" / _FOLDER
+        self._ended = self._folder / "ended"
+        self._home = home
+        self._owners = owners
+        self._most = most
+        self._known: dict[str, Waiting] = {}  # name of the file → what it says
+        self._lock = asyncio.Lock()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was ever queued."""
+        return self._folder.exists()
+
+    async def add(self, run_id: RunId, request: RunRequest, who: str) -> Waiting:
+        """Let a run wait.
+
+        Raises
+        ------
+        Refused
+            The queue is full.
+        StateUnusable
+            It cannot be written down, so nothing is promised.
+        """
+        async with self._lock:  # the place is free when it is looked at, and until it is taken
+            return await asyncio.to_thread(self._add, run_id, request, who)
+
+    def _add(self, run_id: RunId, request: RunRequest, who: str) -> Waiting:
+        names = self._names()
+        if len(self.of(who)) >= self._most:
+            said = f"The most runs are at work, and {self._most} wait already. Wait for one to end, or cancel one."
+            raise Refused(429, "QueueFull", said, retry_after=SOON)
+        number = int(names[-1].partition("-")[0]) + 1 if names else 1
+        entry = Waiting(run_id, who, request.agent, request.label, " ".join(request.prompt[:200].split())[:_BEGINNING])
+        path = self._folder / f"{number:012d}-{run_id}{_SUFFIX}"
+        self._owners.claim(run_id, who)
+        try:
+            _write(path, json.dumps({"owner": who}).encode("ascii") + b"\n" + request_json(request))
+        except BaseException:
+            self._owners.forget(run_id)
+            raise
+        self._known[path.name] = entry
+        return entry
+
+    def entries(self) -> list[Waiting]:
+        """All that wait, oldest first. Blocking."""
+        names = self._names()
+        self._known = {name: known for name in names if (known := self._known.get(name) or self._read(name)) is not None}
+        return [entry for entry in self._known.values() if not self._home.folder(entry.run_id).path.exists()]
+
+    def of(self, who: str) -> list[Waiting]:
+        """Those of one owner, oldest first. Blocking."""
+        return [entry for entry in self.entries() if entry.owner == who]
+
+    def find(self, run_id: str) -> Waiting | None:
+        """A run that waits or that was never started. Blocking."""
+        waiting = next((entry for entry in self.entries() if entry.run_id == run_id), None)
+        return waiting or self._over(run_id)
+
+    def place(self, entry: Waiting) -> int:
+        """1: it is the owner's next. Blocking."""
+        return 1 + next((place for place, each in enumerate(self.of(entry.owner)) if each.run_id == entry.run_id), 0)
+
+    def request(self, entry: Waiting) -> RunRequest:
+        """What was asked for. Blocking.
+
+        Raises
+        ------
+        InvalidRequest
+            It cannot be read any more, and so not be started.
+        """
+        name = self._name_of(entry.run_id)
+        try:
+            data = read_plain(self._folder / name)
+            return RunRequest.model_validate(json.loads(data.partition(b"\n")[2]))
+        except (OSError, ValidationError, ValueError, RecursionError) as error:
+            raise InvalidRequest("What was kept of this run while it waited cannot be read. Ask again.") from error
+
+    def started(self, entry: Waiting) -> bool:
+        """The run is at work: it waits no more. False when somebody has withdrawn it meanwhile. Blocking."""
+        (self._folder / self._name_of(entry.run_id)).unlink(missing_ok=True)
+        return self._over(entry.run_id) is None
+
+    def withdraw(self, entry: Waiting, *, status: str, why: str) -> bool:
+        """The run is not to be started, and this is kept of it; False when it is at work already. Blocking."""
+        told = {"agent": entry.agent, "label": entry.label, "prompt": entry.prompt, "status": status, "why": why}
+        record = self._ended / entry.run_id
+        with suppress(StateUnusable):  # it does not wait any more, which is what was asked for
+            _write(record, json.dumps(told).encode("ascii"))  # before the entry goes: whoever is starting it looks here afterwards
+        try:
+            (self._folder / self._name_of(entry.run_id)).unlink()
+        except OSError:
+            record.unlink(missing_ok=True)
+            return False
+        for name in sorted(_ids(self._ended))[:-ENDED]:
+            (self._ended / name).unlink(missing_ok=True)
+        return True
+
+    def sweep(self) -> None:
+        """Remove the entries of runs that are at work or were: a server died before it could. Blocking."""
+        for name in self._names():
+            if self._home.folder(name[13:-5]).standing(time.time()) in {RunStanding.RUNNING, RunStanding.ENDED}:
+                (self._folder / name).unlink(missing_ok=True)
+
+    def over(self) -> list[Waiting]:
+        """Those that were never started, newest first. Blocking."""
+        names = sorted(_ids(self._ended), reverse=True)
+        return [entry for name in names if (entry := self._over(name)) is not None]
+
+    def _over(self, run_id: str) -> Waiting | None:
+        if not RUN_ID.match(run_id):
+            return None
+        try:
+            told: dict[str, Any] = json.loads(read_plain(self._ended / run_id))
+            words = {name: str(told[name]) for name in ("agent", "label", "prompt", "status", "why")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Waiting(RunId(run_id), self._owners.of(run_id) or "", **words)
+
+    def _name_of(self, run_id: str) -> str:
+        return next((name for name in self._names() if name.endswith(f"-{run_id}{_SUFFIX}")), f"none-{run_id}")
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self._folder) if name.endswith(_SUFFIX) and RUN_ID.match(name[13:-5]))
+        except OSError:  # nothing was ever queued here
+            return []
+
+    def _read(self, name: str) -> Waiting | None:
+        run_id = RunId(name[13:-5])
+        try:
+            first, _, rest = read_plain(self._folder / name).partition(b"\n")
+            owner = str(json.loads(first)["owner"])
+            request = RunRequest.model_validate(json.loads(rest))
+        except (OSError, ValidationError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return Waiting(run_id, owner, request.agent, request.label, " ".join(request.prompt[:200].split())[:_BEGINNING])
+
+
+def has_waited_too_long(entry: Waiting, now: float) -> bool:
+    """Whether nobody expects it any more."""
+    return now - claimed_at(entry.run_id) > PATIENCE
+
+
+def _ids(folder: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(folder) if RUN_ID.match(name)]
+    except OSError:
+        return []
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A file whole or not at all, 0600, and on the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StateUnusable(
+            f"{path.parent} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
+        ) from error

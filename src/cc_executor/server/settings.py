@@ -1,0 +1,59 @@
+"""What an administrator can set about other people's runs, as traits of the extension. Light: a server that never sees a run imports this, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from traitlets import Bool, Float, HasTraits, Int, List, Unicode
+
+if TYPE_CHECKING:
+    from cc_executor.server.policy import Rules
+
+
+class PolicySettings(HasTraits):
+    """The rules for requests. A request can be narrower than they are, never wider."""
+
+    max_running = Int(8, min=1, help="Runs of one owner at the same time.").tag(config=True)
+    max_queued = Int(
+        0,
+        min=0,
+        max=10_000,
+        help="Runs of one owner that may wait for their turn when max_running are at work; 0: none, and such a request is refused (429).",
+    ).tag(config=True)
+    max_cost = Float(None, allow_none=True, help="US dollars that one run may spend at most.").tag(config=True)
+    max_cost_per_day = Float(None, allow_none=True, help="US dollars that the runs of one owner may spend on one day.").tag(config=True)
+    max_tokens_per_day = Int(
+        None,
+        allow_none=True,
+        help="Tokens (read, written, and put into caches) after which no further run of an owner is started that day.",
+    ).tag(config=True)
+    allowed_agents = List(Unicode(), help="Agents that may be run; empty: all. Without 'shell', no `verify` commands either.").tag(
+        config=True
+    )
+    allowed_tools = List(Unicode(), help="Tools that a request may allow without asking, as 'Read' or 'Bash(git log *)'; empty: all.").tag(
+        config=True
+    )
+    allowed_permission_modes = List(Unicode(), help="Permission modes that may be asked for; empty: all.").tag(config=True)
+    allowed_folders = List(Unicode(), help="Folders in which agents may work, with everything below; empty: all.").tag(config=True)
+    trusted_folders = List(Unicode(), help="Folders for which a request may say `trust_workspace`, with everything below; empty: all.").tag(
+        config=True
+    )
+    json_logs = Bool(False, help="Write what the extension logs as JSON lines with request ids.").tag(config=True)
+
+    def rules(self) -> Rules:
+        """The rules, as the service keeps them."""
+        from cc_executor.server.policy import Rules
+
+        return Rules(
+            running=self.max_running,
+            queued=self.max_queued,
+            max_cost=self.max_cost,
+            day_cost=self.max_cost_per_day,
+            day_tokens=self.max_tokens_per_day,
+            agents=tuple(self.allowed_agents),
+            tools=tuple(self.allowed_tools),
+            permission_modes=tuple(self.allowed_permission_modes),
+            folders=tuple(Path(folder).expanduser() for folder in self.allowed_folders),
+            trusted=tuple(Path(folder).expanduser() for folder in self.trusted_folders),
+        )

@@ -1,0 +1,308 @@
+"""Who wanted what, and what was decided; what people have used; runs as events of the server; logs as JSON. And no secret in any of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+import websocket
+from jupyter_events import EventLogger
+
+from cc_executor.policy.redact import MASK
+from cc_executor.server.audit import FILE, FILE_LIMIT, OLDER, Audit
+from cc_executor.server.eventlog import RunEvents
+from support.lab import eventually
+from support.served import TOKEN, Server, serving
+
+API: Final = "/cc-executor/api/v1"
+BOUND: Final = 30.0
+CANARY: Final = "canary-3f9ad07b51"
+PROMPT: Final = "canary-in-the-prompt-77"
+NOBODY: Final = "0" * 26
+# What an administrator would set up: a file of events, and a listener of his own.
+CONFIG: Final = """
+import json, logging, sys
+
+handler = logging.FileHandler({events!r})
+c.EventLogger.handlers = [handler]
+c.CCExecutorServer.max_running = 2
+c.CCExecutorServer.allowed_agents = ["shell"]
+c.CCExecutorServer.json_logs = True
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("audit")
+    (folder / "config.py").write_text(textwrap.dedent(CONFIG.format(events=str(folder / "events.jsonl"))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MY_SECRET", CANARY)
+        with serving(folder, f"--config={folder / 'config.py'}") as found:
+            yield found
+
+
+def audited(server: Server, **query: Any) -> list[dict[str, Any]]:
+    return server.client.get(f"{API}/admin/audit", params={"limit": 1000, **query}).raise_for_status().json()["rows"]
+
+
+def post(server: Server, request: str, **body: Any) -> httpx.Response:
+    body = {"agent": "shell", "shell": "bash", "prompt": "true", **body}
+    return server.client.post(f"{API}/execute", json=body, headers={"X-Request-Id": request})
+
+
+def of(rows: list[dict[str, Any]], request: str) -> dict[str, Any]:
+    (row,) = [row for row in rows if row["request"] == request]
+    return row
+
+
+def ended(server: Server, run_id: str) -> dict[str, Any]:
+    url = f"{API}/executions/{run_id}/results"
+    return eventually(lambda: (told := server.client.get(url).json())["done"] and told, within=BOUND, what="the run ends")
+
+
+def events(server: Server) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (server.root.parent / "events.jsonl").read_text().splitlines()]
+
+
+def test_what_was_started_refused_and_looked_for_is_noted_and_nothing_else(server: Server) -> None:
+    started = post(server, "r-started", prompt=f"echo {PROMPT}", label=CANARY)
+    run_id = started.json()["id"]
+    assert started.headers["X-Request-Id"] == "r-started"
+    post(server, "r-agent", agent="claude")
+    post(server, "r-bad", prompt="")
+    server.client.get(f"{API}/executions/{run_id}/status", headers={"X-Request-Id": "r-look"})
+    server.client.get(f"{API}/executions/{NOBODY}/status", headers={"X-Request-Id": "r-foreign"})
+    server.client.post(f"{API}/executions/{run_id}/control", json={"op": "dance"}, headers={"X-Request-Id": "r-dance"})
+    httpx.post(f"{server.client.base_url}{API}/execute", json={}, headers={"X-Request-Id": "r-nobody"}, trust_env=False)
+    ended(server, run_id)
+    rows = audited(server)
+    told = {"door": "rest", "what": "POST /execute", "who": "", "run": "", "status": 202, "decision": "allowed", "reason": ""}
+    assert of(rows, "r-started") == {**told, "run": run_id, "request": "r-started", "at": of(rows, "r-started")["at"]}
+    refused = of(rows, "r-agent")
+    assert (refused["decision"], refused["status"], refused["run"]) == ("refused", 403, "")
+    assert refused["reason"] == "NotAllowed: The agent 'claude' is not allowed here. Choose one of shell."
+    assert of(rows, "r-bad")["reason"] == "InvalidRequest", "what somebody has written wrongly is not quoted"
+    assert (of(rows, "r-foreign")["what"], of(rows, "r-foreign")["run"]) == ("GET /executions/{id}/status", NOBODY)
+    assert of(rows, "r-dance")["decision"] == "refused"
+    assert (of(rows, "r-nobody")["who"], of(rows, "r-nobody")["reason"]) == (None, "NotLoggedIn")
+    assert not [row for row in rows if row["request"] == "r-look"], "looking at one's own is nobody's business"
+    assert [row["request"] for row in audited(server, decision="allowed") if row["request"].startswith("r-")] == ["r-started"]
+    assert of(audited(server, before=of(rows, "r-bad")["at"]), "r-agent")
+    assert not [row for row in audited(server, before=of(rows, "r-agent")["at"]) if row["request"] == "r-bad"]
+    file = server.home.root / "server" / FILE
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert PROMPT not in file.read_text()
+
+
+def test_the_other_doors_are_noted_too(server: Server) -> None:
+    url = f"ws://{server.client.base_url.host}:{server.client.base_url.port}/cc-executor/ws"
+    with pytest.raises(websocket.WebSocketBadStatusException):
+        websocket.create_connection(url, header={"X-Request-Id": "w-nobody"}, timeout=BOUND, suppress_origin=True)
+    header = {"Authorization": f"token {TOKEN}", "X-Request-Id": "w-1"}
+    socket = websocket.create_connection(url, header=header, timeout=BOUND, suppress_origin=True)
+    assert (socket.headers or {})["x-request-id"] == "w-1"
+    told: list[Any] = []
+    for number, (method, params) in enumerate(
+        [("execute", {"prompt": "true", "agent": "shell"}), ("execute", {"prompt": "x"}), ("status", {"id": NOBODY}), ("list", {})]
+    ):
+        socket.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}))
+        told.append(json.loads(socket.recv()))
+    socket.close()
+    run_id = told[0]["result"]["id"]
+    assert told[1]["error"]["data"] == {"kind": "NotAllowed"}
+    rows = [row for row in audited(server) if row["request"] == "w-1"]
+    assert [(row["what"], row["status"], row["run"]) for row in reversed(rows)] == [
+        ("execute", 200, run_id), ("execute", 403, ""), ("status", 404, NOBODY),
+    ]  # fmt: skip
+    assert of(audited(server), "w-nobody")["status"] == 403
+    answer = server.client.post("/cc-executor/mcp", content=b"{}", headers={"Authorization": "token wrong", "X-Request-Id": "m-nobody"})
+    assert answer.status_code == 401
+    assert of(audited(server), "m-nobody")["door"] == "mcp"
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "execute", "arguments": {"prompt": "x"}}}
+    accept = {"Accept": "application/json, text/event-stream", "X-Request-Id": "m-0", "MCP-Protocol-Version": "2025-11-25"}
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "tests", "version": "0"}}
+    opened = server.client.post(
+        "/cc-executor/mcp", json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": about}, headers=accept
+    )
+    accept |= {"Mcp-Session-Id": opened.headers["Mcp-Session-Id"], "X-Request-Id": "m-1"}
+    answer = server.client.post("/cc-executor/mcp", json=call, headers=accept)
+    assert (answer.status_code, answer.headers["X-Request-Id"]) == (200, "m-1"), answer.text
+    row = of(audited(server), "m-1")
+    assert (row["door"], row["what"], row["status"]) == ("mcp", "execute", 403)
+
+
+def test_events_say_that_runs_were_started_ended_and_refused_and_nothing_of_what_is_in_them(server: Server) -> None:
+    run_id = post(server, "e-1", prompt=f"echo {PROMPT} $MY_SECRET; exit 3", label=PROMPT, env_names=["MY_SECRET"]).json()["id"]
+    ended(server, run_id)
+    post(server, "e-2", agent="claude", prompt=PROMPT)
+    mine = eventually(
+        lambda: len(found := [event for event in events(server) if event.get("run_id") == run_id]) == 2 and found,
+        within=BOUND,
+        what="both events",
+    )
+    base = "https://events.jupyter.org/cc_executor"
+    assert [event["__schema__"] for event in mine] == [f"{base}/run_started/v1", f"{base}/run_ended/v1"]
+    assert (mine[1]["status"], mine[1]["agent"], mine[1]["cost"]) == ("failed", "shell", None)
+    schema = f"{base}/run_refused/v1"
+
+    def refused() -> list[dict[str, Any]]:
+        told = [event for event in events(server) if event["__schema__"] == schema]
+        return [{name: value for name, value in event.items() if not name.startswith("__")} for event in told]
+
+    # It is told when its answer has gone.
+    wanted = {"door": "rest", "status": 403, "kind": "NotAllowed"}
+    eventually(lambda: wanted in refused(), within=BOUND, what="the refusal")
+    assert PROMPT not in (server.root.parent / "events.jsonl").read_text()
+
+
+async def test_a_listener_hears_a_run_that_was_refused_and_one_that_fails_costs_nothing() -> None:
+    log, heard = EventLogger(), asyncio.Queue[dict[str, Any]]()
+    told = RunEvents(log)
+
+    async def hear(logger: Any, schema_id: str, data: dict[str, Any]) -> None:
+        heard.put_nowait(data)
+
+    log.add_listener(schema_id="https://events.jupyter.org/cc_executor/run_refused/v1", listener=hear)
+    told.audited({"door": "mcp", "what": "execute", "status": 429, "decision": "refused", "reason": "QueueFull: more words"})
+    told.audited({"door": "mcp", "what": "control", "status": 404, "decision": "refused", "reason": "RunNotFound"})
+    told.tell("refused", {"unfit": 1})
+    assert await asyncio.wait_for(heard.get(), BOUND) == {"door": "mcp", "status": 429, "kind": "QueueFull"}
+    assert heard.empty()
+
+
+def test_logs_are_json_with_the_requests_ids(server: Server) -> None:
+    post(server, "l-1")
+    server.client.get(f"{API}/health", headers={"X-Request-Id": "a b"})
+    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith('{"at"')]
+    (row,) = [line for line in lines if line["request"] == "l-1"]
+    assert row["message"].startswith("POST /execute 202 ")
+    assert (row["level"], row["logger"]) == ("info", "cc_executor.server.trace")
+    own = [line["request"] for line in lines if "/health" in line["message"]]
+    assert own
+    assert "a b" not in own, "what is no id is replaced"
+
+
+def test_what_each_person_has_used_on_each_day(server: Server) -> None:
+    ended(server, post(server, "u-1").json()["id"])
+    (row,) = server.client.get(f"{API}/admin/usage").raise_for_status().json()["usage"]
+    runs = [each for each in server.client.get(f"{API}/executions", params={"limit": 500}).json()["executions"] if each["elapsed"]]
+    assert (row["who"], row["cost"], row["tokens"]) == ("", 0, 0)
+    assert row["runs"] == len(runs) > 0
+
+
+NAMED: Final = """
+from jupyter_server.auth.identity import IdentityProvider, User
+
+
+class Named(IdentityProvider):
+    def get_user(self, handler):
+        return User(username=handler.request.headers.get("X-Name", "olga"))
+
+
+c.ServerApp.identity_provider_class = Named
+c.ServerApp.disable_check_xsrf = True
+c.CCExecutorServer.owner_mode = "user"
+c.CCExecutorServer.max_running = 1
+c.CCExecutorServer.max_queued = 1
+"""
+
+
+def test_where_people_have_names_each_has_a_queue_and_the_servers_owner_alone_sees_the_audit(tmp_path: Path) -> None:
+    (tmp_path / "config.py").write_text(NAMED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTERHUB_USER", "olga")
+        with serving(tmp_path, f"--config={tmp_path / 'config.py'}") as server:
+
+            def asked(who: str, method: str, path: str, **more: Any) -> httpx.Response:
+                return server.client.request(method, f"{API}{path}", headers={"X-Name": who, "X-Request-Id": f"{who}-{path[1:5]}"}, **more)
+
+            sleep = {"prompt": "sleep 600", "agent": "shell"}
+            told = {who: [asked(who, "POST", "/execute", json=sleep) for _ in range(3)] for who in ("ada", "bob")}
+            for answers in told.values():
+                assert [answer.status_code for answer in answers] == [202, 202, 429]
+                assert [answer.json().get("place") for answer in answers[:2]] == [None, 1]
+            waiting = told["ada"][1].json()["id"]
+            for method, path in (("GET", "/status"), ("GET", "/results"), ("GET", "/events"), ("DELETE", "")):
+                assert asked("bob", method, f"/executions/{waiting}{path}").status_code == 404, "it is not there for others"
+            assert len(asked("bob", "GET", "/executions").json()["executions"]) == 2
+            for path in ("/admin/audit", "/admin/usage"):
+                assert asked("ada", "GET", path).status_code == 403
+                assert asked("olga", "GET", path).status_code == 200
+            rows = asked("olga", "GET", "/admin/audit", params={"who": "bob", "decision": "refused"}).json()["rows"]
+            assert {(row["what"], row["run"]) for row in rows} >= {("DELETE /executions/{id}", waiting), ("POST /execute", "")}
+            assert {row["who"] for row in rows} == {"bob"}
+            for who, answers in told.items():
+                for answer in answers[1::-1]:  # the one that waits first
+                    asked(who, "DELETE", f"/executions/{answer.json()['id']}")
+                run_id = answers[0].json()["id"]
+                eventually(
+                    lambda who=who, run_id=run_id: asked(who, "GET", f"/executions/{run_id}/results").json()["done"],
+                    within=BOUND,
+                    what="the run ends",
+                )
+
+
+@pytest.mark.row("threats", "secrets in what a server says and keeps of runs", "0 canaries in answers, events, logs and the audit")
+def test_no_secret_is_in_what_the_server_says_and_keeps(server: Server) -> None:
+    script = f"echo $MY_SECRET; echo $MY_SECRET >&2; env; echo {CANARY}"
+    body = {"prompt": script, "env_names": ["MY_SECRET"], "label": f"label {CANARY}", "verify": "echo $MY_SECRET; exit 1"}
+    started = post(server, CANARY, **body)
+    run_id = started.json()["id"]
+    seen: dict[str, str] = {}
+    seen["results"] = json.dumps(ended(server, run_id))
+    for what in ("events", "receipt"):
+        seen[what] = server.client.get(f"{API}/executions/{run_id}/{what}").text
+    for name, more in (
+        ("tool", {"agent": "claude", "tools": CANARY}), ("time", {"timeout": CANARY}), ("folder", {"cwd": f"/{CANARY}"}),
+        ("agent", {"agent": CANARY}), ("option", {CANARY: 1}), ("script", {"agent": "claude", "rehearse": f"/{CANARY}"}),
+    ):  # fmt: skip
+        answer = post(server, f"s-{name}", **more)
+        assert answer.status_code >= 400
+        seen[name] = answer.text
+    for path in (f"executions/{CANARY}/status", CANARY, f"executions/{run_id}/status", "executions"):
+        seen[path] = server.client.get(f"{API}/{path}").text
+    seen["audit"] = json.dumps(audited(server))
+    seen["audit file"] = (server.home.root / "server" / FILE).read_text()
+    seen["events of the server"] = (server.root.parent / "events.jsonl").read_text()
+    seen["log of the extension"] = "\n".join(line for line in server.log.splitlines() if line.startswith('{"at"'))
+    assert [name for name, text in seen.items() if CANARY in text] == []
+    assert MASK in seen["executions"]
+    assert MASK in seen["events"]
+    assert MASK in seen["audit"]
+    assert MASK in seen["receipt"]
+
+
+def test_the_trail_is_bounded_and_a_torn_line_costs_one_line(tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "state", environ={}, by_name=True)
+    line = {"who": "ada", "door": "rest", "what": "POST /execute", "status": 202, "reason": "x" * 280}
+    path = tmp_path / "state" / "server" / FILE
+    audit.note(**line, request="first")
+    with path.open("ab") as file:
+        file.write(b'{"at": "20')
+    audit.note(**line, request="second")
+    assert [row["request"] for row in audit.rows()] == ["second", "first"]
+    for number in range(8):  # what it is about is the size, which one long line makes, too
+        with path.open("ab") as file:
+            file.write(b"x" * (FILE_LIMIT - file.tell()))
+        audit.note(**line, request=f"{number}")
+    kept = sorted(file.name for file in path.parent.iterdir())
+    assert kept == [f"{FILE}.{number}" for number in range(1, OLDER + 1)]
+    assert all(file.stat().st_size <= FILE_LIMIT + 1000 for file in path.parent.iterdir())
+    assert [row["request"] for row in audit.rows(who="ada")] == ["7", "6", "5", "4"]
+    assert list(audit.rows(who="bob")) == []
+
+
+def test_what_cannot_be_noted_costs_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "server").write_text("")
+    seen: list[Any] = []
+    audit = Audit(tmp_path / "state", environ={"A_TOKEN": CANARY}, by_name=False, told=seen.append)
+    audit.note(who="ada", door="rest", what="POST /execute", status=403, reason=f"NotAllowed: {CANARY}", run="../x")
+    assert "could not be audited" in caplog.text
+    assert (seen[0]["who"], seen[0]["reason"], seen[0]["run"]) == ("", f"NotAllowed: {MASK}", "")

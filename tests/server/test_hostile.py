@@ -1,0 +1,305 @@
+"""Whatever is sent, and whatever is broken under it, the answer is JSON with a word for programs and a sentence for people; and nobody gets in unknown."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import content_type_conformance, not_a_server_error, response_schema_conformance, status_code_conformance
+from tornado.web import RequestHandler
+
+from cc_executor.server.app import CCExecutorServer
+from cc_executor.server.mcphttp import MANIFEST
+from cc_executor.server.openapi import execute_schema
+from cc_executor.server.rest import ROUTES
+from cc_executor.store.history import HistoryIndex
+from support.environments import CHECKOUT
+from support.lab import eventually, free_port
+from support.served import TOKEN, Server, serving
+
+API: Final = "/cc-executor/api/v1"
+BOUND: Final = 30.0
+NOBODY: Final = "0" * 26
+# One of each kind that JSON has, empty ones, and what has broken parsers.
+WRONG: Final = (
+    None, True, 5, -1, 1e308, "", "\0", "\ud800", "nothing of the sort", "-x", "x" * 70_000, "../../../etc/passwd", [], [5], [None], [""], ["\0"], ["\ud800"],
+    [[]], {}, {"a": {}}, {"type": "nothing"}, {"$ref": "file:///etc/passwd"},
+)  # fmt: skip
+BODIES: Final[tuple[dict[str, Any], ...]] = (
+    {"prompt": "true", "agent": "shell"},
+    {"prompt": "x", "agent": "claude", "rehearse": "hello"},
+)
+SLOW: Final = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+METHODS: Final = ("get", "post", "put", "patch", "delete")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With room for one run, and a history that is shared by a Redis server which is not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CC_EXECUTOR_REDIS", f"redis://127.0.0.1:{free_port()}/0")
+        with serving(tmp_path_factory.mktemp("hostile"), "--CCExecutorServer.max_running=1") as found:
+            yield found
+
+
+def post(server: Server, body: Any, **more: Any) -> httpx.Response:
+    return server.client.post(f"{API}/execute", content=json.dumps(body), timeout=BOUND, **more)
+
+
+def ended(server: Server, run_id: str) -> dict[str, Any]:
+    url = f"{API}/executions/{run_id}/results"
+    return eventually(lambda: (told := server.client.get(url).json())["done"] and told, within=BOUND, what="the run ends")
+
+
+@pytest.fixture
+def full(server: Server) -> Iterator[Server]:
+    """The one place is taken, so that whatever can be started is not."""
+    run_id = post(server, {"prompt": "sleep 600", "agent": "shell"}).json()["id"]
+    yield server
+    server.client.post(f"{API}/executions/{run_id}/control", json={"op": "kill"})
+    ended(server, run_id)
+
+
+def error_of(answer: httpx.Response) -> dict[str, str]:
+    """The error that was answered, in its form."""
+    assert answer.headers["Content-Type"].partition(";")[0] == "application/json", answer.text[:500]
+    assert answer.headers["X-Request-Id"]
+    (error,) = answer.json().values()
+    assert set(error) == {"kind", "message"}
+    assert re.fullmatch(r"[A-Z][A-Za-z]+", error["kind"]), error
+    assert error["message"].strip(), error
+    assert "Traceback" not in error["message"]
+    assert len(error["message"]) < 100_000
+    return error
+
+
+@pytest.mark.row(
+    "threats", "every field of a request wrong in turn", "refused in a sentence with a word for programs; never a server error"
+)
+def test_every_field_wrong_in_turn_is_refused_in_a_sentence(full: Server) -> None:
+    wrong: list[tuple[str, Any, int]] = []
+    fields = [*execute_schema()["properties"], "cli", "environ", "limits", "nothing"]
+    for number, (name, value) in enumerate(itertools.product(fields, WRONG)):
+        answer = post(full, {**BODIES[number % 2], name: value})
+        if answer.status_code not in {400, 429}:  # 429: it is a request, and the one place is taken
+            wrong.append((name, value, answer.status_code))
+        else:
+            error_of(answer)
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"permission_mode": "nothing"}, {"model": " "}, {"tools": ["\0"]}, {"tools": [" "]}, {"cwd": "x" * 5000}, {"cwd": "/dev/null"},
+        {"add_dirs": ["/not/there"]}, {"env_names": ["A=B"]}, {"env_names": ["\0"]}, {"append_system_prompt": "x" * 200_000}, {"label": "\ud800"},
+    ],
+    ids=lambda more: json.dumps(more)[:40],
+)  # fmt: skip
+def test_what_is_found_out_at_the_start_is_refused_in_a_sentence_too(server: Server, more: dict[str, Any]) -> None:
+    answer = post(server, {"prompt": "x", "rehearse": "hello", **more})
+    assert answer.status_code == 400, answer.text
+    error_of(answer)
+
+
+def test_what_is_only_odd_is_a_run_with_an_outcome(server: Server) -> None:
+    odd = {"prompt": "\ud800", "verify": "\ud800", "fallback_model": "\ud800", "expect": ["x" * 5000], "schema": {"type": "nothing"}}
+    answer = post(server, {"rehearse": "hello", **odd})
+    assert answer.status_code == 202, answer.text
+    assert ended(server, answer.json()["id"])["status"] in {"schema", "failed", "crashed"}
+
+
+@pytest.mark.parametrize(
+    ("size", "status", "kind"), [(10_000_000, 429, "TooManyRuns"), (10_000_001, 400, "InvalidRequest"), (25 * 2**20, 413, "TooLarge")]
+)
+def test_large_bodies(full: Server, size: int, status: int, kind: str) -> None:
+    answer = post(full, {"prompt": "x" * size, "agent": "shell"})
+    assert (answer.status_code, error_of(answer)["kind"]) == (status, kind)
+
+
+@pytest.mark.row("threats", "path as a run id", "an id is 26 hex digits or a part of one; nothing else names a run")
+@pytest.mark.parametrize(
+    "run_id",
+    ["%2e%2e", "..%2f..%2f..%2fetc%2fpasswd", "%2e%2e%2f" * 8, "%252e%252e%252f", "%00", "0" * 26 + "%00", "0" * 26 + "%0a", "A" * 26, "%ff%fe", ";ls", "0" * 5000],
+)  # fmt: skip
+@pytest.mark.parametrize("what", ["/status", "/events", ""])
+def test_what_is_no_id_reaches_nothing(server: Server, run_id: str, what: str) -> None:
+    url = f"{server.client.base_url}{API}/executions/{run_id}{what}"
+    answer = server.client.send(server.client.build_request("GET" if what else "DELETE", url))
+    assert answer.status_code == 404
+    assert error_of(answer)["kind"] == "NotFound"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("PUT", "/execute", 405), ("GET", "/execute", 405), ("GET", "/nothing", 404), ("POST", "", 404)]
+)
+def test_what_is_nowhere_is_said_in_the_same_form(server: Server, method: str, path: str, status: int) -> None:
+    answer = server.client.request(method, f"{API}{path}")
+    assert answer.status_code == status
+    error_of(answer)
+
+
+# --- what is broken below ---
+
+
+@pytest.mark.row("faults", "history locked", "runs and reads go on, what was missed is caught up")
+@pytest.mark.row("faults", "Redis down", "runs go on")
+def test_a_locked_history_and_a_dead_redis_cost_no_request(server: Server) -> None:
+    ended(server, post(server, {"prompt": "true", "agent": "shell"}).json()["id"])
+    with HistoryIndex(server.home.root).writing() as other:
+        other.execute("BEGIN EXCLUSIVE")
+        answer = post(server, {"prompt": "echo on", "agent": "shell"})
+        assert answer.status_code == 202, answer.text
+        assert ended(server, answer.json()["id"])["text"] == "on\n"
+        for path in ("/executions", "/health", "/admin/usage", "/admin/audit"):
+            assert server.client.get(f"{API}{path}").status_code == 200
+        other.execute("ROLLBACK")
+
+
+FULL_DISK: Final = """
+import sys
+from pathlib import Path
+from server.test_hostile import API, ended, error_of, post
+from support.served import serving
+
+folder = Path(sys.argv[1])
+with serving(folder, "--CCExecutorServer.max_running=1", "--CCExecutorServer.max_queued=2") as server:
+    shell = {"prompt": "true", "agent": "shell"}
+    ended(server, post(server, shell).json()["id"])
+    def fill():
+        with (folder / "state" / "filler").open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+    fill()
+    keyed = post(server, shell, headers={"Idempotency-Key": "one"})
+    for answer in (post(server, shell), keyed):
+        error = error_of(answer)
+        print(answer.status_code, error["kind"], "make room" in error["message"].lower(), "Errno" in error["message"])
+    for path in ("/executions", "/health", "/admin/usage", "/admin/audit"):
+        print(server.client.get(f"{API}{path}").status_code)
+    (folder / "state" / "filler").unlink()
+    run = post(server, {"prompt": "until [ -e go ]; do sleep 0.05; done", "agent": "shell", "shell": "bash"}).json()["id"]
+    fill()
+    answer = post(server, shell)
+    print(answer.status_code, error_of(answer)["kind"])
+    (folder / "state" / "filler").unlink()
+    waiting = post(server, shell, headers={"Idempotency-Key": "one"}).json()
+    print(waiting["status"], waiting["place"])
+    (server.root / "go").touch()
+    print(ended(server, run)["status"], ended(server, waiting["id"])["status"])
+    assert "Traceback" not in server.log, server.log
+"""
+
+
+@pytest.mark.row("faults", "disk full before the start", "refused, nothing is started")
+def test_a_full_disk_is_said_and_when_there_is_room_again_all_goes_on(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    script = tmp_path / "script.py"
+    script.write_text(FULL_DISK)
+    mount = 'mount -t tmpfs -o size=1m,mode=0700 none "$0" && exec "$@"'
+    # Root has one as well: the mount is gone with the process.
+    namespace = ("unshare", "--user", "--map-root-user", "--mount")
+    done = subprocess.run(
+        [*namespace, "sh", "-c", mount, str(state), sys.executable, str(script), str(tmp_path)],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": f"{CHECKOUT / 'tests'}:{CHECKOUT / 'src'}"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    refused = "503 StateUnusable True False"
+    assert done.stdout.splitlines() == [refused, refused, *["200"] * 4, "503 StateUnusable", "queued 1", "ok ok"]
+
+
+# --- who gets in ---
+
+
+def routes() -> Iterator[tuple[str, type[RequestHandler], str]]:
+    """Every route that the extension registers: its pattern, who answers, and an address that it matches."""
+    app = CCExecutorServer()
+    app.initialize_handlers()
+    for pattern, handler, *_ in app.handlers:
+        fills = (re.sub(r"\([^)]*\)\??", fill, pattern) for fill in (NOBODY, "", "0", "0" * 32))
+        yield pattern, handler, next(path for path in fills if re.fullmatch(pattern, path))
+
+
+def methods(handler: type[RequestHandler]) -> list[str]:
+    return [method for method in METHODS if getattr(handler, method) is not getattr(RequestHandler, method)]
+
+
+ALL: Final = [(method, path) for _, handler, path in routes() for method in methods(handler) if path != MANIFEST]
+
+
+def test_the_walk_has_every_route() -> None:
+    assert {("get", "/cc-executor/ws"), ("post", "/cc-executor/mcp"), ("post", f"{API}/execute"), ("get", f"{API}/admin/audit")} < set(ALL)
+    assert len({path for _, path in ALL}) > len(ROUTES) + 3
+
+
+@pytest.mark.row("threats", "a request without a token", "401 or 403 at every route that there is")
+@pytest.mark.parametrize(("method", "path"), ALL)
+def test_nobody_gets_in_without_a_token(server: Server, method: str, path: str) -> None:
+    for headers in ({}, {"Authorization": "token wrong"}, {"Authorization": "Bearer wrong"}, {"Cookie": "_xsrf=1", "X-XSRFToken": "1"}):
+        answer = httpx.request(method, f"{server.client.base_url}{path}", headers=headers, trust_env=False)
+        assert answer.status_code in {401, 403}, (headers, answer.text)
+
+
+@pytest.fixture(scope="module")
+def browser(server: Server) -> Iterator[httpx.Client]:
+    """Has the cookie, as after a login."""
+    with httpx.Client(base_url=server.client.base_url, trust_env=False) as client:
+        client.get("/lab", params={"token": TOKEN})
+        assert client.get(f"{API}/health", headers={"Referer": str(server.client.base_url)}).status_code == 200
+        yield client
+
+
+@pytest.mark.row("threats", "a page of another origin with the user's cookie", "refused at every route that changes something")
+@pytest.mark.parametrize(("method", "path"), [each for each in ALL if each[0] != "get"])
+def test_a_foreign_page_changes_nothing(server: Server, browser: httpx.Client, method: str, path: str) -> None:
+    before = server.client.get(f"{API}/executions").json()
+    xsrf = {"X-XSRFToken": browser.cookies.get("_xsrf") or ""}
+    body = json.dumps({"prompt": "true", "agent": "shell", "op": "kill"})
+    for headers in ({}, {"X-XSRFToken": "forged"}, {**xsrf, "Origin": "http://evil.example"}, {**xsrf, "Origin": "null"}):
+        answer = browser.request(method, path, content=body, headers=headers)
+        assert answer.status_code in ({401, 403, 404} if "Origin" in headers else {401, 403}), (headers, answer.text)
+    assert server.client.get(f"{API}/executions").json() == before
+
+
+# --- whatever the document allows ---
+
+
+def test_the_document_holds_for_whatever_is_generated_from_it(full: Server) -> None:
+    document = full.client.get(f"{API}/openapi.json").json()
+    base, seen = f"{str(full.client.base_url).rstrip('/')}{API}", Counter[int]()
+    schema: Any = schemathesis.openapi.from_dict(document)
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
+        cases = st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in modes))
+
+        @settings(max_examples=5, deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=SLOW)
+        @given(case=cases)
+        def holds(case: Any) -> None:
+            answer = case.call(base_url=base, headers={"Authorization": f"token {TOKEN}"}, timeout=BOUND)
+            seen[answer.status_code] += 1
+            checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+            case.validate_response(answer, checks=checks)
+
+        holds()
+    assert {200, 400, 404} <= set(seen), "what is wrong and what is right has been sent"

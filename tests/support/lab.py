@@ -177,7 +177,12 @@ class NotebookPage:
         self.page.get_by_role("menuitem", name="Settings", exact=True).click()
         self.page.locator(".lm-Menu-itemLabel").get_by_text("Theme", exact=True).hover()
         self.page.locator(".lm-Menu-itemLabel").get_by_text(f"JupyterLab {theme}", exact=True).click()
-        eventually(lambda: (self.page.evaluate(LIGHT) > 127) == (theme == "Light"), within=20, what=f"the page is {theme.lower()}")
+
+        def is_there() -> bool:
+            light = self.page.evaluate(LIGHT)  # none while the style sheet is being exchanged
+            return light is not None and (light > 127) == (theme == "Light")
+
+        eventually(is_there, within=20, what=f"the page is {theme.lower()}")
 
     def cell(self, number: int) -> Locator:
         """The cell, counted from 0."""

@@ -49,6 +49,7 @@ def test_a_setting_says_who_has_set_it_and_a_file_wins_over_the_environment(tmp_
     assert told["CCExecutor.tools"] == (["Bash"], "file", "ipython_config.py")
     assert told["CCExecutor.max_cost"] == (2.5, "environment", "CC_EXECUTOR_MAX_COST")
     assert told["CCExecutor.linger"] == (60.0, "default", "")
+    assert told["CCExecutorServer.heartbeat"] == (30.0, "default", "")
     assert told["CCExecutorServer.max_running"] == (3, "file", "jupyter_server_config.json")
     assert "jupyter_config.py" in done.err
     assert "ZeroDivisionError" in done.err

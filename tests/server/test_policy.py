@@ -17,6 +17,7 @@ import pytest
 
 from cc_executor.api import make_request
 from cc_executor.errors import CCExecutorError, StateUnusable
+from cc_executor.model.tasklist import TaskList
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import Admission, Rules
 from cc_executor.server.queue import PATIENCE, Queue
@@ -203,6 +204,27 @@ async def test_one_owners_day_of_money_is_not_anothers(home: StateHome, tmp_path
     assert (await admission.reserve(new_run_id(time.time()), request, "bob")).limits.cost == 0.9
     for free in (make_request("true", agent="shell", cwd=tmp_path), make_request("x", rehearse="hello", cwd=tmp_path)):
         assert (await admission.reserve(new_run_id(time.time()), free, "ada")).limits.cost is None
+
+
+async def test_a_list_gets_what_is_left_of_its_owners_day_as_its_bound(home: StateHome, tmp_path: Path) -> None:
+    owners = by_name(home)
+    admission = Admission(home, owners, Rules(day_cost=1.0))
+    sealed(home, owners, "ada", cost=0.7)
+    asks = TaskList.model_validate({"tasks": [{"id": "a", "kind": "agent", "text": "x"}], "cwd": str(tmp_path)})
+    async with admission.room("ada", 1, asks, 0.2) as bounded:
+        assert bounded.max_cost == pytest.approx(0.5), "what it has cost already counts in its bound, too"
+        assert bounded.digest() == asks.digest(), "it is the same list"
+    cheap = asks.model_copy(update={"max_cost": 0.1})
+    async with admission.room("ada", 1, cheap, 0.0) as bounded:
+        assert bounded.max_cost == 0.1
+    runs = TaskList.model_validate({"tasks": [{"id": "a", "kind": "shell", "text": "true"}], "cwd": str(tmp_path)})
+    sealed(home, owners, "ada", cost=0.3)
+    async with admission.room("ada", 1, runs, 0.0) as bounded:
+        assert bounded.max_cost is None, "commands cost nothing"
+    with pytest.raises(Refused) as caught:
+        async with admission.room("ada", 1, asks, 0.0):
+            pass
+    assert caught.value.kind == "DaySpent"
 
 
 async def test_tokens_of_a_day(home: StateHome, tmp_path: Path) -> None:

@@ -87,19 +87,20 @@ def settings() -> Iterator[Setting]:
 
 
 def _of(owner: type[Configurable], environment: dict[str, Any], files: dict[str, tuple[Any, str]]) -> Iterator[Setting]:
-    """The settings that a class itself has; a file wins over the environment."""
-    inherited = {name for base in owner.__mro__[1:] for name in vars(base)}
+    """The settings of ours that a class has; a file wins over the environment."""
+    inherited = {name for base in owner.__mro__ if base.__module__.partition(".")[0] != __name__.partition(".")[0] for name in vars(base)}
     traits: dict[str, TraitType[Any, Any]] = owner.class_traits(config=True)
+    bare = owner()  # some defaults depend on the machine
     for name, trait in sorted(traits.items()):
         if name in inherited:
             continue
-        value, source, where = trait.default(), DEFAULT, ""
+        value, source, where = trait.default(bare), DEFAULT, ""
         if name in environment:
             value, source, where = environment[name], "environment", PREFIX + name.upper()
         if name in files:
             (value, where), source = files[name], "file"
             if isinstance(value, LazyConfigValue):  # `c.CCExecutor.tools.append(…)`
-                value = value.get_value(trait.default())
+                value = value.get_value(trait.default(bare))
         yield Setting(name=f"{owner.__name__}.{name}", value=value, source=source, where=where, help=str(trait.help))
 
 

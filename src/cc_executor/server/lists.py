@@ -77,7 +77,8 @@ class Lists:
     allowed : callable
         A request under the server's rules; raises `Refused`.
     room : callable
-        With an owner and a number: a block within which so many runs of his count, besides those that go on. Raises `Refused`.
+        With an owner, a number, a list and what it has cost already: a block within which so many runs of his count, besides those that go on; it gives the
+        list with a bound that the owner's day allows. Raises `Refused`.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Lists:
         root: Path,
         unfit: Collection[str],
         allowed: Callable[[RunRequest], RunRequest],
-        room: Callable[[str, int], AbstractAsyncContextManager[None]],
+        room: Callable[[str, int, TaskList, float], AbstractAsyncContextManager[TaskList]],
     ) -> None:
         self._home = home
         self._lists = ListHome(home)
@@ -130,10 +131,11 @@ class Lists:
                 if held.id or state.status is ListStatus.OK or self._goes_on(folder, state):
                     await asyncio.to_thread(held.keep, folder.list_id)
                     return folder.list_id, False
-            async with self._room(who, _more(tasks, ListState() if known is None else known[1])):
-                folder = await asyncio.to_thread(self._open, tasks, who, held, fresh=fresh)
+            state = ListState() if known is None else known[1]
+            async with self._room(who, _more(tasks, state), tasks, state.spent) as bounded:
+                folder = await asyncio.to_thread(self._open, bounded, who, held, fresh=fresh)
                 try:
-                    await asyncio.to_thread(reopen, folder, tasks)
+                    await asyncio.to_thread(reopen, folder, bounded)
                     await self._care.take(folder, starts=True)
                 except CCExecutorError:
                     if known is None:  # nobody runs it, and nobody will: the same request again, with the same key, makes it anew
@@ -360,7 +362,7 @@ class Lists:
         if op == "resume" and state.status is ListStatus.OK:
             raise ControlFailed("The list has ended well: nothing is left to be done.")
         if op in {"resume", "retry"} and (has_ended or not self._goes_on(folder, state)):
-            async with self._room(who, _more(tasks, ListState() if has_ended else state)):
+            async with self._room(who, _more(tasks, ListState() if has_ended else state), tasks, state.spent):
                 await asyncio.to_thread(say)
                 await self._care.take(folder, starts=True)
         else:

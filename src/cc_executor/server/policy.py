@@ -20,6 +20,7 @@ from typing import Final
 from cc_executor.agents.claude.command import DEFAULT_PERMISSION_MODE as DEFAULT_MODE
 from cc_executor.errors import StateUnusable
 from cc_executor.model.request import RunRequest
+from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.policy.budget import SMALLEST, Purse
 from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
@@ -176,8 +177,13 @@ class Admission:
             return bounded
 
     @asynccontextmanager
-    async def room(self, who: str, count: int) -> AsyncGenerator[None]:
-        """Hold places for `count` tasks of a list until the list itself says that they may start; of the day, only what is left now is looked at.
+    async def room(self, who: str, count: int, tasks: TaskList, spent: float) -> AsyncGenerator[TaskList]:
+        """Hold places for `count` tasks of a list until the list itself says that they may start; gives the list with the bound that keeps the day's.
+
+        Parameters
+        ----------
+        spent : float
+            US dollars that the list has cost already, which its bound counts, too.
 
         Raises
         ------
@@ -188,9 +194,10 @@ class Admission:
         async with self._lock:
             going = (await asyncio.to_thread(self._going, who)).keys() | {each for each, place in self._held.items() if place.owner == who}
             await self._check_room(len(going), count, who)
+            bounded = await asyncio.to_thread(self._list_within_day, tasks, spent, who)
             self._held |= dict.fromkeys(names, _Place(who, 0.0))
         try:
-            yield
+            yield bounded
         finally:
             for name in names:
                 self.release(name)
@@ -221,9 +228,26 @@ class Admission:
         return {folder.run_id: _bound_of(folder) for folder in found}
 
     def _within_day(self, request: RunRequest, who: str, reserved: tuple[float | None, ...]) -> RunRequest:
-        rules = self.rules
-        if not _spends(request) or (rules.day_cost is None and rules.day_tokens is None):
+        if not _spends(request) or not self._has_day:
             return request
+        return with_cost(request, self._day_bound(request.limits.cost, who, reserved))
+
+    def _list_within_day(self, tasks: TaskList, spent: float, who: str) -> TaskList:
+        """The list with what is left of the day as its bound. Its tasks at work are runs of its owner's, and hold their own part."""
+        if not self._has_day or not any(_task_spends(task) for task in tasks.tasks):
+            return tasks
+        left = self._day_bound(None, who, tuple(self._going(who).values()))
+        if left is None or (tasks.max_cost is not None and tasks.max_cost <= spent + left):
+            return tasks
+        return TaskList.model_validate(dict(tasks) | {"max_cost": spent + left})
+
+    @property
+    def _has_day(self) -> bool:
+        return self.rules.day_cost is not None or self.rules.day_tokens is not None
+
+    def _day_bound(self, wanted: float | None, who: str, reserved: tuple[float | None, ...]) -> float | None:
+        """US dollars that one more run or list may spend today; None without a cap. Raises `Refused` when there is too little left. Blocking."""
+        rules = self.rules
         now = time.time()
         runs = [run for run in self._spend.runs(now) if self._owners.is_own(run.run_id, who)]
         tomorrow = max(1, math.ceil(local_day(now)[1] - now))
@@ -232,9 +256,8 @@ class Admission:
             said = f"{tokens:,} of the day's {rules.day_tokens:,} tokens are used. Go on tomorrow."
             raise Refused(429, "DayTokensSpent", said, retry_after=tomorrow)
         if rules.day_cost is None:
-            return request
+            return wanted
         purse = Purse(day_cap=rules.day_cost, today=sum(run.cost for run in runs), reserved=reserved)
-        wanted = request.limits.cost
         if not purse.is_enough(wanted):
             said = f"the day's ${rules.day_cost:.2f}: ${purse.today:.2f} are spent, and runs at work may spend what else is missing"
             alone = Purse(day_cap=rules.day_cost, today=purse.today)
@@ -243,12 +266,16 @@ class Admission:
             need = f"${wanted:.2f}" if wanted is not None else f"${SMALLEST:.2f}"
             said = f"${purse.today:.2f} of the day's ${rules.day_cost:.2f} are spent, and this run may cost {need} or more. Go on tomorrow, or ask for less."
             raise Refused(429, "DaySpent", said, retry_after=tomorrow)
-        return with_cost(request, purse.bound(wanted))
+        return purse.bound(wanted)
 
 
 def _spends(request: RunRequest) -> bool:
     """Whether a run costs anybody anything: a command asks no model, and a rehearsal's dollars are nobody's."""
     return request.agent != "shell" and request.rehearse is None
+
+
+def _task_spends(task: Task) -> bool:
+    return task.kind is TaskKind.AGENT and task.options.get("rehearse") is None
 
 
 def is_open(folder: RunFolder) -> bool:

@@ -10,8 +10,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,9 +21,7 @@ from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, R
 from cc_executor.model.ask import Ask
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
-from cc_executor.model.state import RunState
 from cc_executor.policy.redact import Redactor, secret_values
-from cc_executor.runtime.answers import Attendant
 from cc_executor.runtime.executable import find_executable
 from cc_executor.runtime.hooks import hooks_of_environment
 from cc_executor.runtime.login import LOGIN_CURE, login_of
@@ -31,6 +29,7 @@ from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
 from cc_executor.server.audit import Audit
+from cc_executor.server.following import Attend, Following
 from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
 from cc_executor.server.line import WAITS, Line, never_started
@@ -50,13 +49,9 @@ from cc_executor.store.tasklists import LIST_ID, ListFolder
 logger = logging.getLogger(__name__)
 
 STREAMS: Final = frozenset({records.STDOUT, records.STDERR, records.CONTROL})
-TEXT_TAIL: Final = 4000  # characters of a running agent's text in its status
 OPS: Final = ("pause", "resume", "cancel", "kill")
 # Not for a request that came over a network: where programs lie is the server's affair, and `state` is its own folder.
 NOT_OVER_HTTP: Final = frozenset({"cli", "state", "environ", "on_event", "hooks", "on_ask"})
-
-# Who looks after the questions of a run's agent, for as long as the run is followed.
-Attend = Callable[[Run], AbstractAsyncContextManager[Attendant | None]]
 
 
 class Service:
@@ -84,7 +79,7 @@ class Service:
         self.line.refused = self._dropped
         self.audit: Audit | None = None
         self.tell: Callable[[str, dict[str, Any]], object] = lambda event, about: None
-        self._followed: dict[str, _Followed] = {}
+        self._following = Following(sealed=self._sealed, over=self.line.look)
         self._keys = Keys(home.root)
         self.lists = Lists(
             home=home,
@@ -224,7 +219,7 @@ class Service:
     async def _launch(self, request: RunRequest, run_id: RunId, attend: Attend | None = None) -> Run:
         hooks = hooks_of_environment(self._environ)
         run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks)
-        self._see_through(run, attend)
+        self._following.take(run, attend)
         self.tell("started", {"run_id": run_id, "agent": request.agent, "rehearsed": request.rehearse is not None})
         return run
 
@@ -242,43 +237,19 @@ class Service:
 
     # --- seeing runs through to their receipts ---
 
-    def _see_through(self, run: Run, attend: Attend | None = None) -> _Followed:
-        followed = _Followed(run, attend or (lambda _: nullcontext()))
-        self._followed[run.run_id] = followed
-        followed.task = asyncio.get_running_loop().create_task(self._whole(followed), name=f"cc_executor {run.run_id}")
-        return followed
-
-    async def _whole(self, followed: _Followed) -> None:
-        run = followed.run
-        try:
-            async with followed.attend(run) as attendant, aclosing(run.follow()) as batches:
-                async for batch in batches:
-                    followed.state = batch.state
-                    await run.refuse_hopeless(batch)
-                    if attendant is not None:
-                        await attendant.attend(batch)
-            receipt = await run.finish()
-            used = receipt.usage
-            about = {"status": receipt.outcome.kind.value, "elapsed": receipt.times.elapsed, "cost": receipt.cost}
-            tokens = {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
-            self.tell(
-                "ended", {"run_id": run.run_id, "agent": receipt.agent, "rehearsed": receipt.rehearsed is not None, **about, **tokens}
-            )
-        except CCExecutorError as error:
-            logger.warning("run %s could not be followed to its end: %s", run.run_id, error)
-        except Exception:  # root of a task: the run goes on by itself, and whoever asks for its results is told
-            logger.exception("run %s could not be followed to its end", run.run_id)
-        finally:
-            self._followed.pop(run.run_id, None)
-            self.line.look()
+    def _sealed(self, run: Run, receipt: Receipt) -> None:
+        used = receipt.usage
+        about = {"status": receipt.outcome.kind.value, "elapsed": receipt.times.elapsed, "cost": receipt.cost}
+        tokens = {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
+        self.tell("ended", {"run_id": run.run_id, "agent": receipt.agent, "rehearsed": receipt.rehearsed is not None, **about, **tokens})
 
     async def resume(self) -> None:
         """Follow what was started by a server before this one and has no receipt yet, and settle what was lost."""
         reconcile(self.home, environ=self._environ)
         for folder in await asyncio.to_thread(lambda: [each for each in self.home.runs() if is_open(each)]):
-            if self._owners.of(folder.run_id) is not None and folder.run_id not in self._followed:
+            if self._owners.of(folder.run_id) is not None and folder.run_id not in self._following:
                 with suppress(CCExecutorError):
-                    self._see_through(await Run.attach(self.home, folder.run_id, environ=self._environ))
+                    self._following.take(await Run.attach(self.home, folder.run_id, environ=self._environ))
         await self.lists.resume()
         await self.line.resume()
 
@@ -287,10 +258,7 @@ class Service:
         await self.line.aclose()
         await self.lists.aclose()
         self._tails.close()
-        tasks = [followed.task for followed in self._followed.values() if followed.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._following.aclose()
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -341,7 +309,7 @@ class Service:
 
     def asks(self, run_id: str) -> tuple[Ask, ...]:
         """What the agent of a run asks now, as far as this server follows it."""
-        followed = self._followed.get(run_id)
+        followed = self._following.get(run_id)
         return followed.state.asks if followed is not None else ()
 
     def executions(
@@ -377,7 +345,7 @@ class Service:
         if row.status == RunStanding.ENDED.value and await self.receipt(run_id, who=who) is not None:  # nobody has followed it
             row = await asyncio.to_thread(self._run_row, folder)
         told = {**row.as_dict(), "done": row.status not in {"starting", "running", "ended", "paused"}}
-        followed = self._followed.get(run_id)
+        followed = self._following.get(run_id)
         if not told["done"] and followed is not None:
             told |= followed.words()
         if row.status == RunStanding.RUNNING.value:
@@ -419,7 +387,7 @@ class Service:
             return None
         folder = await asyncio.to_thread(self.find, run_id, who=who)
         receipt = await asyncio.to_thread(folder.receipt)
-        if receipt is not None or run_id in self._followed:
+        if receipt is not None or run_id in self._following:
             return receipt
         if folder.standing(time.time()) not in {RunStanding.ENDED, RunStanding.LOST}:
             return None
@@ -486,28 +454,6 @@ class Service:
         }
         answer = await commands[op]()
         return {"id": run_id, "op": op, **_standing(answer)}
-
-
-@dataclass(slots=True)
-class _Followed:
-    """A run that this server sees through to its receipt."""
-
-    run: Run
-    attend: Attend
-    state: RunState = field(default_factory=RunState)
-    task: asyncio.Task[None] | None = None
-
-    def words(self) -> dict[str, Any]:
-        state = self.state
-        return {
-            "phase": state.phase.value,
-            "model": state.model,
-            "tool": state.running_tools[-1].name if state.running_tools else "",
-            "input_tokens": state.usage.input_tokens,
-            "output_tokens": state.usage.output_tokens,
-            "cost": state.cost,
-            "text": state.text[-TEXT_TAIL:],
-        }
 
 
 def _standing(answer: Mapping[str, Any]) -> dict[str, Any]:

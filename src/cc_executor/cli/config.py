@@ -94,13 +94,13 @@ def _of(owner: type[Configurable], environment: dict[str, Any], files: dict[str,
     for name, trait in sorted(traits.items()):
         if name in inherited:
             continue
-        value, source, where = trait.default(bare), DEFAULT, ""
+        value, source, where = getattr(bare, name), DEFAULT, ""
         if name in environment:
             value, source, where = environment[name], "environment", PREFIX + name.upper()
         if name in files:
             (value, where), source = files[name], "file"
             if isinstance(value, LazyConfigValue):  # `c.CCExecutor.tools.append(…)`
-                value = value.get_value(trait.default(bare))
+                value = value.get_value(getattr(bare, name))
         yield Setting(name=f"{owner.__name__}.{name}", value=value, source=source, where=where, help=str(trait.help))
 
 

@@ -261,6 +261,27 @@ def test_an_admin_sees_everybody_s_runs_and_ends_them(shared: Hub) -> None:
             results(client, run_id)
 
 
+def test_an_admin_reads_who_was_refused_what_and_who_has_used_what(shared: Hub) -> None:
+    hub = shared
+    with (
+        hub.at("alice", hub.token("alice")) as alice,
+        hub.at("alice", hub.token("bob")) as bob,
+        hub.at("alice", hub.token("root")) as root,
+        going(alice) as of_alice,
+    ):
+        assert bob.post(f"{API}/executions/{of_alice}/control", json={"op": "kill"}).status_code == 404
+        results(bob, execute(bob, "true"))
+
+        def noted() -> list[tuple[str, str]]:
+            rows = root.get(f"{API}/admin/audit", params={"who": "bob", "decision": "refused"}).raise_for_status().json()["rows"]
+            return [(row["run"], row["what"]) for row in rows]
+
+        eventually(lambda: (of_alice, "POST /executions/{id}/control") in noted(), within=BOUND, what="the refusal")
+        assert "bob" in {row["who"] for row in root.get(f"{API}/admin/usage").json()["usage"]}
+        for page in ("audit", "usage"):
+            assert [client.get(f"{API}/admin/{page}").status_code for client in (alice, bob)] == [403, 403]
+
+
 def test_a_server_can_be_closed_to_guests_but_for_the_runs(hub: Hub) -> None:
     with hub.at("bob", hub.token("root")) as guest, hub.at("bob", hub.token("bob")) as bob:
         for path in ("/api/contents", "/api/kernels", "/api/terminals"):

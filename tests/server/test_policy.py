@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -284,6 +285,25 @@ async def test_what_has_waited_for_a_day_and_what_the_rules_forbid_by_now_is_not
         assert not broken.exists()
         with pytest.raises(CCExecutorError):
             await service.results(stale, who="bob")
+    finally:
+        await service.aclose()
+
+
+async def test_what_would_ask_somebody_who_may_be_gone_by_then_does_not_wait(home: StateHome, tmp_path: Path) -> None:
+    service = Service(home=home, environ=dict(os.environ), owners=by_name(home), rules=Rules(running=1, queued=9), root=tmp_path)
+    asks = {"prompt": "x", "rehearse": "hello", "ask": True}
+    try:
+        going, _ = await service.execute({"prompt": "sleep 600", "agent": "shell"}, who="ada")
+        with pytest.raises(Refused) as caught:
+            await service.execute(asks, who="ada", attend=lambda run: nullcontext())
+        assert (caught.value.status, caught.value.kind) == (429, "TooManyRuns")
+        waits, _ = await service.execute(asks, who="ada")
+        assert (await service.status(waits, who="ada"))["status"] == "queued"
+        for run_id in (waits, going):
+            await service.control(run_id, "kill", who="ada")
+        async with asyncio.timeout(BOUND):
+            while not (await service.results(going, who="ada"))["done"]:  # noqa: ASYNC110 - files
+                await asyncio.sleep(0.05)
     finally:
         await service.aclose()
 

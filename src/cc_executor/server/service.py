@@ -195,13 +195,15 @@ class Service:
             raise InvalidRequest(str(error)) from error
 
     async def _start(self, request: RunRequest, who: str, run_id: RunId, attend: Attend | None) -> str:
-        if await self.line.has_to_wait(who):
+        # Whoever answers the questions of a run over MCP may be gone when its turn comes.
+        may_wait = self.admission.rules.queued > 0 and not (request.ask and attend is not None)
+        if may_wait and await self.line.has_to_wait(who):
             await self.line.add(run_id, request, who)
             return run_id
         try:
             bounded = await self.admission.reserve(run_id, request, who)
         except Refused as refused:
-            if refused.kind not in WAITS or not self.admission.rules.queued:
+            if refused.kind not in WAITS or not may_wait:
                 raise
             await self.line.add(run_id, request, who)
             return run_id

@@ -444,6 +444,12 @@ async def test_what_fails_stands_in_the_lists_journal(tmp_path: Path, state_fold
     assert [each.command for each in kept_hooks(folder)] == ["exit 7"]
 
 
+async def test_the_hooks_of_a_run_are_written_down_before_its_process_is_there(tmp_path: Path, state_folder: Path) -> None:
+    # Else whoever goes on for a kernel that was killed in that moment would not know of them.
+    looked = await cc_execute(f"cat {state_folder}/runs/*/hooks*", cwd=tmp_path, hooks={"after_run": "true"}, **BASH)
+    assert looked.text.startswith("plan ")
+
+
 LIST_DRIVER = """
 import sys
 from cc_executor import cc_execute_task_list

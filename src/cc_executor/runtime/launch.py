@@ -56,6 +56,7 @@ async def launch(
     environ: Mapping[str, str],
     pid: int,
     unwanted: Callable[[RunFolder], Awaitable[object]],
+    keep: Callable[[RunFolder], object] = lambda folder: None,
     run_id: RunId | None = None,
 ) -> RunFolder:
     """Start a run and return when the agent's process is there.
@@ -71,6 +72,8 @@ async def launch(
         The process that wants the run; when it ends, `request.on_kernel_exit` applies.
     unwanted : callable
         Awaited with the run that could not be kept from starting when this was cancelled; it has to end it.
+    keep : callable
+        Writes down what else belongs to the run, before its process is there: this one may be killed a moment after.
     run_id : RunId, optional
         The run's id, where somebody has written it down before; each starts at most one run.
 
@@ -82,7 +85,7 @@ async def launch(
     if os.name != "posix":
         raise UnsupportedPlatform("cc_executor stops and pauses process trees by POSIX signals, which Windows lacks. Use WSL.")
     chosen = dict(environ)
-    errand = Errand(lambda stop: _launch(request, home, chosen, pid, stop, run_id=run_id), patience=ABANDON_BUDGET)
+    errand = Errand(lambda stop: _launch(request, home, chosen, pid, stop, keep=keep, run_id=run_id), patience=ABANDON_BUDGET)
     try:
         return await errand.run()
     except BaseException:
@@ -93,7 +96,14 @@ async def launch(
 
 
 def _launch(
-    request: RunRequest, home: StateHome, environ: dict[str, str], pid: int, stop: threading.Event, *, run_id: RunId | None
+    request: RunRequest,
+    home: StateHome,
+    environ: dict[str, str],
+    pid: int,
+    stop: threading.Event,
+    *,
+    keep: Callable[[RunFolder], object],
+    run_id: RunId | None,
 ) -> RunFolder:
     reap()
     _check_folders(request)
@@ -105,6 +115,7 @@ def _launch(
         folder.write_new(records.REQUEST, request_json(request))
         folder.write_new(PLAN, plan.to_json())
         take_before(request, folder, home=home, environ=environ)
+        keep(folder)
         if stop.is_set():
             raise LaunchFailed("The launch was cancelled.")
         _start_shim(spec, folder)

@@ -137,11 +137,10 @@ class Run:
 
         await hooking.before(request, run_id)
         try:
-            folder = await launch(request, home=home, environ=environ, pid=os.getpid(), unwanted=unwanted, run_id=run_id)
+            folder = await launch(request, home=home, environ=environ, pid=os.getpid(), unwanted=unwanted, keep=hooking.keep, run_id=run_id)
         except CCExecutorError as error:
             await hooking.could_not_start(request, run_id, error)
             raise
-        hooking.keep(folder)
         if environ.get(REDIS_VARIABLE):  # loaded for those alone who share their history
             from cc_executor.runtime import sharing
 

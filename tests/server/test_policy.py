@@ -6,6 +6,8 @@ import asyncio
 import concurrent.futures
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -287,6 +289,31 @@ async def test_what_has_waited_for_a_day_and_what_the_rules_forbid_by_now_is_not
             await service.results(stale, who="bob")
     finally:
         await service.aclose()
+
+
+async def test_the_queue_is_looked_at_while_others_enter_it(home: StateHome, tmp_path: Path) -> None:
+    queue = Queue(home, by_name(home), 100)
+    request = make_request("true", agent="shell", cwd=tmp_path)
+    is_over = threading.Event()
+
+    def look() -> int:
+        seen = 0
+        while not is_over.is_set():
+            seen = max(seen, len(queue.of("ada")))
+        return seen
+
+    patience = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            looks = [pool.submit(look) for _ in range(4)]
+            for number in range(60):
+                await queue.add(new_run_id(time.time() + number), request, "ada")
+            is_over.set()
+            assert all(each.result(BOUND) <= 60 for each in looks)
+    finally:
+        sys.setswitchinterval(patience)
+    assert len(queue.of("ada")) == 60
 
 
 async def test_what_would_ask_somebody_who_may_be_gone_by_then_does_not_wait(home: StateHome, tmp_path: Path) -> None:

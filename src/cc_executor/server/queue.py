@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class Queue:
         self._home = home
         self._owners = owners
         self._most = most
-        self._known: dict[str, Waiting] = {}  # name of the file → what it says
+        self._known: Mapping[str, Waiting] = {}  # name of the file → what it says; never changed but replaced, for threads go through it
         self._lock = asyncio.Lock()
 
     @property
@@ -110,14 +111,15 @@ class Queue:
         except BaseException:
             self._owners.forget(run_id)
             raise
-        self._known[path.name] = entry
+        self._known = {**self._known, path.name: entry}
         return entry
 
     def entries(self) -> list[Waiting]:
         """All that wait, oldest first. Blocking."""
         names = self._names()
-        self._known = {name: known for name in names if (known := self._known.get(name) or self._read(name)) is not None}
-        return [entry for entry in self._known.values() if not self._home.folder(entry.run_id).path.exists()]
+        before = self._known
+        self._known = known = {name: entry for name in names if (entry := before.get(name) or self._read(name)) is not None}
+        return [entry for entry in known.values() if not self._home.folder(entry.run_id).path.exists()]
 
     def of(self, who: str) -> list[Waiting]:
         """Those of one owner, oldest first. Blocking."""

@@ -278,6 +278,14 @@ def test_no_secret_is_in_what_the_server_says_and_keeps(server: Server) -> None:
     assert MASK in seen["receipt"]
 
 
+def test_of_what_stands_in_an_address_only_ids_are_noted(tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "state", environ={}, by_name=True)
+    ids = ["01a1fe661fc9ad11292534cb4c", "0123456789abcdef0123-1", "../etc/passwd", "A secret"]
+    for run in ids:
+        audit.note(who="ada", door="rest", what="GET /executions/{id}", status=404, run=run)
+    assert [row["run"] for row in audit.rows()] == ["", "", ids[1], ids[0]]
+
+
 def test_the_trail_is_bounded_and_a_torn_line_costs_one_line(tmp_path: Path) -> None:
     audit = Audit(tmp_path / "state", environ={}, by_name=True)
     line = {"who": "ada", "door": "rest", "what": "POST /execute", "status": 202, "reason": "x" * 280}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +19,9 @@ import httpx
 import pytest
 
 from cc_executor.api import make_request
-from cc_executor.errors import CCExecutorError, StateUnusable
+from cc_executor.errors import CCExecutorError, InvalidRequest, StateUnusable
 from cc_executor.model.tasklist import TaskList
+from cc_executor.server.keys import Keys
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import Admission, Rules
 from cc_executor.server.queue import PATIENCE, Queue
@@ -291,6 +292,36 @@ async def test_what_has_waited_for_a_day_and_what_the_rules_forbid_by_now_is_not
         await service.aclose()
 
 
+async def test_one_at_a_time_holds_a_key_also_after_one_that_failed(tmp_path: Path) -> None:
+    keys, inside, most = Keys(tmp_path), 0, 0
+
+    async def use() -> None:
+        nonlocal inside, most
+        async with keys.held("k", who="ada", digest="d"):
+            inside += 1
+            for _ in range(1000):  # turns of the loop in which somebody else could come in
+                most = max(most, inside)
+                await asyncio.sleep(0)
+            inside -= 1
+
+    async def fail_and_ask_again() -> None:
+        with contextlib.suppress(InvalidRequest):
+            async with keys.held("k", who="ada", digest="d"):
+                waiting.set()
+                await entered.wait()
+                raise InvalidRequest("x")
+        await use()  # before the one who waits has been woken
+
+    waiting, entered = asyncio.Event(), asyncio.Event()
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as tasks:
+        tasks.create_task(fail_and_ask_again())
+        await waiting.wait()
+        tasks.create_task(use())
+        await asyncio.sleep(0)  # it stands in line now
+        entered.set()
+    assert most == 1
+
+
 async def test_the_queue_is_looked_at_while_others_enter_it(home: StateHome, tmp_path: Path) -> None:
     queue = Queue(home, by_name(home), 100)
     request = make_request("true", agent="shell", cwd=tmp_path)
@@ -322,7 +353,7 @@ async def test_what_would_ask_somebody_who_may_be_gone_by_then_does_not_wait(hom
     try:
         going, _ = await service.execute({"prompt": "sleep 600", "agent": "shell"}, who="ada")
         with pytest.raises(Refused) as caught:
-            await service.execute(asks, who="ada", attend=lambda run: nullcontext())
+            await service.execute(asks, who="ada", attend=lambda run: contextlib.nullcontext())
         assert (caught.value.status, caught.value.kind) == (429, "TooManyRuns")
         waits, _ = await service.execute(asks, who="ada")
         assert (await service.status(waits, who="ada"))["status"] == "queued"

@@ -29,7 +29,7 @@ TEXT: Final = 300  # characters of a name or a reason
 FIRST_ERROR: Final = 400  # HTTP's
 FIRST_FAILURE: Final = 500
 
-_ID: Final = re.compile(r"[0-9a-f]{1,64}")  # of a run or a list; nothing else that somebody has put into an address
+_ID: Final = re.compile(r"[0-9a-f]{1,64}(?:-[0-9]{1,6})?")  # of a run or a list; nothing else that somebody has put into an address
 
 Row = dict[str, Any]
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.server.refusal import Refused
@@ -40,7 +41,7 @@ class Keys:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "server" / "keys"
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # each for as long as somebody holds it or waits for it
 
     @asynccontextmanager
     async def held(self, key: str, *, who: str, digest: str) -> AsyncGenerator[Held]:
@@ -67,15 +68,11 @@ class Keys:
             raise InvalidRequest(f"The idempotency key is longer than {KEY_LIMIT} characters.")
         place = self._folder / hashlib.sha256(f"{who}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()
         lock = self._locks.setdefault(place.name, asyncio.Lock())
-        try:
-            async with lock:
-                known = await asyncio.to_thread(_read, place)
-                if known is not None and known["digest"] != digest:
-                    raise Refused(409, "KeyReused", "This idempotency key was used for another request. Make a new one.")
-                yield Held("" if known is None else known["id"], place, digest)
-        finally:
-            if not lock.locked():
-                self._locks.pop(place.name, None)
+        async with lock:
+            known = await asyncio.to_thread(_read, place)
+            if known is not None and known["digest"] != digest:
+                raise Refused(409, "KeyReused", "This idempotency key was used for another request. Make a new one.")
+            yield Held("" if known is None else known["id"], place, digest)
 
 
 def _read(path: Path) -> dict[str, str] | None:

@@ -67,7 +67,8 @@ def ended(server: Server, run_id: str) -> dict[str, Any]:
 
 
 def events(server: Server) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (server.root.parent / "events.jsonl").read_text().splitlines()]
+    told = (server.root.parent / "events.jsonl").read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in told if line.endswith("\n")]
 
 
 def test_what_was_started_refused_and_looked_for_is_noted_and_nothing_else(server: Server) -> None:
@@ -177,15 +178,18 @@ async def test_a_listener_hears_a_run_that_was_refused_and_one_that_fails_costs_
 
 
 def test_logs_are_json_with_the_requests_ids(server: Server) -> None:
+    def lines(part: str) -> list[dict[str, Any]]:
+        told = [json.loads(line) for line in server.log.splitlines(keepends=True) if line.startswith('{"at"') and line.endswith("\n")]
+        return [line for line in told if part in line["message"]]
+
     post(server, "l-1")
     server.client.get(f"{API}/health", headers={"X-Request-Id": "a b"})
-    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith('{"at"')]
-    (row,) = [line for line in lines if line["request"] == "l-1"]
+    # A line is written when its answer has gone.
+    own = eventually(lambda: [line["request"] for line in lines("/health")], within=BOUND, what="the line of the second request")
+    assert "a b" not in own, "what is no id is replaced"
+    (row,) = [line for line in lines("POST /execute") if line["request"] == "l-1"]
     assert row["message"].startswith("POST /execute 202 ")
     assert (row["level"], row["logger"]) == ("info", "cc_executor.server.trace")
-    own = [line["request"] for line in lines if "/health" in line["message"]]
-    assert own
-    assert "a b" not in own, "what is no id is replaced"
 
 
 def test_what_each_person_has_used_on_each_day(server: Server) -> None:

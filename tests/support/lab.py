@@ -183,6 +183,7 @@ class NotebookPage:
             return light is not None and (light > 127) == (theme == "Light")
 
         eventually(is_there, within=20, what=f"the page is {theme.lower()}")
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=20_000)  # it dims the page meanwhile
 
     def cell(self, number: int) -> Locator:
         """The cell, counted from 0."""

@@ -82,7 +82,7 @@ class Served:
         while not json.loads(self.ask(connection, f"{API}/executions/{run}/results"))["done"]:
             if time.monotonic() > end:
                 raise SystemExit(f"the run {run} did not end in {within} s")
-            time.sleep(0.05)
+            time.sleep(0.05)  # the receipt is asked for over HTTP, which tells of no end
 
     def journal(self, run: str) -> Path:
         """What it has written."""

@@ -27,7 +27,7 @@ def main() -> None:
         os.write(1, data)
         written += len(data)
         if pace:
-            time.sleep(max(0.0, began + written / pace - time.monotonic()))
+            time.sleep(max(0.0, began + written / pace - time.monotonic()))  # the pace that was asked for
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def context_of(browser: Browser, scheme: str) -> BrowserContext:
     """The context of all bare pages of a browser. An empty page of the site stays in it, and with it the process that draws them, whose start costs most."""
     contexts = _CONTEXTS.setdefault(browser, {})
     if scheme not in contexts:
-        context = browser.new_context(color_scheme=scheme, viewport={"width": 1000, "height": 700}, reduced_motion="reduce")  # type: ignore[arg-type]
+        context = browser.new_context(color_scheme=scheme, viewport={"width": 1000, "height": 700}, reduced_motion="reduce")  # pyright: ignore[reportArgumentType] - one of Playwright's words
         stays = context.new_page()
         stays.route("**/*", lambda route: route.fulfill(body="", content_type="text/html"))
         stays.goto(SITE)

@@ -76,7 +76,7 @@ def tail_command(
     out.let_go()
     err.let_go()
     while reader.exited is None and _goes_on(folder):
-        time.sleep(LOOK)
+        time.sleep(LOOK)  # a file that grows tells nobody
         _show(reader, writer)
     _show(reader, writer)  # what was written between the last look and the end
     if reader.exited is None:

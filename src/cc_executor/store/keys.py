@@ -302,7 +302,7 @@ def _locked(root: Path) -> Generator[None]:
         while not _is_taken(descriptor):
             if time.monotonic() > until:
                 raise StateUnusable(f"Another process has held {root / LOCK} for {PATIENCE:.0f} s: end it, and try again.")
-            time.sleep(_LOOK)
+            time.sleep(_LOOK)  # a lock with a bound cannot be waited for otherwise
         yield
     finally:
         os.close(descriptor)

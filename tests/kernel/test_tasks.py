@@ -229,6 +229,44 @@ def test_a_view_that_fails_costs_the_list_nothing(own_kernel: Kernel) -> None:
     assert statuses(own_kernel) == "ok ok"
 
 
+ASKED_AT_THE_END: Final = """
+import asyncio
+from cc_executor.kernel.taskcell import _ListWatch
+from cc_executor.kernel.taskview import TaskListView
+said, make_table, transmit = [], _ListWatch._ended, TaskListView._transmit
+def ask(**content):
+    ended._handle_custom_msg({"run": ended._board.state.task("one").run_id, **content}, [])
+def sync(page):
+    ask(op="run", content={"op": "sync", "view": page})
+def at_the_end(watch, state):
+    global ended
+    ended = watch._display._view
+    ask(op="open", view="v")
+    sync("v")
+    return make_table(watch, state)
+def send(view, content, buffers):
+    said.append((content.get("content", {}).get("reset"), b"".join(buffers)))
+    transmit(view, content, buffers)
+_ListWatch._ended, TaskListView._transmit = at_the_end, send
+async def shown(page):
+    async with asyncio.timeout(20):
+        while not any(reset and page in reset and b"what it wrote" in b"".join(body for _, body in said[number:])
+                      for number, (reset, _) in enumerate(said)):
+            await asyncio.sleep(0.001)
+    return page
+"""
+
+
+def test_a_run_that_is_opened_while_the_list_ends_is_shown_to_every_page_that_asks(kernel: Kernel) -> None:
+    kernel.run(ASKED_AT_THE_END)
+    answer = kernel.run(tasks("one: echo what it wrote"), within=30)
+    assert answer.status == "ok", answer.traceback
+    assert kernel.value("await shown('v')") == "'v'"
+    # A page that asks in the moment after a frame for another one.
+    assert kernel.value("sync('w'); await shown('w'); sync('x'); await shown('x')") == "'x'"
+    kernel.run("_ListWatch._ended, TaskListView._transmit = make_table, transmit")
+
+
 @pytest.mark.parametrize("end", ["killed", "restarted"])
 def test_a_list_whose_kernel_is_gone_goes_on_when_its_cell_is_run_again(own_kernel: Kernel, tmp_path: Path, end: str) -> None:
     make_gate(tmp_path)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from contextlib import suppress
+from typing import Final, Protocol
 
 from cc_executor.kernel.display import Bundle, replace_mime, show_mime
+from cc_executor.kernel.loop import own
 from cc_executor.kernel.render import static_bundle
 from cc_executor.kernel.widgets import RunView
 from cc_executor.model.item import Level
 from cc_executor.model.receipt import Receipt
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.runtime.runpage import RunPage
-from cc_executor.wire.feed import ViewStatus
+from cc_executor.wire.feed import FRAME_SECONDS, ViewStatus
 
 WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 # A tab that is opened again after the end finds its view as long as the kernel keeps it; each holds at most 5,000 lines.
@@ -100,23 +102,50 @@ class WidgetDisplay:
             # is 35 KB for each cell.
             self._view.set_trait("_esm", NO_CODE)
             self._view.set_trait("_css", "")
-        self._view.on_msg(answer_later(self._view.tick))  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+        self._view.on_msg(answer_later(self._view))  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
         _kept.append(self._view)
         if len(_kept) > VIEWS_KEPT:
             _kept.popleft().close()
 
 
-def answer_later(tick: Callable[[], None]) -> Callable[..., None]:
-    """What answers a view that asks when the run is over and nobody ticks any more."""
-    try:
+class EndedView(Protocol):
+    """A view whose run or list is over, and that nobody ticks any more."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every page has all that there is."""
+        ...
+
+    def tick(self) -> None:
+        """Send what is due."""
+        ...
+
+
+def answer_later(view: EndedView) -> Callable[..., None]:
+    """What answers pages that ask when nobody ticks any more: called with each message, ticks until they have what there is. Begins at once."""
+    loop: asyncio.AbstractEventLoop | None = None
+    with suppress(RuntimeError):
         loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return lambda *_: tick()
+    ticker: asyncio.Task[None] | None = None
+
+    async def tick_on() -> None:
+        while not view.is_settled:
+            view.tick()
+            await asyncio.sleep(FRAME_SECONDS)
+
+    def start() -> None:
+        nonlocal ticker
+        if ticker is None or ticker.done():
+            ticker = own(tick_on(), name="cc_executor ended view")
 
     def answer(*_: object) -> None:
         try:
-            loop.call_soon_threadsafe(tick)
+            if loop is not None:
+                loop.call_soon_threadsafe(start)
+                return
         except RuntimeError:  # that loop is gone (a cell that could not be awaited had its own)
-            tick()
+            pass
+        view.tick()
 
+    answer()
     return answer

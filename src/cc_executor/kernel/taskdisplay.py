@@ -161,7 +161,7 @@ class WidgetListDisplay:
         if not self._was_looked_at:  # as for a run: nobody will, and the view's code is some 60 KB
             self._view.set_trait("_esm", NO_CODE)
             self._view.set_trait("_css", "")
-        self._view.on_msg(answer_later(self._view.tick))  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+        self._view.on_msg(answer_later(self._view))  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
         _kept.append(self._view)
         if len(_kept) > LISTS_KEPT:
             _kept.popleft().close()

@@ -30,7 +30,7 @@ from cc_executor.runtime.run import Run
 from cc_executor.runtime.runpage import RunPage
 from cc_executor.store.home import StateHome
 from cc_executor.taskcommands import LIST_COMMANDS, TASK_COMMANDS, TaskCommands
-from cc_executor.wire.feed import FRAME_SECONDS, ViewFeed
+from cc_executor.wire.feed import ViewFeed
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,6 @@ class TaskListView(anywidget.AnyWidget):
         self._clock = clock
         self._opened: dict[str, _Opened] = {}
         self._turn = 0
-        self._is_done = False
-        self._ticker: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         with contextlib.suppress(RuntimeError):  # made where no loop runs: nothing can be opened
             self._loop = asyncio.get_running_loop()
@@ -110,9 +108,13 @@ class TaskListView(anywidget.AnyWidget):
                 self._turn += step + 1
                 return
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every page has all that there is of the list, and of the runs that are opened."""
+        return self.comm is None or (self.feed.is_settled and all(opened.is_settled for opened in self._opened.values()))
+
     def finish(self, now: float | None = None) -> None:
         """Send what is left. What views ask for afterwards is answered by further ticks."""
-        self._is_done = True
         self.feed.finish(self._clock() if now is None else now)
         self.state = json.dumps({"seq": self.feed.seq, "done": True})
 
@@ -179,8 +181,6 @@ class TaskListView(anywidget.AnyWidget):
             opened = self._opened[run_id] = _Opened(run_id, self._home, self._transmit)
             opened.views.add(view)
             opened.follow()
-            if self._is_done and self._ticker is None:
-                self._ticker = own(self._tick_on(), name="cc_executor ended list")
 
     def _leave(self, run_id: str, view: str) -> None:
         opened = self._opened.get(run_id)
@@ -188,13 +188,6 @@ class TaskListView(anywidget.AnyWidget):
             opened.views.discard(view)
             if not opened.views:
                 self._opened.pop(run_id).close()
-
-    async def _tick_on(self) -> None:
-        """The list has ended and nobody ticks, but somebody has opened a run: until that is shown."""
-        while not all(opened.is_settled for opened in self._opened.values()):
-            self.tick()
-            await asyncio.sleep(FRAME_SECONDS)
-        self._ticker = None
 
     def close(self) -> None:
         """Let go of the page and of every opened run."""

@@ -122,6 +122,11 @@ class RunView(anywidget.AnyWidget):
         """Send what is due. Call it every 40 ms, always from the same thread."""
         self.feed.tick(self._clock() if now is None else now)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every page has all that there is."""
+        return self.comm is None or self.feed.is_settled
+
     def finish(self, status: ViewStatus, now: float | None = None) -> None:
         """Send what is left and the last status. What views ask for afterwards is answered by further ticks."""
         now = self._clock() if now is None else now

@@ -211,6 +211,7 @@ def _answer(reply: dict[str, Any]) -> None:
 
 
 def _refuse(sentence: str, number: int | None) -> NoReturn:
+    os.closerange(FIRST_FREE, os.sysconf("SC_OPEN_MAX"))  # the lock, too: whoever hears this may use the folder at once
     _answer({"ok": False, "error": sentence, "errno": number})
     os._exit(1)
 

@@ -116,11 +116,11 @@ def cut(text: str, *, fence: str = "", markdown: bool) -> Cut | None:
 def _limit(text: str) -> int | None:
     if len(text) <= PART_LINES:
         return None
-    at = 0
-    for _ in range(PART_LINES):
-        at = text.find("\n", at, PART_CHARS) + 1
-        if not at:
-            return PART_CHARS if len(text) > PART_CHARS else None
+    window = text[:PART_CHARS]
+    *lines, rest = window.split("\n", PART_LINES)
+    if len(lines) < PART_LINES:
+        return PART_CHARS if len(text) > PART_CHARS else None
+    at = len(window) - len(rest)
     return at if len(text) > at else None
 
 

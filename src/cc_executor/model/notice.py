@@ -79,6 +79,19 @@ _REASONS: Final = {
 def notice(event: Event) -> Notice | None:
     """The notice for `event`, or None if it has its own kind of item or says nothing to a reader."""
     match event:
+        case (  # first, for these are nine of ten events, and each class is asked for in turn
+            Noise()
+            | TextWritten()
+            | ThinkingWritten()
+            | ToolCalled()
+            | ToolReturned()
+            | UsageCounted()
+            | MessageStarted()
+            | StderrWritten()
+            | Started()
+            | Queued()
+        ):
+            return None
         case ApiRetried():
             return _retry(event)
         case RateLimited():
@@ -146,19 +159,6 @@ def notice(event: Event) -> Notice | None:
             if signal:
                 return Notice("exit", f"Ended by {signal}", Level.WARN)
             return Notice("exit", f"Exit code {code}", Level.WARN) if code else None
-        case (
-            MessageStarted()
-            | TextWritten()
-            | ThinkingWritten()
-            | ToolCalled()
-            | ToolReturned()
-            | UsageCounted()
-            | Noise()
-            | Started()
-            | StderrWritten()
-            | Queued()
-        ):
-            return None
         case _:
             assert_never(event)
 

@@ -120,6 +120,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     begun: int = 0  # blocks that are not whole
     blocks_left_out: int = 0
     tools: Mapping[str, Tool] = {}
+    busy: int = 0  # calls of the main agent that run
     tools_left_out: int = 0
     tasks: Mapping[str, TaskChanged] = {}  # background tasks that run
     questions: Questions = Questions()
@@ -210,7 +211,9 @@ def advance(state: RunState, event: Event) -> RunState:
 
 
 def _folded(state: RunState, event: Event) -> RunState:
-    match event:
+    match event:  # the most frequent first: each class is asked for in turn
+        case Noise():
+            return state
         case TextWritten():
             return _text_written(state, event)
         case ThinkingWritten():
@@ -249,7 +252,7 @@ def _folded(state: RunState, event: Event) -> RunState:
             return _finished(state, event)
         case Unrecognised():
             return replace(state, unrecognised=state.unrecognised + 1)
-        case Noise() | HookRan() | HostAsked() | Queued() | Repeated():
+        case HookRan() | HostAsked() | Queued() | Repeated():
             return state
         case StderrWritten(text=text):
             return replace(state, stderr=state.stderr.plus(text, limit=STDERR_LIMIT))
@@ -294,7 +297,7 @@ def _text_written(state: RunState, event: TextWritten) -> RunState:
     if event.parent is not None or event.synthetic:
         return replace(state, **blocks)
     # A whole text block may come while a call of the same message runs already.
-    activity = Phase.TOOL if event.whole and _is_busy(state.tools) else Phase.WRITING
+    activity = Phase.TOOL if event.whole and state.busy else Phase.WRITING
     return replace(state, activity=activity, model_spoke=True, **blocks)
 
 
@@ -307,8 +310,8 @@ def _thinking_written(state: RunState, event: ThinkingWritten) -> RunState:
 
 def _written(state: RunState, event: TextWritten | ThinkingWritten, kind: BlockKind, *, synthetic: bool) -> dict[str, Any]:
     """What becomes of the fields that have to do with blocks."""
-    found = next((i for i in range(len(state.blocks) - 1, -1, -1) if state.blocks[i].name == event.block), None)
     # A block that is whole stays as it is: if its name comes again, that is another block.
+    found = next((i for i in range(len(state.blocks) - 1, -1, -1) if state.blocks[i].name == event.block), None) if state.begun else None
     old = None if found is None or state.blocks[found].whole else state.blocks[found]
     body = Clipped() if old is None or event.whole else old.body
     block = Block(
@@ -336,12 +339,10 @@ def _begun(blocks: tuple[Block, ...]) -> int:
 
 def _voided(state: RunState, parent: str | None) -> RunState:
     """Without what an earlier message of the same agent began and never made whole: its stream was cut, and the message begun anew."""
-    blocks = state.blocks
-    if state.begun:
-        blocks = tuple(block for block in blocks if block.whole or block.parent != parent or not block.message)
-    tools = {tool.tool_id: tool for tool in state.tools.values() if tool.whole or tool.parent != parent}
-    if len(blocks) == len(state.blocks) and len(tools) == len(state.tools):
+    if not state.begun and all(tool.whole for tool in state.tools.values()):
         return state
+    blocks = tuple(block for block in state.blocks if block.whole or block.parent != parent or not block.message)
+    tools = {tool.tool_id: tool for tool in state.tools.values() if tool.whole or tool.parent != parent}
     return replace(state, blocks=blocks, tools=tools, begun=_begun(blocks))
 
 
@@ -376,26 +377,27 @@ def _tool_returned(state: RunState, event: ToolReturned) -> RunState:
     questions = state.questions.returned(event.tool_id)
     if event.parent is not None:
         return replace(state, questions=questions)
-    return replace(state, questions=questions, activity=Phase.TOOL if _is_busy(state.tools) else Phase.REQUESTING)
+    return replace(state, questions=questions, activity=Phase.TOOL if state.busy else Phase.REQUESTING)
 
 
 def _with_tool(state: RunState, tool: Tool) -> RunState:
     tools = {**state.tools, tool.tool_id: tool}
+    busy = state.busy + _is_busy(tool) - _is_busy(state.tools.get(tool.tool_id))
     if len(tools) <= TOOLS_LIMIT:
-        return replace(state, tools=tools)
+        return replace(state, tools=tools, busy=busy)
     ended = (known.tool_id for known in tools.values() if not known.is_running and known.tool_id != tool.tool_id)
-    del tools[next(ended, next(iter(tools)))]
-    return replace(state, tools=tools, tools_left_out=state.tools_left_out + 1)
+    lost = tools.pop(next(ended, next(iter(tools))))
+    return replace(state, tools=tools, busy=busy - _is_busy(lost), tools_left_out=state.tools_left_out + 1)
 
 
-def _is_busy(tools: Mapping[str, Tool]) -> bool:
-    return any(tool.is_running and tool.parent is None for tool in tools.values())
+def _is_busy(tool: Tool | None) -> bool:
+    return tool is not None and tool.is_running and tool.parent is None
 
 
 def _went_on(state: RunState, questions: Questions) -> RunState:
     if questions.open or state.activity is not Phase.WAITING:
         return replace(state, questions=questions)
-    return replace(state, questions=questions, activity=Phase.TOOL if _is_busy(state.tools) else Phase.REQUESTING)
+    return replace(state, questions=questions, activity=Phase.TOOL if state.busy else Phase.REQUESTING)
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
@@ -410,7 +412,7 @@ _ACTIVITIES: Final[Mapping[str, Phase]] = {
 
 def _activity_of(state: RunState, status: str) -> Phase:
     if status == "running" and state.activity in {Phase.STARTING, Phase.WAITING}:
-        return Phase.TOOL if _is_busy(state.tools) else Phase.REQUESTING
+        return Phase.TOOL if state.busy else Phase.REQUESTING
     return _ACTIVITIES.get(status, state.activity)
 
 

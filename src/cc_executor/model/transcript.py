@@ -6,7 +6,6 @@ numbers. So what was dropped from memory can be made again from the journal (`cc
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Final, Self
 import msgspec
 
 from cc_executor.model import toolcall
-from cc_executor.model.ansi import Cleaner, clean
+from cc_executor.model.ansi import Cleaner, clean, has_control
 from cc_executor.model.event import (
     Event,
     Exited,
@@ -34,7 +33,6 @@ from cc_executor.model.part import Part
 OPEN_LIMIT: Final = 500  # calls and blocks that never become whole; agents run some ten at once
 REMOVED_LIMIT: Final = 4096  # removals that are remembered; a reader that is further behind gets everything anew
 NOTES_LIMIT: Final = 200
-_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all that `Cleaner` minds, and quickly found
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +90,7 @@ class _Block:
 
     def cleaned(self, text: str) -> str:
         """The clean text that `text` completes."""
-        if self.cleaner is None and _CONTROL.search(text):
+        if self.cleaner is None and has_control(text):
             self.cleaner = Cleaner()
         return self.cleaner.feed(text) if self.cleaner else text
 

@@ -33,6 +33,7 @@ from cc_executor.runtime.executable import find_executable
 from cc_executor.runtime.hooks import hooks_given
 from cc_executor.runtime.login import login_of
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.turns import turns_here
 from cc_executor.runtime.workspace import remark
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
@@ -344,6 +345,7 @@ class _Watch:
             logger.warning("the view of run %s could not be kept", self._run.run_id, exc_info=True)
 
     async def _tick(self) -> None:
+        turns = turns_here()
         while True:
             self._show(self.display.tick, time.monotonic())
-            await asyncio.sleep(TICK)
+            await turns.tick(TICK)

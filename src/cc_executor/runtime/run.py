@@ -12,7 +12,6 @@ from typing import Final
 
 import anyio
 import anyio.abc
-from anyio.lowlevel import RunVar
 
 from cc_executor.errors import CCExecutorError, ControlFailed
 from cc_executor.model.care import LoopGuard
@@ -29,6 +28,7 @@ from cc_executor.runtime.hooks import RunHooks, gathered
 from cc_executor.runtime.launch import launch, reaped, terminate
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.runtime.seal import seal
+from cc_executor.runtime.turns import Turns, turns_here
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
@@ -38,30 +38,6 @@ from cc_executor.store.place import REDIS_VARIABLE
 # A key that is refused stays refused: the CLI alone would try for 180 s (2.1.197 and 2.1.329, recording 03i).
 HOPELESS_STATUSES: Final = frozenset({401, 403})
 LOOK_AGAIN: Final = 1.0  # seconds; the shim's nudges make this a safety net
-TURN: Final = 0.001  # seconds
-
-
-class _Turns:
-    """Whose turn it is to read, on one loop.
-
-    Handing it on takes one round of the loop, so that with any number of runs that write all at once there is work of one turn (a millisecond and the
-    rest of a piece) between two looks at everything else; 20 runs held the loop up for 150-450 ms.
-    """
-
-    def __init__(self) -> None:
-        self._lock = anyio.Lock()
-        self._owner: object = None
-        self._until = 0.0
-
-    async def take(self, who: object) -> None:
-        """Wait for a turn of `who`, unless it is still its own."""
-        if self._owner is who and time.monotonic() < self._until:
-            return
-        async with self._lock:  # given back at once: what is done in a turn may take long, or wait for another run
-            self._owner, self._until = who, time.monotonic() + TURN
-
-
-_turns: Final[RunVar[_Turns]] = RunVar("cc_executor turns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +138,7 @@ class Run:
         """Everything from the beginning, then what comes, until the run has ended or its supervisor is gone. Folds `state` on the way."""
         reader = JournalReader(self.folder, agent=self.request.agent, guards=self.request.loop_guard is not LoopGuard.OFF)
         state = RunState()
-        turns = _turns_here()
+        turns = turns_here()
 
         def folded(events: list[Event]) -> Batch:
             nonlocal state
@@ -182,7 +158,7 @@ class Run:
                         yield folded(events)
                 elif reader.exited is not None:
                     break
-                elif wake is None or not await _woken(wake) or not self.folder.path.exists():
+                elif wake is None or not await _woken(wake, turns) or not self.folder.path.exists():
                     wake = None
                     await stack.aclose()
                     standing = self.folder.standing(time.time())
@@ -313,18 +289,9 @@ def _seen(pauses: int | None) -> dict[str, int]:
     return {} if pauses is None else {"pauses": pauses}
 
 
-def _turns_here() -> _Turns:
-    """The turns of the running loop."""
-    try:
-        return _turns.get()
-    except LookupError:
-        turns = _Turns()
-        _turns.set(turns)
-        return turns
-
-
-async def _woken(stream: anyio.abc.ByteReceiveStream) -> bool:
+async def _woken(stream: anyio.abc.ByteReceiveStream, turns: Turns) -> bool:
     """Wait until the journal may have grown. False when the supervisor is gone."""
+    await turns.rest()  # nudges wait meanwhile, and come as one
     with anyio.move_on_after(LOOK_AGAIN):
         try:
             await stream.receive()

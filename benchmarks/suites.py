@@ -132,8 +132,9 @@ STREAMS = {"a talkative run": "15a-turn1.jsonl", "short runs with tools": "0[12]
 
 
 DECODING_LIMIT = (
-    "a quarter is decoding (a half of that msgspec, which is the floor for reading whole lines), a tenth the fold, a third the page cache that takes the "
-    "journal and gives it back, the rest the loop, the start and the receipt with its SHA-256; it would take a journal that is not written, or not read again"
+    "a quarter is decoding (a half of that msgspec, which is the floor for reading whole lines), a tenth the fold, a quarter the pipe and the page cache, a "
+    "quarter start and end (of 100,000 lines), the rest the loop and the SHA-256 of the receipt; it would take a receipt without a digest of the journal, and "
+    "decoding and fold in C"
 )
 
 

@@ -148,6 +148,7 @@ def test_any_events_in_any_batches_give_one_state(happened: list[Event], cuts: l
         state = advance_all(state, happened[start:end])
     assert state == one_by_one
     assert sum(count for _, count in joined(happened)) == len(happened) == state.events
+    assert state.busy == sum(tool.is_running and tool.parent is None for tool in state.tools.values())
 
 
 def test_every_event_has_its_place_in_the_fold() -> None:
@@ -392,7 +393,9 @@ def test_a_running_tool_outlives_any_number_of_ended_ones() -> None:
     happened: list[Event] = [call("long", "Task")]
     for n in range(model.TOOLS_LIMIT + 10):
         happened += [call(f"t{n}", parent="long"), ToolReturned(tool_id=f"t{n}", text="", parent="long")]
-    assert "long" in advance_all(RunState(), happened).tools
+    state = advance_all(RunState(), happened)
+    assert ("long" in state.tools, state.busy) == (True, 1)
+    assert advance_all(state, [call(f"u{n}") for n in range(model.TOOLS_LIMIT + 10)]).busy == model.TOOLS_LIMIT
 
 
 def test_five_megabytes_in_pieces_of_forty_characters_are_joined_before_they_are_kept() -> None:

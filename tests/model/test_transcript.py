@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cc_executor.model.ansi import Cleaner, clean
+from cc_executor.model.ansi import Cleaner, clean, has_control
 from cc_executor.model.event import (
     ApiRetried,
     Event,
@@ -91,6 +91,15 @@ def test_terminal_control_is_removed_in_any_chunking(raw: str, cuts: list[int]) 
     cleaner = Cleaner()
     assert "".join(cleaner.feed(piece) for piece in pieces(raw, cuts)) == whole
     assert not any(mark in whole for mark in "\x1b\x07\x9b\x00")
+
+
+@pytest.mark.parametrize("beside", ["", "é", "😀"])
+def test_what_has_control_is_what_is_not_left_as_it_is(beside: str) -> None:
+    for code in (*range(0x110), *range(0xD7F0, 0xE010)):
+        value = f"{beside}{chr(code)}{beside}"
+        held = Cleaner()
+        is_changed = held.feed(value) != value or held.feed("x") != "x" or chr(code) == "\r"
+        assert has_control(value) == is_changed, hex(code)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

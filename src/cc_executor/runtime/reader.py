@@ -16,8 +16,8 @@ from cc_executor.policy.loopguard import LoopGuard
 from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder
 
-# What is read at a time, decoded, folded and shown before the loop looks at anything else: some 0.3 ms of work. 256 KiB were 4-8 ms.
-PIECE: Final = 32 * 1024
+# What is read at a time, decoded, folded and shown before the loop looks at anything else: some 0.3 ms of work (with many tool calls 1 ms). 256 KiB were 4-8 ms.
+PIECE: Final = 64 * 1024
 
 
 class JournalReader:

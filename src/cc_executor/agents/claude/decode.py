@@ -193,6 +193,11 @@ class ClaudeDecoder:
     def _stream_event(self, frame: frames.StreamLine, line: bytes) -> list[AgentEvent]:
         parent = frame.parent_tool_use_id
         match frame.event:
+            case frames.BlockDelta(index=index, delta=delta):
+                stream = self._stream(frame)
+                if stream.index != index:
+                    stream.enter(index)
+                return [_piece(stream, delta, parent)]
             case frames.MessageStart(message=message):
                 message_id = message.id or frame.api_message_id or "?"
                 _remember(self._streams, parent, _Stream(message_id))
@@ -212,11 +217,6 @@ class ClaudeDecoder:
                 return [UsageCounted(message_id=message_id, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0)]
             case frames.BlockStart(index=index, content_block=block):
                 return [self._block_started(self._stream(frame), index, block, parent, line)]
-            case frames.BlockDelta(index=index, delta=delta):
-                stream = self._stream(frame)
-                if stream.index != index:
-                    stream.enter(index)
-                return [_piece(stream, delta, parent)]
             case frames.BlockStop():
                 self._stream(frame).opened = False
                 return [_BLOCK_STOP]

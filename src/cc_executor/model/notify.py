@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
-import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from cc_executor.errors import InvalidRequest
 
 AFTER: Final = 30.0  # seconds; whoever waits that long may have gone away
+AFTER_LIMIT: Final = 1e9  # seconds; thirty years are as good as for ever
 BROWSER: Final = "browser"
 NONE: Final = "none"  # nobody, whatever the settings say
 COMMAND: Final = "command:"
@@ -114,8 +114,8 @@ def notify_from(
     if unknown := [word for word in words if word not in set(NotifyOn)]:
         raise InvalidRequest(f"{what}_on takes {', '.join(NotifyOn)} (given: {unknown[0][:40]!r}).")
     seconds = AFTER if after is None else after
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds < 0:
-        raise InvalidRequest(f"{what}_after must be a number of seconds, 0 or more (given: {seconds!r}).")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= AFTER_LIMIT:
+        raise InvalidRequest(f"{what}_after must be a number of seconds, 0 or more (given: {str(seconds)[:40]}).")
     chosen = tuple(word for word in NotifyOn if word in words)
     if secret and len(secret_bytes(secret)) not in SECRET_BYTES:
         raise InvalidRequest(

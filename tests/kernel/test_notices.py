@@ -56,6 +56,8 @@ def test_who_cannot_be_told_is_told_of_in_the_cell_without_the_address(kernel: K
     refused = kernel.run(shell_cell("true", f"--notify http://example.org/{CANARY}"))
     assert (refused.status, refused.ename) == ("error", "InvalidRequest")
     assert CANARY not in refused.evalue
+    kernel.run("%config CCExecutor.notify_on = ['never']")
+    assert "notify_on takes done, failed, input" in kernel.run(shell_cell("true")).evalue
 
 
 @pytest.mark.parametrize("kernel_name", ["ipykernel7"])

@@ -70,9 +70,7 @@ class CCExecutor(Configurable):
         " that holds one; see docs/notifications.md. In the environment comma-separated, or as JSON.",
     ).tag(config=True)
     notify_after = Float(30.0, min=0.0, help="Seconds; of what took less nobody is told.").tag(config=True)
-    notify_on = List(
-        Enum(("done", "failed", "input")), default_value=["done", "failed", "input"], help="What is told: done, failed, input."
-    ).tag(config=True)
+    notify_on = List(Unicode(), default_value=["done", "failed", "input"], help="What is told: done, failed, input.").tag(config=True)
     lint_off = List(
         Unicode(), help="Lint rules that are not asked, see docs/lint.md; all: none of them. In the environment comma-separated."
     ).tag(config=True)

@@ -52,12 +52,13 @@ def kept_hooks(folder: ListFolder) -> tuple[Hook, ...]:
 
 def keep_notify(folder: ListFolder, notify: Notify | None) -> None:
     """Write down who is to be told of a list, for whoever runs it. Who only watches and says nothing changes nothing."""
-    if notify is not None or ((folder.path / WISH).exists() and not folder.is_run()):
+    if notify is None or not notify.targets:
+        if (folder.path / WISH).exists() and not folder.is_run():
+            with suppress(OSError):
+                (folder.path / WISH).unlink()
+    else:
         from cc_executor.store import notices  # as in `telling`: where nobody is to be told, nothing of it is loaded
 
-        if notify is None or not notify.targets:
-            notices.forget(folder.path)
-            return
         try:
             notices.keep(folder.path, notify)
         except OSError as error:

@@ -135,8 +135,8 @@ def tell(wish: Notify, event: NotifyOn, about: dict[str, Any], *, mark: Path, ke
                 if why:
                     logger.warning("%s: %s could not be told: %s", whence.folder.name, shown(target), why)
                     whence.say(f"{shown(target)} could not be told: {why}")
-            except Exception:  # root of a thread: what it tells of stands, and the trace names no address
-                logger.exception("%s could not be told", whence.folder.name)
+            except Exception as error:  # noqa: BLE001 - root of a thread: what it tells of stands. No trace, for that could name an address
+                logger.error("%s: %s could not be told (%s)", whence.folder.name, shown(target), type(error).__name__)
             finally:
                 _telling.discard(threading.current_thread())
 

@@ -54,7 +54,7 @@ class ListRequests:
     root: Path
     unfit: Collection[str]
     allowed: Callable[[RunRequest], RunRequest]
-    told: Callable[[dict[str, Any]], Notify | None]
+    told: Callable[[dict[str, Any]], Notify | None] = lambda _: None
 
     def plan(self, body: Mapping[str, Any]) -> Plan:
         """A checked list under the server's rules. Blocking.

@@ -98,7 +98,7 @@ class Lists:
         unfit: Collection[str],
         allowed: Callable[[RunRequest], RunRequest],
         room: Callable[[str, int, TaskList, float], AbstractAsyncContextManager[TaskList]],
-        told: Callable[[dict[str, Any]], Notify | None],
+        told: Callable[[dict[str, Any]], Notify | None] = lambda _: None,
     ) -> None:
         self._home = home
         self._lists = ListHome(home)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from cc_executor.api import NOTIFY, take_notify
 from cc_executor.errors import InvalidRequest, StateUnusable
@@ -71,11 +71,12 @@ class Notices:
             return take_notify(dict(self.own) | {name: value for name, value in given.items() if value is not None}, self.environ)
         from cc_executor.model.notify import notify_from  # as in `runtime.telling`: where nobody is to be told, nothing of it is loaded
 
-        named = given["notify"]
-        for target in (named,) if isinstance(named, str) else named if isinstance(named, list | tuple) else ():
+        named: object = given["notify"]
+        several: list[object] = cast("list[object]", named) if isinstance(named, list) else [named]
+        for target in several:
             if isinstance(target, str) and not target.strip().startswith(_ALLOWED):
                 raise InvalidRequest("notify: a request can name https addresses alone. Commands and env:NAME are settings of the server.")
-        wish = notify_from(named, after=given.get("notify_after"), on=given.get("notify_on"), environ={})
+        wish = notify_from(several, after=given.get("notify_after"), on=given.get("notify_on"), environ={})
         for target in wish.targets:
             self._check(target)
         return wish.model_copy(update={"guarded": True, "hosts": tuple(self.hosts)})

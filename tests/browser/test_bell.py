@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
@@ -20,6 +21,7 @@ from cc_executor.model.listrecord import Closed, ListStatus
 from cc_executor.model.state import RunState, advance_all
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.wire.feed import ViewStatus
+from support.lab import Lab, NotebookPage
 
 if TYPE_CHECKING:
     from cc_executor.kernel.taskview import TaskListView
@@ -246,3 +248,42 @@ def test_a_list_tells_once_for_all_and_what_its_tasks_ask(
         assert shown(page.page)[1].endswith("· $0.50")
         assert CANARY not in json.dumps([entry["title"] for entry in page.page.evaluate("shown")])
         assert page.errors == []
+
+
+def test_a_run_and_a_list_in_jupyterlab_are_told_when_another_page_is_looked_at(lab: Lab, browser: Browser, tmp_path: Path) -> None:
+    """The last word of a view comes before the table or card that takes its place."""
+    gate = tmp_path / "gate"
+    wait = f"while ! test -e {gate}; do sleep 0.05; done"
+    cell = f"%%cc_execute --agent shell --shell bash --notify-after 0\n{wait}"
+    tasks = f"%%cc_tasks --notify-after 0 --name {CANARY}\ntasks:\n- id: a\n  run: {wait}\n"
+    lab.write("bell.ipynb", "%load_ext cc_executor", cell, tasks, kernel="ipykernel7")
+    page = NotebookPage(lab, browser, "bell.ipynb")
+    page.page.close()
+    context = page.context
+    context.grant_permissions(["notifications"], origin=lab.url)
+    page.page = context.new_page()
+    page.page.add_init_script(OBSERVER)
+    page.open()
+    page.wait_for_kernel()
+    page.run(0)
+    page.wait_done(0)
+    other = context.new_page()
+    for number, title in ((1, "Agent run done"), (2, "Task list done")):
+        page.page.bring_to_front()
+        page.run(number)
+        bell = page.output(number).get_by_role("button", name=BELL)
+        bell.wait_for(timeout=40_000)
+        if number == 1:
+            bell.click()
+        expect(bell).to_have_attribute("aria-pressed", "true")
+        context.new_cdp_session(page.page).send("Emulation.setFocusEmulationEnabled", {"enabled": False})
+        other.bring_to_front()
+        page.page.wait_for_function("!document.hasFocus()")
+        gate.touch()
+        page.page.wait_for_function("count => shown.length == count", arg=number, timeout=40_000)
+        assert shown(page.page)[-1].startswith(title)
+        gate.unlink()
+    assert CANARY not in json.dumps(shown(page.page))
+    other.close()
+    page.close()
+    context.clear_permissions()

@@ -18,7 +18,6 @@ from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, La
 from cc_executor.cli.kept import AsJson, hint, print_json
 from cc_executor.kernel.config import PREFIX, CCExecutor, from_environment
 from cc_executor.model.ansi import clean
-from cc_executor.model.notify import shown
 from cc_executor.store.place import NOTIFY_SECRET, REDIS_VARIABLE, STATE_VARIABLE, state_path
 
 DEFAULT: Final = "default"
@@ -111,6 +110,8 @@ def _of(owner: type[Configurable], environment: dict[str, Any], files: dict[str,
             if isinstance(value, LazyConfigValue):  # `c.CCExecutor.tools.append(…)`
                 value = value.get_value(getattr(bare, name))
         if name == "notify":
+            from cc_executor.model.notify import shown  # every command passes here, and one needs it
+
             value = [shown(str(target)) for target in value]  # as above
         yield Setting(name=f"{owner.__name__}.{name}", value=value, source=source, where=where, help=str(trait.help))
 

@@ -2,7 +2,7 @@
 //
 // The protocol is described in ../taskfeed.py and ../taskview.py. Whatever an agent or a list wrote becomes text nodes.
 
-const { element, button, setText, clockText, shortNumber, readState, saveOnce } = RunView;
+const { element, button, setText, clockText, shortNumber, readState, saveOnce, Bell } = RunView;
 
 const ACK_MS = 200; // at most 5 acknowledgements a second
 const SYNC_RETRY_MS = [1000, 2000, 5000, 10000]; // then give up: no kernel answers
@@ -558,6 +558,8 @@ class List {
       this.scroller.addEventListener(event, () => (this.follows = false), { passive: true });
     }
     this.announcer = new Announcer();
+    this.bell = new Bell(model, "Task list", (text) => this.say(text));
+    this.head.buttons.append(this.bell.node);
     this.root.append(this.head.node, this.head.bars, this.note, this.scroller, this.announcer.node);
     el.replaceChildren(this.root);
     this.timer = setInterval(() => this.drawClocks(), 1000);
@@ -658,7 +660,13 @@ class List {
       for (const row of this.rows.values()) this.dirty.add(row);
     } else saveOnce(this.model);
     if (frame.ask) this.owed = frame.seq;
+    this.ring(frame);
     this.schedule();
+  }
+
+  ring({ totals, elapsed, done }) {
+    const asks = [...this.rows.values()].filter(({ row }) => row.status === "running" && row.phase === "asking").map(({ row }) => `${row.id} ${row.attempt}`);
+    this.bell.hearList(totals, { seconds: elapsed || 0, isDone: done, began: Math.round(this.kernelNow() - (elapsed || 0)), asks });
   }
 
   put(row, isNews) {
@@ -779,6 +787,7 @@ class List {
     clearTimeout(this.syncTimer);
     for (const row of this.rows.values()) row.dispose();
     this.head.dispose();
+    this.bell.dispose();
     this.announcer.dispose();
   }
 }

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, 
 from contextlib import aclosing, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 from pydantic import ValidationError
@@ -37,6 +37,10 @@ from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.wakeup import felt_at_once
 from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.place import NOTIFY_VARIABLE
+
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
 
 logger = logging.getLogger(__name__)
 
@@ -271,7 +275,8 @@ async def cc_execute(
         add_dirs, append_system_prompt, verify, expect, ask, undo, loop_guard, rehearse, cli, shell, env_names, keep_background, trust_workspace, label.
         And what makes further attempts, each a run with its own receipt, of which the last is returned: on_limit (``"stop"``, or ``"wait"`` for the end of a
         usage limit at most limit_wait_max seconds away), on_output_limit (``"stop"``, ``"continue"``, ``"concise"``, ``"outline"``), reask (ask once more for a
-        missing structured result); and max_cost_per_day (US dollars for everything that is run today).
+        missing structured result); max_cost_per_day (US dollars for everything that is run today); and who is told of the run: notify (``"command:…"``,
+        an https address, ``"env:NAME"``, or several), notify_after (seconds, 30 if not given), notify_on (of ``"done"``, ``"failed"``, ``"input"``).
 
     Returns
     -------
@@ -286,13 +291,14 @@ async def cc_execute(
         With `raise_error`, for an outcome other than ok.
     """
     care, day = take_care(options)
-    request = make_request(prompt, **_asking(options, on_ask))
     environment = os.environ if environ is None else environ
+    notify = take_notify(options, environment)
+    request = make_request(prompt, **_asking(options, on_ask))
     home = StateHome(Path(state) if state is not None else state_path(environment))
     called = (*hooks_of_environment(environment), *hooks_given(hooks))
     attempts = Attempts(request, care, max_cost_per_day=day, home=home, environ=environment)
     while True:
-        run = await Run.start(await attempts.request(), home=home, environ=environment, hooks=called)
+        run = await Run.start(await attempts.request(), home=home, environ=environment, hooks=called, notify=notify)
         receipt = await _to_end(run, on_event, on_ask)
         again = await attempts.after(receipt, run.state)
         if again is None:
@@ -321,6 +327,7 @@ async def _to_end(run: Run, on_event: EventCallback | None, on_ask: AskCallback 
         raise
 
 
+NOTIFY: Final = ("notify", "notify_after", "notify_on")
 _CARE: Final = ("on_limit", "limit_wait_max", "on_output_limit", "reask")
 _WORDS: Final[Mapping[str, type[StrEnum]]] = {"on_limit": OnLimit, "on_output_limit": OnOutputLimit}
 
@@ -348,6 +355,22 @@ def take_care(options: dict[str, Any]) -> tuple[Care, float | None]:
     if given.get("reask") and options.get("schema") is None:
         raise InvalidRequest("reask asks again for a structured result, and there is no schema: give one, or leave reask out.")
     return Care(**given), day
+
+
+def take_notify(options: dict[str, Any], environ: Mapping[str, str]) -> Notify | None:
+    """Who is told of a run or a list, taken out of `options`: notify, notify_after and notify_on, and what the environment says besides.
+
+    Raises
+    ------
+    InvalidRequest
+        One sentence that names the option and the cure, and of an address its host alone.
+    """
+    given = {name: options.pop(name) for name in NOTIFY if name in options}
+    if all(value is None for value in given.values()) and not environ.get(NOTIFY_VARIABLE):
+        return None
+    from cc_executor.runtime.notices import wish_of  # where nobody is to be told, nothing of it is loaded
+
+    return wish_of(given.get("notify"), after=given.get("notify_after"), on=given.get("notify_on"), environ=environ)
 
 
 def _asking(options: dict[str, Any], on_ask: AskCallback | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import anyio
 from pydantic import ValidationError
 
-from cc_executor.api import json_schema, make_request, run_blocking
+from cc_executor.api import json_schema, make_request, run_blocking, take_notify
 from cc_executor.errors import InvalidRequest, InvalidTaskList, RunNotFound, TaskListFailed
 from cc_executor.model.hook import Hook
 from cc_executor.model.listrecord import Capped, ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
@@ -26,7 +26,7 @@ from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import bounded, set_back
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
-from cc_executor.runtime.listhooks import keep_hooks, kept_hooks
+from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
 from cc_executor.runtime.report import Report, report_of_list
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.tasklist import Call, Watcher, run_list
@@ -310,7 +310,8 @@ async def cc_execute_list(
         The environment to choose the agents' from; `os.environ` if not given.
     **more
         cwd, name, parallel, max_cost (US dollars for the list), max_cost_per_day (for everything that is run today), on_failure (``stop``, ``skip``,
-        ``continue``), on_limit (``stop`` or ``wait`` for the end of a usage limit), limit_wait_max (seconds), defaults (options for every run).
+        ``continue``), on_limit (``stop`` or ``wait`` for the end of a usage limit), limit_wait_max (seconds), defaults (options for every run); and
+        notify, notify_after, notify_on, as for `cc_execute`: of the list's end once, and of what its runs ask.
 
     Returns
     -------
@@ -321,14 +322,16 @@ async def cc_execute_list(
     ------
     InvalidTaskList, StateUnusable
     """
-    planned = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
     environment = os.environ if environ is None else environ
+    notify = take_notify(more, environment)
+    planned = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
     home = StateHome(Path(state) if state is not None else state_path(environment))
     folder = ListHome(home).open(planned.tasks, fresh=fresh)
     watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()
 
     called = (*hooks_of_environment(environment), *planned.hooks, *hooks_given(hooks))
     keep_hooks(folder, planned.hooks)
+    keep_notify(folder, notify)
 
     async def whole() -> ListState:
         return await run_list(

@@ -184,7 +184,7 @@ class ViewPage:
         if self.page.url != SITE:
             self.page.goto(SITE)
             self.page.wait_for_function("window.ready")
-        state = {name: self.view.get_state(name)[name] for name in ("title", "save_on_start", "state")}
+        state = {name: self.view.get_state(name)[name] for name in ("title", "save_on_start", "notify", "state")}
         return self.page.evaluate("(state) => open_view(state)", state)
 
     def reload(self) -> None:

@@ -23,6 +23,7 @@ from cc_executor.store.home import StateHome
 from support import receipts
 from support.environments import CHECKOUT
 from support.leaks import marked_processes
+from support.receiver import receiving
 
 Json = dict[str, Any]
 BUDGET: Final = 60.0
@@ -382,3 +383,25 @@ def test_the_run_carries_the_mark_that_leak_checks_look_for() -> None:
     done = cli("run", *SHELL, f"echo mark=${RUN_MARK}")
     run_id = rows()[0]["id"]
     assert done.stdout == f"mark={run_id}\n"
+
+
+def test_a_run_and_a_list_tell_whom_their_options_name_and_config_hides_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.yaml").write_text("tasks:\n- {id: a, run: 'true'}\n")
+    with receiving() as receiver:
+        told = ("--notify", receiver.url("/c4n4ry"), "--notify-after", "0")
+        assert cli("run", "--agent", "shell", "true", *told).returncode == 0
+        assert cli("tasks", "run", tmp_path / "list.yaml", *told, "--notify-on", "failed").returncode == 0
+        (tmp_path / "list.yaml").write_text("tasks:\n- {id: a, run: exit 1}\n")
+        listed = cli("tasks", "run", tmp_path / "list.yaml", *told, "--detach").stdout.strip()
+        receiver.wait(2)
+        assert receiver.events == ["run.done", "list.failed"]
+        assert receiver.received[1].data["list_id"] == listed
+        monkeypatch.setenv("CC_EXECUTOR_NOTIFY", receiver.url("/c4n4ry"))
+        monkeypatch.setenv("CC_EXECUTOR_NOTIFY_SECRET", "whsec_c4n4ry")
+        shown = cli("config").stdout
+    assert f"http://127.0.0.1:{receiver.port}" in shown
+    assert "c4n4ry" not in shown
+    refused = cli("run", "--agent", "shell", "true", "--notify", "http://example.org/c4n4ry")
+    assert (refused.returncode, "Use https" in refused.stderr, "c4n4ry" in refused.stderr) == (2, True, False)

@@ -18,7 +18,7 @@ from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, La
 from cc_executor.cli.kept import AsJson, hint, print_json
 from cc_executor.kernel.config import PREFIX, CCExecutor, from_environment
 from cc_executor.model.ansi import clean
-from cc_executor.store.place import REDIS_VARIABLE, STATE_VARIABLE, state_path
+from cc_executor.store.place import NOTIFY_SECRET, REDIS_VARIABLE, STATE_VARIABLE, state_path
 
 DEFAULT: Final = "default"
 _HIDDEN: Final = "(set)"  # an address may hold a password
@@ -75,6 +75,14 @@ def settings() -> Iterator[Setting]:
         where=REDIS_VARIABLE if shared else "",
         help="The address of a history that machines share.",
     )
+    secret = os.environ.get(NOTIFY_SECRET)
+    yield Setting(
+        name=NOTIFY_SECRET,
+        value=_HIDDEN if secret else None,
+        source="environment" if secret else DEFAULT,
+        where=NOTIFY_SECRET if secret else "",
+        help="By which messages to webhooks are signed.",
+    )
     given = from_environment(os.environ)
     yield from _of(CCExecutor, given, _in_files("CCExecutor", ("ipython_config", "ipython_kernel_config"), _ipython_folders()))
     try:
@@ -101,6 +109,10 @@ def _of(owner: type[Configurable], environment: dict[str, Any], files: dict[str,
             (value, where), source = files[name], "file"
             if isinstance(value, LazyConfigValue):  # `c.CCExecutor.tools.append(…)`
                 value = value.get_value(getattr(bare, name))
+        if name == "notify":
+            from cc_executor.model.notify import shown  # every command passes here, and one needs it
+
+            value = [shown(str(target)) for target in value]  # as above
         yield Setting(name=f"{owner.__name__}.{name}", value=value, source=source, where=where, help=str(trait.help))
 
 

@@ -7,12 +7,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import typer
 
 from cc_executor.cli import limits
+from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED, OUTCOME_CODES
 from cc_executor.cli.kept import AsJson, RunName, hint, home, print_json, run_folder
 from cc_executor.cli.lint import Apply, Off, looked_over_prompt
@@ -27,6 +28,9 @@ from cc_executor.runtime.answers import unattended
 from cc_executor.runtime.hooks import hooks_of_environment
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import summary
+
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
 
 
 def run_command(
@@ -116,13 +120,16 @@ def run_command(
     ] = False,
     lint_off: Off = None,
     lint_apply: Apply = None,
+    notify: notified.Targets = None,
+    notify_after: notified.After = None,
+    notify_on: notified.On = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not wait: print the run's id; the run goes on without this command.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an agent, show what it does, and exit with a code for its outcome. Ctrl-C ends the run and everything that it started."""
-    from cc_executor.api import make_request
+    from cc_executor.api import make_request, take_notify
 
     looked = looked_over_prompt(
         _prompt(prompt),
@@ -169,18 +176,20 @@ def run_command(
     )
     further = {"on_limit": on_limit, "on_output_limit": on_output_limit, "limit_wait_max": limit_wait_max, "reask": reask or None}
     attempts = limits.attempts(request, further, max_cost_per_day=max_cost_per_day, detach=detach, home=home())
+    wish = take_notify(notified.given(notify, notify_after, notify_on), os.environ)
     if detach:
         unattended(request)
-        _detach(attempts, as_json=as_json)
+        _detach(attempts, wish, as_json=as_json)
         return
     writer = _writer(as_json=as_json)
-    receipt = anyio.run(lambda: run_to_end(attempts, home=home(), environ=os.environ, writer=writer))
+    receipt = anyio.run(lambda: run_to_end(attempts, home=home(), environ=os.environ, writer=writer, notify=wish))
     _end(receipt, as_json=as_json)
 
 
-def _detach(attempts: Attempts, *, as_json: bool) -> None:
+def _detach(attempts: Attempts, notify: Notify | None, *, as_json: bool) -> None:
     async def start() -> Run:
-        return await Run.start(await attempts.request(), home=home(), environ=os.environ, hooks=hooks_of_environment(os.environ))
+        hooks = hooks_of_environment(os.environ)
+        return await Run.start(await attempts.request(), home=home(), environ=os.environ, hooks=hooks, notify=notify)
 
     run = anyio.run(start)
     if as_json:

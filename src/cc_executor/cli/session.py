@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.abc
@@ -33,6 +33,9 @@ from cc_executor.runtime.run import Run
 from cc_executor.runtime.workspace import remark
 from cc_executor.store.home import StateHome
 
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
+
 TICK: Final = 1.0  # seconds between two looks at the clock
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -45,7 +48,9 @@ class _Wish:
     run: Run | None = None
 
 
-async def run_to_end(attempts: Attempts, *, home: StateHome, environ: Mapping[str, str], writer: TerminalWriter) -> Receipt:
+async def run_to_end(
+    attempts: Attempts, *, home: StateHome, environ: Mapping[str, str], writer: TerminalWriter, notify: Notify | None = None
+) -> Receipt:
     """Start a run, show it, and return its receipt, or that of the last attempt. The first Ctrl-C ends the run's whole tree or the waiting, the second at once.
 
     Raises
@@ -62,7 +67,7 @@ async def run_to_end(attempts: Attempts, *, home: StateHome, environ: Mapping[st
         try:
             while True:
                 request = await attempts.request()
-                run = await Run.start(request, home=home, environ=environ, hooks=hooks_of_environment(environ))
+                run = await Run.start(request, home=home, environ=environ, hooks=hooks_of_environment(environ), notify=notify)
                 writer.say(f"run {run.run_id} · {request.agent} in {request.cwd}")
                 wish.run = run
                 if wish.count:

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
 
+from cc_executor.api import take_notify
+from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED
 from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
 from cc_executor.errors import InvalidTaskList, TaskListNotFound
@@ -41,9 +43,12 @@ from cc_executor.model.tasklist import TaskKind, TaskList
 from cc_executor.policy.schedule import bounded, set_back
 from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.forecast import forecast_list
-from cc_executor.runtime.listhooks import keep_hooks, kept_hooks
+from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.tasks import Plan, cc_execute_task_list, plan, reopen, request_of, row
+
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
 
 CODES: Final[Mapping[str, int]] = {"ok": 0, "failed": 1, "usage_limited": 13, "budget": 14, "stopped": INTERRUPTED}
 MARKS: Final[Mapping[TaskStatus, str]] = {
@@ -83,6 +88,9 @@ def run_command(
         str | None, typer.Option(metavar="POLICY", help="What a usage limit with a known end does: stop, or wait until then.")
     ] = None,
     limit_wait_max: Annotated[float | None, typer.Option(metavar="SECONDS", help="How far away that end may be.")] = None,
+    notify: notified.Targets = None,
+    notify_after: notified.After = None,
+    notify_on: notified.On = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not wait: print the list's id; the list goes on without this command.")
     ] = False,
@@ -91,12 +99,13 @@ def run_command(
     """Run a list to its end. What ended well before is not done again; Ctrl-C stops the list and ends what runs."""
     bounds = {"max_cost": max_cost, "max_cost_per_day": max_cost_per_day, "on_limit": on_limit, "limit_wait_max": limit_wait_max}
     planned = _planned(file, cwd, {name: value for name, value in bounds.items() if value is not None})
+    given = notified.given(notify, notify_after, notify_on)
     if detach:
-        _detached(planned, fresh=fresh)
+        _detached(planned, take_notify(given, os.environ), fresh=fresh)
         return
     shown = _Lines(planned.tasks, silent=as_json)
     try:
-        result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show)
+        result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show, **given)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
@@ -128,10 +137,11 @@ def _plan_of(file: str, cwd: str | None) -> Plan:
     return plan(Path(file), cwd=cwd)
 
 
-def _detached(planned: Plan, *, fresh: bool) -> None:
+def _detached(planned: Plan, notify: Notify | None, *, fresh: bool) -> None:
     """Another process of this command runs the list, and outlives the terminal."""
     folder = list_home().open(planned.tasks, fresh=fresh)
     keep_hooks(folder, planned.hooks)
+    keep_notify(folder, notify)
     reopen(folder, planned.tasks)
     start_runner(folder, environ=os.environ)
     typer.echo(folder.list_id)

@@ -172,7 +172,7 @@ def _replayed(shell: Any, order: Order, folder: RunFolder, receipt: Receipt) -> 
 async def _begin(shell: Any, order: Order, home: StateHome, *, followed_later: bool) -> RunHandle:
     if not followed_later:
         unattended(order.request)
-    run = await Run.start(await _attempts(order, home).request(), home=home, environ=os.environ, hooks=_hooks(shell))
+    run = await Run.start(await _attempts(order, home).request(), home=home, environ=os.environ, hooks=_hooks(shell), notify=order.notify)
     display = _display(shell, run) if followed_later else SilentDisplay()
     asks = CellAsks(shell, run, display, owns=True) if followed_later else None
     handle = RunHandle(run, _Watch(run, home=home, display=display, owns=True, asks=asks), is_shown=followed_later)
@@ -197,7 +197,7 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
 
     async def whole() -> ShownResult:
         while True:
-            run = await Run.start(await attempts.request(), home=home, environ=os.environ, hooks=_hooks(shell))
+            run = await Run.start(await attempts.request(), home=home, environ=os.environ, hooks=_hooks(shell), notify=order.notify)
             display = _display(shell, run)
             watch = _Watch(run, home=home, display=display, owns=True, asks=CellAsks(shell, run, display, owns=True))
             watches[:] = [watch]

@@ -63,6 +63,14 @@ class CCExecutor(Configurable):
     hooks = List(
         Dict(), help="Whom to call at moments of runs and lists: mappings with when and run, see docs/hooks.md; in the environment as JSON."
     ).tag(config=True)
+    notify = List(
+        Unicode(),
+        default_value=["browser"],
+        help="Whom to tell that a run or list has ended or needs somebody: browser (a bell in the view), command:…, an https address, env:NAME of a variable"
+        " that holds one; see docs/notifications.md. In the environment comma-separated, or as JSON.",
+    ).tag(config=True)
+    notify_after = Float(30.0, min=0.0, help="Seconds; of what took less nobody is told.").tag(config=True)
+    notify_on = List(Unicode(), default_value=["done", "failed", "input"], help="What is told: done, failed, input.").tag(config=True)
     lint_off = List(
         Unicode(), help="Lint rules that are not asked, see docs/lint.md; all: none of them. In the environment comma-separated."
     ).tag(config=True)
@@ -108,8 +116,9 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         try:
             found[name] = _parsed(trait, text)
         except (ValueError, TraitError):
+            said = "no JSON list" if name == "notify" else repr(text)  # an address may be secret
             raise InvalidRequest(
-                f"The environment variable {PREFIX}{name.upper()} is {text!r}; it must be {trait.info()}. Change or unset it."
+                f"The environment variable {PREFIX}{name.upper()} is {said}; it must be {trait.info()}. Change or unset it."
             ) from None
     return found
 
@@ -118,6 +127,10 @@ def _parsed(trait: TraitType[Any, Any], text: str) -> Any:
     is_none = text == "" or text.lower() == "none"
     if trait.name == "hooks":
         return [] if is_none else json.loads(text)
+    if trait.name == "notify":
+        from cc_executor.model.notify import split_targets
+
+        return [] if is_none else split_targets(text)
     if isinstance(trait, List):
         return [] if is_none else [part.strip() for part in text.split(",") if part.strip()]
     if is_none and trait.allow_none:

@@ -10,6 +10,7 @@ import IPython.display
 from IPython.core.displaypub import CapturingDisplayPublisher
 
 from cc_executor.kernel.config import CCExecutor
+from cc_executor.kernel.notify import bell_of, notify_of
 from cc_executor.kernel.render import TerminalView, static_bundle
 from cc_executor.model.item import Level
 from cc_executor.model.receipt import Receipt
@@ -57,7 +58,7 @@ def make_display(shell: Any, run: Run, *, settings: CCExecutor) -> Display:
     if settings.view == "widget" or (settings.view == "auto" and hasattr(shell, "kernel")):
         from cc_executor.kernel.live import WidgetDisplay
 
-        return WidgetDisplay(run, save_on_start=settings.save_on_start)
+        return WidgetDisplay(run, save_on_start=settings.save_on_start, bell=bell_of(run.notify or notify_of(settings)))
     return TextDisplay(run, in_notebook=hasattr(shell, "kernel"))
 
 

@@ -36,9 +36,11 @@ class WidgetDisplay:
     run : Run
     save_on_start : bool
         Ask JupyterLab to save the notebook once, so that a tab that is opened again finds the view.
+    bell : str
+        See `cc_executor.kernel.notify.bell_of`.
     """
 
-    def __init__(self, run: Run, *, save_on_start: bool) -> None:
+    def __init__(self, run: Run, *, save_on_start: bool, bell: str = "") -> None:
         self._run = run
         self._page = RunPage(run)
         self._view = RunView(
@@ -49,6 +51,7 @@ class WidgetDisplay:
             run_id=run.run_id,
             title=f"Agent run {run.run_id}",
             save_on_start=save_on_start,
+            bell=bell,
         )
         self.was_looked_at = False
         self._last: Bundle | None = None

@@ -54,6 +54,9 @@ OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
     (("--trust-workspace",), {"action": "store_true"}, "Let the folder's own settings, hooks and MCP servers take effect."),
     (("--no-undo",), {"action": "store_const", "const": False, "dest": "undo"}, "Do not look at the folder before and after the agent's run: it cannot be undone then."),
     (("--undo",), {"action": "store_const", "const": True, "dest": "undo"}, "Look at the folder before and after, for `%cc undo`; for agents that is the default."),
+    (("--notify",), {"metavar": "TARGET", "action": "append"}, "Whom to tell of the end and of questions: browser, command:…, an https address, env:NAME; repeatable."),
+    (("--notify-after",), {"metavar": "SECONDS", "type": float}, "Of what took less nobody is told; 30 if not given."),
+    (("--notify-on",), {"metavar": "LIST"}, "What of: done, failed, input, comma-separated; all if not given."),
     (("--label",), {"metavar": "TEXT"}, "A name for lists."),
 )  # fmt: skip
 

@@ -6,17 +6,21 @@ import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cc_executor.api import make_request, take_care
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.lint import looked_over_cell
+from cc_executor.kernel.notify import notify_of
 from cc_executor.kernel.options import parse
 from cc_executor.kernel.variables import filled
 from cc_executor.model.care import NO_CARE, Care
 from cc_executor.model.request import RunRequest
 from cc_executor.model.toollist import split_tools
+
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,7 @@ class Order:
     rehearse_without_login: str | None = None
     care: Care = NO_CARE
     max_cost_per_day: float | None = None
+    notify: Notify | None = None
     remarks: str = ""  # what a person is told about the prompt before it is sent
 
 
@@ -107,6 +112,7 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         request=request,
         care=care,
         max_cost_per_day=day,
+        notify=notify_of(settings, options),
         out=options.out,
         once=options.once,
         background=options.bg,

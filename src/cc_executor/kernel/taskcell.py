@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cc_executor.api import NOTIFY
 from cc_executor.errors import CCExecutorError
 from cc_executor.kernel.cell import TICK, blocking, home_of, raw_body
 from cc_executor.kernel.config import settings_of
 from cc_executor.kernel.display import Bundle, show_mime
 from cc_executor.kernel.loop import cancelled, interruptible, outlast, own, tell_of_nesting
+from cc_executor.kernel.notify import bell_of, notify_of
 from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.kernel.taskdisplay import StaticListDisplay, make_list_display
 from cc_executor.kernel.taskoptions import parse
@@ -32,12 +34,15 @@ from cc_executor.policy.ask import Answerer, Place, answerer, in_kernel
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.forecast import ListForecast
 from cc_executor.runtime.hooks import hooks_given
-from cc_executor.runtime.listhooks import keep_hooks
+from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.runtime.tasklist import Watcher, run_list
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.taskcommands import TaskCommands
 from cc_executor.tasks import ListResult, Plan, list_result, plan, reopen, request_of
+
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +104,8 @@ async def cc_tasks(
         As for `cc_execute_list`.
     **more
         cwd, name, parallel, max_cost (US dollars for the list), max_cost_per_day (for everything that is run today), on_failure (``stop``, ``skip``,
-        ``continue``), on_limit (``stop`` or ``wait`` for the end of a usage limit), limit_wait_max (seconds), defaults (options for every run).
+        ``continue``), on_limit (``stop`` or ``wait`` for the end of a usage limit), limit_wait_max (seconds), defaults (options for every run); and
+        notify, notify_after, notify_on, as for `cc_execute_list`; the kernel's settings hold for what is not given.
 
     Returns
     -------
@@ -112,15 +118,17 @@ async def cc_tasks(
     """
     from IPython.core.getipython import get_ipython
 
+    said = {name: more.pop(name, None) for name in NOTIFY}
     planned = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
     planned = replace(planned, hooks=(*planned.hooks, *hooks_given(hooks)))
     shell: Any = get_ipython()
     if shell is None:  # no notebook, no view
         from cc_executor.tasks import cc_execute_list
 
-        return await cc_execute_list(planned, fresh=fresh, raise_error=raise_error)
+        return await cc_execute_list(planned, fresh=fresh, raise_error=raise_error, **said)
     tell_of_nesting()
-    return await interruptible(_run(shell, planned, out=None, fresh=fresh, raise_error=raise_error))
+    notify = notify_of(settings_of(shell), argparse.Namespace(**said))
+    return await interruptible(_run(shell, planned, out=None, fresh=fresh, raise_error=raise_error, notify=notify))
 
 
 async def _execute(shell: Any, line: str, body: str) -> ShownListResult | None:
@@ -135,7 +143,8 @@ async def _execute(shell: Any, line: str, body: str) -> ShownListResult | None:
         print("\n".join(lines))  # noqa: T201 - the cell's only output
         return None
     raise_error = settings.raise_error and not options.no_raise_error
-    return await _run(shell, planned, out=options.out, fresh=options.fresh, raise_error=raise_error)
+    notify = notify_of(settings, options)
+    return await _run(shell, planned, out=options.out, fresh=options.fresh, raise_error=raise_error, notify=notify)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
@@ -167,12 +176,12 @@ def dry_run(tasks: TaskList, forecast: ListForecast | None = None) -> str:
     return "\n".join([f"{head}{cap}. Nothing was started.", *table, *([expected] if expected else [])])
 
 
-async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise_error: bool) -> ShownListResult:
+async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise_error: bool, notify: Notify | None) -> ShownListResult:
     home, day = home_of(shell), settings_of(shell).max_cost_per_day
     if day is not None and planned.tasks.max_cost_per_day is None:
         planned = replace(planned, tasks=planned.tasks.bounded({"max_cost_per_day": day}))
     folder = ListHome(home).open(planned.tasks, fresh=fresh)
-    watch = _ListWatch(shell, planned, folder, home, is_done=folder.state().status is ListStatus.OK)
+    watch = _ListWatch(shell, planned, folder, home, is_done=folder.state().status is ListStatus.OK, notify=notify)
     task = own(watch.follow(), name=f"cc_executor list {folder.list_id}")
     with shell_pump(getattr(shell, "kernel", None)):
         stopped = await outlast(task, watch.stop)
@@ -195,12 +204,13 @@ async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise
 class _ListWatch:
     """One list and its display, from the first record to the table. When the display fails, the list goes on unseen."""
 
-    def __init__(self, shell: Any, planned: Plan, folder: ListFolder, home: StateHome, *, is_done: bool) -> None:
+    def __init__(self, shell: Any, planned: Plan, folder: ListFolder, home: StateHome, *, is_done: bool, notify: Notify | None) -> None:
         self._shell = shell
         self._takes_input = bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
         self._planned = planned
         self._settings_hooks = hooks_given(settings_of(shell).hooks, what="CCExecutor.hooks")
         keep_hooks(folder, planned.hooks)
+        keep_notify(folder, notify)
         self._folder = folder
         self._home = home
         self._is_done = is_done
@@ -214,7 +224,13 @@ class _ListWatch:
                 StaticListDisplay()  # there is nothing to watch
                 if is_done
                 else make_list_display(
-                    shell, self._page.board, commands=self._commands, home=home, list_id=folder.list_id, settings=settings_of(shell)
+                    shell,
+                    self._page.board,
+                    commands=self._commands,
+                    home=home,
+                    list_id=folder.list_id,
+                    settings=settings_of(shell),
+                    bell=bell_of(notify),
                 )
             )
         except Exception as error:  # noqa: BLE001 - as in `_show`

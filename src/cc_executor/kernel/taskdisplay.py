@@ -42,13 +42,13 @@ class ListDisplay(Protocol):
 
 
 def make_list_display(
-    shell: Any, board: TaskBoard, *, commands: TaskCommands, home: StateHome, list_id: str, settings: CCExecutor
+    shell: Any, board: TaskBoard, *, commands: TaskCommands, home: StateHome, list_id: str, settings: CCExecutor, bell: str = ""
 ) -> ListDisplay:
     """The display that fits this shell and these settings."""
     if isinstance(shell.display_pub, CapturingDisplayPublisher):
         return StaticListDisplay()
     if settings.view == "widget" or (settings.view == "auto" and hasattr(shell, "kernel")):
-        return WidgetListDisplay(board, commands=commands, home=home, list_id=list_id, save_on_start=settings.save_on_start)
+        return WidgetListDisplay(board, commands=commands, home=home, list_id=list_id, save_on_start=settings.save_on_start, bell=bell)
     return TextListDisplay(board, in_notebook=hasattr(shell, "kernel"))
 
 
@@ -128,12 +128,14 @@ class TextListDisplay:
 class WidgetListDisplay:
     """A widget while the list goes on, and the table in its place at the end."""
 
-    def __init__(self, board: TaskBoard, *, commands: TaskCommands, home: StateHome, list_id: str, save_on_start: bool) -> None:
+    def __init__(
+        self, board: TaskBoard, *, commands: TaskCommands, home: StateHome, list_id: str, save_on_start: bool, bell: str = ""
+    ) -> None:
         from cc_executor.kernel.live import WIDGET_MIME
         from cc_executor.kernel.taskview import TaskListView
 
         self._view = TaskListView(
-            board, commands=commands, home=home, title=f"Task list {board.tasks.name or list_id}", save_on_start=save_on_start
+            board, commands=commands, home=home, title=f"Task list {board.tasks.name or list_id}", save_on_start=save_on_start, bell=bell
         )
         self._was_looked_at = False
         self._view.on_msg(self._look)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped

@@ -35,9 +35,7 @@ from cc_executor.wire.taskfeed import TaskFeed
 logger = logging.getLogger(__name__)
 
 # What the list's module uses of the run's.
-EXPORTS: Final = (
-    "{ render, element, button, setText, clockText, shortNumber, readState, saveOnce, Detour, LIST_ID, KERNEL_MS, SILENT_MS, RESYNC_MS };"
-)
+EXPORTS: Final = "{ render, element, button, setText, clockText, shortNumber, readState, saveOnce, Bell, Detour, LIST_ID, KERNEL_MS, SILENT_MS, RESYNC_MS };"
 OPENED_LIMIT: Final = 8  # runs that are open at once in all views; each holds at most 5,000 lines. The one that was opened first makes room
 
 _STATIC: Final = Path(__file__).parent / "static"
@@ -69,6 +67,8 @@ class TaskListView(anywidget.AnyWidget):
         What the view is called for people who do not see it.
     save_on_start : bool
         Ask JupyterLab to save the notebook once when the view first appears, so that a tab that is opened again finds it.
+    bell : str
+        As for `RunView`.
     """
 
     _esm = script()
@@ -76,6 +76,7 @@ class TaskListView(anywidget.AnyWidget):
 
     title = traitlets.Unicode("Task list").tag(sync=True)
     save_on_start = traitlets.Bool(default_value=True).tag(sync=True)
+    notify = traitlets.Unicode("").tag(sync=True)
     state = traitlets.Unicode("{}").tag(sync=True)  # JSON: {"seq", "done"}
 
     def __init__(
@@ -86,6 +87,7 @@ class TaskListView(anywidget.AnyWidget):
         home: StateHome,
         title: str = "Task list",
         save_on_start: bool = True,
+        bell: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._board = board
@@ -98,7 +100,7 @@ class TaskListView(anywidget.AnyWidget):
         with contextlib.suppress(RuntimeError):  # made where no loop runs: nothing can be opened
             self._loop = asyncio.get_running_loop()
         self.feed = TaskFeed(board, self._transmit, wall=time.time, begun=time.time())
-        super().__init__(title=title, save_on_start=save_on_start)
+        super().__init__(title=title, save_on_start=save_on_start, notify=bell)
         self.on_msg(self._receive)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
 
     def tick(self, now: float | None = None) -> None:

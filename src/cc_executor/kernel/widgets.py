@@ -28,7 +28,7 @@ _STATIC: Final = Path(__file__).parent / "static"
 
 def script() -> str:
     """The view's module: the way past the kernel, and the view. anywidget takes one text, and there is no front-end build."""
-    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("server.js", "view.js"))
+    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("server.js", "notify.js", "view.js"))
 
 
 def obeyed(content: Mapping[str, object], command: str, obey: OnCommand, transmit: Callable[[dict[str, Any], list[bytes]], None]) -> None:
@@ -76,6 +76,8 @@ class RunView(anywidget.AnyWidget):
         What the view is called for people who do not see it.
     save_on_start : bool
         Ask JupyterLab to save the notebook once when the view first appears, so that a tab that is opened again finds it.
+    bell : str
+        Whether and of what the view's bell tells; see `cc_executor.kernel.notify.bell_of`.
     clock : callable
         Seconds; the same clock as that of `tick`.
     """
@@ -85,6 +87,7 @@ class RunView(anywidget.AnyWidget):
 
     title = traitlets.Unicode("Agent run").tag(sync=True)
     save_on_start = traitlets.Bool(default_value=True).tag(sync=True)
+    notify = traitlets.Unicode("").tag(sync=True)
     state = traitlets.Unicode("{}").tag(sync=True)  # JSON: {"seq", "status", "done"}
 
     def __init__(
@@ -97,6 +100,7 @@ class RunView(anywidget.AnyWidget):
         run_id: str = "",
         title: str = "Agent run",
         save_on_start: bool = True,
+        bell: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_command = on_command
@@ -106,7 +110,7 @@ class RunView(anywidget.AnyWidget):
         self._status_word = ""
         self._is_done = False
         self.feed = ViewFeed(transcript, self._transmit, read_page=read_page, run_id=run_id)
-        super().__init__(title=title, save_on_start=save_on_start)
+        super().__init__(title=title, save_on_start=save_on_start, notify=bell)
         self.on_msg(self._receive)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
 
     def show(self, status: ViewStatus, now: float | None = None) -> None:

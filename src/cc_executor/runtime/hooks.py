@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cc_executor.errors import CCExecutorError, HookRefused, InvalidRequest, StateUnusable
 from cc_executor.model.event import Event
@@ -38,8 +38,12 @@ from cc_executor.policy.redact import Redactor
 from cc_executor.runtime.errand import Errand, in_thread
 from cc_executor.runtime.hookevents import EventPump
 from cc_executor.runtime.hookwork import Surroundings, is_inside_hook, perform
+from cc_executor.runtime.telling import Telling
 from cc_executor.store.hooklog import HookLog
 from cc_executor.store.journal import RunFolder
+
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
 
 logger = logging.getLogger(__name__)
 
@@ -263,10 +267,18 @@ class RunHooks(Caller):
     hooks : sequence of Hook
     names : mapping of str to str
         What commands are told besides the run's id.
+    notify : Notify or None
+        Who else is told.
     """
 
     def __init__(
-        self, hooks: Sequence[Hook], *, environ: Mapping[str, str], redactor: Redactor, names: Mapping[str, str] | None = None
+        self,
+        hooks: Sequence[Hook],
+        *,
+        environ: Mapping[str, str],
+        redactor: Redactor,
+        names: Mapping[str, str] | None = None,
+        notify: Notify | None = None,
     ) -> None:
         super().__init__(environ=environ, redactor=redactor)
         self._hooks = tuple(hooks)
@@ -275,7 +287,7 @@ class RunHooks(Caller):
         self._request: RunRequest | None = None
         self._pumps: list[EventPump] = []
         self._fed = 0
-        self._is_told = False
+        self.telling = Telling(environ=environ, say=self._news.append, wish=notify)
         self.is_adopted = False
 
     @classmethod
@@ -285,6 +297,7 @@ class RunHooks(Caller):
         made.is_adopted = True
         for report in HookLog(folder.path).read().reports.values():
             made.tell(report)
+        made.telling.find(folder)
         return made
 
     def _at(self, moment: Moment) -> list[Hook]:
@@ -324,6 +337,7 @@ class RunHooks(Caller):
 
     def keep(self, folder: RunFolder) -> None:
         """Write down what is meant for this run, so that somebody else can do the rest of it."""
+        self.telling.keep(folder)
         if not self._hooks:
             return
         log = HookLog(folder.path)
@@ -346,6 +360,7 @@ class RunHooks(Caller):
 
     def dismiss(self) -> None:
         """Nothing further happens in the run, whoever has sealed it."""
+        self.telling.dismiss()
         for pump in self._pumps:
             pump.dismiss()
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import Any, Final
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
 from cc_executor.errors import HookRefused, StateUnusable
 from cc_executor.model.hook import OF_RUNS, Hook, HookReport, HookStatus, Moment, StoredHook, payload
-from cc_executor.model.listrecord import INTERRUPTED, Ended, ListState, ListStatus
+from cc_executor.model.listrecord import INTERRUPTED, Ended, HookTold, ListState, ListStatus
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import Caller, gathered, stands_in_the_way
 from cc_executor.runtime.hookwork import Surroundings
 from cc_executor.store.hooklog import HookLog
+from cc_executor.store.place import WISH
 from cc_executor.store.plain import read_plain
 from cc_executor.store.tasklists import ListFolder
+
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
 
 KEPT: Final = "hooks.json"  # the list's own commands, for a process that has only the list's id
 _KEPT_LIMIT: Final = 16 * 2**20  # bytes
@@ -45,6 +50,23 @@ def kept_hooks(folder: ListFolder) -> tuple[Hook, ...]:
         return ()
 
 
+def keep_notify(folder: ListFolder, notify: Notify | None) -> None:
+    """Write down who is to be told of a list, for whoever runs it. Who only watches and says nothing changes nothing."""
+    if notify is None or not notify.targets:
+        if (folder.path / WISH).exists() and not folder.is_run():
+            with suppress(OSError):
+                (folder.path / WISH).unlink()
+    else:
+        from cc_executor.store import notices  # as in `telling`: where nobody is to be told, nothing of it is loaded
+
+        try:
+            notices.keep(folder.path, notify)
+        except OSError as error:
+            said = f"Nobody will be told of this list's end: {folder.path} cannot be written ({error.strerror})."
+            with suppress(StateUnusable):
+                folder.append(HookTold(at=time.time(), text=said))
+
+
 class ListHooks(Caller):
     """The hooks of one list, for as long as this process runs it.
 
@@ -63,6 +85,7 @@ class ListHooks(Caller):
         super().__init__(environ=environ, redactor=Redactor(secret_values(environ)))
         self._given = tuple(given)
         self._tasks = tasks
+        self._folder = folder
         self._list_id = folder.list_id
         self._log = HookLog(folder.path)
         self._tell = tell
@@ -74,6 +97,22 @@ class ListHooks(Caller):
     def for_runs(self) -> tuple[Hook, ...]:
         """Those that are called for the list's runs."""
         return tuple(each for each in self._given if each.moment in OF_RUNS)
+
+    @cached_property
+    def notify(self) -> Notify | None:
+        """Who is told of what the list's runs ask."""
+        if not (self._folder.path / WISH).exists():
+            return None
+        from cc_executor.runtime.notices import wish_for_runs  # as in `telling`: where nobody is to be told, nothing of it is loaded
+
+        return wish_for_runs(self._folder, self._tasks.name)
+
+    async def told(self, state: ListState) -> None:
+        """Tell whoever is to be told that the list has ended, unless somebody has."""
+        if (self._folder.path / WISH).exists():
+            from cc_executor.runtime.notices import tell_of_list
+
+            await tell_of_list(self._folder, state, self._tasks.name, environ=self.environ)
 
     def names(self, task: Task) -> dict[str, str]:
         """What the hooks of a task's run are told."""

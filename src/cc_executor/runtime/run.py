@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.abc
@@ -34,6 +34,9 @@ from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
 from cc_executor.store.keys import private_values
 from cc_executor.store.place import REDIS_VARIABLE
+
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
 
 # A key that is refused stays refused: the CLI alone would try for 180 s (2.1.197 and 2.1.329, recording 03i).
 HOPELESS_STATUSES: Final = frozenset({401, 403})
@@ -96,16 +99,22 @@ class Run:
         run_id: RunId | None = None,
         hooks: Sequence[Hook] = (),
         hook_names: Mapping[str, str] | None = None,
+        notify: Notify | None = None,
     ) -> Run:
         """Launch `request`; see `cc_executor.runtime.launch.launch` for what can be refused. `run_id`: one that was made before, by `new_run_id`.
 
         `hooks` are called besides those of this process; `hook_names` is what commands among them are told besides the run's id. `HookRefused` when one
-        of them does not let it start. Cancelled in the middle, it ends what may be running already and seals its receipt.
+        of them does not let it start.
+        Cancelled in the middle, it ends what may be running already and seals its receipt. `notify`: who is told when it has ended, or asks.
         """
         run_id = run_id or new_run_id(time.time())
         called = await in_thread(partial(gathered, hooks, environ=environ))
         hooking = RunHooks(
-            called, environ=environ, redactor=Redactor((*secret_values(environ), *private_values(home.root))), names=hook_names
+            called,
+            environ=environ,
+            redactor=Redactor((*secret_values(environ), *private_values(home.root))),
+            names=hook_names,
+            notify=notify,
         )
 
         async def unwanted(folder: RunFolder) -> None:
@@ -146,6 +155,7 @@ class Run:
             if state.events >= self.state.events:  # another follower may be further
                 self.state = state
             self._hooks.feed(events, upto=state.events)
+            self._hooks.telling.asked(state.asks)
             return Batch(events, state, reader.copy)
 
         async with AsyncExitStack() as stack:
@@ -197,6 +207,11 @@ class Run:
                     await self.cancel(
                         reason="loop", by=f"the loop guard: {circle.count} × {circle.name}({circle.about}), the same result each time"
                     )
+
+    @property
+    def notify(self) -> Notify | None:
+        """Who is told of the run, where that was said when it was started here."""
+        return self._hooks.telling.wish
 
     def told(self) -> list[str]:
         """Sentences about hooks that did not end well, each once; for whoever shows the run."""

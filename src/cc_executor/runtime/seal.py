@@ -63,7 +63,8 @@ async def seal(
 ) -> Receipt:
     """The receipt of a run that has ended or was lost; the stored one if there is one already.
 
-    Several may reach the end together, in one process or in many: one of them makes the checks and the receipt, and the others wait for it.
+    Several may reach the end together, in one process or in many: one of them makes the checks and the receipt, and the others wait for it. Then whoever is to
+    be told is told, once.
 
     Parameters
     ----------
@@ -80,6 +81,14 @@ async def seal(
     is_watcher : bool
         Somebody else has started the run: where the user's command is to be run, that one goes first, for it is meant for that one's environment.
     """
+    receipt = await _sealed(folder, state, checking=checking, redactor=redactor, now=now, hooks=hooks, is_watcher=is_watcher)
+    await hooks.telling.ended(receipt)
+    return receipt
+
+
+async def _sealed(
+    folder: RunFolder, state: RunState, *, checking: Checking, redactor: Redactor, now: float, hooks: RunHooks, is_watcher: bool
+) -> Receipt:
     if (known := folder.receipt()) is not None:
         _strike(folder)
         return known

@@ -221,6 +221,7 @@ class _Runner:
                 self._journal.read()
         if why := await self._hooks.close(self._journal.state):
             self._journal.add(Closed(at=time.time(), status=ListStatus.FAILED, summary=why))
+        await self._hooks.told(self._journal.state)
         return self._journal.state
 
     def _tell(self, report: HookReport, task: str) -> None:
@@ -339,6 +340,7 @@ class _Runner:
             run_id=RunId(run_id),
             hooks=self._hooks.for_runs,
             hook_names=self._hooks.names(task),
+            notify=self._hooks.notify,
         )
         if live.is_cancelled:  # while it was being launched
             with suppress(ControlFailed):

@@ -114,6 +114,7 @@ class CCExecutorServer(PolicySettings, ExtensionApp):
                 home=home, environ=dict(os.environ), owners=owners, rules=self.rules(), root=Path(self._server.root_dir)
             )
             self._service.audit = self.audit()
+            self._service.notices.own = self.own_notify()
             self._service.tell = self._events.tell
         return self._service
 

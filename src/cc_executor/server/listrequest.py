@@ -6,13 +6,16 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from cc_executor.errors import InvalidTaskList
 from cc_executor.model.request import Limits, RunRequest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList, place_of
 from cc_executor.server.refusal import Refused
 from cc_executor.tasks import Plan, plan, request_of
+
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
 
 # Fields of a request that have another name where users write them.
 _OPTIONS: Final = {"output_schema": "schema"}
@@ -44,11 +47,14 @@ class ListRequests:
         Options that a request over a network has not.
     allowed : callable
         A request under the server's rules; raises `Refused`.
+    told : callable
+        Takes out of options who is told; see `Notices.take`.
     """
 
     root: Path
     unfit: Collection[str]
     allowed: Callable[[RunRequest], RunRequest]
+    told: Callable[[dict[str, Any]], Notify | None] = lambda _: None
 
     def plan(self, body: Mapping[str, Any]) -> Plan:
         """A checked list under the server's rules. Blocking.
@@ -67,6 +73,7 @@ class ListRequests:
             Everything that is against the rules, likewise.
         """
         given = dict(body)
+        self.told(given)
         found = [f"{name}: {words}" for name, words in _NOT_HERE.items() if given.pop(name, None) is not None]
         if not isinstance(given.pop("fresh", False), bool):
             found.append("fresh: must be true or false.")

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from heapq import merge
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound, StateUnusable
@@ -25,6 +25,7 @@ from cc_executor.model.listrecord import NOT_OVER, ListState, ListStatus, Resume
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunRequest, canonical_digest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
+from cc_executor.runtime.listhooks import keep_notify
 from cc_executor.server.keys import Held, Keys
 from cc_executor.server.listcare import Care
 from cc_executor.server.listrequest import ListRequests
@@ -37,6 +38,9 @@ from cc_executor.store.owners import FOLDER as OWNERS
 from cc_executor.store.tasklists import LIST, LIST_ID, ListFolder, ListHome
 from cc_executor.taskcommands import TaskCommands
 from cc_executor.tasks import reopen, row
+
+if TYPE_CHECKING:
+    from cc_executor.model.notify import Notify
 
 PAGE: Final = 100  # tasks of one answer
 TITLE: Final = 200  # characters
@@ -81,6 +85,8 @@ class Lists:
     room : callable
         With an owner, a number, a list and what it has cost already: a block within which so many runs of his count, besides those that go on; it gives the
         list with a bound that the owner's day allows. Raises `Refused`.
+    told : callable
+        Takes out of options who is told, see `Notices.take`.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class Lists:
         unfit: Collection[str],
         allowed: Callable[[RunRequest], RunRequest],
         room: Callable[[str, int, TaskList, float], AbstractAsyncContextManager[TaskList]],
+        told: Callable[[dict[str, Any]], Notify | None] = lambda _: None,
     ) -> None:
         self._home = home
         self._lists = ListHome(home)
@@ -103,7 +110,7 @@ class Lists:
         self._environ = environ
         self._care = Care(environ, owners.of)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of those who command the same list
-        self.requests = ListRequests(root=root, unfit=unfit, allowed=allowed)
+        self.requests = ListRequests(root=root, unfit=unfit, allowed=allowed, told=told)
 
     # --- starting ---
 
@@ -127,6 +134,7 @@ class Lists:
             Nothing was started.
         """
         tasks, fresh = (await asyncio.to_thread(self.requests.plan, body)).tasks, body.get("fresh", False)
+        notify = self.requests.told(dict(body))
         await asyncio.to_thread(self._home.prepare)
         async with self._keys.held(key, who=who, digest=canonical_digest([tasks.digest(), fresh])) as held:
             known = await asyncio.to_thread(self._known, tasks, who, held.id, fresh=fresh)
@@ -138,6 +146,7 @@ class Lists:
             state = ListState() if known is None else known[1]
             async with self._room(who, _more(tasks, state), tasks, state.spent) as bounded:
                 folder = await asyncio.to_thread(self._open, bounded, who, held, fresh=fresh)
+                await asyncio.to_thread(keep_notify, folder, notify)
                 try:
                     await asyncio.to_thread(reopen, folder, bounded)
                     await self._care.take(folder, starts=True)

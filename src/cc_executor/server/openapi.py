@@ -15,6 +15,7 @@ from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import OnFailure, TaskList
 from cc_executor.server.foresight import WORDS
 from cc_executor.server.lists import OPS, TASK_OPS
+from cc_executor.server.notices import schemas
 
 METHODS: Final = ("get", "post", "delete", "put", "patch")
 _GROUP: Final = re.compile(r"\([^)]*\)")
@@ -200,6 +201,7 @@ def execute_list_schema() -> dict[str, Any]:
         "defaults": {"type": "object", "description": "Options for every run."},
         "fresh": {"type": "boolean", "description": "Do everything again, also what ended well before."},
         "timeout_per_task": {"type": "number", "exclusiveMinimum": 0, "description": "Seconds; the same as defaults.timeout."},
+        **schemas(),
         "lint": {"enum": ["on", "off"]},
         "lint_off": {"type": "array", "items": {"type": "string"}},
     }
@@ -216,5 +218,5 @@ def execute_schema() -> dict[str, Any]:
     for name in ("timeout", "stall_timeout", "max_cost", "linger"):
         named[name] = {"type": "number", "exclusiveMinimum": 0}
     named["max_turns"] = {"type": "integer", "minimum": 1}
-    properties = {name: schema for name, schema in sorted(named.items()) if name not in NOT_OVER_HTTP | {"limits"}}
+    properties = {name: schema for name, schema in sorted(named.items()) if name not in NOT_OVER_HTTP | {"limits"}} | schemas()
     return {"type": "object", "required": ["prompt"], "properties": properties, "additionalProperties": False}

@@ -55,6 +55,8 @@ class Rules:
     agents, tools, permission_modes : tuple of str
     folders, trusted : tuple of Path
         Where agents may work, and where a request may trust a folder's own settings; with everything below.
+    webhook_hosts : tuple of str
+        Where a request may have messages sent.
     """
 
     running: int = 8
@@ -67,6 +69,7 @@ class Rules:
     permission_modes: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()
     trusted: tuple[Path, ...] = ()
+    webhook_hosts: tuple[str, ...] = ()
 
     def applied(self, request: RunRequest) -> RunRequest:
         """The request under these rules.

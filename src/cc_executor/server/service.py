@@ -35,6 +35,7 @@ from cc_executor.server.keys import Keys
 from cc_executor.server.line import WAITS, Line, never_started
 from cc_executor.server.lists import Lists, ListSummary
 from cc_executor.server.listwatch import ListWatch
+from cc_executor.server.notices import Notices
 from cc_executor.server.owners import Owners
 from cc_executor.server.pieces import Piece
 from cc_executor.server.policy import Admission, Rules, is_open
@@ -82,6 +83,7 @@ class Service:
         self.tell: Callable[[str, dict[str, Any]], object] = lambda event, about: None
         self._following = Following(sealed=self._sealed, over=self.line.look)
         self._keys = Keys(home.root)
+        self.notices = Notices(home.root, environ, hosts=rules.webhook_hosts)
         self.lists = Lists(
             home=home,
             environ=environ,
@@ -91,6 +93,7 @@ class Service:
             unfit=NOT_OVER_HTTP,
             allowed=rules.applied,
             room=self.admission.room,
+            told=self.notices.take,
         )
         self.admission.promised = self.lists.unused
         self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
@@ -130,6 +133,7 @@ class Service:
         self.audit.note(who=who, door=door, what=what, status=status, run=run if isinstance(run, str) else "", reason=said, request=request)
 
     def _dropped(self, entry: Waiting, kind: str) -> None:
+        self.notices.forget(entry.run_id)
         if self.audit is not None:
             self.audit.note(who=entry.owner, door="queue", what="execute", status=409, run=entry.run_id, reason=kind)
 
@@ -178,7 +182,12 @@ class Service:
             # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
             run_id = RunId(held.id) if held.id else new_run_id(time.time())
             await asyncio.to_thread(held.keep, run_id)
-            return await self._start(request, who, run_id, attend), True
+            await asyncio.to_thread(self.notices.promise, run_id, self.notices.take(dict(body)))
+            try:
+                return await self._start(request, who, run_id, attend), True
+            except BaseException:
+                self.notices.forget(run_id)
+                raise
 
     def request(self, body: Mapping[str, Any]) -> RunRequest:
         """A checked request under the server's rules. Raises `Refused`, `InvalidRequest`."""
@@ -186,6 +195,7 @@ class Service:
         prompt = options.pop("prompt", None)
         if not isinstance(prompt, str):
             raise InvalidRequest("prompt is missing: give the text for the agent as a string.")
+        self.notices.take(options)
         if unfit := sorted(NOT_OVER_HTTP & options.keys()):
             raise InvalidRequest(f"{unfit[0]} is not an option of a request.")
         options["cwd"] = os.path.join(self._root, os.path.expanduser(str(options.get("cwd", ""))))
@@ -221,7 +231,9 @@ class Service:
 
     async def _launch(self, request: RunRequest, run_id: RunId, attend: Attend | None = None) -> Run:
         hooks = hooks_of_environment(self._environ)
-        run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks)
+        notify = await asyncio.to_thread(self.notices.promised, run_id)
+        run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks, notify=notify)
+        self.notices.forget(run_id)
         self._following.take(run, attend)
         self.tell("started", {"run_id": run_id, "agent": request.agent, "rehearsed": request.rehearse is not None})
         return run
@@ -450,6 +462,7 @@ class Service:
         if op not in OPS:
             raise InvalidRequest(f"There is no command {op!r}. Choose one of {', '.join(OPS)}.")
         if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None and await self.line.withdrawn(entry, op):
+            await asyncio.to_thread(self.notices.forget, run_id)
             return {"id": run_id, "op": op, "status": "cancelled", "processes": 0}
         await asyncio.to_thread(self.find, run_id, who=who)
         run = await Run.attach(self.home, run_id, environ=self._environ)

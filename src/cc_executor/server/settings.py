@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Float, HasTraits, Int, List, Unicode
 
@@ -39,7 +39,21 @@ class PolicySettings(HasTraits):
     trusted_folders = List(Unicode(), help="Folders for which a request may say `trust_workspace`, with everything below; empty: all.").tag(
         config=True
     )
+    allowed_webhook_hosts = List(
+        Unicode(),
+        help="Hosts to which a request may have messages sent (`notify`), as hooks.example.org or *.example.org, private ones too; none: nowhere;"
+        " empty: every host that is not of this machine or of a private network.",
+    ).tag(config=True)
+    notify = List(
+        Unicode(), help="Who is told of runs and lists whose request does not say so, as CCExecutor.notify; empty: as the environment says."
+    ).tag(config=True)
+    notify_after = Float(30.0, min=0.0, help="Seconds; of what took less nobody is told.").tag(config=True)
+    notify_on = List(Unicode(), default_value=["done", "failed", "input"], help="What is told: done, failed, input.").tag(config=True)
     json_logs = Bool(False, help="Write what the extension logs as JSON lines with request ids.").tag(config=True)
+
+    def own_notify(self) -> dict[str, Any]:
+        """The server's own wish, by the names of the options."""
+        return {"notify": self.notify, "notify_after": self.notify_after, "notify_on": self.notify_on} if self.notify else {}
 
     def rules(self) -> Rules:
         """The rules, as the service keeps them."""
@@ -56,4 +70,5 @@ class PolicySettings(HasTraits):
             permission_modes=tuple(self.allowed_permission_modes),
             folders=tuple(Path(folder).expanduser() for folder in self.allowed_folders),
             trusted=tuple(Path(folder).expanduser() for folder in self.trusted_folders),
+            webhook_hosts=tuple(self.allowed_webhook_hosts),
         )

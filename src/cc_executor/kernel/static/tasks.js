@@ -4,7 +4,7 @@
 
 // A view hears its kernel. When that is silent, it is sent the same frames by the server (server.js), as the view of a run is.
 
-const { element, button, setText, clockText, shortNumber, readState, saveOnce, Detour, LIST_ID, KERNEL_MS, SILENT_MS, RESYNC_MS } = RunView;
+const { element, button, setText, clockText, shortNumber, readState, saveOnce, Bell, Detour, LIST_ID, KERNEL_MS, SILENT_MS, RESYNC_MS } = RunView;
 
 const ACK_MS = 200; // at most 5 acknowledgements a second
 const SYNC_RETRY_MS = [1000, 2000, 5000, 10000]; // then give up: no kernel answers
@@ -581,6 +581,8 @@ class List {
       this.scroller.addEventListener(event, () => (this.follows = false), { passive: true });
     }
     this.announcer = new Announcer();
+    this.bell = new Bell(model, "Task list", (text) => this.say(text));
+    this.head.buttons.append(this.bell.node);
     this.root.append(this.head.node, this.head.bars, this.note, this.scroller, this.announcer.node);
     el.replaceChildren(this.root);
     this.timer = setInterval(() => {
@@ -746,7 +748,13 @@ class List {
       this.announcer.say(`The list has ended: ${frame.totals.summary || frame.totals.status}`);
       for (const row of this.rows.values()) this.dirty.add(row);
     }
+    this.ring(frame);
     this.schedule();
+  }
+
+  ring({ totals, elapsed, done }) {
+    const asks = [...this.rows.values()].filter(({ row }) => row.status === "running" && row.phase === "asking").map(({ row }) => `${row.id} ${row.attempt}`);
+    this.bell.hearList(totals, { seconds: elapsed || 0, isDone: done, began: Math.round(this.kernelNow() - (elapsed || 0)), asks });
   }
 
   put(row, isNews) {
@@ -869,6 +877,7 @@ class List {
     this.detour.close();
     for (const row of this.rows.values()) row.dispose();
     this.head.dispose();
+    this.bell.dispose();
     this.announcer.dispose();
   }
 }

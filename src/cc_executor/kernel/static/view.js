@@ -384,6 +384,7 @@ class Bar {
     buttons.setAttribute("role", "group");
     buttons.setAttribute("aria-label", "Control the run");
     buttons.append(this.toggle, this.cancel);
+    this.buttons = buttons;
     const lead = element("span", "ccx-lead");
     lead.append(this.dot, this.phase, this.clock, this.tool);
     this.node.append(lead, this.figures, buttons);
@@ -789,6 +790,8 @@ function render({ model, el, run, isSilent }) {
   });
   const detour = new Detour(onServerMessage);
   const announcer = new Announcer();
+  const bell = new Bell(model, "Agent run", (text) => bar.say(text));
+  bar.buttons.append(bell.node);
   root.append(bar.node, rehearsal, bar.note, log.node, asks.node, asks.spoken, announcer.node);
   el.replaceChildren(root);
 
@@ -903,6 +906,7 @@ function render({ model, el, run, isSilent }) {
     for (const item of body.items || []) log.put(item, false);
     bar.show(frame.status || {}, frame.done);
     asks.show(frame.status?.asks, bar.isOver);
+    bell.hearRun(frame.status || {}, frame.done);
     schedule();
   }
 
@@ -943,6 +947,7 @@ function render({ model, el, run, isSilent }) {
 
   function onState() {
     const state = readState(model);
+    if (state.status) bell.hearRun(state.status, state.done); // the end may be here before its frame, which a hidden page gets late
     if (seq === null && state.status) bar.show(state.status, state.done);
     else if (seq !== null && state.seq > seq) setTimeout(() => seq !== null && state.seq > seq && sync(), 300); // its frame may be on the way
   }
@@ -967,6 +972,7 @@ function render({ model, el, run, isSilent }) {
     asks.dispose();
     log.dispose();
     announcer.dispose();
+    bell.dispose();
   };
 }
 

@@ -1,0 +1,208 @@
+"""Messages to addresses, with a real server on loopback: signed as the standard says, in bounded time, and nowhere they may not go."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from cc_executor.errors import InvalidRequest
+from cc_executor.model.notify import Notify, NotifyOn, notify_from, shown
+from cc_executor.runtime.webhook import is_named, is_public, send, signature
+from support.receiver import Receiver, certified, receiving
+
+CANARY = "T0K3N-canary-7351"
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+NO_WAITS = (0.0, 0.0)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as made:
+        yield made
+
+
+def told(receiver: Receiver, *, path: str = "/hook", body: bytes = b"{}", secret: str = "", timeout: float = 10.0) -> str:
+    return send(receiver.url(path), body, message_id="msg_1", secret=secret, waits=NO_WAITS, timeout=timeout)
+
+
+def test_a_message_is_signed_as_standard_webhooks_says(receiver: Receiver) -> None:
+    body = b'{"type":"run.done"}'
+    assert told(receiver, path=f"/a/{CANARY}?key=1", body=body, secret=SECRET) == ""
+    [got] = receiver.received
+    assert (got.path, got.body, got.headers["content-type"]) == (f"/a/{CANARY}?key=1", body, "application/json")
+    assert abs(int(got.headers["webhook-timestamp"]) - time.time()) < 60
+    signed = f"{got.headers['webhook-id']}.{got.headers['webhook-timestamp']}.".encode() + got.body
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    assert got.headers["webhook-signature"] == f"v1,{expected}"
+
+
+def test_the_example_of_the_standard_s_own_libraries_has_its_signature() -> None:
+    # The vector with which the reference libraries test themselves (libraries/python/tests/test_webhooks.py).
+    found = signature("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}')
+    assert found == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_without_a_secret_nothing_is_signed(receiver: Receiver) -> None:
+    assert told(receiver) == ""
+    assert "webhook-signature" not in receiver.received[0].headers
+
+
+@pytest.mark.parametrize(
+    ("answers", "sent", "why"),
+    [
+        ([500, 503], 3, ""),
+        ([429, 500, 502], 3, "it answered 502"),
+        ([404], 1, "it answered 404"),
+        ([302], 1, "it answered 302 (redirects are not followed)"),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_what_will_not_is_not(receiver: Receiver, answers: list[int], sent: int, why: str) -> None:
+    receiver.answers = list(answers)
+    assert told(receiver) == why
+    assert [each.path for each in receiver.received] == ["/hook"] * sent
+    assert len({each.headers["webhook-id"] for each in receiver.received}) == 1
+
+
+def _silent(handler: BaseHTTPRequestHandler) -> None:
+    handler.connection.recv(1)  # until the other side goes
+
+
+def _dripping(handler: BaseHTTPRequestHandler) -> None:
+    with suppress(OSError):  # the other side has gone
+        handler.wfile.write(b"HTTP/1.1 ")
+        while True:
+            handler.wfile.write(b"2")
+            time.sleep(0.05)  # slower than no timeout of a socket, faster than each
+
+
+@pytest.mark.parametrize("reply", [_silent, _dripping])
+def test_a_receiver_that_says_nothing_or_never_ends_is_left(receiver: Receiver, reply: Callable[[BaseHTTPRequestHandler], None]) -> None:
+    receiver.reply = reply
+    began = time.monotonic()
+    assert told(receiver, timeout=0.5) == "no answer within 0.5 s"
+    assert len(receiver.received) == 3
+    assert time.monotonic() - began < 30
+
+
+def test_nobody_there_is_said_without_the_address() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        why = send(f"http://127.0.0.1:{port}/{CANARY}", b"{}", message_id="msg_1", waits=NO_WAITS)
+    assert why == "Connection refused"
+    why = send(f"https://does-not-exist.invalid/{CANARY}", b"{}", message_id="msg_1", waits=())
+    assert why == "there is no such host"
+
+
+def test_tls_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = certified(tmp_path)
+    with receiving(certificate) as receiver:
+        assert told(receiver).startswith("its certificate does not hold")
+        assert receiver.received == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert told(receiver, secret=SECRET) == ""
+        other = send(f"https://127.0.0.1:{receiver.port}/", b"{}", message_id="msg_1", waits=NO_WAITS)
+        assert other.startswith("its certificate does not hold"), "it is localhost's, not 127.0.0.1's"
+    assert len(receiver.received) == 1
+
+
+@pytest.mark.row("threats", "a webhook to an address that only the server can reach", "refused by the address that would be connected to")
+def test_a_guarded_message_goes_to_no_address_of_this_machine_but_those_that_are_named(receiver: Receiver) -> None:
+    def guarded(url: str, *hosts: str) -> str:
+        return send(url, b"{}", message_id="msg_1", guarded=True, hosts=hosts, waits=NO_WAITS)
+
+    refused = "its address is of this machine or of a private network, which is not allowed here"
+    assert guarded(receiver.url()) == refused
+    assert guarded(f"http://localhost:{receiver.port}/") == refused
+    assert guarded(f"https://localhost:{receiver.port}/") == refused, "a name is looked up before anything is sent"
+    assert guarded(f"https://[::ffff:127.0.0.1]:{receiver.port}/") == refused
+    assert guarded(f"https://127.1:{receiver.port}/") == refused
+    assert receiver.received == []
+    assert guarded(receiver.url(), "127.0.0.1") == ""
+    assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["127.0.0.1", "10.0.0.8", "172.16.5.5", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.1", "224.0.0.1", "255.255.255.255", "::1", "::",
+     "fe80::1%eth0", "fd00:ec2::254", "ff02::1", "::ffff:10.0.0.8", "64:ff9b::a00:8", "2002:a00:8::", "not an address"],
+)  # fmt: skip
+def test_addresses_that_are_not_everybodys(text: str) -> None:
+    assert not is_public(text)
+
+
+@pytest.mark.parametrize("text", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+def test_addresses_that_are(text: str) -> None:
+    assert is_public(text)
+
+
+def test_hosts_are_named_whole_or_from_a_dot_on() -> None:
+    hosts = ("hooks.example.org", "*.corp.example")
+    assert is_named("Hooks.example.org.", hosts)
+    assert is_named("a.corp.example", hosts)
+    assert not is_named("evilhooks.example.org", hosts)
+    assert not is_named("corp.example", hosts)
+    assert not is_named("xcorp.example", hosts)
+
+
+# --- as people write it -----------------------------------------------------------------------------------------------
+
+
+def wish(*targets: str, **more: object) -> Notify:
+    return notify_from(list(targets), environ={"TEAM": f"https://hooks.example/{CANARY}"}, **more)  # pyright: ignore[reportArgumentType] - tests give what users may
+
+
+@pytest.mark.parametrize(
+    ("targets", "why"),
+    [
+        ((f"http://hooks.example/{CANARY}",), "http://hooks.example would be told in the clear"),
+        ((f"ftp://hooks.example/{CANARY}",), "one of the addresses is none that can be used"),
+        ((f"https://user:{CANARY}@hooks.example/",), "the address of hooks.example holds a user name"),
+        ((f"https://hooks.example/{CANARY}\n",), None),
+        ((f"https://hooks.example/{CANARY} {CANARY}",), "one of the addresses is none"),
+        ((f"https://hooks.example\\@127.0.0.1/{CANARY}",), "one of the addresses is none"),
+        ((f"https:///{CANARY}",), "one of the addresses is none"),
+        ((f"https://hooks.example:99999/{CANARY}",), "one of the addresses is none"),
+        ((CANARY,), "one of the targets is none"),
+        (("env:MISSING",), "the environment variable MISSING is not set"),
+        (("env:A-B",), "env: needs the name"),
+        (("command:",), "needs a command"),
+        ((f"command:say '{CANARY}",), "cannot be split into words"),
+        (("browser",) * 21, "more than the limit"),
+    ],
+)
+def test_what_is_no_target_is_refused_in_a_sentence_without_its_secrets(targets: tuple[str, ...], why: str | None) -> None:
+    if why is None:
+        assert wish(*targets).targets == (targets[0].strip(),)
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        wish(*targets)
+    assert why in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+def test_what_is_a_target() -> None:
+    made = wish("browser", "env:TEAM", "command:notify-send 'all done'", "http://localhost:8080/x", "env:TEAM", after=0, on="done, input")
+    assert made.targets == (f"https://hooks.example/{CANARY}", "command:notify-send 'all done'", "http://localhost:8080/x")
+    assert (made.browser, made.after, made.on) == (True, 0.0, (NotifyOn.DONE, NotifyOn.INPUT))
+    assert [shown(each) for each in made.targets] == ["https://hooks.example", "command notify-send", "http://localhost:8080"]
+    assert wish("none") == Notify(browser=False)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"after": -1}, {"after": "soon"}, {"after": float("nan")}, {"on": ["ended"]}, {"secret": "whsec_c2hvcnQ="}, {"secret": "plain"}],
+)
+def test_other_words_are_refused(more: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest):
+        wish("browser", **more)

@@ -1,0 +1,129 @@
+"""Who is told of a server's runs and lists: what a request may name, what an administrator allows, and what waits or outlives the server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from cc_executor.errors import InvalidRequest
+from cc_executor.server.notices import Notices
+from cc_executor.server.refusal import Refused
+from support.lab import eventually
+from support.receiver import Receiver, receiving
+from support.served import Server, serving
+
+API: Final = "/cc-executor/api/v1"
+BOUND: Final = 60.0
+CANARY: Final = "c4n4ry-51d0"
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with receiving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Server]:
+    """It may send to 127.0.0.1 and to one host that nobody has, and tells somebody of its own of what fails."""
+    settings = ("allowed_webhook_hosts=127.0.0.1", "allowed_webhook_hosts=*.corp.invalid", "max_running=1", "max_queued=4")
+    own = (f"notify={receiver.url('/own')}", "notify_after=0", "notify_on=failed")
+    with serving(tmp_path_factory.mktemp("notices"), *(f"--CCExecutorServer.{each}" for each in (*settings, *own))) as found:
+        yield found
+
+
+def post(server: Server, **body: Any) -> httpx.Response:
+    return server.client.post(f"{API}/execute", json=body)
+
+
+def run(server: Server, script: str, **more: Any) -> httpx.Response:
+    return post(server, **{"prompt": script, "agent": "shell", "shell": "bash", **more})
+
+
+def told(receiver: Receiver, path: str, event: str) -> dict[str, Any]:
+    found = eventually(
+        lambda: [each for each in receiver.received if (each.path, each.json["type"]) == (path, event)],
+        within=BOUND,
+        what=f"{path} {event}",
+    )
+    assert len(found) == 1
+    return found[0].data
+
+
+def test_runs_and_lists_tell_whom_the_request_names_or_else_whom_the_server_does(server: Server, receiver: Receiver) -> None:
+    named = {"notify": receiver.url(f"/named-{CANARY}"), "notify_after": 0}
+    first = run(server, f"echo {CANARY}", **named).raise_for_status().json()
+    second = run(server, "exit 3").raise_for_status().json()
+    assert told(receiver, f"/named-{CANARY}", "run.done")["run_id"] == first["id"]
+    assert told(receiver, "/own", "run.failed")["run_id"] == second["id"]
+    listed = post(server, tasks=[{"id": "a", "run": "true"}], **(named | {"notify": [receiver.url("/list")]})).raise_for_status().json()
+    assert told(receiver, "/list", "list.done")["list_id"] == listed["id"]
+    for path in server.home.root.rglob("*"):
+        assert not path.is_file() or f"/named-{CANARY}".encode() not in path.read_bytes(), path
+    assert f"/named-{CANARY}" not in server.log
+
+
+def test_a_run_that_waits_tells_whom_it_was_promised(server: Server, receiver: Receiver, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    first = run(server, f"while ! test -e {gate}; do sleep 0.05; done", timeout=300).raise_for_status().json()
+    second = run(server, "true", notify=receiver.url("/queued"), notify_after=0).raise_for_status().json()
+    third = run(server, "true", notify=receiver.url("/withdrawn"), notify_after=0).raise_for_status().json()
+    assert (second["status"], third["status"]) == ("queued", "queued")
+    server.client.delete(f"{API}/executions/{third['id']}").raise_for_status()
+    gate.touch()
+    assert told(receiver, "/queued", "run.done")["run_id"] == second["id"]
+    eventually(lambda: not list((server.home.root / "server" / "notify").iterdir()), within=BOUND, what="no promise is left")
+    assert not any(each.path == "/withdrawn" for each in receiver.received)
+    assert first["id"]
+
+
+@pytest.mark.row(
+    "threats", "a request names where a server sends messages", "hosts that an administrator has named alone; no command, no variable"
+)
+@pytest.mark.parametrize("over", ["run", "list"])
+def test_what_a_request_may_not_name(server: Server, over: str) -> None:
+    body: dict[str, Any] = (
+        {"prompt": "true", "agent": "shell", "shell": "bash"} if over == "run" else {"tasks": [{"id": "a", "run": "true"}]}
+    )
+    before = len(list((server.home.root / "runs").glob("*")))
+    for target, status in (
+        (f"https://evil.invalid/{CANARY}", 403),
+        (f"https://127.0.0.1.evil.invalid/{CANARY}", 403),
+        ("command:touch /tmp/x", 400),
+        ("env:HOME", 400),
+        ({"url": CANARY}, 400),
+        (f"https://u:{CANARY}@127.0.0.1/", 400),
+    ):
+        answer = post(server, **body, notify=target)
+        assert answer.status_code == status, answer.text
+        assert CANARY not in answer.text
+    assert post(server, **body, notify="none", notify_on="never").status_code == 400
+    assert len(list((server.home.root / "runs").glob("*"))) == before
+
+
+def test_without_a_rule_nothing_goes_to_this_machine_and_one_rule_can_forbid_all(tmp_path: Path) -> None:
+    free = Notices(tmp_path, {})
+    wish = free.take({"notify": "https://hooks.example/x"})
+    assert wish is not None
+    assert (wish.guarded, wish.hosts, wish.secret) == (True, (), "")
+    with pytest.raises(Refused, match="server's own machine"):
+        free.take({"notify": "http://127.0.0.1:1/"})
+    none = Notices(tmp_path, {}, hosts=("none",))
+    for target in ("https://hooks.example/x", "http://localhost/x"):
+        with pytest.raises(Refused, match="Nothing may be sent"):
+            none.take({"notify": target})
+    options = {"notify": ["browser"], "notify_after": 3, "prompt": "x"}
+    assert none.take(options) is not None
+    assert options == {"prompt": "x"}
+    with pytest.raises(InvalidRequest):
+        free.take({"notify": "https://hooks.example/x", "notify_after": 10**400})
+
+
+def test_the_interface_says_what_can_be_named(server: Server) -> None:
+    document = json.dumps(server.client.get(f"{API}/openapi.json").raise_for_status().json()["components"]["schemas"])
+    assert document.count('"notify_after"') >= 2

@@ -748,7 +748,7 @@ class List {
       this.announcer.say(`The list has ended: ${frame.totals.summary || frame.totals.status}`);
       for (const row of this.rows.values()) this.dirty.add(row);
     }
-    this.ring(frame);
+    this.ring({ ...frame, elapsed: this.head.seconds });
     this.schedule();
   }
 

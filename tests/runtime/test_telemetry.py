@@ -15,8 +15,7 @@ import anyio
 import pytest
 from anyio import to_thread
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from cc_executor.api import make_request
 from cc_executor.runtime import telemetry
@@ -190,14 +189,25 @@ def test_without_a_provider_nothing_is_imported(provider: str) -> None:
     assert not answer.stderr
 
 
-class Broken(InMemorySpanExporter):
-    def export(self, spans: Any) -> Any:
+class Broken(SpanProcessor):
+    """What somebody else has plugged in."""
+
+    def __init__(self, moment: str) -> None:
+        setattr(self, moment, self._raise)
+
+    def _raise(self, *_: Any) -> None:
         raise RuntimeError("the collector is on fire")
 
 
-async def test_a_provider_that_fails_costs_neither_run_nor_receipt(home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("moment", ["on_start", "on_end"])
+async def test_a_provider_that_fails_costs_neither_run_nor_list(home: StateHome, tmp_path: Path, moment: str) -> None:
     with recorded() as exporter:
-        monkeypatch.setattr(exporter, "export", Broken().export)
+        provider = trace.get_tracer_provider()
+        assert isinstance(provider, TracerProvider)
+        provider.add_span_processor(Broken(moment))
         receipt = await (await started("true", home=home)).finish()
+        with anyio.fail_after(60):
+            result = await cc_execute_list([{"id": "one", "run": "true"}], cwd=tmp_path, environ=os.environ)
         told(exporter)
     assert receipt.outcome.ok
+    assert result.ok

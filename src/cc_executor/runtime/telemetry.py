@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from contextvars import Token
+
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer
 
@@ -139,7 +141,8 @@ def within(variables: Mapping[str, str]) -> Generator[None]:
 def mark(folder: RunFolder, variables: Mapping[str, str]) -> None:
     """Write down that spans are wanted of a run that is about to start, if they are, and the trace of `carried`."""
     if _tracer() is not None:
-        folder.write_new(MARK, json.dumps(dict(variables)).encode())
+        with _harmless():  # or a full disk: who seals the run tells of it, if he can
+            folder.write_new(MARK, json.dumps(dict(variables)).encode())
 
 
 # --- what goes on -----------------------------------------------------------------------------------------------------
@@ -152,26 +155,40 @@ def spanning(name: str, attributes: Mapping[str, Value], *, environ: Mapping[str
     if tracer is None:
         yield lambda _, __: None
         return
-    from opentelemetry.trace import Status, StatusCode, get_current_span
+    from opentelemetry import context, trace
 
     from cc_executor.model.spans import ERROR
 
-    above = None if get_current_span().get_span_context().is_valid else _context(carried(environ))
-    with tracer.start_as_current_span(
-        name, context=above, attributes=dict(attributes), record_exception=False, set_status_on_exception=False
-    ) as span:
+    def ended(more: Mapping[str, Value], error: str) -> None:
+        span.set_attributes({**more, **({ERROR: error} if error else {})})
+        if error:
+            span.set_status(trace.Status(trace.StatusCode.ERROR))
 
-        def ended(more: Mapping[str, Value], error: str) -> None:
-            span.set_attributes(dict(more))
-            if error:
-                span.set_attribute(ERROR, error)
-                span.set_status(Status(StatusCode.ERROR))
+    span = trace.INVALID_SPAN
+    tokens: list[Token[Context]] = []
+    with _harmless():
+        above = None if trace.get_current_span().get_span_context().is_valid else _context(carried(environ))
+        span = tracer.start_span(name, above, attributes=dict(attributes))
+        tokens.append(context.attach(trace.set_span_in_context(span)))
+    try:
+        yield ended
+    except BaseException as error:
+        ended({}, type(error).__name__)
+        raise
+    finally:
+        for token in tokens:
+            context.detach(token)
+        with _harmless():
+            span.end()
 
-        try:
-            yield ended
-        except BaseException as error:
-            ended({}, type(error).__name__)
-            raise
+
+@contextmanager
+def _harmless() -> Generator[None]:
+    """What is traced suffers from no trouble in tracing: processors of others are called right here when a span begins or ends."""
+    try:
+        yield
+    except Exception:
+        logger.warning("a span could not be made", exc_info=True)
 
 
 # --- what was ---------------------------------------------------------------------------------------------------------

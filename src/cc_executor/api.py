@@ -23,16 +23,13 @@ from pydantic import ValidationError
 
 from cc_executor.agents import agent_named
 from cc_executor.errors import InvalidRequest
-from cc_executor.model.care import OnLimit, OnOutputLimit
+from cc_executor.model.care import Care, OnLimit, OnOutputLimit
 from cc_executor.model.event import Event
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.request import Limits, OnKernelExit, RunRequest
+from cc_executor.model.request import SURELY_FITS, Limits, OnKernelExit, RunRequest
 from cc_executor.model.size import size_of
 from cc_executor.model.toollist import split_tools
-from cc_executor.policy import tokens
 from cc_executor.policy.ask import Place, answerer
-from cc_executor.policy.retry import Care
-from cc_executor.rehearsal import scripts
 from cc_executor.runtime.again import Attempts, wait_until
 from cc_executor.runtime.answers import AskCallback, attended
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
@@ -112,10 +109,11 @@ def make_request(
         raise InvalidRequest(f"agent must be a name, not {type(agent).__name__}.")
     agent_named(agent)  # raises InvalidRequest with the names that there are
     if rehearse is not None:
+        from cc_executor.rehearsal import scripts  # here: few runs are rehearsals
+
         scripts.load(rehearse)  # as above
-    named = more.get("model")
-    if agent == "claude" and isinstance(prompt, str) and isinstance(named, str | None) and (problem := tokens.over(prompt, named)):  # pyright: ignore[reportUnnecessaryIsInstance] - users give what they like
-        raise InvalidRequest(f"The prompt {problem}.")
+    if agent == "claude":
+        _check_size(prompt, more.get("model"))
     if "output_schema" in more:
         raise InvalidRequest("There is no option 'output_schema': it is called schema.")
     try:
@@ -137,6 +135,14 @@ def make_request(
         )
     except ValidationError as error:
         raise InvalidRequest(_sentence(error)) from None
+
+
+def _check_size(prompt: Any, model: Any) -> None:
+    if isinstance(prompt, str) and len(prompt) > SURELY_FITS and isinstance(model, str | None):
+        from cc_executor.policy import tokens  # here: most prompts are short
+
+        if problem := tokens.over(prompt, model):
+            raise InvalidRequest(f"The prompt {problem}.")
 
 
 def _limits(base: Any, given: dict[str, Any]) -> Limits:

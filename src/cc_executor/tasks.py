@@ -24,6 +24,7 @@ from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList
 from cc_executor.model.tasktext import Written, from_items, from_mapping, from_markdown, from_yaml, qualified_name
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import bounded, set_back
+from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.listhooks import keep_hooks, kept_hooks
 from cc_executor.runtime.report import Report, report_of_list
@@ -127,11 +128,10 @@ class ListResult:
             raise TaskListFailed(self.list_id, self.status, self.summary)
 
     def to_frame(self) -> Any:
-        """A pandas `DataFrame`, one row for each task. Needs pandas."""
-        import pandas as pd  # pyright: ignore[reportMissingImports] - an extra of the user's own
-
-        frame: Any = pd
-        return frame.DataFrame([{"task": name, **row(task)} for name, task in self.tasks.items()]).set_index("task")
+        """A pandas `DataFrame`, one row for each task; `InvalidRequest` where there is no pandas."""
+        return frame_of(
+            ({"task": name, **row(task)} for name, task in self.tasks.items()), columns=("task", *row(TaskState())), index="task"
+        )
 
     def __repr__(self) -> str:
         lines = [f"<TaskList {self.list_id} {self.status}: {self.summary}>"]

@@ -488,3 +488,14 @@ def test_loading_is_cheap_and_leaves_no_trace(kernel_name: str, kernelspecs: Pat
         kernel.run("reference = cost(lambda: __import__('pydantic').BaseModel)")
         assert kernel.value("statistics.median(costs) < reference / 4") == "True", kernel.value("(costs, reference)")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_run_loads_nothing_for_those_who_ask_for_more(own_kernel: Kernel) -> None:
+    ok(own_kernel.run("%%cc_execute --agent shell\ntrue"))
+    others = {
+        "policy.lint", "policy.rules", "policy.tokens", "policy.retry", "policy.budget", "rehearsal.scripts", "runtime.login", "runtime.verification",
+        "kernel.countdown", "kernel.taskcell", "kernel.commands", "store.notebook", "tasks", "model.tasklist",
+    }  # fmt: skip
+    loaded = own_kernel.value("[name for name in __import__('sys').modules if name.startswith('cc_executor')]")
+    assert {name for name in others if f"'cc_executor.{name}'" in loaded} == set()
+    assert "'cc_executor.runtime.seal'" in loaded

@@ -10,6 +10,7 @@ import pytest
 
 from cc_executor.api import make_request
 from cc_executor.errors import InvalidRequest
+from cc_executor.model.request import SURELY_FITS
 from cc_executor.policy import tokens
 from support.environments import CHECKOUT
 from support.recordings import CLAUDE
@@ -88,6 +89,11 @@ def test_what_may_not_fit_is_told_and_what_surely_fits_is_not() -> None:
     assert tokens.tight("word " * 30_000) is None
     assert "of which the agent itself needs" in (tokens.tight("word " * 150_000) or "")
     assert tokens.tight("word " * 150_000, "claude-opus-5-5") is None
+
+
+def test_prompts_in_which_nothing_is_counted_fit_into_every_context() -> None:
+    smallest = min(window.sure for window in (*tokens.WINDOWS, tokens.ANY)) - tokens.OVERHEAD
+    assert len("\U0001f600".encode()) * SURELY_FITS <= smallest  # a token is one byte at least
 
 
 def test_of_a_long_text_slices_tell_enough() -> None:

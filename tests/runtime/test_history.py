@@ -12,7 +12,6 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import pytest
@@ -251,29 +250,15 @@ def test_n_runs_in_are_n_rows_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "2 runs (2 failed)" in found.summary()
     assert found[0].run_id in repr(found)
     assert "<table>" in found._repr_html_()
-    frame = Frames()
-    monkeypatch.setitem(sys.modules, "pandas", frame)
-    assert found.to_frame() == ("run_id", found.to_dicts())
-
-
-class Frames(ModuleType):
-    """As much of pandas as is asked for; it is not among what the tests install."""
-
-    def __init__(self) -> None:
-        super().__init__("pandas")
-
-    class DataFrame(dict[str, Any]):
-        def __init__(self, rows: list[dict[str, Any]], columns: list[str]) -> None:
-            super().__init__(dict.fromkeys(columns))
-            self.rows = rows
-
-        def set_index(self, name: str) -> tuple[str, list[dict[str, Any]]]:
-            return name, self.rows
-
-    @staticmethod
-    def to_datetime(values: object, *, unit: str, utc: bool) -> object:
-        assert (unit, utc) == ("s", True)
-        return values
+    frame = found.to_frame()
+    assert list(frame.index) == ids(found)
+    assert frame["started"].dt.tz is not None
+    assert [moment.timestamp() for moment in frame["started"]] == pytest.approx([row.started for row in found], abs=1e-3)
+    assert list(frame["outcome"]) == ["failed", "failed"]
+    assert list(History((), found.calibration).to_frame().columns) == list(frame.columns), "no runs are a table, too"
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as where it is not installed
+    with pytest.raises(InvalidRequest, match="pip install pandas"):
+        found.to_frame()
 
 
 def test_times_and_filters_as_people_write_them() -> None:

@@ -109,6 +109,9 @@ async def test_three_side_by_side_then_one_that_reads_all(tmp_path: Path) -> Non
     )
     assert result.ok, result
     assert result["all"] == "g1\ng2\ng3\n"
+    frame = result.to_frame()
+    assert list(frame.index) == ["g1", "g2", "g3", "all"]
+    assert (list(frame["status"]), list(frame["attempts"])) == (["ok"] * 4, [1] * 4)
 
 
 async def test_a_failed_task_skips_its_dependants_alone(tmp_path: Path) -> None:

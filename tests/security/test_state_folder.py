@@ -27,9 +27,9 @@ from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import summaries
 from cc_executor.runtime.verification import Verdict, verify
 from cc_executor.shim import records
+from cc_executor.store.bundle import BUNDLE, read_bundle
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.notebook import BUNDLE, read_bundle
 from support.runs import BASH, BOUND, remembered, shell, to_end, until
 
 NOBODY = 65534

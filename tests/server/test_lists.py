@@ -392,6 +392,7 @@ def test_a_runner_is_alone_and_one_that_is_killed_is_followed_by_another(server:
     name = start(server, tasks)
     with ended(server, name):
         await_state(server, name, first="running", list="running")
+        eventually((tmp_path / "log").exists, within=BOUND, what="the task's own process is there")
         runner = runner_of(name)
         assert os.getsid(runner.pid) == runner.pid
         assert b"CC_EXECUTOR_STATE" not in Path(f"/proc/{runner.pid}/environ").read_bytes(), "the environment goes by pipe"
@@ -456,6 +457,8 @@ def test_a_list_goes_on_when_its_server_is_killed(tmp_path: Path) -> None:
         lives, dies = start(first, five("lives")), start(first, five("dies"))
         for name in (lives, dies):
             await_state(first, name, **{"2": "ok", "3": "running"})
+        for log in ("lives", "dies"):
+            eventually(lambda log=log: "3" in (tmp_path / log).read_text().split(), within=BOUND, what="the task's own process is there")
         living, dying = runner_of(lives), runner_of(dies)
         os.kill(first.process.pid, signal.SIGKILL)
         first.process.wait(BOUND)

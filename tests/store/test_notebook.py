@@ -17,6 +17,7 @@ from cc_executor.model.tasklist import Task, TaskList
 from cc_executor.runtime.evidence import verify_file
 from cc_executor.runtime.verification import Verification
 from cc_executor.store import notebook as store
+from cc_executor.store.bundle import write_list_bundle
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
 from support import receipts
@@ -199,7 +200,7 @@ def test_the_live_view_of_a_task_list_becomes_its_table_when_the_list_has_ended(
         "metadata": {"cc_executor": {"list_id": folder.list_id, "status": "running"}},
     }
     output = list_output(sealed)
-    store.write_list_bundle(folder.path, (output["data"], output["metadata"]))
+    write_list_bundle(folder.path, (output["data"], output["metadata"]))
     notebook = receipts.notebook(code_cell("a", copy.deepcopy(live)))
     assert not lift(notebook, home), "it is run again, and goes on"
     assert notebook["cells"][0]["outputs"] == [live]

@@ -10,8 +10,9 @@ from typing import Any
 
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import RECEIPT_MIME, Exit, Receipt, Times
+from cc_executor.store.bundle import BUNDLE
 from cc_executor.store.home import StateHome
-from cc_executor.store.notebook import BUNDLE, WIDGET_MIME
+from cc_executor.store.notebook import WIDGET_MIME
 
 Json = dict[str, Any]
 

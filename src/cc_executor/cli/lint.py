@@ -10,9 +10,10 @@ import typer
 
 from cc_executor.cli.kept import AsJson, hint, print_json
 from cc_executor.errors import InvalidRequest
+from cc_executor.model.looked import Looked
 from cc_executor.model.request import PROMPT_LIMIT
 from cc_executor.policy import tokens
-from cc_executor.policy.lint import Looked, amended, difference, ids_of, lint, looked_over, report
+from cc_executor.policy.lint import amended, difference, ids_of, lint, looked_over, report
 from cc_executor.policy.rules import RULES, Severity
 
 WARNED: Final = 1  # exit code

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import anyio.to_thread
 
@@ -17,7 +17,6 @@ from cc_executor.api import run_in_thread
 from cc_executor.errors import ControlFailed, RunNotFound, StateUnusable
 from cc_executor.kernel.asks import CellAsks
 from cc_executor.kernel.config import settings_of
-from cc_executor.kernel.countdown import Countdown
 from cc_executor.kernel.display import Bundle, Display, SilentDisplay, StaticDisplay, make_display, show_static
 from cc_executor.kernel.lint import is_only_linted
 from cc_executor.kernel.loop import cancelled, interrupted, interruptible, outlast, own, tell_of_nesting
@@ -29,14 +28,15 @@ from cc_executor.model.receipt import Receipt
 from cc_executor.runtime import once
 from cc_executor.runtime.again import Attempts
 from cc_executor.runtime.answers import unattended
-from cc_executor.runtime.executable import find_executable
 from cc_executor.runtime.hooks import hooks_given
-from cc_executor.runtime.login import login_of
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.workspace import remark
+from cc_executor.store.bundle import read_bundle, write_bundle
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.notebook import read_bundle, write_bundle
+
+if TYPE_CHECKING:
+    from cc_executor.kernel.countdown import Countdown
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +152,9 @@ def raw_body(shell: Any, body: str) -> str:
 
 def _rehearsed_if_needed(order: Order, home: StateHome) -> Order:
     """The order, as a rehearsal if nobody is logged in to the agent."""
+    from cc_executor.runtime.executable import find_executable
+    from cc_executor.runtime.login import login_of
+
     executable = find_executable(order.request, environ=os.environ, home=home)
     if login_of(executable.path, environ=os.environ).logged_in:
         return order
@@ -201,6 +204,8 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
             again = await attempts.after(result.receipt, run.state)
             if again is None:
                 return result
+            from cc_executor.kernel.countdown import Countdown  # here: few runs meet a limit
+
             waits[:] = [Countdown(shell, again, settings=settings_of(shell))]
             if not await waits[0].over():
                 return result

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.config import CCExecutor, settings_of
-from cc_executor.policy import tokens
-from cc_executor.policy.lint import Looked, ids_of, lint, looked_over, report
+from cc_executor.model.looked import Looked
+from cc_executor.model.request import SURELY_FITS
 
 _WISH: Final = "_cc_executor_lint_next"
 
@@ -17,6 +17,9 @@ _WISH: Final = "_cc_executor_lint_next"
 def lint_verb(shell: Any, text: str) -> None:
     """Do what `%cc lint TEXT` says; without a text, look over the next cell."""
     if text:
+        from cc_executor.policy import tokens
+        from cc_executor.policy.lint import lint, report
+
         settings = settings_of(shell)
         found = lint(text, model=settings.model, names=shell.user_ns, off=settings.lint_off)
         print(report(found, tokens.count(text, settings.model)))  # noqa: T201 - the command's answer
@@ -47,6 +50,11 @@ def looked_over_cell(
     InvalidRequest
         There is no such rule, it has no text to put in, or the cell is a command.
     """
+    names_rules = options.lint_apply or options.lint_off or settings.lint_off
+    if not (options.lint or is_asked or names_rules or len(prompt) > SURELY_FITS):
+        return Looked(prompt)
+    from cc_executor.policy.lint import ids_of, looked_over  # here: the rules take 10 ms, and most cells ask none of them
+
     apply = ids_of(options.lint_apply)
     if (options.agent or settings.agent) != "claude":
         if options.lint or apply:

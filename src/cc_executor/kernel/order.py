@@ -14,10 +14,9 @@ from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.lint import looked_over_cell
 from cc_executor.kernel.options import parse
 from cc_executor.kernel.variables import filled
+from cc_executor.model.care import NO_CARE, Care
 from cc_executor.model.request import RunRequest
 from cc_executor.model.toollist import split_tools
-from cc_executor.policy.retry import NO_CARE, Care
-from cc_executor.rehearsal import scripts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +55,8 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
     if options.out is not None and not options.out.isidentifier():
         raise InvalidRequest(f"-o needs a variable's name, not {options.out!r}.")
     if options.rehearse_without_login is not None:
+        from cc_executor.rehearsal import scripts  # here: few runs are rehearsals
+
         scripts.load(options.rehearse_without_login)  # raises InvalidRequest with the names that there are
     looked = looked_over_cell(prompt, options, settings=settings, namespace=namespace, is_asked=lint)
     request = make_request(

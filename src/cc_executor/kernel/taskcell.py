@@ -35,8 +35,8 @@ from cc_executor.runtime.hooks import hooks_given
 from cc_executor.runtime.listhooks import keep_hooks
 from cc_executor.runtime.run import Batch
 from cc_executor.runtime.tasklist import Watcher, run_list
+from cc_executor.store.bundle import write_list_bundle
 from cc_executor.store.home import StateHome
-from cc_executor.store.notebook import write_list_bundle
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.taskcommands import TaskCommands
 from cc_executor.tasks import ListResult, Plan, list_result, plan, reopen, request_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -45,6 +46,33 @@ class LoopGuard(StrEnum):
     OFF = "off"
     TELL = "tell"  # a notice in the view
     STOP = "stop"  # the run is ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Care:
+    """What the user wants done about limits.
+
+    Attributes
+    ----------
+    limit_wait_max : float
+        Seconds that a usage limit may be waited for.
+    reask : bool
+        Whether a structured result that is missing is asked for once more.
+    retry : int
+        Further attempts against chance.
+    backs_off : bool
+        Whether these wait: an agent's do; a command is tried again at once.
+    """
+
+    on_limit: OnLimit = OnLimit.STOP
+    limit_wait_max: float = LIMIT_WAIT_MAX
+    on_output_limit: OnOutputLimit = OnOutputLimit.STOP
+    reask: bool = False
+    retry: int = 0
+    backs_off: bool = True
+
+
+NO_CARE: Final = Care()  # nothing is done that was not asked for
 
 
 class Verdict(StrEnum):

@@ -16,6 +16,8 @@ RunId = NewType("RunId", str)
 
 # The Claude CLI refuses more than 10 MB on stdin (2.1.197: "stdin exceeds 10 MB", recordings 07g-*); refused here before anything is spent.
 PROMPT_LIMIT: Final = 10_000_000
+# Characters: 160,000 bytes at most, so fewer tokens than any model takes. Tokens are counted in longer prompts only (`cc_executor.policy.tokens`).
+SURELY_FITS: Final = 40_000
 
 
 class OnKernelExit(StrEnum):

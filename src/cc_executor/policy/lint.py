@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cc_executor.errors import InvalidRequest
+from cc_executor.model.looked import Looked
 from cc_executor.policy import tokens
 from cc_executor.policy.rules import RULES, Prompt, Rule
 
@@ -154,15 +155,6 @@ def _lines(findings: Sequence[Finding], counted: tokens.Count) -> Iterator[str]:
         yield f"{place:<6} {finding.rule.severity.value:<8} {finding.rule.id}: {finding.detail or f'The prompt {finding.rule.title}'}{excerpt}"
         applied = f" (--lint-apply {finding.rule.id} does it)" if finding.rule.amend is not None else ""
         yield f"       → {finding.rule.suggestion}{applied}"
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """A prompt that was looked over at a door: what is to be sent, the rules that have changed it, and what a person is told before it is."""
-
-    prompt: str
-    amended: tuple[str, ...] = ()
-    said: str = ""
 
 
 def looked_over(

@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from cc_executor.model.care import LIMIT_WAIT_MAX, OUTPUT_TRIES, OnLimit, OnOutputLimit
+from cc_executor.model.care import OUTPUT_TRIES, Care, OnLimit, OnOutputLimit
 from cc_executor.model.notice import duration, moment
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.state import RunState
@@ -97,32 +97,6 @@ def _is_cut(state: RunState) -> bool:
     is_said = state.failure is not None and state.failure.code == "max_output_tokens"
     return is_said or (state.finished is not None and state.finished.stop_reason == "max_tokens")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Care:
-    """What the user wants done.
-
-    Attributes
-    ----------
-    limit_wait_max : float
-        Seconds that a usage limit may be waited for.
-    reask : bool
-        Whether a structured result that is missing is asked for once more.
-    retry : int
-        Further attempts against chance.
-    backs_off : bool
-        Whether these wait: an agent's do; a command is tried again at once.
-    """
-
-    on_limit: OnLimit = OnLimit.STOP
-    limit_wait_max: float = LIMIT_WAIT_MAX
-    on_output_limit: OnOutputLimit = OnOutputLimit.STOP
-    reask: bool = False
-    retry: int = 0
-    backs_off: bool = True
-
-
-NO_CARE: Final = Care()  # nothing is done that was not asked for
 
 SAY: Final[Mapping[OnOutputLimit, str]] = MappingProxyType(
     {

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from cc_executor.model.care import OnLimit
+from cc_executor.model.care import Care, OnLimit
 from cc_executor.model.listrecord import OWED, ListState, ListStatus, TaskState, TaskStatus
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.tasklist import OnFailure, Task, TaskKind, TaskList
 from cc_executor.policy.budget import Purse
-from cc_executor.policy.retry import Again, Care, Cause, Hit, decide
+from cc_executor.policy.retry import Again, Cause, Hit, decide
 
 _OVER: Final = frozenset({TaskStatus.OK, TaskStatus.FAILED, TaskStatus.SKIPPED, TaskStatus.STOPPED})
 _DONE: Final = frozenset({TaskStatus.OK, TaskStatus.SKIPPED})

@@ -6,21 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from cc_executor.errors import DaySpent
+from cc_executor.model.care import Care
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunRequest
 from cc_executor.model.state import RunState
-from cc_executor.policy.budget import SMALLEST, Purse
-from cc_executor.policy.retry import Again, Care, Cause, decide, hit_of, said
 from cc_executor.runtime.errand import in_thread
-from cc_executor.runtime.transcripts import find_transcripts
-from cc_executor.runtime.verification import transcript_roots
 from cc_executor.store.home import StateHome
-from cc_executor.store.spend import spent_today
+
+if TYPE_CHECKING:  # what decides is loaded when something is to be decided: most runs end well, and have no bound for the day
+    from cc_executor.policy.retry import Again, Cause
 
 LOOK: Final = 0.2  # seconds between looks at the clock and at whoever waits
 
@@ -62,6 +61,8 @@ class Attempts:
         """What follows an attempt; None: nothing does."""
         if receipt.outcome.ok or receipt.exit.stopped_for not in {None, "linger"}:
             return None
+        from cc_executor.policy.retry import Again, decide, hit_of, said
+
         kind = receipt.outcome.kind
         ended_at = receipt.times.ended.timestamp()
         again = decide(kind, hit_of(kind, state), ended_at=ended_at, tried=self._tried, care=self._care, seed=receipt.run_id)
@@ -78,6 +79,9 @@ def resumable(receipt: Receipt, environ: Mapping[str, str]) -> str:
     """The agent's session, if its transcript is there for another run to continue."""
     if receipt.agent != "claude" or not receipt.session_id or receipt.rehearsed:  # a rehearsal's transcript stays with its run
         return ""
+    from cc_executor.runtime.transcripts import find_transcripts
+    from cc_executor.runtime.verification import transcript_roots
+
     return receipt.session_id if find_transcripts(receipt.session_id, transcript_roots(environ)) else ""
 
 
@@ -91,6 +95,9 @@ def within_day(request: RunRequest, cap: float | None, *, home: StateHome, now: 
     """
     if cap is None or request.agent == "shell" or request.rehearse is not None:
         return request
+    from cc_executor.policy.budget import SMALLEST, Purse
+    from cc_executor.store.spend import spent_today
+
     purse = Purse(day_cap=cap, today=spent_today(home, now))
     if purse.left < SMALLEST:
         raise DaySpent(f"${purse.today:.2f} of the day's ${cap:.2f} are spent. Go on tomorrow, or raise max_cost_per_day.")

@@ -5,7 +5,6 @@ Reads the file that a tool would overwrite, and nothing else. What comes out is 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
@@ -112,6 +111,8 @@ def _unified(old: str | None, new: str) -> str:
     """The lines that differ, as diff -u marks them; `old` None: there is nothing to compare with."""
     if old is None or len(old) + len(new) > FILE_LIMIT:
         return "\n".join(f"+{row}" for row in _rows(new))
+    import difflib  # here: few agents ask
+
     rows = list(difflib.unified_diff(_rows(old), _rows(new), lineterm="", n=CONTEXT))
     if not rows:
         return "(only the end of the last line changes)" if old != new else "(nothing changes)"

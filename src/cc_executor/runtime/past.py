@@ -22,6 +22,7 @@ from cc_executor.model.notice import duration
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.policy.hindsight import Calibration, calibration
 from cc_executor.policy.predict import money, spread_words
+from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.history import ask
 from cc_executor.store import history as store
 from cc_executor.store.history import Unusable
@@ -80,13 +81,8 @@ class History:
         return text.getvalue()
 
     def to_frame(self) -> Any:
-        """A pandas `DataFrame`, one row for each run. Needs pandas."""
-        import pandas as pd  # pyright: ignore[reportMissingImports] - an extra of the user's own
-
-        frame: Any = pd
-        table = frame.DataFrame(self.to_dicts(), columns=list(COLUMNS))
-        table["started"] = frame.to_datetime(table["started"], unit="s", utc=True)
-        return table.set_index("run_id")
+        """A pandas `DataFrame`, one row for each run; `InvalidRequest` where there is no pandas."""
+        return frame_of(self.to_dicts(), columns=COLUMNS, index="run_id", times=("started",))
 
     def summary(self) -> str:
         """What it comes to: how many runs, how they ended, time, money, and how good the estimates were."""

@@ -25,11 +25,11 @@ from cc_executor.runtime.history import ask, facts_of, output_of, size_of
 from cc_executor.runtime.plan import PLAN, PRUNED
 from cc_executor.shim import records
 from cc_executor.store import history as store
+from cc_executor.store.bundle import BUNDLE
 from cc_executor.store.history import Unusable
 from cc_executor.store.historyrow import Filters, HistoryRow
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.notebook import BUNDLE
 
 # What a notebook shows, and what says that the run has ended. Together some 20 KB.
 KEPT: Final = frozenset({records.RECEIPT, records.REQUEST, records.EXIT, records.LOCK, PLAN, BUNDLE, PRUNED, "sealing"})

@@ -104,7 +104,7 @@ def _sealed(home: StateHome, run_id: str, environ: Mapping[str, str]) -> Receipt
     from cc_executor.model.transcript import Transcript
     from cc_executor.runtime.reader import replay
     from cc_executor.runtime.run import Run
-    from cc_executor.store.notebook import write_bundle
+    from cc_executor.store.bundle import write_bundle
 
     async def finished() -> tuple[Run, Receipt]:
         run = await Run.attach(home, run_id, environ=environ)

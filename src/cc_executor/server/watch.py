@@ -23,9 +23,9 @@ from cc_executor.runtime.reader import JournalReader
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.runtime.runpage import RunPage
 from cc_executor.runtime.workspace import remark
+from cc_executor.store.bundle import read_bundle, write_bundle
 from cc_executor.store.hooklog import HookLog
 from cc_executor.store.journal import RunStanding
-from cc_executor.store.notebook import read_bundle, write_bundle
 from cc_executor.wire.feed import EVERYBODY, ViewFeed
 
 logger = logging.getLogger(__name__)

@@ -18,14 +18,10 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 from cc_executor.errors import NotebookUnreadable, RunNotFound, StateUnusable
-from cc_executor.model.inert import inert
 from cc_executor.model.receipt import RECEIPT_MIME, Receipt
+from cc_executor.store.bundle import MARK, Json, as_object, read_bundle, read_list_bundle
 from cc_executor.store.home import RUN_ID, StateHome
-from cc_executor.store.journal import RunFolder
-from cc_executor.store.plain import read_plain
 
-MARK: Final = "cc_executor"  # the key in an output's and in the notebook's metadata
-BUNDLE: Final = "bundle.json"  # in the run's folder: what replaces the live view, {"data": …, "metadata": …}
 LEFT_OUT: Final = "left_out"  # in the place of a receipt that was too big for the notebook: why, beside its run id and digest
 NBFORMAT: Final = 4
 WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
@@ -33,10 +29,8 @@ WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 RECORDS_LIMIT: Final = 1000
 # Bigger than any notebook that JupyterLab opens; a log that was given by mistake must not fill the memory.
 NOTEBOOK_LIMIT: Final = 512 * 1024 * 1024
-BUNDLE_LIMIT: Final = 16 * 1024 * 1024
 _SPLIT_MIMES: Final = frozenset({"application/javascript", "image/svg+xml"})  # besides text/*: nbformat 5.11, v4/rwbase.py
 
-Json: TypeAlias = dict[str, Any]
 ReceiptOf: TypeAlias = Callable[[str], Receipt | None]
 BundleOf: TypeAlias = Callable[[str], tuple[Json, Json] | None]
 
@@ -74,21 +68,24 @@ class FoundReceipt:
         """Whether the output is a live view, or what was left of one."""
         if self.is_listed:
             return False
-        data = _object(self.output.get("data"))
+        data = as_object(self.output.get("data"))
         return WIDGET_MIME in data or (self.receipt is None and not self.mark.get("digest"))
 
 
 def receipts_in(notebook: Json) -> Iterator[FoundReceipt]:
     """Every run that an output names, in the order of the cells. Whatever is not as nbformat 4 wants it is passed over."""
     for index, raw in enumerate(_array(notebook.get("cells"))):
-        cell = _object(raw)
+        cell = as_object(raw)
         cell_id = cell.get("id")
-        for output in map(_object, _array(cell.get("outputs"))):
-            mark = _object(_object(output.get("metadata")).get(MARK))
-            receipt = _object(output.get("data")).get(RECEIPT_MIME)
-            if LEFT_OUT in _object(receipt):
-                mark, receipt = {**mark, **{name: value for name, value in _object(receipt).items() if name in {"run_id", "digest"}}}, None
-            run_id = _object(receipt).get("run_id") or mark.get("run_id")
+        for output in map(as_object, _array(cell.get("outputs"))):
+            mark = as_object(as_object(output.get("metadata")).get(MARK))
+            receipt = as_object(output.get("data")).get(RECEIPT_MIME)
+            if LEFT_OUT in as_object(receipt):
+                mark, receipt = (
+                    {**mark, **{name: value for name, value in as_object(receipt).items() if name in {"run_id", "digest"}}},
+                    None,
+                )
+            run_id = as_object(receipt).get("run_id") or mark.get("run_id")
             if isinstance(run_id, str) and run_id:
                 yield FoundReceipt(
                     run_id=run_id,
@@ -98,7 +95,7 @@ def receipts_in(notebook: Json) -> Iterator[FoundReceipt]:
                     receipt=receipt,
                     output=output,
                 )
-            for listed in map(_object, _array(mark.get("receipts"))[:RECORDS_LIMIT]):
+            for listed in map(as_object, _array(mark.get("receipts"))[:RECORDS_LIMIT]):
                 if isinstance(run_id := listed.get("run_id"), str) and run_id:
                     yield FoundReceipt(
                         run_id=run_id,
@@ -113,7 +110,7 @@ def receipts_in(notebook: Json) -> Iterator[FoundReceipt]:
 
 def records_in(notebook: Json) -> dict[str, Json]:
     """The compact records in the notebook's metadata, by run id."""
-    kept = _object(_object(_object(notebook.get("metadata")).get(MARK)).get("receipts"))
+    kept = as_object(as_object(as_object(notebook.get("metadata")).get(MARK)).get("receipts"))
     return {run_id: cast("Json", record) for run_id, record in kept.items() if RUN_ID.match(run_id) and isinstance(record, dict)}
 
 
@@ -192,17 +189,21 @@ def lift(
     if not isinstance(metadata, dict):
         metadata = notebook["metadata"] = {}
     metadata = cast("Json", metadata)
-    metadata[MARK] = {**_object(metadata.get(MARK)), "receipts": records}
+    metadata[MARK] = {**as_object(metadata.get(MARK)), "receipts": records}
     return True
 
 
 def _end_lists(notebook: Json, list_bundle_of: BundleOf) -> bool:
     """Put the stored table in place of the live view of every task list that has ended; whether there was one."""
     changed = False
-    for cell in map(_object, _array(notebook.get("cells"))):
-        for output in map(_object, _array(cell.get("outputs"))):
-            list_id = _object(_object(output.get("metadata")).get(MARK)).get("list_id")
-            if isinstance(list_id, str) and WIDGET_MIME in _object(output.get("data")) and (bundle := list_bundle_of(list_id)) is not None:
+    for cell in map(as_object, _array(notebook.get("cells"))):
+        for output in map(as_object, _array(cell.get("outputs"))):
+            list_id = as_object(as_object(output.get("metadata")).get(MARK)).get("list_id")
+            if (
+                isinstance(list_id, str)
+                and WIDGET_MIME in as_object(output.get("data"))
+                and (bundle := list_bundle_of(list_id)) is not None
+            ):
                 output["data"], output["metadata"] = bundle
                 changed = True
     return changed
@@ -228,7 +229,7 @@ def _make_static(found: FoundReceipt, receipt: Receipt, bundle_of: BundleOf) -> 
         bundle = ({"text/plain": text, RECEIPT_MIME: receipt.model_dump(mode="json")}, Json())
     data, metadata = bundle
     found.output["data"] = {mime: value for mime, value in data.items() if mime != WIDGET_MIME}
-    found.output["metadata"] = {**metadata, MARK: {**_object(metadata.get(MARK)), **mark}}
+    found.output["metadata"] = {**metadata, MARK: {**as_object(metadata.get(MARK)), **mark}}
 
 
 # --- the store's side ---------------------------------------------------------------------------------------------
@@ -270,61 +271,9 @@ def stored_list_bundles(home: StateHome) -> BundleOf:
         if not LIST_ID.match(list_id):
             return None
         folder = ListFolder(home.root / FOLDER / list_id)
-        return None if folder.state().status is ListStatus.OPEN else _read_bundle(folder.path / BUNDLE)
+        return None if folder.state().status is ListStatus.OPEN else read_list_bundle(folder.path)
 
     return bundle_of
-
-
-def write_list_bundle(folder: Path, bundle: tuple[Json, Json]) -> None:
-    """Keep the static output of a task list in its folder, whole or not at all.
-
-    Raises
-    ------
-    StateUnusable
-        The disk is full, or the folder cannot be written.
-    """
-    data, metadata = bundle
-    unfinished = folder / f".{BUNDLE}.{os.getpid()}"
-    try:
-        unfinished.write_bytes(json.dumps({"data": data, "metadata": metadata}).encode())
-        unfinished.replace(folder / BUNDLE)
-    except OSError as error:
-        raise StateUnusable(f"{folder} cannot be written: {error.strerror}.") from error
-
-
-def write_bundle(folder: RunFolder, bundle: tuple[Json, Json]) -> None:
-    """Keep the static output of a run in its folder, whole or not at all. Raises `StateUnusable`."""
-    data, metadata = bundle
-    folder.replace(BUNDLE, json.dumps({"data": data, "metadata": metadata}).encode())
-
-
-def read_bundle(folder: RunFolder) -> tuple[Json, Json] | None:
-    """The static output that was stored with a run, or None."""
-    return _read_bundle(folder.path / BUNDLE)
-
-
-def _read_bundle(path: Path) -> tuple[Json, Json] | None:
-    """What is kept in such a file.
-
-    The agent could have written it. So only the kinds of content that we store are taken from it, its HTML is made inert, and of its metadata only the
-    mark is left.
-    """
-    try:
-        bundle = _object(json.loads(read_plain(path, BUNDLE_LIMIT)))
-    except (OSError, ValueError, RecursionError):
-        return None
-    stored, metadata = bundle.get("data"), bundle.get("metadata")
-    if not isinstance(stored, dict) or not isinstance(metadata, dict):
-        return None
-    data: Json = {}
-    for mime, value in cast("Json", stored).items():
-        if mime == "text/html" and isinstance(value, str):
-            data[mime] = inert(value)
-        elif (mime == "text/plain" and isinstance(value, str)) or (mime == RECEIPT_MIME and isinstance(value, dict)):
-            data[mime] = value
-    if "text/plain" not in data:
-        return None
-    return data, {MARK: _object(cast("Json", metadata).get(MARK))}
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -359,7 +308,7 @@ def parse_notebook(raw: bytes) -> Json | None:
 
 def is_notebook(value: Any) -> bool:
     """Whether this JSON has the shape of a notebook of format 4."""
-    found = _object(value)
+    found = as_object(value)
     return found.get("nbformat") == NBFORMAT and isinstance(found.get("cells"), list)
 
 
@@ -451,10 +400,10 @@ class _Style:
 
 def _split_lines(notebook: Json) -> Json:
     """Texts of outputs as lists of lines, as nbformat keeps them in a file: a later save by Jupyter then changes nothing."""
-    for cell in map(_object, _array(notebook.get("cells"))):
-        for output in map(_object, _array(cell.get("outputs"))):
-            if MARK in _object(output.get("metadata")) or RECEIPT_MIME in _object(output.get("data")):
-                _split_output(_object(output.get("data")))
+    for cell in map(as_object, _array(notebook.get("cells"))):
+        for output in map(as_object, _array(cell.get("outputs"))):
+            if MARK in as_object(output.get("metadata")) or RECEIPT_MIME in as_object(output.get("data")):
+                _split_output(as_object(output.get("data")))
     return notebook
 
 
@@ -462,10 +411,6 @@ def _split_output(data: Json) -> None:
     for mime, value in data.items():
         if isinstance(value, str) and (mime.startswith("text/") or mime in _SPLIT_MIMES):
             data[mime] = value.splitlines(keepends=True)
-
-
-def _object(value: Any) -> Json:
-    return cast("Json", value) if isinstance(value, dict) else {}
 
 
 def _array(value: Any) -> list[Any]:

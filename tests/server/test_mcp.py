@@ -55,6 +55,7 @@ def test_an_agent_starts_a_run_follows_it_and_reads_its_result(server: Server) -
         assert not hints["execute"].idempotent_hint
         assert all(each.output_schema and each.output_schema["required"] for each in tools.values())
         assert "cli" not in tools["execute"].input_schema["properties"]
+        assert "$ref" not in str([tool.input_schema for tool in tools.values()])  # there would be nothing that it names
         started = await tool(session, "execute", prompt="echo one; sleep 0.3; echo two", agent="shell", shell="bash")  # noqa: S604 - an option of a run
         seen, offset = "", 0
         while True:

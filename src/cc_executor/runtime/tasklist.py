@@ -55,6 +55,7 @@ from cc_executor.runtime.again import resumable
 from cc_executor.runtime.answers import Attendant
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.listhooks import ListHooks
+from cc_executor.runtime.listspans import list_in_span, task_in_span
 from cc_executor.runtime.onlooker import onlooking
 from cc_executor.runtime.plan import resolved
 from cc_executor.runtime.run import Batch, Run
@@ -126,9 +127,8 @@ async def run_list(
         with folder.claimed() as mine:
             if mine:
                 try:
-                    return await _Runner(
-                        folder, home=home, environ=environ, request_of=request_of, calls=calls, watcher=watcher, hooks=hooks
-                    ).drive()
+                    runner = _Runner(folder, home=home, environ=environ, request_of=request_of, calls=calls, watcher=watcher, hooks=hooks)
+                    return await list_in_span(folder.list_id, folder.tasks(), runner.drive, environ=environ)
                 except BaseExceptionGroup as group:  # of the attempts' task group; whoever runs the list is owed the error itself
                     raise _first(group) from group
         journal = _Journal(folder, watcher)
@@ -293,7 +293,7 @@ class _Runner:
         is_adopted: bool = False,
     ) -> None:
         live = self._live[task.id] = _Live(is_adopted=is_adopted)
-        attempts.start_soon(self._whole, task, live, work)
+        attempts.start_soon(self._whole, task, live, task_in_span(work, environ=self._environ))
 
     async def _whole(self, task: Task, live: _Live, work: Callable[[Task, _Live], Awaitable[Ended | Validated]]) -> None:
         ended = self._unbegun(task, OutcomeKind.CANCELLED, "it was ended before it had begun")

@@ -52,27 +52,26 @@ def test_pause_resume_and_cancel_reach_the_tools_of_the_agent_while_other_cells_
 
     eventually(lambda: ticks(tmp_path) > 2, within=40, what="the agent's tool writes")
     assert page.prompt(2) == "[*]:"
-    assert "Bash" in view.inner_text()
+    eventually(lambda: "Bash" in view.inner_text(), within=30, what="the view names the tool")
 
     view.get_by_role("button", name="Pause").click()
-    view.get_by_role("button", name="Resume").wait_for(timeout=5000)
-    eventually(lambda: "paused" in view.inner_text().lower(), within=5, what="the view says that it is paused")
+    view.get_by_role("button", name="Resume").wait_for()
+    eventually(lambda: "paused" in view.inner_text().lower(), within=30, what="the view says that it is paused")
     assert still_for(3, page, tmp_path), "the tool wrote while the run was paused"
 
     view.get_by_role("button", name="Resume").click()
     before = ticks(tmp_path)
-    eventually(lambda: ticks(tmp_path) > before + 3, within=5, what="the tool goes on")
+    eventually(lambda: ticks(tmp_path) > before + 3, within=30, what="the tool goes on")
 
     page.cell(1).get_by_role("slider").first.focus()
     page.page.keyboard.press("ArrowRight")
-    eventually((tmp_path / "size").exists, within=5, what="the slider in another cell answers during the run")
+    eventually((tmp_path / "size").exists, within=30, what="the slider in another cell answers during the run")
 
     view.get_by_role("button", name="Cancel").click()
     assert not await_none([tmp_path], budget=3.0), "processes of the run were alive 3 s after Cancel"
-    page.wait_done(2, within=10)
-    text = view.inner_text()
-    assert "cancelled" in text
-    assert "CCExecutionError" in text
+    page.wait_done(2)
+    for word in ("cancelled", "CCExecutionError"):
+        eventually(lambda word=word: word in view.inner_text(), within=30, what=f"the cell says {word}")
 
     page.run(3)
     eventually(lambda: "next 42" in page.output(3).inner_text(), within=20, what="the next cell runs")
@@ -154,7 +153,7 @@ def test_a_restart_from_the_menu_ends_the_run_and_the_page_works_on(
     eventually(lambda: ticks(tmp_path) > 2, within=40, what="the agent's tool writes")
     if paused:
         page.output(1).get_by_role("button", name="Pause").click()
-        page.output(1).get_by_role("button", name="Resume").wait_for(timeout=5000)
+        page.output(1).get_by_role("button", name="Resume").wait_for()
 
     before = kernels_of(lab)
     page.page.get_by_role("menuitem", name="Kernel", exact=True).click()
@@ -171,7 +170,7 @@ def test_a_restart_from_the_menu_ends_the_run_and_the_page_works_on(
         page.wait_done(cell)
     eventually(
         lambda: '"kind": "cancelled"' in page.output(3).inner_text(),
-        within=10,
+        within=60,
         what=f"the new kernel tells the end: {page.output(3).inner_text()}",
     )
     page.close()

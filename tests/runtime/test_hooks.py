@@ -21,6 +21,7 @@ from cc_executor.errors import AgentNotFound, HookRefused, InvalidRequest
 from cc_executor.model.event import Event, HookRan, Noise, TextWritten
 from cc_executor.model.hook import Hook, HookReport, HookStatus, Moment
 from cc_executor.model.item import Level
+from cc_executor.model.listrecord import ListStatus, RetryAsked
 from cc_executor.model.notice import notice
 from cc_executor.policy.redact import MASK, Redactor
 from cc_executor.runtime.hookevents import QUEUE, EventPump
@@ -32,7 +33,7 @@ from cc_executor.store.home import StateHome
 from cc_executor.store.hooklog import HOOKS, HookLog
 from cc_executor.store.tasklists import ListHome
 from support.leaks import await_none
-from support.runs import BASH, eventually, run_folders, wait_for
+from support.runs import BASH, BOUND, eventually, run_folders, wait_for
 
 SECRET = "sk-ant-api03-abcdefghijklmnop"  # a key's shape, and nobody's
 
@@ -479,6 +480,48 @@ async def test_whoever_goes_on_with_a_list_calls_what_is_owed_once(tmp_path: Pat
     assert result.ok
     expected = ["before_list", "before_task a", "after_run a", "after_task a", "before_task b", "after_run b", "after_task b", "after_list"]
     assert [line.strip() for line in (tmp_path / "called").read_text().splitlines()] == expected
+
+
+LAST_HOOK_DRIVER = """
+import sys
+from cc_executor import cc_execute_task_list
+folder = sys.argv[1]
+last = f"test ! -e {folder}/called || exit 0; touch {folder}/called; read -r code < {folder}/gate; exit $code"
+cc_execute_task_list([{"id": "a", "run": f"echo a >> {folder}/runs"}], cwd=folder,
+                     hooks={"after_list": {"run": last, "name": "gate", "on_failure": "stop", "timeout": 60}})
+"""
+
+
+async def test_who_watches_a_list_waits_for_its_last_hook_and_hears_what_that_makes_of_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    with driven(LAST_HOOK_DRIVER, tmp_path) as driver:
+        await eventually((tmp_path / "called").exists)
+        seen: list[ListStatus] = []
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(
+                cc_execute_list(
+                    [{"id": "a", "run": f"echo a >> {tmp_path}/runs"}], cwd=tmp_path, on_state=lambda state: seen.append(state.status)
+                )
+            )
+            await eventually(lambda: ListStatus.OK in seen)
+            (tmp_path / "gate").write_text("6\n")
+        assert driver.wait(BOUND) == 0
+    assert watching.result().status == "failed"
+    assert "'gate' (after_list) failed: exit code 6" in watching.result().summary
+    assert (tmp_path / "runs").read_text() == "a\n"
+
+
+async def test_what_is_wanted_again_while_the_last_hook_is_called_is_done_again(tmp_path: Path, state_folder: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    with driven(LAST_HOOK_DRIVER, tmp_path) as driver:
+        await eventually((tmp_path / "called").exists)
+        (folder,) = ListHome(StateHome(state_folder)).folders()
+        assert folder.is_run()
+        folder.append(RetryAsked(at=time.time(), tasks=("a",)))
+        (tmp_path / "gate").write_text("0\n")
+        assert driver.wait(BOUND) == 0
+    assert folder.state().status is ListStatus.OK
+    assert (tmp_path / "runs").read_text() == "a\na\n"
 
 
 # --- whose hooks ------------------------------------------------------------------------------------------------------

@@ -437,6 +437,7 @@ def without_cuts(events: list[Event]) -> RunState:
     "nemesis: random faults at random moments",
     "receipt, sequence, replay, processes, starts and bytes add up for each seed; a secret that is told is kept nowhere",
 )
+@pytest.mark.timeout(300)  # a batch takes 20 s where nothing else runs; each seed has a bound of its own
 @pytest.mark.parametrize("batch", BATCHES, ids=[f"{batch[0]}-{batch[-1]}" for batch in BATCHES])
 async def test_whatever_happens_the_account_adds_up(tmp_path: Path, batch: list[int], saw: Callable[[str], None]) -> None:
     failures: dict[int, str] = {}

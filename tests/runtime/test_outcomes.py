@@ -242,7 +242,7 @@ def required(wanted: Case) -> str:
     return f"{wanted.kind.value}{cure}{f'; {wanted.about}' if wanted.about else ''}"
 
 
-@pytest.mark.timeout(180)  # the first one waits for the whole table
+@pytest.mark.timeout(400)  # the first one waits for the whole table
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.row("outcomes", name, required(wanted))) for name, wanted in CASES.items()]
 )

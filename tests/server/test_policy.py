@@ -189,6 +189,7 @@ async def refusal(admission: Admission, request: Any, who: str) -> Refused:
     return caught.value
 
 
+@pytest.mark.usefixtures("noon")
 async def test_one_owners_day_of_money_is_not_anothers(home: StateHome, tmp_path: Path) -> None:
     owners = by_name(home)
     admission = Admission(home, owners, Rules(day_cost=1.0))
@@ -211,6 +212,7 @@ async def test_one_owners_day_of_money_is_not_anothers(home: StateHome, tmp_path
         assert (await admission.reserve(new_run_id(time.time()), free, "ada")).limits.cost is None
 
 
+@pytest.mark.usefixtures("noon")
 async def test_a_list_gets_what_is_left_of_its_owners_day_as_its_bound(home: StateHome, tmp_path: Path) -> None:
     owners = by_name(home)
     admission = Admission(home, owners, Rules(day_cost=1.0))
@@ -232,6 +234,7 @@ async def test_a_list_gets_what_is_left_of_its_owners_day_as_its_bound(home: Sta
     assert caught.value.kind == "DaySpent"
 
 
+@pytest.mark.usefixtures("noon")
 async def test_tokens_of_a_day(home: StateHome, tmp_path: Path) -> None:
     owners = by_name(home)
     admission = Admission(home, owners, Rules(day_tokens=1000))

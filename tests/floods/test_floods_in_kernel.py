@@ -51,7 +51,9 @@ def test_a_flood_costs_a_bounded_memory_and_is_whole_in_the_journal(
     eventually(lambda: len(run_folders(state_folder)) > known, within=BUDGET, what="the run begins")
     folder = newest(state_folder)
     eventually((folder / records.CONTROL).exists, within=BUDGET, what="the shim writes")
-    shim = eventually(lambda: any(r["kind"] == "started" for r in control_records(folder)) and shim_of(folder), within=BUDGET, what="it runs")
+    shim = eventually(
+        lambda: any(r["kind"] == "started" for r in control_records(folder)) and shim_of(folder), within=BUDGET, what="it runs"
+    )
     shim_before = begin(shim)
     # The shim lives until the gate opens, so what it has had at most can still be read.
     eventually(lambda: (folder / records.STDERR).stat().st_size, within=BUDGET, what="everything is written")

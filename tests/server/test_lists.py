@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from cc_executor.errors import InvalidTaskList, LaunchFailed
-from cc_executor.model.listrecord import ListStatus
+from cc_executor.model.listrecord import Closed, ListState, ListStatus
 from cc_executor.model.request import RunRequest
 from cc_executor.runtime.detached import RUNNER
 from cc_executor.server.listcare import Kept
@@ -29,7 +29,7 @@ from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
 from cc_executor.server.service import Rules, Service
 from cc_executor.store.home import StateHome
-from cc_executor.store.tasklists import ListHome
+from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.tasks import carry_on, plan
 from support import runs
 from support.lab import eventually
@@ -463,6 +463,31 @@ async def test_a_list_that_is_opened_anew_while_its_end_is_looked_at_is_run_agai
     with anyio.fail_after(BOUND):
         await carry_on(ListHome(service.home).find(name), home=service.home, environ=os.environ)  # watches whoever runs it
     assert (tmp_path / "runs").read_text() == "a\na\n"
+    await service.aclose()
+
+
+async def test_a_list_is_done_when_its_last_hook_has_had_its_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = Owners(tmp_path / "state", by_name=False)
+    service = Service(home=StateHome(tmp_path / "state"), environ=dict(os.environ), owners=owners, rules=Rules(), root=tmp_path)
+    lists = service.lists
+    name, _ = await service.execute({"tasks": [{"id": "a", "run": "true"}]}, who="")
+    folder = ListHome(service.home).find(name)
+    await runs.eventually(lambda: folder.state().status is ListStatus.OK and not folder.is_run())
+    read, runner = ListFolder.state, contextlib.ExitStack()
+
+    def then_the_hook_refuses(told: ListFolder) -> ListState:
+        before = read(told)
+        if before.status is ListStatus.OK:
+            told.append(Closed(at=time.time(), status=ListStatus.FAILED, summary="a gate"))
+            runner.close()
+        return before
+
+    monkeypatch.setattr(ListFolder, "state", then_the_hook_refuses)
+    for ask in (lists.status, lists.results):
+        folder.append(Closed(at=time.time(), status=ListStatus.OK))
+        assert runner.enter_context(folder.claimed())
+        told = [await ask(name, who="") for _ in range(2)]
+        assert [(each["status"], each["done"]) for each in told] == [("ok", False), ("failed", True)]
     await service.aclose()
 
 

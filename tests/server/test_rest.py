@@ -229,7 +229,12 @@ def test_one_key_is_one_run(server: Server) -> None:
 def test_nobody_gets_in_without_the_token(server: Server, method: str, path: str) -> None:
     for headers in ({}, {"Authorization": "token wrong"}):
         answer = httpx.request(
-            method, f"{server.client.base_url}{API}{path}", headers=headers, json={} if method == "POST" else None, trust_env=False, timeout=BOUND
+            method,
+            f"{server.client.base_url}{API}{path}",
+            headers=headers,
+            json={} if method == "POST" else None,
+            trust_env=False,
+            timeout=BOUND,
         )
         assert answer.status_code == 403, answer.text
 

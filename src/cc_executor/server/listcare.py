@@ -141,7 +141,8 @@ class Care:
             while True:
                 asked = kept.asked
                 is_run = await asyncio.to_thread(kept.look)
-                if not is_run and kept.state.status is not ListStatus.OPEN and kept.asked == asked:  # else it was opened anew during the look
+                # Not asked for during the look: else it may have been opened anew.
+                if not is_run and kept.state.status is not ListStatus.OPEN and kept.asked == asked:
                     return
                 if not is_run and kept.is_wanted and time.monotonic() >= kept.not_before:
                     with suppress(CCExecutorError):  # counted like one that died

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 L = TypeVar("L")
 
 
-async def list_in_span(
-    list_id: str, tasks: TaskList, drive: Callable[[], Awaitable[ListState]], *, environ: Mapping[str, str]
-) -> ListState:
+async def list_in_span(list_id: str, tasks: TaskList, drive: Callable[[], Awaitable[ListState]], *, environ: Mapping[str, str]) -> None:
     """Run a list, as far as it goes in this process. One that is taken up again is another span."""
     about: dict[str, Value] = {"gen_ai.operation.name": "invoke_workflow", "cc_executor.list.id": list_id}
     if tasks.name:
@@ -27,7 +25,6 @@ async def list_in_span(
         ended(
             {"cc_executor.list.status": state.status.value}, "" if state.status in {ListStatus.OK, ListStatus.OPEN} else state.status.value
         )
-        return state
 
 
 def task_in_span(

@@ -39,7 +39,7 @@ from cc_executor.model.listrecord import (
     Validated,
     Validating,
     Waiting,
-    advance,
+    advance_all,
 )
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Receipt
@@ -115,7 +115,7 @@ async def run_list(
     watcher: Watcher,
     hooks: Sequence[Hook] = (),
 ) -> ListState:
-    """Run a list to its end, or watch whoever runs it already; if that one dies, go on in its place.
+    """Run a list to its end, or watch whoever runs it already; if that one dies, go on in its place. The end is that of the hooks after the list.
 
     Cancelled, it lets go of the list: runs whose request says so go on, and whoever runs the list next adopts them.
 
@@ -128,19 +128,22 @@ async def run_list(
             if mine:
                 try:
                     runner = _Runner(folder, home=home, environ=environ, request_of=request_of, calls=calls, watcher=watcher, hooks=hooks)
-                    return await list_in_span(folder.list_id, folder.tasks(), runner.drive, environ=environ)
+                    await list_in_span(folder.list_id, folder.tasks(), runner.drive, environ=environ)
                 except BaseExceptionGroup as group:  # of the attempts' task group; whoever runs the list is owed the error itself
                     raise _first(group) from group
+        # Also by whoever has run it: who wanted a task again while the last hook was called has seen that somebody runs the list.
         journal = _Journal(folder, watcher)
         async with onlooking(home, environ, watcher.on_batch) as look:
             while True:
+                is_run = folder.is_run()  # asked before the journal: who runs it no more has written all
                 journal.read()
-                if journal.state.status is not ListStatus.OPEN:
-                    return journal.state
-                if not folder.is_run():
+                if not is_run:
                     break
-                look(journal.state)
+                if journal.state.status is ListStatus.OPEN:
+                    look(journal.state)
                 await anyio.sleep(LOOK)
+        if journal.state.status is not ListStatus.OPEN:
+            return journal.state
 
 
 def _first(error: BaseException) -> BaseException:
@@ -159,10 +162,14 @@ class _Journal:
         self._offset = 0
 
     def read(self) -> None:
-        records, self._offset = self.folder.read(self._offset)
-        for record in records:
-            self.state = advance(self.state, record)
-        if records:
+        """All that is new; it comes in pieces of a bounded size."""
+        before = self._offset
+        while True:
+            records, end = self.folder.read(self._offset)
+            if end == self._offset:
+                break
+            self.state, self._offset = advance_all(self.state, records), end
+        if self._offset != before:
             self._watcher.on_state(self.state)
 
     def add(self, record: Record) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 
 from cc_executor.errors import CCExecutorError
+from cc_executor.listpage import keep_end
 from cc_executor.runtime.telemetry import configure
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.tasklists import ListHome
@@ -27,7 +28,9 @@ def main() -> int:
     configure(os.environ)
     home = StateHome(state_path(os.environ))
     try:
-        asyncio.run(carry_on(ListHome(home).find(sys.argv[1]), home=home, environ=dict(os.environ)))
+        folder = ListHome(home).find(sys.argv[1])
+        state = asyncio.run(carry_on(folder, home=home, environ=dict(os.environ)))
+        keep_end(folder, state, home)  # for a notebook whose kernel is gone
     except CCExecutorError as error:
         logging.getLogger(__name__).error("%s", error)
         return 1

@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from typing import Final, cast
 
+import msgspec
+
 from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound
 from cc_executor.model import reference
 from cc_executor.model.listrecord import (
@@ -19,6 +21,7 @@ from cc_executor.model.listrecord import (
     RetryAsked,
     SkipAsked,
     Stopped,
+    TaskState,
     TaskStatus,
 )
 from cc_executor.model.tasklist import Task, TaskKind, TaskList, problems
@@ -49,7 +52,7 @@ class TaskCommands:
         self._tasks = tasks
         self._home = home
 
-    def obey(self, command: str, *, task: str = "", text: str = "", by: str = "view", reopens: bool = False) -> None:
+    def obey(self, command: str, *, task: str = "", text: str = "", by: str = "view", click: str = "", reopens: bool = False) -> None:
         """Write down what is wanted.
 
         Parameters
@@ -60,6 +63,8 @@ class TaskCommands:
             For ``edit``.
         by : str
             Who wants it.
+        click : str
+            Which press of a button it was. One that was obeyed already changes nothing.
         reopens : bool
             A list that has ended takes ``retry``, and is open then.
 
@@ -70,12 +75,14 @@ class TaskCommands:
         StateUnusable
         """
         state = self._folder.state()
+        if click and click in state.clicks:
+            return
         if state.status is not ListStatus.OPEN and not (reopens and command == "retry"):
             raise InvalidRequest("The list has ended. Run it again: what ended well is not done again.")
         if command == "kill":
-            self.kill(state)
+            self.kill(state, click=click)
             return
-        self._folder.append(self._record(command, task, text, state, by))
+        self._folder.append(msgspec.structs.replace(self._record(command, task, text, state, by), click=click))
 
     def _record(self, command: str, task: str, text: str, state: ListState, by: str) -> Record:
         at = time.time()
@@ -124,14 +131,37 @@ class TaskCommands:
             raise InvalidRequest(str(found[0]))
         request_of(changed, new, text, None, "")  # raises InvalidRequest
 
-    def kill(self, state: ListState) -> None:
+    def kill(self, state: ListState, *, click: str = "") -> None:
         """End what runs without giving it time to clean up; nothing further is started."""
-        if not state.is_stopped:
-            self._folder.append(Stopped(at=time.time(), by="view"))
+        if click or not state.is_stopped:
+            self._folder.append(Stopped(at=time.time(), by="view", click=click))
         for known in state.tasks.values():
-            if known.status is TaskStatus.RUNNING and known.run_id:
-                with suppress(RunNotFound, ControlFailed):  # it has ended by itself
-                    run_command(self._home.find(known.run_id), "cancel", reason="cancel", by="view", now=True)
+            self._command(known, "cancel", reason="cancel", by="view", now=True)
+
+    def at_once(self, *, goes_on: bool, by: str) -> None:
+        """Have what runs obey now what the journal says: whoever runs the list may be busy for long, or gone.
+
+        Parameters
+        ----------
+        goes_on : bool
+            What stands still goes on, if nobody holds the list.
+        by : str
+            Who wants it.
+        """
+        state = self._folder.state()
+        for known in state.tasks.values():
+            if state.is_stopped or known.is_stopped or known.is_unwanted:
+                self._command(known, "cancel", reason="cancel", by=by)
+            elif state.is_paused:
+                self._command(known, "pause", by=by)
+            elif goes_on:
+                self._command(known, "resume", by=by)
+
+    def _command(self, known: TaskState, op: str, **fields: object) -> None:
+        run_id = known.validator or known.run_id
+        if known.status is TaskStatus.RUNNING and run_id:
+            with suppress(RunNotFound, ControlFailed):  # it has ended by itself
+                run_command(self._home.find(run_id), op, **fields)
 
     def detail(self, task_id: str) -> dict[str, object]:
         """What an opened row shows beside its run: the text as it will be sent or was sent, and what a callable has made."""

@@ -87,6 +87,23 @@ def begun(lab: Lab, browser: Browser, folder: Path, name: str, kernel: str) -> P
     return page
 
 
+def attach_in_another_page(lab: Lab, browser: Browser, name: str) -> None:
+    """A page that is opened without the run's kernel says what is to be run, and that shows the run live."""
+    page = PastPage(lab, browser, name)
+    page.wait_for_kernel()
+    shown = page.output(1).inner_text()
+    assert page.output(1).locator(".ccx").count() == 0
+    assert page.asked == [], "nothing is asked for a notebook that is opened"
+    (attach,) = re.findall(r"`(%cc attach [0-9a-f]{26})`", shown)
+    (load,) = re.findall(r"`(%load_ext \w+)`", shown)
+    for words in (load, attach):
+        page.cell(2).locator(".cm-content").first.fill(words)
+        page.run(2)
+    page.grows(2, 5, within=40)
+    assert page.complaints == []
+    page.close()
+
+
 @pytest.mark.row(
     "kernels", "kernel busy, killed with -9; policy continue", "buttons and text go on through the server, without gap or repeat"
 )
@@ -113,6 +130,7 @@ def test_a_busy_kernel_and_then_a_dead_one_hold_up_neither_buttons_nor_text(lab:
     (pid,) = kernels_of(lab)
     os.kill(pid, signal.SIGKILL)
     page.grows(1, 20)
+    attach_in_another_page(lab, browser, "killed.ipynb")
     (tmp_path / "stop").touch()
     eventually(lambda: "ok: " in page.output(1).inner_text().lower(), within=30, what="the view shows the end")
     assert page.numbers(1) == list(range(1, ticks(tmp_path) + 1))

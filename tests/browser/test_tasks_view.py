@@ -12,12 +12,12 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from browser.view_page import SITE, ViewPage, WireComm
-from cc_executor.kernel.taskrows import TaskBoard
 from cc_executor.kernel.taskview import TaskListView, script, style
 from cc_executor.model.event import TextWritten
 from cc_executor.model.listrecord import Begun, Ended, ListState, Paused, Record, Resumed, advance
 from cc_executor.model.state import Phase, RunState
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
+from cc_executor.model.taskrows import TaskBoard
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.tasklists import ListHome
 from cc_executor.taskcommands import TaskCommands
@@ -208,3 +208,26 @@ def test_nothing_is_cut_off_on_narrow_pages_and_states_are_words_in_forced_colou
         assert inner["x"] + inner["width"] <= box["x"] + box["width"]
     assert page.row(1).locator(".ccx-task-word").inner_text() == "Running"
     assert page.row(1).locator(".ccx-task-icon").evaluate("(node) => getComputedStyle(node).animationName") == "none"
+
+
+def test_a_list_whose_kernel_is_silent_asks_the_server_of_its_page_and_nobody_else(page: TasksPage) -> None:
+    here = '<script id="jupyter-config-data" type="application/json">{"baseUrl": "/user/a/", "ccExecutor": true}</script>'
+    page.page.clock.install()
+    for config, asks in (("", False), (here, True)):
+        page.page.goto("about:blank")
+        page.config = config
+        page.make_view()
+        page.open()
+        for _ in range(5):
+            page.turn()
+            page.page.clock.run_for(50)
+        expect(page.row(0)).to_be_visible()
+        assert (page.requests, page.sockets) == ([], []), "a kernel that speaks is enough"
+        page.button("Pause").click()
+        page.page.clock.run_for(900)
+        assert (page.requests, page.sockets) == ([], [])
+        page.page.clock.run_for(20_000)
+        expect(page.root().get_by_role("alert").first).to_contain_text("The kernel does not answer")
+        assert page.requests == ([f"{SITE}user/a/cc-executor/api/v1/executions/{page.folder.list_id}/control"] if asks else [])
+        assert set(page.sockets) == ({"ws://view.test/user/a/cc-executor/ws"} if asks else set())
+    assert page.errors == []

@@ -9,7 +9,8 @@ from cc_executor.model.event import Event, MessageStarted, TextWritten, Thinking
 from cc_executor.model.item import Item, Kind
 from cc_executor.model.pager import Page
 from cc_executor.model.transcript import Bounds, Transcript
-from cc_executor.wire.feed import FRAME_LINES, HEARTBEAT_SECONDS, UNANSWERED, ViewFeed, ViewStatus
+from cc_executor.wire.feed import FRAME_LINES, ViewFeed, ViewStatus
+from cc_executor.wire.pace import HEARTBEAT_SECONDS, UNANSWERED
 
 TICK = 0.04
 
@@ -31,7 +32,7 @@ class Wire:
             self.say(op="ack", view="v", seq=content["seq"])
 
     def say(self, **content: Any) -> None:
-        self.feed.on_message(content, self.now)
+        self.feed.on_message(content)
 
     def run(self, seconds: float, *, each: Any = None) -> list[dict[str, Any]]:
         """Tick for so long; the bodies that were sent."""
@@ -302,7 +303,7 @@ def test_a_page_goes_to_the_view_that_asked() -> None:
 )  # fmt: skip
 def test_what_is_not_understood_is_ignored(content: object) -> None:
     wire = Wire(read_page=lambda before, done: pytest.fail("read"))
-    wire.feed.on_message(content, wire.now)
+    wire.feed.on_message(content)
     wire.run(0.2)
     assert all(content["op"] == "f" and "reset" not in content for _, content, _ in wire.sent)
 

@@ -12,9 +12,9 @@ from typing import Final
 import pytest
 
 from cc_executor.api import cc_execute_sync
-from cc_executor.kernel.taskrows import TaskBoard
 from cc_executor.model.listrecord import Begun, Ended, ListState, advance
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
+from cc_executor.model.taskrows import TaskBoard
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.runpage import RunPage
 from cc_executor.store.home import StateHome

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import pytest
 
 from kernel.cells import WIDGET_MIME, living, make_gate, wait_for_pid
@@ -281,6 +282,8 @@ def test_a_list_whose_kernel_is_gone_goes_on_when_its_cell_is_run_again(own_kern
     if end == "killed":
         os.kill(own_kernel.pid, signal.SIGKILL)
     own_kernel.restart()  # this interrupts first, and so stops the list
+    if end == "restarted":
+        eventually(lambda: not psutil.pid_exists(int(pids()[0])), within=30, what="what it ran ends, though nobody runs the list now")
     own_kernel.run("%load_ext cc_executor")
     sent = own_kernel.send(cell)
     if end == "restarted":

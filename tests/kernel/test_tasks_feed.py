@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 
-from cc_executor.kernel.taskcard import CARD_BYTES, EndedList, list_bundle, list_card
-from cc_executor.kernel.taskfeed import FRAME_ROWS, TaskFeed
-from cc_executor.kernel.taskrows import LINE_CHARS, LastLine, TaskBoard
 from cc_executor.model.event import Event, StderrWritten, TextWritten, ToolCalled
 from cc_executor.model.listrecord import (
     Begun,
@@ -26,8 +23,11 @@ from cc_executor.model.listrecord import (
     advance,
 )
 from cc_executor.model.state import RunState
+from cc_executor.model.taskcard import CARD_BYTES, EndedList, list_bundle, list_card
 from cc_executor.model.tasklist import OnFailure, Task, TaskKind, TaskList
-from cc_executor.wire.feed import HEARTBEAT_SECONDS, UNANSWERED
+from cc_executor.model.taskrows import LINE_CHARS, LastLine, TaskBoard
+from cc_executor.wire.pace import HEARTBEAT_SECONDS, UNANSWERED
+from cc_executor.wire.taskfeed import FRAME_ROWS, TaskFeed
 
 TICK = 0.04
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager, LargeFileManager
 
@@ -16,6 +18,7 @@ from cc_executor.server.extension import register
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
 from cc_executor.store.notebook import WIDGET_MIME
+from cc_executor.store.place import process_mark
 from support.receipts import code_cell, live_output, notebook
 from support.runs import eventually, started
 
@@ -98,3 +101,19 @@ def test_whatever_is_no_notebook_is_given_as_it_is(content: Any, state_folder: P
     assert get("a.ipynb") is model
     assert model == {"type": "notebook", "content": content}
     assert not state_folder.exists()
+
+
+@pytest.mark.parametrize("what", ["run_id", "list_id"])
+async def test_a_view_whose_kernel_is_gone_gives_way_to_the_words_that_show_it_again(tmp_path: Path, state_folder: Path, what: str) -> None:
+    ended = await anyio.run_process([sys.executable, "-c", "import os; print(os.getpid())"])
+    here = process_mark().partition("@")[2]
+    output = live("0" * 26)["cells"][0]["outputs"][0]
+    shown: dict[str, bool] = {}
+    for kernel in (f"{int(ended.stdout)}@{here}", process_mark(), f"{int(ended.stdout)}@00000000", "1@", "-1@" + here, 7, None):
+        made = {**output, "metadata": {"cc_executor": {what: "0" * 26, "status": "running", "kernel": kernel}}}
+        content = await opened(tmp_path, notebook(code_cell("a", made)), manager=AsyncLargeFileManager(root_dir=str(tmp_path)))
+        given = content["cells"][0]["outputs"][0]
+        assert given["data"]["text/plain"] == output["data"]["text/plain"]
+        assert given["metadata"] == made["metadata"], "so that a later save finds its end"
+        shown[str(kernel)] = WIDGET_MIME in given["data"]
+    assert list(shown.values()) == [False, True, True, True, True, True, True], shown

@@ -7,13 +7,18 @@ import contextlib
 import itertools
 import json
 import random
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import websocket
 
+from cc_executor.store.notebook import stored_list_bundles
+from cc_executor.store.tasklists import ListHome
 from support.lab import eventually
 from support.served import TOKEN, Server, serving
 
@@ -344,3 +349,87 @@ def test_a_question_is_answered_in_a_view(server: Server) -> None:
             if content.get("done"):
                 break
         assert client.results(run_id)["status"] == "ok"
+
+
+ELSEWHERE: Final = (
+    "import sys; from cc_executor.tasks import cc_execute_task_list as run; run(eval(sys.argv[1]), state=sys.argv[2], cwd=sys.argv[3])"
+)
+
+
+@contextlib.contextmanager
+def run_elsewhere(server: Server, tasks: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A process that runs a list, as a kernel does, and the list's id."""
+    known = {each.list_id for each in ListHome(server.home).folders()}
+    process = subprocess.Popen([sys.executable, "-c", ELSEWHERE, tasks, str(server.home.root), str(folder)])
+    try:
+        new = eventually(lambda: {each.list_id for each in ListHome(server.home).folders()} - known, within=BOUND, what="the list is there")
+        yield process, new.pop()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_list_whose_kernel_is_busy_or_gone_is_shown_commanded_once_and_continued(server: Server, tmp_path: Path) -> None:
+    tasks = "[{'id': 'long', 'run': 'while [ ! -e stop ]; do echo tick | tee -a ticks; sleep 0.05; done'}, {'id': 'next', 'run': 'echo through'}]"
+    ticks = tmp_path / "ticks"
+
+    def control(op: str, **more: str) -> int:
+        return server.client.post(f"/cc-executor/api/v1/executions/{name}/control", json={"op": op, **more}).status_code
+
+    def told(what: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        while not what((content := frame(client)[0])["totals"]):
+            pass
+        return content["totals"]
+
+    def grows() -> None:
+        size = ticks.stat().st_size
+        eventually(lambda: ticks.stat().st_size > size, within=BOUND, what="it goes on")
+
+    with run_elsewhere(server, tasks, tmp_path) as (process, name), connected(server) as client:
+        eventually(ticks.exists, within=BOUND, what="it runs")
+        process.send_signal(signal.SIGSTOP)
+        number = client.ok("watch", id=name)["subscription"]
+        content, body = frame(client)
+        assert (content["op"], content["reset"], content["totals"]["list_id"]) == ("t", ["*"], name)
+        assert [row["id"] for row in body["rows"]] == ["long", "next"]
+        assert client.ok("detail", subscription=number, task="next")["text"] == "echo through"
+        assert client.code("detail", subscription=number, task="none") == -32602
+        assert client.code("page", subscription=number, view="v", before=1) == -32602, "that is for runs"
+        assert control("pause", click="a 1") == 200
+        told(lambda totals: totals["is_paused"])
+        assert client.ok("status", id=body["rows"][0]["run_id"])["status"] == "paused"
+        assert control("resume", click="a 2") == 200
+        grows()
+        for op, click in (("pause", "a 1"), ("kill", "a 1"), ("resume", "a 2")):  # late, from whoever was busy
+            assert control(op, click=click) == 200
+        grows()
+        state = ListHome(server.home).find(name).state()
+        assert (state.is_paused, state.is_stopped) == (False, False)
+        process.kill()
+        assert told(lambda totals: totals["alone"])["can_continue"]
+        grows()
+        assert control("resume", click="a 3") == 200
+        (tmp_path / "stop").touch()
+        assert told(lambda totals: totals["status"] != "open")["ok"] == 2
+    table = eventually(lambda: stored_list_bundles(server.home)(name), within=BOUND, what="the table is kept for the notebook")
+    assert "2 of 2 tasks ended well" in table[0]["text/plain"]
+
+
+def test_python_of_a_kernel_that_is_gone_is_not_run_elsewhere(server: Server, tmp_path: Path) -> None:
+    tasks = "[{'id': 'long', 'run': 'touch up; while [ ! -e stop ]; do sleep 0.05; done'}, {'id': 'mine', 'call': lambda: 1}]"
+    with run_elsewhere(server, tasks, tmp_path) as (process, name), connected(server) as client:
+        eventually((tmp_path / "up").exists, within=BOUND, what="it runs")
+        process.kill()
+        process.wait()
+        client.ok("watch", id=name)
+        while not (totals := frame(client)[0]["totals"])["alone"]:
+            pass
+        assert "Task mine is Python in the notebook: run the cell again" in totals["alone"]
+        assert not totals["can_continue"]
+        refused = server.client.post(f"/cc-executor/api/v1/executions/{name}/control", json={"op": "resume"})
+        assert refused.status_code == 409
+        assert "run its cell again" in refused.json()["error"]["message"]
+        assert server.client.post(f"/cc-executor/api/v1/executions/{name}/control", json={"op": "kill"}).status_code == 200
+        while (totals := frame(client)[0]["totals"])["status"] == "open":
+            pass
+        assert totals["stopped"] == 1

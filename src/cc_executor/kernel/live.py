@@ -16,7 +16,9 @@ from cc_executor.model.item import Level
 from cc_executor.model.receipt import Receipt
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.runtime.runpage import RunPage
-from cc_executor.wire.feed import FRAME_SECONDS, ViewStatus
+from cc_executor.store.place import process_mark
+from cc_executor.wire.feed import ViewStatus
+from cc_executor.wire.pace import FRAME_SECONDS
 
 WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 # A tab that is opened again after the end finds its view as long as the kernel keeps it; each holds at most 5,000 lines.
@@ -55,15 +57,15 @@ class WidgetDisplay:
         self._last: Bundle | None = None
         self._view.on_msg(self._look)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
         self._display_id = f"cc-executor-{run.run_id}-{id(self):x}"
-        words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it."
+        words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it (in a new kernel after `%load_ext cc_executor`)."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
-        show_mime(data, self._mark(), display_id=self._display_id)
+        show_mime(data, {"cc_executor": {**self._mark()["cc_executor"], "kernel": process_mark()}}, display_id=self._display_id)
 
     def _look(self, *_: object) -> None:
         """A page speaks: it asks for what there is when it opens the view."""
         self.was_looked_at = True
 
-    def _mark(self) -> dict[str, object]:
+    def _mark(self) -> dict[str, dict[str, str]]:
         """What lets a save find the run of this output, and put its end in place if the page missed it."""
         return {"cc_executor": {"run_id": self._run.run_id, "status": "running"}}
 

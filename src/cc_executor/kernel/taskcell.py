@@ -10,34 +10,32 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from cc_executor.api import NOTIFY
-from cc_executor.errors import CCExecutorError, RunNotFound, StateUnusable
+from cc_executor.errors import CCExecutorError
 from cc_executor.kernel.cell import TICK, blocking, home_of, raw_body
 from cc_executor.kernel.config import settings_of
 from cc_executor.kernel.display import Bundle, show_mime
 from cc_executor.kernel.loop import cancelled, interruptible, outlast, own, tell_of_nesting
 from cc_executor.kernel.notify import bell_of, notify_of
 from cc_executor.kernel.shell_pump import shell_pump
-from cc_executor.kernel.taskcard import EndedList, list_bundle
 from cc_executor.kernel.taskdisplay import StaticListDisplay, make_list_display
 from cc_executor.kernel.taskoptions import parse
-from cc_executor.kernel.taskrows import TaskBoard, is_rehearsed, run_ids
+from cc_executor.listpage import ListPage, forecast_of, keep_table
 from cc_executor.model.ansi import clean
 from cc_executor.model.care import OnLimit
 from cc_executor.model.hook import described
-from cc_executor.model.listrecord import Begun, ListState, ListStatus, Stopped
-from cc_executor.model.receipt import Receipt
+from cc_executor.model.listrecord import ListState, ListStatus, Stopped
+from cc_executor.model.taskcard import EndedList, list_bundle
 from cc_executor.model.tasklist import OnFailure, TaskKind, TaskList
+from cc_executor.model.taskrows import is_rehearsed
 from cc_executor.policy.ask import Answerer, Place, answerer, in_kernel
 from cc_executor.runtime.errand import in_thread
-from cc_executor.runtime.forecast import ListForecast, forecast_list
+from cc_executor.runtime.forecast import ListForecast
 from cc_executor.runtime.hooks import hooks_given
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
-from cc_executor.runtime.run import Batch
 from cc_executor.runtime.tasklist import Watcher, run_list
-from cc_executor.store.bundle import write_list_bundle
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.taskcommands import TaskCommands
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
 
 logger = logging.getLogger(__name__)
-
-RECEIPTS: Final = 1000  # of one list that a notebook names; as many as its metadata keeps
 
 
 class ShownListResult(ListResult):
@@ -159,13 +155,6 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in (given | {"on_failure": policy}).items() if value is not None}
 
 
-def forecast_of(tasks: TaskList, home: StateHome) -> ListForecast:
-    """What the history says about a list."""
-    return forecast_list(
-        tasks, home.root, lambda task: None if task.kind is TaskKind.CALL else request_of(tasks, task, task.text, None, "")
-    )
-
-
 def dry_run(tasks: TaskList, forecast: ListForecast | None = None) -> str:
     """The order, what each task needs, and how long it usually takes where that is known."""
     order = tasks.in_order()
@@ -225,7 +214,7 @@ class _ListWatch:
         self._folder = folder
         self._home = home
         self._is_done = is_done
-        self._board = TaskBoard(planned.tasks, list_id=folder.list_id)
+        self._page = ListPage(folder, planned.tasks, home)
         self._commands = TaskCommands(folder, planned.tasks, home)
         self._is_blind = False
         self._is_interrupted = False
@@ -236,7 +225,7 @@ class _ListWatch:
                 if is_done
                 else make_list_display(
                     shell,
-                    self._board,
+                    self._page.board,
                     commands=self._commands,
                     home=home,
                     list_id=folder.list_id,
@@ -254,6 +243,7 @@ class _ListWatch:
         try:
             if count == 1:
                 self._folder.append(Stopped(at=time.time(), by="cell"))
+                self._commands.at_once(goes_on=False, by="cell")  # a kernel that restarts has no time for more
             else:
                 self._commands.kill(self._folder.state())
         except CCExecutorError:
@@ -269,8 +259,8 @@ class _ListWatch:
             if not self._is_interrupted:
                 reopen(self._folder, self._planned.tasks)
             self._on_state(self._folder.state())
-            await self._read_receipts()
-            await self._expect()
+            await self._page.read_receipts()
+            await self._page.expect()
             state = await self._run()
         finally:
             ticker.cancel()
@@ -279,10 +269,7 @@ class _ListWatch:
         self.bundle = self._show(self._display.finish, ended)
         if self.bundle is None:
             self.bundle = StaticListDisplay().finish(ended)
-        try:
-            write_list_bundle(self._folder.path, self.bundle)
-        except StateUnusable:  # its result is owed to whoever waits for it, kept or not
-            logger.warning("the table of list %s could not be kept", self._folder.list_id, exc_info=True)
+        keep_table(self._folder, self.bundle)
         return ended
 
     async def _run(self) -> ListState:
@@ -293,49 +280,15 @@ class _ListWatch:
             request_of=lambda task, text, max_cost, session: request_of(self._planned.tasks, task, text, max_cost, session),
             calls=self._planned.calls,
             hooks=(*self._settings_hooks, *self._planned.hooks),
-            watcher=Watcher(on_state=self._on_state, on_batch=self._on_batch, who=self._who),
+            watcher=Watcher(on_state=self._on_state, on_batch=self._page.apply, who=self._who),
         )
-
-    async def _read_receipts(self) -> None:
-        """Tokens of what has ended before are in receipts alone."""
-        ended = run_ids(self._board.state, (task.id for task in self._board.order))
-        if ended:
-            for task_id, receipt in (await in_thread(lambda: self._receipts_of(ended))).items():
-                self._board.receive(task_id, receipt)
-
-    async def _expect(self) -> None:
-        """Say in the rows how long their tasks usually take."""
-        tasks = self._planned.tasks
-        forecast = await in_thread(lambda: forecast_of(tasks, self._home))
-        self._board.expect({task.id: words for task in tasks.tasks if (words := forecast.words(task.id))})
-
-    def _receipts_of(self, runs: Any) -> dict[str, Receipt]:
-        found: dict[str, Receipt] = {}
-        for name, run_id in runs.items():
-            with suppress(RunNotFound, StateUnusable):
-                if (receipt := self._home.find(run_id).receipt()) is not None:
-                    found[name] = receipt
-        return found
 
     def _ended(self, state: ListState) -> EndedList:
-        """The list with the receipts of all its attempts, in the order of the runs."""
-        begun = [record.run_id for record in self._folder.read()[0] if isinstance(record, Begun) and record.run_id]
-        receipts = self._receipts_of({run_id: run_id for run_id in dict.fromkeys(begun)})
-        rehearsed = {run_id for run_id, receipt in receipts.items() if receipt.rehearsed is not None}
-        return EndedList(
-            list_id=self._folder.list_id,
-            tasks=self._planned.tasks,
-            state=state,
-            receipts=tuple(
-                {"run_id": receipt.run_id, "digest": receipt.digest, "status": receipt.outcome.kind.value}
-                for receipt in list(receipts.values())[-RECEIPTS:]
-            ),
-            rehearsed=frozenset(task.id for task in self._planned.tasks.tasks if state.task(task.id).run_id in rehearsed),
-            note="Done before: this list is unchanged, nothing was run and nothing was spent." if self._is_done else "",
-        )
+        note = "Done before: this list is unchanged, nothing was run and nothing was spent." if self._is_done else ""
+        return self._page.ended(state, note=note)
 
     def _on_state(self, state: ListState) -> None:
-        changed = self._board.show(state)
+        changed = self._page.board.show(state)
         self._show(lambda: self._display.changed(changed))
 
     def _who(self) -> Answerer:
@@ -343,9 +296,6 @@ class _ListWatch:
         if isinstance(self._display, StaticListDisplay) or not hasattr(self._shell, "kernel"):
             return answerer(Place.LIST)
         return in_kernel(is_shown=True, takes_input=self._takes_input, was_looked_at=False)
-
-    def _on_batch(self, task_id: str, batch: Batch) -> None:
-        self._board.apply(task_id, batch.events, batch.state, time.time())
 
     def _show(self, act: Callable[..., Any], *args: Any) -> Any:
         """What `act` of the display gives; None when the display fails or has failed."""

@@ -12,11 +12,12 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.display import Bundle, replace_mime, show_mime
-from cc_executor.kernel.taskcard import MARKS, EndedList, cost_words, list_bundle, list_text
-from cc_executor.kernel.taskrows import TaskBoard, is_rehearsed
 from cc_executor.model.listrecord import TaskStatus
 from cc_executor.model.notice import duration
+from cc_executor.model.taskcard import MARKS, EndedList, cost_words, list_bundle, list_text
+from cc_executor.model.taskrows import TaskBoard, is_rehearsed
 from cc_executor.store.home import StateHome
+from cc_executor.store.place import process_mark
 from cc_executor.taskcommands import TaskCommands
 
 LISTS_KEPT: Final = 10  # a tab that is opened again after the end finds its view as long as the kernel keeps it
@@ -139,9 +140,9 @@ class WidgetListDisplay:
         self._was_looked_at = False
         self._view.on_msg(self._look)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
         self._display_id = f"cc-executor-{list_id}-{id(self):x}"
-        words = f"The task list {list_id} is going on: `cc-executor tasks show {list_id}` shows it."
+        words = f"The task list {list_id} is going on. Run this cell again to see it live; what ended well is not done again."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
-        show_mime(data, {"cc_executor": {"list_id": list_id, "status": "running"}}, display_id=self._display_id)
+        show_mime(data, {"cc_executor": {"list_id": list_id, "status": "running", "kernel": process_mark()}}, display_id=self._display_id)
 
     def _look(self, *_: object) -> None:
         """A page speaks: it asks for what there is when it opens the view."""

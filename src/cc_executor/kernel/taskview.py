@@ -1,6 +1,6 @@
 """The live view of a task list as a Jupyter widget, and the runs that somebody has opened in it. Knows anywidget and the journal of a run.
 
-The rows are `cc_executor.kernel.taskfeed`'s, an opened run is shown by the very view of a cell (`static/view.js`), whose messages travel inside ours:
+The rows are `cc_executor.wire.taskfeed`'s, an opened run is shown by the very view of a cell (`static/view.js`), whose messages travel inside ours:
 ``{"op": "run", "run": ID, "content": …}`` in both directions. A run is read when somebody opens it, from its journal, whether it goes on or not.
 """
 
@@ -22,20 +22,20 @@ import traitlets
 
 from cc_executor.errors import CCExecutorError, InvalidRequest
 from cc_executor.kernel.loop import own
-from cc_executor.kernel.taskfeed import TaskFeed
-from cc_executor.kernel.taskrows import TaskBoard
 from cc_executor.kernel.widgets import COMMANDS, answered, obeyed
 from cc_executor.kernel.widgets import script as run_script
+from cc_executor.model.taskrows import TaskBoard
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.runpage import RunPage
 from cc_executor.store.home import StateHome
 from cc_executor.taskcommands import LIST_COMMANDS, TASK_COMMANDS, TaskCommands
 from cc_executor.wire.feed import ViewFeed
+from cc_executor.wire.taskfeed import TaskFeed
 
 logger = logging.getLogger(__name__)
 
 # What the list's module uses of the run's.
-EXPORTS: Final = "{ render, element, button, setText, clockText, shortNumber, readState, saveOnce, Bell };"
+EXPORTS: Final = "{ render, element, button, setText, clockText, shortNumber, readState, saveOnce, Bell, Detour, LIST_ID, KERNEL_MS, SILENT_MS, RESYNC_MS };"
 OPENED_LIMIT: Final = 8  # runs that are open at once in all views; each holds at most 5,000 lines. The one that was opened first makes room
 
 _STATIC: Final = Path(__file__).parent / "static"
@@ -99,7 +99,7 @@ class TaskListView(anywidget.AnyWidget):
         self._loop: asyncio.AbstractEventLoop | None = None
         with contextlib.suppress(RuntimeError):  # made where no loop runs: nothing can be opened
             self._loop = asyncio.get_running_loop()
-        self.feed = TaskFeed(board, self._transmit)
+        self.feed = TaskFeed(board, self._transmit, wall=time.time, begun=time.time())
         super().__init__(title=title, save_on_start=save_on_start, notify=bell)
         self.on_msg(self._receive)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
 
@@ -131,9 +131,9 @@ class TaskListView(anywidget.AnyWidget):
     def _receive(self, _widget: object, content: object, _buffers: object) -> None:
         match content:
             case {"op": "command", "command": str(command), "task": str(task), "text": str(text)}:
-                self._answer(task, lambda: self._obey(command, task, text))
+                self._command(command, task, text, cast("Mapping[str, object]", content).get("click"))
             case {"op": "detail", "task": str(task)}:
-                self._answer(task, lambda: self._transmit({"op": "detail", **self._commands.detail(task)}, []))
+                self._detail(task)
             case {"op": "open", "run": str(run_id), "view": str(view)}:
                 self._later(lambda: self._open(run_id, view))
             case {"op": "close", "run": str(run_id), "view": str(view)}:
@@ -143,28 +143,35 @@ class TaskListView(anywidget.AnyWidget):
             case _:
                 self.feed.on_message(content)
 
-    def _answer(self, task: str, act: Callable[[], object]) -> None:
+    def _command(self, command: str, task: str, text: str, click: object) -> None:
+        """Obey, and say that it was taken: a view that hears nothing looks for another way."""
+        about = {"task": task, "click": click}
         try:
-            act()
+            if command not in (TASK_COMMANDS if task else LIST_COMMANDS):
+                raise InvalidRequest(f"There is no command {command!r}.")
+            self._commands.obey(command, task=task, text=text, click=click if isinstance(click, str) else "")
+        except CCExecutorError as error:
+            self._transmit({"op": "refused", **about, "text": str(error)}, [])
+        else:
+            self._transmit({"op": "taken", **about}, [])
+
+    def _detail(self, task: str) -> None:
+        try:
+            self._transmit({"op": "detail", **self._commands.detail(task)}, [])
         except CCExecutorError as error:
             self._transmit({"op": "refused", "task": task, "text": str(error)}, [])
 
     def _pass_on(self, run_id: str, inner: object) -> None:
         opened = self._opened.get(run_id)
         if opened is not None:
-            opened.receive(inner, self._clock())
+            opened.receive(inner)
         elif run_id:  # its `open` may be on the way to the loop
 
             def later() -> None:
                 if (opened := self._opened.get(run_id)) is not None:
-                    opened.receive(inner, self._clock())
+                    opened.receive(inner)
 
             self._later(later)
-
-    def _obey(self, command: str, task: str, text: str) -> None:
-        if command not in (TASK_COMMANDS if task else LIST_COMMANDS):
-            raise InvalidRequest(f"There is no command {command!r}.")
-        self._commands.obey(command, task=task, text=text)
 
     def _later(self, act: Callable[[], None]) -> None:
         if self._loop is not None:
@@ -234,7 +241,7 @@ class _Opened:
         page = self._page = RunPage(run)
         feed = self.feed = ViewFeed(page.transcript, self._send, read_page=page.read_page, run_id=run.run_id)
         for content in self._waiting:
-            feed.on_message(content, time.monotonic())
+            feed.on_message(content)
         async with aclosing(run.follow()) as batches:
             async for batch in batches:
                 page.apply(batch)
@@ -243,7 +250,7 @@ class _Opened:
         said = f"{receipt.outcome.kind.value}: {receipt.outcome.summary}" if receipt is not None else "ended"
         feed.show(page.status(run.state, detail=said), time.monotonic())
 
-    def receive(self, content: object, now: float) -> None:
+    def receive(self, content: object) -> None:
         """Take what the run's view says."""
         match content:
             case {"op": "command", "command": str(command)} if command in COMMANDS and self._page is not None:
@@ -251,7 +258,7 @@ class _Opened:
             case {"op": "answer", "ask": str(ask)} if self._page is not None:
                 answered(cast("Mapping[str, object]", content), ask, self._page.answer, self._send)
             case _ if self.feed is not None:
-                self.feed.on_message(content, now)
+                self.feed.on_message(content)
             case _:
                 self._waiting = [*self._waiting[-9:], content]
 

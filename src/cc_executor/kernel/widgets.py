@@ -154,4 +154,4 @@ class RunView(anywidget.AnyWidget):
             case {"op": "answer", "ask": str(ask)} if self._on_answer is not None:
                 answered(cast("Mapping[str, object]", content), ask, self._on_answer, self._transmit)
             case _:
-                self.feed.on_message(content, self._clock())
+                self.feed.on_message(content)

@@ -19,6 +19,7 @@ TEXT_LIMIT: Final = 32_000  # characters of a task's text that the list's own jo
 
 
 NOTES_LIMIT: Final = 20
+CLICKS: Final = 200  # presses of buttons that are remembered: more than anybody makes while a kernel is busy
 
 
 class TaskStatus(StrEnum):
@@ -48,6 +49,19 @@ class ListStatus(StrEnum):
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     at: float  # seconds since the epoch; for display only
+
+
+class Wish(_Record, frozen=True, kw_only=True):
+    """What somebody wants of a list.
+
+    Attributes
+    ----------
+    click : str
+        Which press of a button it was, if it was one: a press that comes by two ways, or late, is obeyed once.
+    """
+
+    by: str = ""
+    click: str = ""
 
 
 class Begun(_Record, frozen=True, tag="begun"):
@@ -89,11 +103,10 @@ class Waiting(_Record, frozen=True, tag="waiting"):
     say: str = ""
 
 
-class Hurried(_Record, frozen=True, tag="hurried"):
+class Hurried(Wish, frozen=True, tag="hurried"):
     """Somebody does not want to wait any longer."""
 
     task: str
-    by: str = ""
 
 
 class Validating(_Record, frozen=True, tag="validating"):
@@ -139,45 +152,37 @@ class Closed(_Record, frozen=True, tag="closed"):
     summary: str = ""
 
 
-class Paused(_Record, frozen=True, tag="paused"):
+class Paused(Wish, frozen=True, tag="paused"):
     """Somebody holds the list: nothing is started, and what runs stands still."""
 
-    by: str = ""
 
-
-class Resumed(_Record, frozen=True, tag="resumed"):
+class Resumed(Wish, frozen=True, tag="resumed"):
     """The list goes on."""
 
-    by: str = ""
 
-
-class Stopped(_Record, frozen=True, tag="stopped"):
+class Stopped(Wish, frozen=True, tag="stopped"):
     """Somebody ends the list: what runs is cancelled, nothing is started. With `task`: only that one."""
 
     task: str = ""
-    by: str = ""
 
 
-class SkipAsked(_Record, frozen=True, tag="skip"):
+class SkipAsked(Wish, frozen=True, tag="skip"):
     """Somebody wants a task left out."""
 
     task: str
-    by: str = ""
 
 
-class RetryAsked(_Record, frozen=True, tag="retry"):
+class RetryAsked(Wish, frozen=True, tag="retry"):
     """Somebody wants tasks done again."""
 
     tasks: tuple[str, ...]  # see `cc_executor.policy.schedule.set_back`
-    by: str = ""
 
 
-class Edited(_Record, frozen=True, tag="edit"):
+class Edited(Wish, frozen=True, tag="edit"):
     """Somebody gave a task that has not begun another text."""
 
     task: str
     text: str
-    by: str = ""
 
 
 class HookTold(_Record, frozen=True, tag="hook"):
@@ -256,6 +261,7 @@ class ListState(msgspec.Struct, frozen=True, kw_only=True):
     texts: dict[str, str] = {}
     notes: tuple[str, ...] = ()  # of hooks that did not end well; the newest
     caps: Capped | None = None  # bounds that replace the list's own
+    clicks: tuple[str, ...] = ()  # that were obeyed; the newest
 
     def task(self, task_id: str) -> TaskState:
         """What is known of a task."""
@@ -280,6 +286,10 @@ WAITING: Final = TaskState()
 
 def advance(state: ListState, record: Record) -> ListState:
     """The state after `record`. Total: a record that does not fit the state (two writers, a damaged file) changes nothing that it should not."""
+    if isinstance(record, Wish) and record.click:
+        if record.click in state.clicks:
+            return state
+        state = replace(state, clicks=(*state.clicks, record.click)[-CLICKS:])
     match record:
         case Begun():
             before = state.task(record.task)

@@ -102,7 +102,7 @@ class _Live:
     is_adopted: bool = False  # its run goes on already, whether we have found it yet or not
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     is_cancelled: bool = False
-    is_paused: bool = False
+    is_paused: bool | None = False  # None: its run was found so, and nobody has looked
 
 
 async def run_list(
@@ -299,7 +299,7 @@ class _Runner:
         *,
         is_adopted: bool = False,
     ) -> None:
-        live = self._live[task.id] = _Live(is_adopted=is_adopted)
+        live = self._live[task.id] = _Live(is_adopted=is_adopted, is_paused=None if is_adopted else False)
         attempts.start_soon(self._whole, task, live, task_in_span(work, environ=self._environ))
 
     async def _whole(self, task: Task, live: _Live, work: Callable[[Task, _Live], Awaitable[Ended | Validated]]) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from heapq import merge
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound, StateUnusable
 from cc_executor.model.listrecord import NOT_OVER, ListState, ListStatus, Resumed, TaskState, TaskStatus
@@ -28,6 +29,7 @@ from cc_executor.runtime.listhooks import keep_notify
 from cc_executor.server.keys import Held, Keys
 from cc_executor.server.listcare import Care
 from cc_executor.server.listrequest import ListRequests
+from cc_executor.server.listwatch import ListWatch, calls_left, why_alone
 from cc_executor.server.owners import Owners
 from cc_executor.server.queue import Waiting
 from cc_executor.store.home import StateHome
@@ -105,7 +107,9 @@ class Lists:
         self._owners = owners
         self._room = room
         self._keys = keys
+        self._environ = environ
         self._care = Care(environ, owners.of)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of those who command the same list
         self.requests = ListRequests(root=root, unfit=unfit, allowed=allowed, told=told)
 
     # --- starting ---
@@ -347,10 +351,22 @@ class Lists:
         kept = self._care.kept.get(folder.list_id)
         return "" if kept is None else kept.complaint()
 
+    async def watch(self, list_id: str, *, who: str) -> ListWatch:
+        """The live view of a list, for a page whose kernel does not answer. Raises `RunNotFound`, `StateUnusable`."""
+        folder = await asyncio.to_thread(self.find, list_id, who=who)
+        tasks = await asyncio.to_thread(folder.tasks)
+        alone = partial(self._why_alone, folder, tasks)
+        return await asyncio.to_thread(partial(ListWatch, folder, tasks, self._home, environ=self._environ, why_alone=alone))
+
+    def _why_alone(self, folder: ListFolder, tasks: TaskList, state: ListState) -> str:
+        if state.status is not ListStatus.OPEN or self._word(folder, state) != "interrupted":
+            return ""
+        return self._complaint(folder) or why_alone(tasks, state)
+
     # --- commanding ---
 
-    async def control(self, list_id: str, op: str, *, who: str, task: str = "", text: str = "") -> dict[str, Any]:
-        """Give a command: one of `OPS`, or with a `task` one of `TASK_OPS`. `text`: for ``edit``.
+    async def control(self, list_id: str, op: str, *, who: str, task: str = "", text: str = "", click: str = "") -> dict[str, Any]:
+        """Give a command: one of `OPS`, or with a `task` one of `TASK_OPS`. `text`: for ``edit``. `click`: see `TaskCommands.obey`.
 
         Raises
         ------
@@ -367,31 +383,48 @@ class Lists:
             )
         if task and task not in {each.id for each in tasks.tasks}:
             raise InvalidRequest(f"There is no task {task[:100]!r} in this list. It has {', '.join(each.id for each in tasks.tasks[:20])}.")
+        said = partial(self._say, folder, tasks, op, task=task, text=text, by=who or "server", click=click)
+        turn = self._turns.setdefault(list_id, asyncio.Lock())
+        async with turn:  # what comes first is done first, to the runs as well
+            if not click or click not in (await asyncio.to_thread(folder.state)).clicks:
+                await self._obey(folder, tasks, op, said, who=who, task=task)
+        told = await asyncio.to_thread(folder.state)
+        return {"id": list_id, "op": op, **({"task": task} if task else {}), "status": self._word(folder, told)}
+
+    async def _obey(self, folder: ListFolder, tasks: TaskList, op: str, say: Callable[[], None], *, who: str, task: str) -> None:
         state = await asyncio.to_thread(folder.state)
-        say = partial(self._say, folder, tasks, op, task=task, text=text, by=who or "server")
         has_ended = state.status is not ListStatus.OPEN
         if op == "resume" and state.status is ListStatus.OK:
             raise ControlFailed("The list has ended well: nothing is left to be done.")
-        if op in {"resume", "retry"} and (has_ended or not self._goes_on(folder, state)):
+        # A kernel or a terminal runs it, which may be busy, or has run it and is gone.
+        is_foreign = folder.list_id not in self._care.kept
+        is_run = is_foreign and folder.is_run()
+        if op in {"resume", "retry"} and (has_ended or (not self._goes_on(folder, state) and not is_run)):
+            if calls := calls_left(tasks, state):
+                raise ControlFailed(f"Task {calls[0]} is Python in a notebook: run its cell again, and what ended well is not done again.")
             async with self._room(who, _more(tasks, ListState() if has_ended else state), tasks, state.spent):
                 await asyncio.to_thread(say)
                 await self._care.take(folder, starts=True)
         else:
             await asyncio.to_thread(say)
-            if op in {"cancel", "kill"} or folder.list_id in self._care.kept:
-                await self._care.take(folder, starts=op in {"cancel", "kill"})
-        told = await asyncio.to_thread(folder.state)
-        return {"id": list_id, "op": op, **({"task": task} if task else {}), "status": self._word(folder, told)}
+            is_stopped = op in {"cancel", "kill"}
+            if not is_foreign or (is_stopped and not (task and is_run)):  # one task that is stopped makes its list nobody else's
+                await self._care.take(folder, starts=is_stopped)
+        if is_foreign:
+            commands = TaskCommands(folder, tasks, self._home)
+            await asyncio.to_thread(partial(commands.at_once, goes_on=op == "resume", by=who or "server"))
 
-    def _say(self, folder: ListFolder, tasks: TaskList, op: str, *, task: str, text: str, by: str) -> None:
+    def _say(self, folder: ListFolder, tasks: TaskList, op: str, *, task: str, text: str, by: str, click: str) -> None:
         if op == "resume":
             reopen(folder, tasks)
             state = folder.state()
             if state.is_paused:
-                folder.append(Resumed(at=time.time(), by=by))
+                folder.append(Resumed(at=time.time(), by=by, click=click))
             return
         try:
-            TaskCommands(folder, tasks, self._home).obey("stop" if op == "cancel" else op, task=task, text=text, by=by, reopens=True)
+            TaskCommands(folder, tasks, self._home).obey(
+                "stop" if op == "cancel" else op, task=task, text=text, by=by, click=click, reopens=True
+            )
         except InvalidRequest as error:
             raise error if op == "edit" else ControlFailed(str(error)) from error
 

@@ -158,6 +158,10 @@ def _control() -> dict[str, Any]:
         "op": {"type": "string", "enum": list(dict.fromkeys((*OPS, *TASK_OPS)))},
         "task": {"type": "string", "description": "Of a list: only this task."},
         "text": {"type": "string", "description": "For edit."},
+        "click": {
+            "type": "string",
+            "description": "Of a list: which press of a button it was. One that was obeyed already changes nothing.",
+        },
         "pauses": {"type": "integer", "minimum": 0, "description": "How often the run had been paused when this was wanted."},
     }
     return {"type": "object", "required": ["op"], "properties": properties}

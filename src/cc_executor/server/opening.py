@@ -1,4 +1,4 @@
-"""A notebook that is opened: a live view whose run has ended shows its end, though no page was there to see it and its kernel is gone.
+"""A notebook that is opened: a view whose run has ended without a page shows its end, and one whose kernel is gone says how to see the run.
 
 Knows the contents manager's `get`. What is in the file stays as it is until somebody saves. An opened notebook makes nothing happen: what is put in is what
 this server's user keeps of runs of theirs, and a name that is no run of theirs stands for nothing.
@@ -57,13 +57,14 @@ def _live_marks(content: Any) -> Iterator[Any]:
     with suppress(TypeError, KeyError, AttributeError):  # no notebook, or one that nobody could show
         for cell in content["cells"]:
             for output in cell.get("outputs", ()):
-                if _WIDGET in output.get("data", ()) and "cc_executor" in output["metadata"]:
-                    yield output["metadata"]["cc_executor"]
+                mark = output.get("metadata", {}).get("cc_executor")
+                if mark and (_WIDGET in output.get("data", ()) or mark.get("status") == "running"):
+                    yield mark
 
 
 def _mend(content: Any, path: str, environ: Mapping[str, str]) -> None:
     from cc_executor.store.home import StateHome, state_path
-    from cc_executor.store.notebook import lift, stored_bundles, stored_list_bundles, stored_receipts
+    from cc_executor.store.notebook import lift, stored_bundles, stored_list_bundles, stored_receipts, without_dead_views
 
     home = StateHome(state_path(environ))
     known, sealed = stored_receipts(home), 0
@@ -78,6 +79,7 @@ def _mend(content: Any, path: str, environ: Mapping[str, str]) -> None:
 
     try:
         lift(content, previous=None, receipt_of=receipt_of, bundle_of=stored_bundles(home), list_bundle_of=stored_list_bundles(home))
+        without_dead_views(content)
     except Exception:  # the root of our part of an opening: the user is owed the notebook, and the log the reason
         _logger.exception("the ends of runs could not be put into %s; it is opened as it is", path)
 

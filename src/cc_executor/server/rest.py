@@ -37,6 +37,7 @@ PAGE: Final = 50  # runs
 PAGE_LIMIT: Final = 500
 PIECE_LIMIT: Final = 1024 * 1024
 DIGITS: Final = 15
+CLICK: Final = 100  # characters; a view's have some 40
 _ID: Final = "([0-9a-f]{26}|[0-9a-f]{20}-[0-9]{1,6})"  # of a run, of a task list
 GROUP: Final = re.compile(r"\([^)]*\)")
 
@@ -208,8 +209,8 @@ class _Control(Api):
         pauses = body.get("pauses")
         if pauses is not None and (type(pauses) is not int or pauses < 0):
             raise InvalidRequest("pauses must be a whole number: how often the run had been paused.")
-        op, task, text = (str(body.get(name, "")) for name in ("op", "task", "text"))
-        self.answer(await self.service.control(run_id, op, who=self.who, pauses=pauses, task=task, text=text))
+        op, task, text, click = (str(body.get(name, "")) for name in ("op", "task", "text", "click"))
+        self.answer(await self.service.control(run_id, op, who=self.who, pauses=pauses, task=task, text=text, click=click[:CLICK]))
 
 
 class _Events(_Base):

@@ -34,6 +34,7 @@ from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
 from cc_executor.server.line import WAITS, Line, never_started
 from cc_executor.server.lists import Lists, ListSummary
+from cc_executor.server.listwatch import ListWatch
 from cc_executor.server.notices import Notices
 from cc_executor.server.owners import Owners
 from cc_executor.server.pieces import Piece
@@ -440,20 +441,24 @@ class Service:
 
         return await asyncio.to_thread(asked)
 
-    async def watch(self, run_id: str, *, who: str) -> Watch:
-        """The live view of a run, for a page whose kernel does not answer. Raises `RunNotFound`, `StateUnusable`."""
+    async def watch(self, run_id: str, *, who: str) -> Watch | ListWatch:
+        """The live view of a run or list, for a page whose kernel does not answer. Raises `RunNotFound`, `StateUnusable`."""
+        if LIST_ID.match(run_id):
+            return await self.lists.watch(run_id, who=who)
         await asyncio.to_thread(self.find, run_id, who=who)
         run = await Run.attach(self.home, run_id, environ=self._environ)
         return await asyncio.to_thread(Watch, run, receipt=partial(self.receipt, run_id, who=who))
 
-    async def control(self, run_id: str, op: str, *, who: str, pauses: int | None = None, task: str = "", text: str = "") -> dict[str, Any]:
+    async def control(
+        self, run_id: str, op: str, *, who: str, pauses: int | None = None, task: str = "", text: str = "", click: str = ""
+    ) -> dict[str, Any]:
         """Give a command: ``pause``, ``resume``, ``cancel`` (with time to clean up) or ``kill`` (at once). A run that waits can be cancelled.
 
         `pauses`: how often the run had been paused when somebody wanted it paused or resumed. If it was paused since, it stays as it is.
-        `task` and `text` are for lists: which task, and its new text.
+        `task`, `text` and `click` are for lists: which task, its new text, and which press of a button it was.
         """
         if LIST_ID.match(run_id):
-            return await self.lists.control(run_id, op, who=who, task=task, text=text)
+            return await self.lists.control(run_id, op, who=who, task=task, text=text, click=click)
         if op not in OPS:
             raise InvalidRequest(f"There is no command {op!r}. Choose one of {', '.join(OPS)}.")
         if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None and await self.line.withdrawn(entry, op):

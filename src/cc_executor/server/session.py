@@ -13,20 +13,23 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, InvalidTaskList, RunNotFound
 from cc_executor.server.hookstatus import hook_status
+from cc_executor.server.listwatch import ListWatch
 from cc_executor.server.pieces import pieces
 from cc_executor.server.refusal import Refused
+from cc_executor.server.watch import Watch
 from cc_executor.wire import jsonrpc
 from cc_executor.wire.jsonrpc import Call, Code, RpcError
 
 if TYPE_CHECKING:
     from cc_executor.server.service import Service
-    from cc_executor.server.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+Kind = TypeVar("Kind", Watch, ListWatch)
 
 SUBSCRIPTIONS: Final = 32  # of one watcher
 CALLS: Final = 32  # at work at once, of one watcher; the next message is read when one of them is answered
@@ -74,7 +77,7 @@ class Session:
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: dict[int, asyncio.Task[None]] = {}
-        self._watches: dict[int, Watch] = {}
+        self._watches: dict[int, Watch | ListWatch] = {}
         self._methods: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "execute": self.execute,
             "control": self.control,
@@ -87,6 +90,7 @@ class Session:
             "watch": self.watch,
             "page": self.page,
             "answer": self.answer,
+            "detail": self.detail,
         }
 
     async def take(self, message: str | bytes) -> None:
@@ -210,7 +214,7 @@ class Session:
             raise Refused(429, "TooMany", f"A socket may have {SUBSCRIPTIONS} subscriptions. End one, or open another socket.")
 
     async def watch(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Have the frames of a run's live view sent: `id`. Ends with `unsubscribe`."""
+        """Have the frames of a run's or a list's live view sent: `id`. Ends with `unsubscribe`."""
         self._take_place()
         watch = await self._service.watch(_text(params, "id"), who=self._who)
         number = next(self._numbers)
@@ -225,21 +229,25 @@ class Session:
 
     async def page(self, params: dict[str, Any]) -> dict[str, Any]:
         """Have older lines sent among the frames of a view: `subscription`, `view`, `before`."""
-        self._watched(params).page(_text(params, "view"), _number(params, "before", 0, most=10**15))
+        self._watched(params, Watch).page(_text(params, "view"), _number(params, "before", 0, most=10**15))
         return {}
 
     async def answer(self, params: dict[str, Any]) -> dict[str, Any]:
         """Answer a question of the agent in a view: `subscription`, `ask`, `decision`, `text`, `answers`."""
-        await asyncio.to_thread(self._watched(params).answer, params)
+        await asyncio.to_thread(self._watched(params, Watch).answer, params)
         return {}
 
-    def _watched(self, params: dict[str, Any]) -> Watch:
+    async def detail(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What is inside of a row of a list's view: `subscription`, `task`."""
+        return await asyncio.to_thread(self._watched(params, ListWatch).detail, _text(params, "task"))
+
+    def _watched(self, params: dict[str, Any], kind: type[Kind]) -> Kind:
         watch = self._watches.get(_number(params, "subscription", 0, most=10**9))
-        if watch is None:
+        if not isinstance(watch, kind):
             raise RpcError(Code.INVALID_PARAMS, "Invalid params: there is no such subscription")
         return watch
 
-    async def _show(self, number: int, watch: Watch) -> None:
+    async def _show(self, number: int, watch: Watch | ListWatch) -> None:
         try:
             async with aclosing(watch.frames()) as frames:
                 async for content, body in frames:

@@ -26,7 +26,8 @@ from cc_executor.runtime.workspace import remark
 from cc_executor.store.bundle import read_bundle, write_bundle
 from cc_executor.store.hooklog import HookLog
 from cc_executor.store.journal import RunStanding
-from cc_executor.wire.feed import EVERYBODY, ViewFeed
+from cc_executor.wire.feed import ViewFeed
+from cc_executor.wire.pace import EVERYBODY
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +57,12 @@ class Watch:
         self._state = RunState()
         self._sent: deque[Frame] = deque()
         self._feed = ViewFeed(self._page.transcript, self._take, read_page=self._page.read_page, run_id=run.run_id)
-        self._feed.on_message({"op": "sync", "view": EVERYBODY}, 0.0)
+        self._feed.on_message({"op": "sync", "view": EVERYBODY})
         self._asked = asyncio.Event()
 
     def page(self, view: str, before: int) -> None:
         """Ask for older lines; they come among the frames."""
-        self._feed.on_message({"op": "page", "view": view, "before": before}, time.monotonic())
+        self._feed.on_message({"op": "page", "view": view, "before": before})
         self._asked.set()
 
     def answer(self, said: Mapping[str, object]) -> None:
@@ -110,7 +111,7 @@ class Watch:
             content, body = self._sent.popleft()
             yield content, body
             if content.get("ask"):
-                self._feed.on_message({"op": "ack", "seq": content["seq"]}, time.monotonic())
+                self._feed.on_message({"op": "ack", "seq": content["seq"]})
 
     def _take(self, content: dict[str, Any], buffers: list[bytes]) -> None:
         self._sent.append((content, buffers[0]))

@@ -21,6 +21,7 @@ from cc_executor.errors import NotebookUnreadable, RunNotFound, StateUnusable
 from cc_executor.model.receipt import RECEIPT_MIME, Receipt
 from cc_executor.store.bundle import MARK, Json, as_object, read_bundle, read_list_bundle
 from cc_executor.store.home import RUN_ID, StateHome
+from cc_executor.store.place import is_gone
 
 LEFT_OUT: Final = "left_out"  # in the place of a receipt that was too big for the notebook: why, beside its run id and digest
 NBFORMAT: Final = 4
@@ -193,17 +194,23 @@ def lift(
     return True
 
 
+def without_dead_views(notebook: Json) -> None:
+    """Take out live views whose kernel is gone, in place: in a page there would be "model not found" instead of the words that say how to see the run."""
+    for cell in map(as_object, _array(notebook.get("cells"))):
+        for output in map(as_object, _array(cell.get("outputs"))):
+            data, mark = as_object(output.get("data")), as_object(as_object(output.get("metadata")).get(MARK))
+            if WIDGET_MIME in data and "text/plain" in data and is_gone(mark.get("kernel")):
+                output["data"] = {mime: value for mime, value in data.items() if mime != WIDGET_MIME}
+
+
 def _end_lists(notebook: Json, list_bundle_of: BundleOf) -> bool:
     """Put the stored table in place of the live view of every task list that has ended; whether there was one."""
     changed = False
     for cell in map(as_object, _array(notebook.get("cells"))):
         for output in map(as_object, _array(cell.get("outputs"))):
-            list_id = as_object(as_object(output.get("metadata")).get(MARK)).get("list_id")
-            if (
-                isinstance(list_id, str)
-                and WIDGET_MIME in as_object(output.get("data"))
-                and (bundle := list_bundle_of(list_id)) is not None
-            ):
+            mark = as_object(as_object(output.get("metadata")).get(MARK))
+            list_id, is_live = mark.get("list_id"), WIDGET_MIME in as_object(output.get("data")) or mark.get("status") == "running"
+            if isinstance(list_id, str) and is_live and (bundle := list_bundle_of(list_id)) is not None:
                 output["data"], output["metadata"] = bundle
                 changed = True
     return changed

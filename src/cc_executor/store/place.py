@@ -1,7 +1,9 @@
-"""Where runs are kept, and how they are called. Standard library only: a kernel asks before anything heavy is loaded. Knows no run."""
+"""Where runs are kept, how they are called, and which kernel shows them. Standard library only: a kernel asks before anything heavy is loaded. Knows no run."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +19,8 @@ WISH: Final = "notify.json"  # in the folder of a run or a list: who is to be to
 # 12 hex digits of milliseconds, so that names sort by start, and 14 random ones. `\Z`, not `$`: the latter allows a final newline.
 RUN_ID: Final = re.compile(r"[0-9a-f]{26}\Z")
 
+_PROCESS: Final = re.compile(r"([0-9]{1,9})@([0-9a-f]{8})\Z")
+
 
 def state_path(environ: Mapping[str, str]) -> Path:
     """Where runs are kept: `CC_EXECUTOR_STATE`, or `cc-executor` under `XDG_STATE_HOME` or `~/.local/state`."""
@@ -30,3 +34,32 @@ def state_path(environ: Mapping[str, str]) -> Path:
 def claimed_at(run_id: str) -> float:
     """Seconds since the epoch when the id was made."""
     return int(run_id[:12], 16) / 1000
+
+
+def process_mark() -> str:
+    """The process that asks, for whoever looks on the same machine whether it is still there; empty where that cannot be told (not on Linux)."""
+    return f"{os.getpid()}@{where}" if (where := _where()) else ""
+
+
+def is_gone(mark: object) -> bool:
+    """Whether the process of a `process_mark` has surely ended. False for anything else, and for a mark of another machine, container or boot."""
+    found = _PROCESS.match(mark) if isinstance(mark, str) else None
+    if found is None or found[2] != _where():
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        pass
+    return False
+
+
+@functools.cache
+def _where() -> str:
+    """Of the boot and the namespace in which process numbers hold (namespaces(7)), 8 hex digits."""
+    try:
+        known = Path("/proc/sys/kernel/random/boot_id").read_bytes() + os.readlink("/proc/self/ns/pid").encode()
+    except OSError:
+        return ""
+    return hashlib.sha256(known).hexdigest()[:8]

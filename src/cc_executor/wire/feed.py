@@ -3,12 +3,9 @@
 The protocol
 ------------
 To the views, at most 25 messages a second: ``{"op": "f", "seq", "floor", "elided", …}`` with one binary buffer (JSON in UTF-8), or
-``{"op": "p", "to", "first", …}`` with an older page. From a view: ``{"op": "sync", "view"}``, ``{"op": "ack", "view", "seq"}``,
-``{"op": "page", "view", "before"}``; commands are not for the feed.
-
-`seq` counts without a gap. A view that misses one (the server drops messages when a user's own cell floods) or that is new asks for `sync`, and the next
-frame is a `reset` for it: the run's id (``"run"``) and everything, newest first, over as many frames as it takes. A frame that asks (``"ask"``) is
-acknowledged when it was painted; while `UNANSWERED` of them are not, nobody looks, or somebody cannot keep up, and one frame a second has to do.
+``{"op": "p", "to", "first", …}`` with an older page. From a view: ``sync`` and ``ack``, as every feed has them (`cc_executor.wire.pace`), and
+``{"op": "page", "view", "before"}``; commands are not for the feed. A reset names the run (``"run"``), and everything follows, newest first, over as many
+frames as it takes.
 """
 
 from __future__ import annotations
@@ -24,20 +21,11 @@ from cc_executor.model.item import Item, ItemState, Kind
 from cc_executor.model.markdown import markdown_html
 from cc_executor.model.pager import Page
 from cc_executor.model.transcript import Transcript
+from cc_executor.wire.pace import EVERYBODY, RESETS, SLOW_SECONDS, PacedFeed, Send
 
-FRAME_SECONDS: Final = 0.04  # 25 frames a second: smooth to the eye, and a fortieth of the server's limit of 1,000 messages a second
-SLOW_SECONDS: Final = 1.0
-ASK_SECONDS: Final = 0.2  # so at most 5 acknowledgements a second: each is a message that the kernel handles beside its work
-UNANSWERED: Final = 3
-HEARTBEAT_SECONDS: Final = (
-    2.0  # a view that lost the last frame learns it from the next one, and one that hears nothing that the kernel is busy or gone
-)
 FRAME_LINES: Final = 400
 FRAME_CHARS: Final = 64 * 1024
 RENDER_CHARS: Final = 32 * 1024  # Markdown becomes HTML on the kernel's loop: some 2 ms for each KB of the worst text
-INBOX: Final = 1000  # messages between two ticks; a view sends some ten a second
-EVERYBODY: Final = "*"
-RESETS: Final = 50  # views that wait for a reset at once
 
 PageReader = Callable[[int, Callable[[Page], None]], None]
 
@@ -80,7 +68,7 @@ class ViewStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     asks: tuple[ShownAsk, ...] = ()
 
 
-class ViewFeed:
+class ViewFeed(PacedFeed):
     """Decides what to send to the views of one run.
 
     Parameters
@@ -101,18 +89,17 @@ class ViewFeed:
     def __init__(
         self,
         transcript: Transcript,
-        send: Callable[[dict[str, Any], list[bytes]], None],
+        send: Send,
         *,
         read_page: PageReader | None = None,
         html: Callable[[str], str] = markdown_html,
         run_id: str = "",
     ) -> None:
+        super().__init__(send)
         self._transcript = transcript
-        self._send = send
         self._read_page = read_page
         self._html = html
         self._run_id = run_id
-        self._inbox: deque[tuple[str, Any]] = deque(maxlen=INBOX)  # appending is atomic: messages may come in any thread
         self._status = ViewStatus()
         self._status_at = 0.0
         self._status_is_new = True
@@ -122,36 +109,15 @@ class ViewFeed:
         self._elided: list[int] = []
         self._sent: dict[int, str] = {}  # texts of open items, as the views have them
         self._rendered: dict[int, tuple[Item, str]] = {}
-        self._resets: dict[str, None] = {}
         self._reading: set[str] = set()
         self._pages: deque[tuple[str, Page]] = deque()
-        self._next_due = float("-inf")
-        self._last_frame = float("-inf")
-        self._last_ask = float("-inf")
-        self._asked: list[int] = []
-        self._is_done = False
-        self.seq = 0
 
     # --- the owner's side -------------------------------------------------------------------------------------------
 
     @property
-    def is_watched(self) -> bool:
-        """Whether views keep up; else one frame a second is sent."""
-        return len(self._asked) < UNANSWERED
-
-    @property
     def is_settled(self) -> bool:
         """Whether the views were sent everything that there is, as of the last tick."""
-        return not (
-            self._inbox
-            or self._pages
-            or self._reading
-            or self._resets
-            or self._pending
-            or self._withdrawn
-            or self._elided
-            or self._status_is_new
-        ) and (self._version == self._transcript.version)
+        return super().is_settled and not (self._pages or self._reading) and self._version == self._transcript.version
 
     def show(self, status: ViewStatus, now: float) -> None:
         """Set the status line; `status.elapsed` is that of `now`."""
@@ -160,40 +126,20 @@ class ViewFeed:
         self._status = status
         self._status_at = now
 
-    def on_message(self, content: object, now: float) -> None:
-        """Take what a view says at `now`. May be called in any thread; answered at the next tick. What is not understood is ignored."""
+    def on_message(self, content: object) -> None:
+        """Take what a view says, as `PacedFeed.on_message`."""
         match content:
-            case {"op": "sync", "view": str(view)}:
-                self._inbox.append(("sync", view))
-            case {"op": "ack", "seq": int(seq)}:
-                self._inbox.append(("ack", seq))
             case {"op": "page", "view": str(view), "before": int(before)}:
                 self._inbox.append(("page", (view, before)))
             case _:
-                pass
-
-    def tick(self, now: float) -> bool:
-        """Send what is due at `now`, at most one message; whether something was sent. Call it every 40 ms."""
-        self._read_inbox()
-        if now < self._next_due:
-            return False
-        if self._pages:
-            view, page = self._pages.popleft()
-            self._reading.discard(view)
-            self._send_page(view, page)
-        elif self._frame_is_due(now):
-            self._send_frame(now)
-        else:
-            return False
-        self._next_due = max(self._next_due, now - FRAME_SECONDS / 2) + FRAME_SECONDS  # a tick may come half a frame early or late
-        return True
+                super().on_message(content)
 
     def finish(self, now: float) -> None:
         """Send what is left, and that this is all. If nobody looks, one frame."""
         self._read_inbox()
         self._collect()
-        while self.is_watched and len(self._pending) > 1 and self._send_frame(now):
-            pass
+        while self.is_watched and len(self._pending) > 1:
+            self._send_frame(now)
         self._is_done = True
         self._send_frame(now)
 
@@ -204,19 +150,13 @@ class ViewFeed:
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
-    def _read_inbox(self) -> None:
-        while self._inbox:
-            what, value = self._inbox.popleft()
-            match what:
-                case "sync":
-                    if len(self._resets) < RESETS:
-                        self._resets[value] = None
-                case "ack":
-                    self._asked = [seq for seq in self._asked if seq > value]
-                case "page":
-                    self._begin_page(*value)
-                case _:
-                    self._pages.append(value)
+    def _take_message(self, what: str, value: Any) -> None:
+        if what == "page":
+            self._begin_page(*value)
+        elif what == "read":
+            self._pages.append(value)
+        else:
+            super()._take_message(what, value)
 
     def _begin_page(self, view: str, before: int) -> None:
         if self._read_page is None or view in self._reading or len(self._reading) >= RESETS or before <= 0:
@@ -230,12 +170,21 @@ class ViewFeed:
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
+    def _send_due(self, now: float) -> bool:
+        if self._pages:
+            view, page = self._pages.popleft()
+            self._reading.discard(view)
+            self._send_page(view, page)
+            return True
+        return super()._send_due(now)
+
     def _frame_is_due(self, now: float) -> bool:
-        if not self.is_watched and not self._resets and now - self._last_frame < SLOW_SECONDS:
-            return False
-        self._collect()
-        has_news = self._pending or self._withdrawn or self._elided or self._resets or self._status_is_new
-        return bool(has_news) or now - self._last_frame >= HEARTBEAT_SECONDS
+        if self.is_watched or self._resets or now - self._last_frame >= SLOW_SECONDS:
+            self._collect()
+        return super()._frame_is_due(now)
+
+    def _has_news(self) -> bool:
+        return bool(self._pending or self._withdrawn or self._elided or self._status_is_new)
 
     def _collect(self) -> None:
         """Add what became of the transcript since the last time to what the views lack."""
@@ -256,34 +205,21 @@ class ViewFeed:
             self._rendered.pop(number, None)
             said.append(number)  # even if the views never saw it: to know that would cost more than to say it
 
-    def _send_frame(self, now: float) -> int:
-        """Send one frame; how many items are still pending."""
-        self.seq += 1
-        content: dict[str, Any] = {
-            "op": "f", "seq": self.seq, "floor": self._transcript.floor, "elided": self._transcript.elided_lines, "status": self.status_at(now),
-        }  # fmt: skip
-        if self._resets:
-            content["reset"] = list(self._resets)
+    def _send_frame(self, now: float) -> None:
+        content = self._begin_frame("f", now)
+        content |= {"floor": self._transcript.floor, "elided": self._transcript.elided_lines, "status": self.status_at(now)}
+        if "reset" in content:
             content["run"] = self._run_id
-            self._resets.clear()
             self._sent.clear()
             self._pending = dict.fromkeys(item.number for item in self._transcript.items)
-        if self._is_done:
-            content["done"] = True
-        if self._is_done or now - self._last_ask >= ASK_SECONDS:
-            content["ask"] = True
-            self._last_ask = now
-            self._asked = [*self._asked[-UNANSWERED:], self.seq]
         body: dict[str, Any] = {"items": self._take()}
         for name in ("withdrawn", "elided"):
             numbers: list[int] = getattr(self, f"_{name}")
             if numbers:
                 body[name] = list(numbers)
                 numbers.clear()
-        self._last_frame = now
         self._status_is_new = False
         self._send(content, [msgspec.json.encode(body)])
-        return len(self._pending)
 
     def _take(self) -> list[dict[str, Any]]:
         """The newest of what the views lack, as much as one frame may hold; at least one item."""

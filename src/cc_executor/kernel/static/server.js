@@ -1,9 +1,11 @@
-// The way to a run past its kernel: the Jupyter server that has served this page. `../widgets.py` puts this before the view of a run.
+// The way to a run or a list past its kernel: the Jupyter server that has served this page. `../widgets.py` puts this before the view of a run.
 //
-// Nothing here is asked before a live kernel has told the view of its run and has then fallen silent, or has not answered a click. Whether the server has
+// Nothing here is asked before a live kernel has told the view what it shows and has then fallen silent, or has not answered a click. Whether the server has
 // the extension stands in the page, so that no request is made to find out. What it allows is decided there: the page's cookie, and whose run it is.
 
 const RUN_ID = /^[0-9a-f]{26}$/;
+const LIST_ID = /^[0-9a-f]{20}-[0-9]{1,6}$/;
+const SAID = [400, 409, 429, 503]; // answers whose sentence is for people
 const RECONNECT_MS = [1000, 2000, 5000, 10000, 30000]; // then the next click tries again
 
 /** Where the server's addresses begin; null where the page does not say that it has the extension, or is another's. */
@@ -23,10 +25,11 @@ function cookie(name) {
 }
 
 class Detour {
-  /** `onFrame(content, body)` is called with what a kernel would have sent. */
-  constructor(onFrame) {
+  /** `onFrame(content, body)` is called with what a kernel would have sent; `pattern` is that of an id. */
+  constructor(onFrame, pattern = RUN_ID) {
     this.onFrame = onFrame;
-    this.run = null;
+    this.pattern = pattern;
+    this.id = null;
     this.base = null;
     this.socket = null;
     this.timer = null;
@@ -36,33 +39,33 @@ class Detour {
     this.pending = new Map();
   }
 
-  /** A live kernel has said which run it is. */
-  meet(run) {
-    if (this.run !== null || typeof run !== "string" || !RUN_ID.test(run)) return;
-    this.run = run;
+  /** A live kernel has said which run or list it is. */
+  meet(id) {
+    if (this.id !== null || typeof id !== "string" || !this.pattern.test(id)) return;
+    this.id = id;
     this.base = serverBase();
   }
 
   get isPossible() {
-    return this.run !== null && this.base !== null;
+    return this.id !== null && this.base !== null;
   }
 
   get isOpen() {
     return this.socket !== null || this.timer !== null;
   }
 
-  /** Gives a command; rejects with a sentence for people, or an empty one where there is no way here. */
-  async control({ command, pauses }) {
-    const url = new URL(`cc-executor/api/v1/executions/${this.run}/control`, this.base);
+  /** Gives a command, as `POST /executions/ID/control` takes it; rejects with a sentence for people, or an empty one where there is no way here. */
+  async control(command) {
+    const url = new URL(`cc-executor/api/v1/executions/${this.id}/control`, this.base);
     const headers = { "Content-Type": "application/json", "X-XSRFToken": cookie("_xsrf") };
-    const answer = await fetch(url, { method: "POST", credentials: "same-origin", headers, body: JSON.stringify({ op: command, pauses }) }).catch(() => null);
+    const answer = await fetch(url, { method: "POST", credentials: "same-origin", headers, body: JSON.stringify(command) }).catch(() => null);
     if (answer?.ok) return;
-    if (answer?.status === 403 || answer?.status === 404) this.base = null; // not allowed, or no run of this server: it will not become one
+    if (answer?.status === 403 || answer?.status === 404) this.base = null; // not allowed, or nothing of this server: it will not become one
     const told = await answer?.json().catch(() => null);
-    throw new Error((answer?.status === 409 && told?.error?.message) || "");
+    throw new Error((SAID.includes(answer?.status) && told?.error?.message) || "");
   }
 
-  /** Has the run's frames sent from there on, until `close`. */
+  /** Has the frames sent from there on, until `close`. */
   open() {
     if (!this.isPossible || this.isOpen) return;
     const url = new URL("cc-executor/ws", this.base);
@@ -84,12 +87,12 @@ class Detour {
   }
 
   watch() {
-    this.call("watch", { id: this.run }).then(
+    this.call("watch", { id: this.id }).then(
       ({ subscription }) => {
         this.subscription = subscription;
       },
       () => {
-        this.base = null; // there is no such run for us
+        this.base = null; // there is no such thing for us
         this.close();
       },
     );
@@ -105,6 +108,11 @@ class Detour {
     return this.call("answer", { subscription: this.subscription, ...said });
   }
 
+  /** What is inside of a task. */
+  detail(task) {
+    return this.call("detail", { subscription: this.subscription, task });
+  }
+
   call(method, params) {
     return new Promise((resolve, reject) => {
       if (this.socket?.readyState !== WebSocket.OPEN) return reject(new Error("The server does not answer."));
@@ -118,7 +126,7 @@ class Detour {
     if (method === "frame") {
       this.tries = 0;
       this.onFrame(params.content, JSON.parse(params.body));
-    } else if (method === "end") this.close(); // the run's folder was removed
+    } else if (method === "end") this.close(); // its folder was removed
     else {
       const { resolve, reject } = this.pending.get(id) || {};
       this.pending.delete(id);

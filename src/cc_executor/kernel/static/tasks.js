@@ -1,8 +1,10 @@
 // The live view of a task list. Plain ESM for anywidget; `RunView`, the view of one run (view.js), is put before this text by ../taskview.py.
 //
-// The protocol is described in ../taskfeed.py and ../taskview.py. Whatever an agent or a list wrote becomes text nodes.
+// The protocol is described in ../../wire/taskfeed.py and ../taskview.py. Whatever an agent or a list wrote becomes text nodes.
 
-const { element, button, setText, clockText, shortNumber, readState, saveOnce, Bell } = RunView;
+// A view hears its kernel. When that is silent, it is sent the same frames by the server (server.js), as the view of a run is.
+
+const { element, button, setText, clockText, shortNumber, readState, saveOnce, Bell, Detour, LIST_ID, KERNEL_MS, SILENT_MS, RESYNC_MS } = RunView;
 
 const ACK_MS = 200; // at most 5 acknowledgements a second
 const SYNC_RETRY_MS = [1000, 2000, 5000, 10000]; // then give up: no kernel answers
@@ -159,6 +161,7 @@ class TaskRow {
     if (row.wish) return WISHES[row.wish] || "";
     if (this.shownState === "paused") return "Paused";
     if (this.shownState === "asking") return "Needs you";
+    if (row.status === "running" && row.phase === "ended" && this.list.head.isAlone) return "Over"; // its run; nobody writes down what became of the task
     if (row.is_validated) return "Validating";
     if (row.status === "running" && row.phase === "retrying") return "Retrying";
     return WORDS[row.status] || row.status;
@@ -251,7 +254,7 @@ class TaskRow {
       this.place = element("div", "ccx-task-run");
       this.body.append(this.facts, this.form, this.text, this.made, this.place);
     }
-    this.list.ask({ op: "detail", task: this.row.id });
+    this.list.askDetail(this.row.id);
     const wanted = this.row.run_id || null;
     if (wanted === (this.run && this.run.run)) return;
     this.shut();
@@ -259,7 +262,7 @@ class TaskRow {
     this.run = new RunModel(this.list.model, wanted);
     this.list.runs.set(wanted, this);
     this.list.ask({ op: "open", run: wanted, view: this.list.view });
-    this.endRun = RunView.render({ model: this.run, el: this.place });
+    this.endRun = RunView.render({ model: this.run, el: this.place, run: wanted, isSilent: this.list.isRound });
   }
 
   shut() {
@@ -352,7 +355,7 @@ class Head {
     this.figures = element("span", "ccx-figures");
     this.toggle = button("Pause", "ccx-toggle");
     this.stop = button("Stop", "ccx-cancel");
-    this.toggle.addEventListener("click", () => this.press(this.toggle, this.totals.is_paused ? "resume" : "pause"));
+    this.toggle.addEventListener("click", () => this.press(this.toggle, this.totals.is_paused || this.isAlone ? "resume" : "pause"));
     this.stop.addEventListener("click", () => this.press(this.stop, this.hasStopped ? "kill" : "stop"));
     const buttons = element("span", "ccx-buttons");
     buttons.setAttribute("role", "group");
@@ -384,10 +387,11 @@ class Head {
     this.bars.append(this.progress, numbers);
   }
 
+  /** `elapsed`: seconds by the clock of whoever speaks; undefined: ours goes on. */
   show(totals, elapsed) {
     const before = this.totals;
+    this.elapsed = elapsed ?? this.seconds;
     this.totals = totals;
-    this.elapsed = elapsed;
     this.at = performance.now();
     const { pending } = this;
     if ((pending === "pause" && totals.is_paused) || (pending === "resume" && !totals.is_paused) || (pending === "stop" && totals.is_stopping)) this.settle();
@@ -424,6 +428,15 @@ class Head {
     this.list.command(command, "");
   }
 
+  /** Nobody runs the list. */
+  get isAlone() {
+    return Boolean(this.totals.alone);
+  }
+
+  get seconds() {
+    return this.elapsed + (this.phase === "ended" ? 0 : (performance.now() - this.at) / 1000);
+  }
+
   refused() {
     this.settle();
     this.hasKilled = this.hasStopped = false;
@@ -434,6 +447,7 @@ class Head {
     const { totals } = this;
     if (this.list.isDone || totals.status !== "open") return "ended";
     if (totals.is_stopping || this.pending === "stop" || this.pending === "kill") return "stopping";
+    if (this.isAlone) return "alone";
     return totals.is_paused ? "paused" : totals.running ? "tool" : totals.until != null ? "waiting" : "starting";
   }
 
@@ -442,7 +456,7 @@ class Head {
     const isOver = phase === "ended";
     const pending = { pause: "Pausing…", resume: "Resuming…", stop: "Stopping…", kill: "Killing…" }[this.pending];
     const ended = { ok: "Done", failed: "Failed", stopped: "Stopped", budget: "Budget used up", usage_limited: "Usage limit reached" }[totals.status] || "Ended";
-    setText(this.word, isOver ? ended : pending || { stopping: "Stopping…", paused: "Paused", tool: "Running", waiting: "Waiting", starting: "Starting" }[phase]);
+    setText(this.word, isOver ? ended : pending || { stopping: "Stopping…", paused: "Paused", alone: "Interrupted", tool: "Running", waiting: "Waiting", starting: "Starting" }[phase]);
     this.dot.dataset.phase = phase;
     setText(this.name, totals.name || "");
     this.name.title = totals.name || "";
@@ -473,16 +487,17 @@ class Head {
       this.budgetFill.style.width = `${100 * share}%`;
       this.budgetBar.dataset.level = share >= 1 ? "full" : share > 0.8 ? "high" : "";
     }
-    setText(this.toggle, this.pending === "pause" ? "Pausing…" : this.pending === "resume" ? "Resuming…" : totals.is_paused ? "Resume" : "Pause");
+    setText(this.toggle, this.pending === "pause" ? "Pausing…" : this.pending === "resume" ? "Resuming…" : this.isAlone ? "Continue" : totals.is_paused ? "Resume" : "Pause");
     disable(this.toggle, this.pending !== null || phase === "stopping" || Boolean(this.hasStopped));
     setText(this.stop, this.hasKilled ? "Killing…" : this.guards ? "Stopping…" : this.hasStopped ? "Kill now" : "Stop");
     disable(this.stop, Boolean(this.hasKilled || this.guards));
-    this.toggle.hidden = this.stop.hidden = isOver;
+    this.toggle.hidden = isOver || (this.isAlone && !totals.can_continue);
+    this.stop.hidden = isOver;
     this.drawClock();
   }
 
   drawClock() {
-    setText(this.clock, clockText(this.elapsed + (this.phase === "ended" ? 0 : (performance.now() - this.at) / 1000)));
+    setText(this.clock, clockText(this.seconds));
   }
 
   dispose() {
@@ -536,10 +551,18 @@ class List {
     this.runs = new Map();
     this.dirty = new Set();
     this.isDone = false;
+    this.told = "";
     this.seq = null; // the last frame that was understood; null: waits for a reset
     this.lastAck = 0;
     this.owed = null;
     this.syncTries = 0;
+    this.syncAt = 0;
+    this.heard = performance.now(); // when the kernel last spoke
+    this.hasLooked = false; // round the kernel, since it fell silent
+    this.isRound = false; // what is shown comes from the server
+    this.detour = new Detour((content, body) => this.onServerFrame(content, body), LIST_ID);
+    this.clicks = 0;
+    this.untaken = new Map(); // presses that the kernel has not taken yet
     this.follows = true; // the running task stays in sight, until somebody scrolls
 
     this.root = element("div", "ccx ccx-tasks");
@@ -562,7 +585,10 @@ class List {
     this.head.buttons.append(this.bell.node);
     this.root.append(this.head.node, this.head.bars, this.note, this.scroller, this.announcer.node);
     el.replaceChildren(this.root);
-    this.timer = setInterval(() => this.drawClocks(), 1000);
+    this.timer = setInterval(() => {
+      this.drawClocks();
+      this.lookOut();
+    }, 1000);
     this.onMessage = (content, buffers) => this.receive(content, buffers);
     this.onState = () => {
       const state = readState(model);
@@ -581,15 +607,50 @@ class List {
   // --- to the kernel ---
 
   ask(content) {
-    this.model.send(content);
+    try {
+      this.model.send(content);
+    } catch (error) {
+      console.debug("cc_executor: the kernel is gone", error);
+    }
   }
 
-  command(command, task, text) {
-    this.ask({ op: "command", command, task, text: text || "", view: this.view });
+  /** One press. Its name lets it arrive by both ways, or late: the list obeys it once. */
+  command(command, task, text = "") {
+    this.clicks += 1;
+    const click = `${this.view} ${this.clicks}`;
+    const said = { op: command === "stop" ? "cancel" : command, task, text, click };
+    if (this.isRound) return this.goRound(said);
+    this.ask({ op: "command", command, task, text, view: this.view, click });
+    this.untaken.set(click, setTimeout(() => this.goRound(said), KERNEL_MS));
+  }
+
+  goRound(said) {
+    if (!this.detour.isPossible) return; // then the kernel may yet take it
+    this.untaken.delete(said.click);
+    this.detour.control(said).then(
+      () => this.detour.open(),
+      (error) => error.message && this.refused(said.task, error.message),
+    );
+  }
+
+  /** A kernel that is busy, restarted or dead says nothing; what it ran goes on. */
+  lookOut() {
+    if (this.isDone || document.hidden || performance.now() - this.heard <= SILENT_MS || this.hasLooked) return;
+    this.hasLooked = true;
+    this.detour.open();
+  }
+
+  askDetail(task) {
+    if (!this.isRound) return this.ask({ op: "detail", task });
+    this.detour.detail(task).then(
+      (detail) => this.rows.get(task)?.detail(detail),
+      (error) => this.say(error.message),
+    );
   }
 
   sync() {
     this.seq = null;
+    this.syncAt = performance.now();
     clearTimeout(this.syncTimer);
     if (this.syncTries >= SYNC_RETRY_MS.length) return;
     this.syncTimer = setTimeout(() => this.sync(), SYNC_RETRY_MS[this.syncTries]);
@@ -605,6 +666,8 @@ class List {
   // --- from the kernel ---
 
   receive(content, buffers) {
+    this.heard = performance.now();
+    this.hasLooked = false;
     switch (content.op) {
       case "t": {
         const body = buffers?.length ? JSON.parse(new TextDecoder().decode(buffers[0])) : {};
@@ -625,41 +688,66 @@ class List {
       case "detail":
         this.rows.get(content.task)?.detail(content);
         break;
-      case "refused": {
-        const row = this.rows.get(content.task);
-        if (row) {
-          row.settle();
-          row.draw();
-        } else this.head.refused();
-        this.say(content.text || "That cannot be done now.");
+      case "taken":
+      case "refused":
+        if (content.click && !this.untaken.has(content.click)) break; // another view's, or so late that it no longer matters
+        clearTimeout(this.untaken.get(content.click));
+        this.untaken.delete(content.click);
+        if (content.op === "refused") this.refused(content.task, content.text);
         break;
-      }
     }
+  }
+
+  refused(task, text) {
+    const row = this.rows.get(task);
+    if (row) {
+      row.settle();
+      row.draw();
+    } else this.head.refused();
+    this.say(text || "That cannot be done now.");
   }
 
   onFrame(frame, body) {
     const isReset = Array.isArray(frame.reset) && (frame.reset.includes(this.view) || frame.reset.includes("*"));
-    const isFirst = this.rows.size === 0;
     if (isReset) {
       this.syncTries = 0;
       clearTimeout(this.syncTimer);
+      this.detour.meet(frame.totals.list_id);
+    } else if (this.isRound) { // it speaks again: from the next reset on it has the view
+      if (performance.now() - this.syncAt < RESYNC_MS) return;
+      this.syncTries = 0;
+      return this.sync();
     } else if (this.seq === null || frame.seq <= this.seq) return;
     else if (frame.seq !== this.seq + 1) return this.sync(); // one was lost
     this.seq = frame.seq;
+    this.isRound = false;
+    if (this.detour.isOpen) this.detour.close();
+    this.show(frame, body, isReset);
+    if (frame.ask) this.owed = frame.seq;
+    if (!frame.done) saveOnce(this.model);
+  }
+
+  onServerFrame(frame, body) {
+    this.isRound = true;
+    this.show(frame, body, Array.isArray(frame.reset));
+  }
+
+  show(frame, body, isReset) {
+    const isFirst = this.rows.size === 0;
     if (frame.now) this.skew = frame.now - Date.now() / 1000;
-    if (frame.done) this.isDone = true;
+    this.isDone = Boolean(frame.done);
     if (body.graph && !this.graph) this.makeGraph(body.graph);
     for (const row of body.rows || []) this.put(row, !isFirst && !isReset);
-    this.head.show(frame.totals, frame.elapsed || 0);
-    if ((frame.totals.note || "") !== (this.hookNote || "")) {
-      this.hookNote = frame.totals.note;
-      this.say(this.hookNote); // one of the user's hooks did not end well
+    this.head.show(frame.totals, frame.elapsed);
+    const told = frame.totals.alone || frame.totals.note || ""; // nobody runs the list, or one of the user's hooks did not end well
+    if (told !== this.told) {
+      this.told = told;
+      this.say(told);
     }
     if (frame.done) {
       this.announcer.say(`The list has ended: ${frame.totals.summary || frame.totals.status}`);
       for (const row of this.rows.values()) this.dirty.add(row);
-    } else saveOnce(this.model);
-    if (frame.ask) this.owed = frame.seq;
+    }
     this.ring(frame);
     this.schedule();
   }
@@ -785,6 +873,8 @@ class List {
     cancelAnimationFrame(this.painting);
     clearInterval(this.timer);
     clearTimeout(this.syncTimer);
+    for (const timer of this.untaken.values()) clearTimeout(timer);
+    this.detour.close();
     for (const row of this.rows.values()) row.dispose();
     this.head.dispose();
     this.bell.dispose();

@@ -773,7 +773,8 @@ function saveOnce(model) {
   if (typeof context?.save === "function" && !context.model?.readOnly) Promise.resolve(context.save()).catch(() => {});
 }
 
-function render({ model, el }) {
+/** `run`: the run's id, where the list that shows this view was told it by whoever has it; `isSilent`: that list's kernel says nothing. */
+function render({ model, el, run, isSilent }) {
   const view = crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2);
   const decoder = new TextDecoder();
   const root = element("div", "ccx");
@@ -827,7 +828,7 @@ function render({ model, el }) {
 
   function goRound(said) {
     if (!detour.isPossible) return; // then the kernel may yet take it
-    detour.control(said).then(
+    detour.control({ op: said.command, pauses: said.pauses }).then(
       () => {
         bar.taken();
         detour.open();
@@ -955,6 +956,8 @@ function render({ model, el }) {
   model.on("change:state", onState);
   onState();
   sync();
+  if (run) detour.meet(run);
+  if (isSilent) detour.open();
   const lookout = setInterval(lookOut, 1000);
 
   return () => {

@@ -94,6 +94,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     max_cost: float | None = None
     rehearsal: bool = False  # every agent is rehearsed
     note: str = ""  # the newest sentence about a hook that did not end well
+    alone: str = ""  # why nobody runs the list, and what can be done about it
+    can_continue: bool = False  # somebody else can run it on
 
 
 class LastLine:
@@ -169,6 +171,7 @@ class TaskBoard:
         self._numbers = {task.id: number for number, task in enumerate(self.order, start=1)}
         self._runs: dict[str, _Run] = {}
         self._estimates: Mapping[str, str] = {}
+        self._alone, self._can_continue = "", False
         self._needed_by: defaultdict[str, list[str]] = defaultdict(list)
         for task in self.order:
             for need in task.all_needs:
@@ -180,6 +183,12 @@ class TaskBoard:
         """Take how long tasks usually take, in words."""
         self._estimates = estimates
         self.dirty.update(dict.fromkeys(estimates))
+
+    def leave(self, why: str, *, can_continue: bool) -> None:
+        """Take why nobody runs the list; empty when somebody does. `can_continue`: whether the one who shows it can have it run on."""
+        if (why, can_continue) != (self._alone, self._can_continue):
+            self._alone, self._can_continue = why, can_continue
+            self.dirty.update(dict.fromkeys(self._numbers))  # what can be asked of a row depends on it
 
     @cached_property
     def graph(self) -> Graph | None:
@@ -303,6 +312,8 @@ class TaskBoard:
                 return said or known.outcome.replace("_", " ")
 
     def _can(self, task: Task, known: TaskState) -> tuple[str, ...]:
+        if self._alone:
+            return ()
         if self.state.status is not ListStatus.OPEN or self.state.is_stopped or known.is_stopped:
             return ("retry",) if known.status is TaskStatus.STOPPED and self._is_open() else ()
         match known.status:
@@ -344,7 +355,7 @@ class TaskBoard:
             summary=self.state.summary,
             is_paused=self.state.is_paused,
             until=self._until(running),
-            is_stopping=self.state.is_stopped and self.state.status is ListStatus.OPEN,
+            is_stopping=self.state.is_stopped and self.state.status is ListStatus.OPEN and not self._alone,
             count=len(self.order),
             ok=counts[TaskStatus.OK],
             failed=counts[TaskStatus.FAILED],
@@ -356,6 +367,8 @@ class TaskBoard:
             max_cost=self.tasks.max_cost,
             rehearsal=self._is_rehearsal,
             note=toolcall.one_line(clean(self.state.notes[-1]), LINE_CHARS) if self.state.notes else "",
+            alone=self._alone if self.state.status is ListStatus.OPEN else "",
+            can_continue=self._can_continue,
         )
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
-from cc_executor.kernel.taskrows import first_line, last_line
 from cc_executor.model.ansi import clean
 from cc_executor.model.inert import inert
 from cc_executor.model.item import excerpt
 from cc_executor.model.listrecord import ListState, ListStatus, TaskState, TaskStatus
 from cc_executor.model.notice import duration
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
+from cc_executor.model.taskrows import first_line, last_line
 from cc_executor.model.toolcall import one_line
 from cc_executor.model.words import SMALL_COST
 

@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test bench bench-history bench-tasks bench-server undo-long kills matrix nemesis floods-long hub-long faults outcomes floods threats kernels check lint types floors blocks format environments chromium redis hub reference pictures lock clean
+.PHONY: help run test bench bench-history bench-tasks bench-server undo-long kills matrix nemesis floods-long hub-long neighbours faults outcomes floods threats kernels check lint types floors blocks format environments chromium redis hub reference pictures lock clean
 
 # More words for the commands:  make run JUPYTER_ARGS="--no-browser --port=9999"   make test PYTEST_ARGS="-k pause -x"
 JUPYTER_ARGS ?=
@@ -46,6 +46,10 @@ floods-long: environments chromium ## The floods in their full sizes: 10 GB, a m
 
 hub-long: environments chromium hub ## A run of 70 s on a hub that culls after 20 s
 	CC_EXECUTOR_TEST_LONG=1 $(DEV) -m pytest -q -o faulthandler_timeout=0 tests/server/test_hub.py
+
+neighbours: .venvs/jupyter-server-mcp/.ready .venvs/jupyter-ai/.ready ## Our tools in the real jupyter-server-mcp, our persona in the real jupyter-ai
+	.venvs/jupyter-server-mcp/bin/python -m pytest -q tests/neighbours/in_jupyter_server_mcp.py
+	.venvs/jupyter-ai/bin/python -m pytest -q tests/neighbours/in_jupyter_ai.py
 
 matrix: environments ## Run the kernel tests over every ipykernel and Python; MATRIX="7.0 3.13" picks some
 	PYTHONPATH=tests $(DEV) -m kernel.matrix $(MATRIX)
@@ -126,4 +130,12 @@ $(IPYKERNEL6_READY): pyproject.toml $(LOCK)
 	@mkdir -p .venvs
 	@grep -v '^ipykernel==' $(LOCK) > .venvs/ipykernel6.lock
 	@CONSTRAINTS=.venvs/ipykernel6.lock .ci/venv .venvs/ipykernel6 -e . 'ipykernel==6.31.*'
+	@touch $@
+
+# Not with the versions of the lock: what our neighbours need differs from it, and from each other.
+.venvs/jupyter-server-mcp/.ready: NEIGHBOUR := -e '.[mcp$(addprefix $(comma),$(BUNDLED))]' 'jupyter-server-mcp>=0.4'
+.venvs/jupyter-ai/.ready: NEIGHBOUR := -e '.[server$(addprefix $(comma),$(BUNDLED))]' 'jupyter-ai>=3.2'
+.venvs/jupyter-server-mcp/.ready .venvs/jupyter-ai/.ready: pyproject.toml
+	@mkdir -p .venvs
+	@CONSTRAINTS= .ci/venv $(@D) $(NEIGHBOUR) httpx hypothesis psutil pytest pytest-timeout websocket-client
 	@touch $@

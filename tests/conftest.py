@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -140,6 +141,16 @@ def state_folder(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -
 
 
 saw = tables.saw
+
+
+@pytest.fixture
+def noon() -> Iterator[None]:
+    """The time zone in which it is between 12 and 13 o'clock: no day ends during the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", f"NOON{time.gmtime().tm_hour - 12:+d}")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.fixture(scope="session")

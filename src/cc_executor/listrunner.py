@@ -14,6 +14,7 @@ import time
 
 from cc_executor.errors import CCExecutorError
 from cc_executor.listpage import keep_end
+from cc_executor.runtime.telemetry import configure
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.tasklists import ListHome
 from cc_executor.tasks import carry_on
@@ -24,6 +25,7 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     os.environ.update(json.loads(sys.stdin.buffer.read()))
     time.tzset()
+    configure(os.environ)
     home = StateHome(state_path(os.environ))
     try:
         folder = ListHome(home).find(sys.argv[1])

@@ -196,7 +196,7 @@ def test_a_simple_run_told_in_full() -> None:
     assert (opened.api_key_source, opened.cwd, opened.mcp_servers) == ("ANTHROPIC_API_KEY", "/home/user/project", ())
     assert "Bash" in opened.tools
     assert status == StatusChanged(status="requesting")
-    assert begun == MessageStarted(message_id="msg_56d648f649cb4d89bbbb100e")
+    assert begun == MessageStarted(message_id="msg_56d648f649cb4d89bbbb100e", model="claude-opus-4-8")
     assert counted == UsageCounted(message_id="msg_56d648f649cb4d89bbbb100e", input_tokens=10, output_tokens=1)
     texts = [event for event in events_of("01-success-text") if isinstance(event, TextWritten)]
     block = "msg_56d648f649cb4d89bbbb100e:0"
@@ -278,7 +278,7 @@ def test_several_blocks_in_one_line_are_counted_on() -> None:
         "A", {"type": "text", "text": "three"}
     )
     assert decoded(data) == [
-        MessageStarted(message_id="A"),
+        MessageStarted(message_id="A", model="m"),
         TextWritten(block="A:0", text="one", whole=True),
         ThinkingWritten(block="A:1", text="two", whole=True),
         TextWritten(block="A:2", text="three", whole=True),

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from browser.view_page import ViewPage
 from support.lab import CHROMIUM_ARGUMENTS, Lab, running_lab
+
+expect.set_options(timeout=30_000)  # milliseconds; what is expected takes some tens of them where nothing else runs
 
 
 @pytest.fixture(scope="package")

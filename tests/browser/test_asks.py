@@ -102,7 +102,7 @@ def test_a_question_is_still_open_after_the_page_was_reloaded_and_is_answered_th
 ) -> None:
     page, view = opened(lab, browser, tmp_path, QUESTION, "question.ipynb")
     asked(view, "Which data should the report use?")
-    eventually(lambda: page.prompt(1) == "[*]:", within=5, what="the cell waits")
+    eventually(lambda: page.prompt(1) == "[*]:", within=30, what="the cell waits")
 
     page.page.reload()
     page.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)

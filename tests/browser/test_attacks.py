@@ -22,7 +22,7 @@ from cc_executor.model.transcript import Transcript
 from kernel.attacks import EVERY, HOST, MARK
 from support.environments import IPYKERNEL7
 from support.lab import VIEWPORT, Lab, NotebookPage, eventually
-from support.leaks import marked_processes
+from support.leaks import await_none, marked_processes
 from support.receipts import receipt, run_id
 from support.runs import run_folders
 
@@ -314,6 +314,7 @@ def forged(canary: Path) -> nbformat.NotebookNode:
 def test_a_forged_notebook_does_nothing_when_it_is_opened_and_saved(lab: Lab, browser: Browser, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     before = run_folders(lab.state)
+    assert await_none([tmp_path, lab.root], budget=60) == [], "of the tests before"
     write(lab, "forged.ipynb", forged(canary), trusted=False)
     page = WatchedPage(lab, browser, "forged.ipynb")
     page.wait_for_kernel()

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.
 
 LOAD = "%load_ext cc_executor\nimport pathlib\nfolder = pathlib.Path({folder!r})"
 TICKER = "%%cc_execute --vars --cwd {{folder}} --tools Bash --rehearse ticker -o ticks\nWrite a line into ticks.txt, five times a second."
-SLOW = "%%cc_execute --rehearse slow-text -o slow\nCount slowly."
+SLOW = "%%cc_execute --agent shell --shell bash -o slow\nuntil [ -e go ]; do echo line $((n += 1)); sleep 0.5; done"
 
 
 def ticks(folder: Path) -> int:
@@ -52,27 +52,26 @@ def test_pause_resume_and_cancel_reach_the_tools_of_the_agent_while_other_cells_
 
     eventually(lambda: ticks(tmp_path) > 2, within=40, what="the agent's tool writes")
     assert page.prompt(2) == "[*]:"
-    assert "Bash" in view.inner_text()
+    eventually(lambda: "Bash" in view.inner_text(), within=30, what="the view names the tool")
 
     view.get_by_role("button", name="Pause").click()
-    view.get_by_role("button", name="Resume").wait_for(timeout=5000)
-    eventually(lambda: "paused" in view.inner_text().lower(), within=5, what="the view says that it is paused")
+    view.get_by_role("button", name="Resume").wait_for()
+    eventually(lambda: "paused" in view.inner_text().lower(), within=30, what="the view says that it is paused")
     assert still_for(3, page, tmp_path), "the tool wrote while the run was paused"
 
     view.get_by_role("button", name="Resume").click()
     before = ticks(tmp_path)
-    eventually(lambda: ticks(tmp_path) > before + 3, within=5, what="the tool goes on")
+    eventually(lambda: ticks(tmp_path) > before + 3, within=30, what="the tool goes on")
 
     page.cell(1).get_by_role("slider").first.focus()
     page.page.keyboard.press("ArrowRight")
-    eventually((tmp_path / "size").exists, within=5, what="the slider in another cell answers during the run")
+    eventually((tmp_path / "size").exists, within=30, what="the slider in another cell answers during the run")
 
     view.get_by_role("button", name="Cancel").click()
     assert not await_none([tmp_path], budget=3.0), "processes of the run were alive 3 s after Cancel"
-    page.wait_done(2, within=10)
-    text = view.inner_text()
-    assert "cancelled" in text
-    assert "CCExecutionError" in text
+    page.wait_done(2)
+    for word in ("cancelled", "CCExecutionError"):
+        eventually(lambda word=word: word in view.inner_text(), within=30, what=f"the cell says {word}")
 
     page.run(3)
     eventually(lambda: "next 42" in page.output(3).inner_text(), within=20, what="the next cell runs")
@@ -88,6 +87,7 @@ def test_pause_resume_and_cancel_reach_the_tools_of_the_agent_while_other_cells_
 @pytest.mark.row("kernels", "page reloaded, tab closed and opened again", "every line is there, in order, and the run's end")
 @pytest.mark.parametrize("kernel", [environment.name for environment in KERNELS])
 def test_text_appears_while_the_cell_runs_and_a_reloaded_or_reopened_page_shows_every_line(lab: Lab, browser: Browser, kernel: str) -> None:
+    (lab.root / "go").unlink(missing_ok=True)
     lab.write("reload.ipynb", "%load_ext cc_executor", SLOW, kernel=kernel)
     page = NotebookPage(lab, browser, "reload.ipynb")
     page.wait_for_kernel()
@@ -99,15 +99,16 @@ def test_text_appears_while_the_cell_runs_and_a_reloaded_or_reopened_page_shows_
 
     page.page.reload()
     page.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
-    eventually(lambda: len(numbers(page)) >= 5, within=30, what="the reloaded page shows the run")
+    eventually(lambda: len(numbers(page)) >= 5, within=60, what="the reloaded page shows the run")
     seen = numbers(page)
     assert seen == list(range(1, len(seen) + 1))
     page.close()
 
     reopened = NotebookPage(lab, browser, "reload.ipynb")
-    eventually(lambda: len(numbers(reopened)) > len(seen), within=30, what="the tab that was opened again goes on")
+    eventually(lambda: len(numbers(reopened)) > len(seen), within=60, what="the tab that was opened again goes on")
     again = numbers(reopened)
     assert again == list(range(1, len(again) + 1))
+    (lab.root / "go").touch()
     eventually(lambda: "ok: " in status(reopened), within=60, what="the view shows the end")
     whole = numbers(reopened)
     assert whole == list(range(1, len(whole) + 1))
@@ -154,7 +155,7 @@ def test_a_restart_from_the_menu_ends_the_run_and_the_page_works_on(
     eventually(lambda: ticks(tmp_path) > 2, within=40, what="the agent's tool writes")
     if paused:
         page.output(1).get_by_role("button", name="Pause").click()
-        page.output(1).get_by_role("button", name="Resume").wait_for(timeout=5000)
+        page.output(1).get_by_role("button", name="Resume").wait_for()
 
     before = kernels_of(lab)
     page.page.get_by_role("menuitem", name="Kernel", exact=True).click()
@@ -171,7 +172,7 @@ def test_a_restart_from_the_menu_ends_the_run_and_the_page_works_on(
         page.wait_done(cell)
     eventually(
         lambda: '"kind": "cancelled"' in page.output(3).inner_text(),
-        within=10,
+        within=60,
         what=f"the new kernel tells the end: {page.output(3).inner_text()}",
     )
     page.close()

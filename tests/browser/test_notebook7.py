@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from cc_executor.model.receipt import RECEIPT_MIME
 from kernel.cells import WIDGET_MIME
@@ -40,22 +40,22 @@ def test_a_run_is_paused_resumed_and_cancelled_by_its_buttons_and_its_end_stays(
     view = page.output(1)
     eventually(lambda: ticks(tmp_path) > 2, within=40, what="the agent's tool writes")
     assert page.prompt(1) == "[*]:"
-    assert "Bash" in view.inner_text()
+    eventually(lambda: "Bash" in view.inner_text(), within=30, what="the view names the tool")
 
     view.get_by_role("button", name="Pause").click()
-    view.get_by_role("button", name="Resume").wait_for(timeout=5000)
+    view.get_by_role("button", name="Resume").wait_for()
     before = ticks(tmp_path)
     page.page.wait_for_timeout(2000)  # that nothing is written, only time can show
     assert ticks(tmp_path) == before, "the tool wrote while the run was paused"
 
     view.get_by_role("button", name="Resume").click()
-    eventually(lambda: ticks(tmp_path) > before + 3, within=5, what="the tool goes on")
+    eventually(lambda: ticks(tmp_path) > before + 3, within=30, what="the tool goes on")
 
     view.get_by_role("button", name="Cancel").click()
     assert not await_none([tmp_path], budget=3.0), "processes of the run were alive 3 s after Cancel"
-    page.wait_done(1, within=10)
-    eventually(lambda: "cancelled" in view.inner_text(), within=5, what="the static end says how it ended")
-    assert view.get_by_role("button", name="Cancel").count() == 0
+    page.wait_done(1)
+    eventually(lambda: "cancelled" in view.inner_text(), within=30, what="the static end says how it ended")
+    expect(view.get_by_role("button", name="Cancel")).to_have_count(0)
 
     page.run(2)
     eventually(lambda: "next cancelled" in page.output(2).inner_text(), within=20, what="the next cell runs")

@@ -64,7 +64,7 @@ def test_a_live_cell_and_a_finished_one(page: NotebookPage, folder: Path) -> Non
             page.cell(cell).scroll_into_view_if_needed()
             page.cell(cell).screenshot(path=folder / f"{name}-{theme.lower()}.png")
     view.get_by_role("button", name="Cancel").click()
-    page.wait_done(2, within=10)
+    page.wait_done(2)
     (page.lab.root / "plan.md").write_text(PLAN)
     page.run(3)
     added = page.output(3).locator(".ccx-ask .ccx-add").first
@@ -77,4 +77,4 @@ def test_a_live_cell_and_a_finished_one(page: NotebookPage, folder: Path) -> Non
         page.cell(3).scroll_into_view_if_needed()
         page.cell(3).screenshot(path=folder / f"asks-{theme.lower()}.png")
     page.output(3).get_by_role("button", name="Cancel").click()
-    page.wait_done(3, within=10)
+    page.wait_done(3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
+from playwright.sync_api import expect
 
 from browser.view_page import SITE, ViewPage
 
@@ -47,7 +48,7 @@ def test_without_a_server_that_can_be_asked_nobody_is(view_page: ViewPage) -> No
         silent(view_page, config=config)
         view_page.button("Cancel").click()
         view_page.page.clock.run_for(MINUTE)
-        assert "does not answer" in view_page.root().get_by_role("alert").inner_text(), name
+        expect(view_page.root().get_by_role("alert"), name).to_contain_text("does not answer")
         assert (view_page.requests, view_page.sockets, view_page.errors) == ([], [], []), name
 
 
@@ -80,9 +81,11 @@ def test_one_click_is_one_request_and_a_server_that_is_gone_is_not_stormed(view_
     view_page.page.clock.run_for(900)
     assert view_page.requests == [], "the kernel goes first"
     view_page.page.clock.run_for(MINUTE)
+    view_page.happens(lambda: view_page.requests, "the request")
     assert view_page.requests == [f"{SITE}user/a/cc-executor/api/v1/executions/{RUN}/control"]
-    assert "does not answer" in view_page.root().get_by_role("alert").inner_text()
+    expect(view_page.root().get_by_role("alert")).to_contain_text("does not answer")
     view_page.page.clock.run_for(10 * MINUTE)
+    view_page.happens(lambda: view_page.sockets, "the socket")
     assert set(view_page.sockets) == {f"{SITE.replace('http', 'ws')}user/a/cc-executor/ws"}
     assert len(view_page.sockets) <= 6
     assert len(view_page.requests) == 1
@@ -92,6 +95,7 @@ def test_one_click_is_one_request_and_a_server_that_is_gone_is_not_stormed(view_
 def test_a_kernel_that_takes_the_click_keeps_it(view_page: ViewPage) -> None:
     silent(view_page, config=HERE)
     view_page.button("Pause").click()
+    view_page.happens(lambda: view_page.inbox, "the click")
     view_page.turn()
     assert view_page.commands == ["pause"]
     view_page.page.clock.run_for(3000)

@@ -26,7 +26,7 @@ from cc_executor.wire.feed import PageReader, ViewStatus
 
 STATIC: Final = Path(cc_executor.kernel.__file__).parent / "static"
 SITE: Final = "http://view.test/"
-WAIT: Final = 10.0  # seconds; what is waited for takes some tens of milliseconds
+WAIT: Final = 30.0  # seconds; what is waited for takes some tens of milliseconds
 
 # What JupyterLab's light and dark themes define, where the view looks for it (JupyterLab 4.6, packages/theme-*-extension/style/variables.css).
 LAB_LIGHT: Final = (
@@ -226,6 +226,22 @@ class ViewPage:
         """Turn until the views have everything and have painted it."""
         self.until(lambda: self.view.feed.is_settled and not self.outbox and not self.inbox, "everything sent")
         self.painted()
+
+    def happens(self, look: Callable[[], Any], what: str) -> None:
+        """Wait for what the page does without a kernel: what it asks for comes to us on a way of its own."""
+        end = time.monotonic() + WAIT
+        while not look():
+            assert time.monotonic() < end, f"not within {WAIT} s: {what}"
+            self.page.wait_for_timeout(20)
+
+    def smooth(self, work: Callable[[], object], *, below: float) -> None:
+        """Work that keeps the page busy for less than so many milliseconds at a time; once more when the machine had something else to do."""
+        longest: list[float] = []
+        while len(longest) < 3 and (not longest or longest[-1] >= below):
+            self.page.evaluate("longTasks.length = 0")
+            work()
+            longest.append(max(self.page.evaluate("longTasks"), default=0.0))
+        assert longest[-1] < below, longest
 
     def painted(self) -> None:
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

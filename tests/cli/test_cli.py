@@ -185,7 +185,7 @@ def test_a_second_ctrl_c_kills_what_does_not_want_to_end() -> None:
         _, err = process.communicate(timeout=BUDGET)
     assert process.returncode == 130
     assert "Killing the run" in err
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_a_killed_command_takes_its_run_with_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_the_history_heals_and_can_be_made_anew(runs: list[str], state_folder: P
 
 def test_an_estimate_says_what_it_is_based_on_or_that_there_is_none(runs: list[str], tmp_path: Path) -> None:
     said = cli("estimate", "sleep 0.05", "--agent", "shell", cwd=tmp_path).stdout
-    assert said.startswith("command:sleep, trivial\ntime  0.")
+    assert re.match(r"command:sleep, trivial\ntime  \d", said)
     assert "confidence" in said
     found = json.loads(cli("estimate", "-", "--agent", "shell", "--json", stdin=b"sleep 0.05", cwd=tmp_path).stdout)
     assert found["seconds"]["p50"] <= found["seconds"]["p90"]
@@ -76,7 +77,7 @@ def test_a_list_is_checked_with_its_expected_time_and_cost(runs: list[str], tmp_
     file = tmp_path / "list.yaml"
     file.write_text(LIST)
     lines = cli("tasks", "check", file, "--cwd", tmp_path).stdout.splitlines()
-    assert "usually 0." in lines[0]
+    assert re.search(r"usually \d", lines[0])
     assert "(n=7)" in lines[0]
     assert "usually" not in lines[1]
     assert lines[2].startswith("Expected: ")

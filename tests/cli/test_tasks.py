@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cc_executor.store.home import StateHome
+from cc_executor.store.tasklists import ListHome
 from cli.test_cli import BUDGET, beginning, cli
 from support.lab import eventually
 from support.leaks import await_none
@@ -55,7 +57,7 @@ def test_a_list_is_checked_run_shown_and_not_done_twice(file: Path, tmp_path: Pa
     assert (tmp_path / "log").read_text() == "one\n"
 
 
-def test_a_list_that_runs_is_commanded_from_elsewhere(file: Path, tmp_path: Path) -> None:
+def test_a_list_that_runs_is_commanded_from_elsewhere(file: Path, tmp_path: Path, state_folder: Path) -> None:
     started = cli("tasks", "run", file, "--cwd", tmp_path, "--detach")
     list_id = started.stdout.strip()
 
@@ -76,6 +78,8 @@ def test_a_list_that_runs_is_commanded_from_elsewhere(file: Path, tmp_path: Path
     eventually(lambda: state()["list"] == "stopped", within=BUDGET, what="the list is stopped")
     assert state() == {"list": "stopped", "first": "ok", "wait": "stopped", "broken": "skipped", "after": "skipped"}
     assert not await_none([tmp_path])
+    folder = ListHome(StateHome(state_folder)).find(list_id)
+    eventually(lambda: not folder.is_run(), within=BUDGET, what="whoever ran it is gone")
     noted = cli("tasks", "retry", "wait")
     assert f"Nobody runs this list now: `cc-executor tasks run {list_id}` does." in noted.stderr
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from cc_executor.shim.records import CONTROL
 from support.environments import KERNELS
 from support.lab import eventually
 from support.leaks import marked_processes
@@ -39,8 +41,14 @@ def make_gate(folder: Path) -> Path:
 def wait_for_pid(folder: Path) -> int:
     """The shell that runs the script, when it has begun."""
     path = folder / "pid"
-    text = eventually(lambda: path.exists() and path.read_text().strip(), within=30, what="the script runs")
+    text = eventually(lambda: path.exists() and path.read_text().strip(), within=60, what="the script runs")
     return int(text)
+
+
+def signals_of(run: Path) -> list[str]:
+    """What the processes of a run were sent, rung by rung of its stop."""
+    records = [json.loads(line) for line in (run / CONTROL).read_bytes().splitlines()]
+    return [record["signal"] for record in records if record["kind"] == "signalled"]
 
 
 def living(folder: Path) -> list[str]:

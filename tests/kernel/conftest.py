@@ -36,7 +36,7 @@ def shared_kernel(request: pytest.FixtureRequest, kernelspecs: Path) -> Iterator
 @pytest.fixture
 def kernel(shared_kernel: Kernel, tmp_path: Path, state_folder: Path) -> Kernel:
     """A kernel in the test's own folder, with a state folder of the test's own, and the extension as it is after loading."""
-    reset = shared_kernel.run(RESET.format(folder=str(tmp_path), state=str(state_folder)), within=20)
+    reset = shared_kernel.run(RESET.format(folder=str(tmp_path), state=str(state_folder)), within=60)
     assert reset.status == "ok", reset.traceback
     return shared_kernel
 

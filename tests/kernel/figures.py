@@ -46,9 +46,9 @@ def test_a_figure_that_a_task_draws_during_a_run_costs_the_run_nothing(kernel: K
     kernel.run("asyncio.get_running_loop().call_later(0.05, begun.set)")
     cell = kernel.send(shell_cell(WAIT, "-o r"))
     wait_for_pid(tmp_path)
-    eventually((tmp_path / "drawn").exists, within=10, what="the task has drawn")
+    eventually((tmp_path / "drawn").exists, within=60, what="the task has drawn")
     kernel.tell(slider.strip("'"), {"method": "update", "state": {"value": 7}})
-    eventually((tmp_path / "size").exists, within=10, what="the slider answers during the run")
+    eventually((tmp_path / "size").exists, within=60, what="the slider answers during the run")
     gate.write_text("through\n")
     answer = kernel.wait(cell)
     assert kinds(answer).count(RECEIPT_MIME) == 1

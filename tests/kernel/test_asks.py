@@ -105,8 +105,8 @@ def view_of(answer: Answer) -> str:
 def test_a_question_is_open_again_after_a_restart_and_answered_in_the_view(own_kernel: Kernel, tmp_path: Path, state_folder: Path) -> None:
     begun = own_kernel.wait(person(own_kernel, f"{QUESTION} --bg\nGo."))
     assert begun.status == "ok", begun.traceback
-    (folder,) = eventually(lambda: run_folders(state_folder), within=20, what="the run is there")
-    eventually(lambda: b"control_request" in (folder / records.STDOUT).read_bytes(), within=30, what="the agent asks")
+    (folder,) = eventually(lambda: run_folders(state_folder), within=60, what="the run is there")
+    eventually(lambda: b"control_request" in (folder / records.STDOUT).read_bytes(), within=60, what="the agent asks")
     own_kernel.restart()
     assert own_kernel.run("%load_ext cc_executor").status == "ok"
 
@@ -115,14 +115,14 @@ def test_a_question_is_open_again_after_a_restart_and_answered_in_the_view(own_k
     assert "2  All years" in told.stream
 
     cell = person(own_kernel, "r = await get_ipython().run_line_magic('cc_attach_async', '')")
-    answer = own_kernel.wait(cell, within=30, until=asks_of)
+    answer = own_kernel.wait(cell, within=60, until=asks_of)
     (ask,) = asks_of(answer)
     assert [question["text"] for question in ask["questions"]] == ["Which data should the report use?", "Which parts do you want?"]
     view = view_of(answer)
     tell(own_kernel, view, ask=ask["id"], decision="answer", answers=["All years"])
     assert "give one answer for each" in refusal(own_kernel), "half an answer is refused, and the question stays open"
     tell(own_kernel, view, ask=ask["id"], decision="answer", answers=["All years", "Tables, my own"])
-    answer = own_kernel.wait(cell, within=30, answer=answer)
+    answer = own_kernel.wait(cell, within=60, answer=answer)
     assert answer.status == "ok", answer.traceback
     assert (
         own_kernel.value("[(one.decision, one.by, one.note) for one in r.receipt.asked]")
@@ -148,7 +148,7 @@ def test_a_stale_and_a_strange_answer_are_refused_with_a_sentence(kernel: Kernel
     third = refusal(kernel)
     assert "answered already" in third or "not open any more" in third
     kernel.tell(view, {"method": "custom", "content": {"op": "command", "command": "cancel"}})
-    answer = kernel.wait(cell, within=30, answer=answer)
+    answer = kernel.wait(cell, within=60, answer=answer)
     assert kernel.value("r.receipt.asked[0].decision, r.receipt.asked[0].note") == "('deny', 'not that')"
 
 

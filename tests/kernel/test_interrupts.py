@@ -10,10 +10,12 @@ import pytest
 
 from kernel.cells import WAIT, living, make_gate, wait_for_pid
 from support.kernel import Kernel
+from support.lab import eventually
 
 SLEEPS = 100  # seconds, for which nothing else wakes the loop up; it is one that people wait for
-ONE = f"made = await cc_execute({WAIT!r}, agent='shell', shell='bash')"
-GATHERED = f"await asyncio.gather(cc_execute('true', agent='shell', shell='bash'), cc_execute({WAIT!r}, agent='shell', shell='bash'))"
+# Before it is followed it is a launch that is interrupted.
+ONE = f"made = await cc_execute({WAIT!r}, agent='shell', shell='bash', on_event=lambda _: open('followed', 'w').close())"
+GATHERED = f"await asyncio.gather(cc_execute('true', agent='shell', shell='bash'), {ONE.partition('await ')[2]})"
 
 
 @pytest.fixture
@@ -32,9 +34,10 @@ def test_an_awaited_run_feels_an_interrupt_at_once(sleepy: Kernel, tmp_path: Pat
     handler = sleepy.value("signal.getsignal(signal.SIGINT)")
     sent = sleepy.send(cell)
     wait_for_pid(tmp_path)
+    eventually((tmp_path / "followed").exists, within=60, what="the run is followed")
     interrupted = time.monotonic()
     sleepy.interrupt()
-    answer = sleepy.wait(sent, within=30)
+    answer = sleepy.wait(sent, within=60)
     saw(f"{time.monotonic() - interrupted:.2f} s")
     assert (answer.status, answer.ename) == ("error", "CancelledError")
     assert living(tmp_path) == []

@@ -85,7 +85,7 @@ def test_a_cell_that_waits_is_ended_by_an_interrupt_and_keeps_what_it_has(kernel
     sent = kernel.send(CELL)
     answer = kernel.wait(sent, until=waits)
     kernel.interrupt()
-    answer = kernel.wait(sent, within=15, answer=answer)
+    answer = kernel.wait(sent, within=60, answer=answer)
     assert "the waiting was ended; the receipt of run" in answer.evalue + answer.traceback
     assert kernel.value("result.status") == "'usage_limited'"
     assert asked(served) == 1
@@ -99,7 +99,7 @@ def test_a_button_goes_on_now(kernel: Kernel, serve: Serve) -> None:
     opened: list[dict[str, Any]] = [message["content"] for message in answer.messages if message["msg_type"] == "comm_open"]
     (go,) = [content["comm_id"] for content in opened if content["data"]["state"].get("description") == "Go on now"]
     kernel.tell(go, {"method": "custom", "content": {"event": "click"}})
-    answer = kernel.wait(sent, within=30, answer=answer)
+    answer = kernel.wait(sent, within=60, answer=answer)
     assert (answer.status, asked(served)) == ("ok", 2), answer.traceback
 
 
@@ -117,7 +117,7 @@ def test_a_list_that_waits_survives_its_kernel_and_goes_on(own_kernel: Kernel, k
         folder = next(ListHome(StateHome(state_folder)).folders(), None)
         return folder.state().task("a").until if folder is not None else None
 
-    wait_for(until, within=30)
+    wait_for(until, within=60)
     if is_killed:
         os.kill(own_kernel.pid, signal.SIGKILL)
     own_kernel.restart()

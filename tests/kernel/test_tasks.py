@@ -85,7 +85,7 @@ def test_a_failure_raises_in_one_line_stops_run_all_and_the_rerun_goes_on_there(
     cell = tasks("one: echo x >> runs", "two: test -e now", "three: echo x >> runs")
     first = kernel.send(cell)
     second = kernel.send("print('never')")
-    answer = kernel.wait(first, within=30)
+    answer = kernel.wait(first, within=60)
     assert (answer.status, answer.ename) == ("error", "TaskListFailed")
     assert answer.evalue.startswith("failed: two did not end well (failed); 1 of 3 tasks ended well (list ")
     assert answer.traceback == f"TaskListFailed: {answer.evalue}"
@@ -93,7 +93,7 @@ def test_a_failure_raises_in_one_line_stops_run_all_and_the_rerun_goes_on_there(
     assert mark(answer)["status"] == "failed"
     assert statuses(kernel) == "ok failed waiting"
     (tmp_path / "now").touch()
-    again = kernel.run(cell, within=30)
+    again = kernel.run(cell, within=60)
     assert again.status == "ok", again.traceback
     assert statuses(kernel) == "ok ok ok"
     assert len((tmp_path / "runs").read_text().split()) == 2
@@ -102,7 +102,7 @@ def test_a_failure_raises_in_one_line_stops_run_all_and_the_rerun_goes_on_there(
 
 def test_skip_leaves_out_what_needs_the_failed_one_and_no_raise_error_returns(kernel: Kernel) -> None:
     cell = tasks("one: exit 3", "- {id: two, run: echo, needs: one}", "three: echo", options="-o done --on-failure skip --no-raise-error")
-    answer = kernel.run(cell, within=30)
+    answer = kernel.run(cell, within=60)
     assert answer.status == "ok", answer.traceback
     assert statuses(kernel) == "failed skipped ok"
     assert kernel.value("done.tasks['two'].summary") == "'it needs one, which did not end well'"
@@ -114,7 +114,7 @@ def test_an_interrupt_stops_the_list_and_keeps_what_there_is(kernel: Kernel, tmp
     sent = kernel.send(cell)
     wait_for_pid(tmp_path)
     kernel.interrupt()
-    answer = kernel.wait(sent, within=30)
+    answer = kernel.wait(sent, within=60)
     assert (answer.status, answer.ename) == ("error", "KeyboardInterrupt")
     assert answer.traceback.startswith("KeyboardInterrupt: list ")
     assert living(tmp_path) == []
@@ -123,17 +123,17 @@ def test_an_interrupt_stops_the_list_and_keeps_what_there_is(kernel: Kernel, tmp
     assert [receipt["status"] for receipt in mark(answer)["receipts"]] == ["ok", "cancelled"]
     (tmp_path / "gate").unlink()
     (tmp_path / "gate").write_text("open")
-    assert kernel.run(cell, within=30).status == "ok"
+    assert kernel.run(cell, within=60).status == "ok"
     assert statuses(kernel) == "ok ok ok"
 
 
 def test_inside_capture_and_without_autoawait_it_blocks_and_runs(kernel: Kernel) -> None:
-    captured = kernel.run("%%capture out\n" + tasks("one: echo captured"), within=30)
+    captured = kernel.run("%%capture out\n" + tasks("one: echo captured"), within=60)
     assert captured.status == "ok", captured.traceback
     assert captured.displays == []
     assert kernel.value("done['one'].strip(), ['text/html' in o.data for o in out.outputs if o.data]") == "('captured', [True])"
     kernel.run("%autoawait off")
-    plain = kernel.run(tasks("one: echo plain"), within=30)
+    plain = kernel.run(tasks("one: echo plain"), within=60)
     assert plain.status == "ok", plain.traceback
     assert mark(plain)["status"] == "ok"
 
@@ -193,12 +193,12 @@ def test_bad_input_is_one_clear_message_with_every_place(kernel: Kernel, cell: s
 def test_python_shows_the_same_and_calls_what_is_in_the_kernel(kernel: Kernel) -> None:
     kernel.run("from cc_executor import cc_tasks\ndef double(needs):\n    return {'n': 2 * int(needs['one'].text)}")
     answer = kernel.run(
-        "done = await cc_tasks([{'id': 'one', 'run': 'echo 21'}, {'id': 'two', 'call': double, 'needs': 'one'}], name='python')", within=30
+        "done = await cc_tasks([{'id': 'one', 'run': 'echo 21'}, {'id': 'two', 'call': double, 'needs': 'one'}], name='python')", within=60
     )
     assert answer.status == "ok", answer.traceback
     assert mark(answer)["status"] == "ok"
     assert kernel.value("done['two']") == "{'n': 42}"
-    failed = kernel.run("await cc_tasks([{'id': 'one', 'call': lambda: 1 / 0}])", within=30)
+    failed = kernel.run("await cc_tasks([{'id': 'one', 'call': lambda: 1 / 0}])", within=60)
     assert failed.ename == "TaskListFailed"
     assert "ZeroDivisionError" in failed.displays[0]["text/plain"]
 
@@ -210,7 +210,7 @@ def test_a_group_runs_side_by_side_and_what_a_list_has_made_is_shown_as_text(ker
         "- {id: right, group: pair, run: cat gate}",
         "- {id: bad, run: 'printf \"<b>bold</b>\\\\n\\\\033[31mred\"'}",
     )
-    answer = kernel.run(cell, within=30)
+    answer = kernel.run(cell, within=60)
     assert answer.status == "ok", answer.traceback
     page = answer.displays[0]["text/html"]
     assert "group pair" in page
@@ -224,7 +224,7 @@ def test_a_view_that_fails_costs_the_list_nothing(own_kernel: Kernel) -> None:
         "from cc_executor.kernel.taskview import TaskListView\n"
         "def fail(self, now=None):\n    raise RuntimeError('no page')\nTaskListView.tick = fail"
     )
-    answer = own_kernel.run(tasks("one: echo 1", "two: echo 2"), within=30)
+    answer = own_kernel.run(tasks("one: echo 1", "two: echo 2"), within=60)
     assert answer.status == "ok", answer.traceback
     assert "no page" in answer.stream
     assert statuses(own_kernel) == "ok ok"
@@ -260,7 +260,7 @@ async def shown(page):
 
 def test_a_run_that_is_opened_while_the_list_ends_is_shown_to_every_page_that_asks(kernel: Kernel) -> None:
     kernel.run(ASKED_AT_THE_END)
-    answer = kernel.run(tasks("one: echo what it wrote"), within=30)
+    answer = kernel.run(tasks("one: echo what it wrote"), within=60)
     assert answer.status == "ok", answer.traceback
     assert kernel.value("await shown('v')") == "'v'"
     # A page that asks in the moment after a frame for another one.
@@ -278,7 +278,7 @@ def test_a_list_whose_kernel_is_gone_goes_on_when_its_cell_is_run_again(own_kern
         file = tmp_path / "pids"
         return file.read_text().split() if file.exists() else []
 
-    eventually(pids, within=30, what="the second task runs")
+    eventually(pids, within=60, what="the second task runs")
     if end == "killed":
         os.kill(own_kernel.pid, signal.SIGKILL)
     own_kernel.restart()  # this interrupts first, and so stops the list
@@ -287,10 +287,10 @@ def test_a_list_whose_kernel_is_gone_goes_on_when_its_cell_is_run_again(own_kern
     own_kernel.run("%load_ext cc_executor")
     sent = own_kernel.send(cell)
     if end == "restarted":
-        eventually(lambda: len(pids()) == 2, within=30, what="the second task is begun anew")
+        eventually(lambda: len(pids()) == 2, within=60, what="the second task is begun anew")
     with (tmp_path / "gate").open("w") as gate:
         gate.write("open")
-    answer = own_kernel.wait(sent, within=40)
+    answer = own_kernel.wait(sent, within=60)
     assert answer.status == "ok", answer.traceback
     assert statuses(own_kernel) == "ok ok ok"
     assert len((tmp_path / "runs").read_text().split()) == 3

@@ -92,7 +92,7 @@ def test_two_notebooks_with_one_list_do_it_once_in_order_and_never_again(
         prompts = kernels[0].value("'|'.join(done.result(name).folder.joinpath('prompt').read_text() for name in done.tasks)").strip("'")
         assert prompts.split("|") == ["Begin.", *(f"Go on after This is {session}." for session in mine[:-1])]
         for kernel in kernels:
-            again = kernel.run(cell, within=30)
+            again = kernel.run(cell, within=60)
             assert "nothing was run and nothing was spent" in again.displays[0]["text/plain"]
         assert len(sessions(model)) == CHAIN
     saw(f"{CHAIN} tasks, {CHAIN} requests, 0 for the list again")
@@ -180,7 +180,7 @@ def wait_gone(pid: int) -> None:
             return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
         return True
 
-    eventually(is_gone, within=20, what=f"process {pid} is gone")
+    eventually(is_gone, within=60, what=f"process {pid} is gone")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,11 +12,12 @@ from typing import Final
 import pexpect
 import pytest
 
-from kernel.cells import STUBBORN, WAIT, living, make_gate, shell_cell
+from kernel.cells import STUBBORN, WAIT, living, make_gate, shell_cell, signals_of
 from support.lab import eventually
+from support.runs import run_folders
 
 START_BUDGET: Final = 60.0
-BUDGET: Final = 20.0
+BUDGET: Final = 60.0
 ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 
 
@@ -77,7 +77,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Termina
 
 
 @pytest.mark.row("kernels", "IPython in a terminal", "lines appear as they come; Ctrl-C ends the run")
-def test_lines_appear_while_the_run_goes_on_and_ctrl_c_ends_it(terminal: Terminal, tmp_path: Path) -> None:
+def test_lines_appear_while_the_run_goes_on_and_ctrl_c_ends_it(terminal: Terminal, tmp_path: Path, state_folder: Path) -> None:
     gate = make_gate(tmp_path)
     terminal.enter(shell_cell(WAIT, "-o first"))
     terminal.see("started")
@@ -90,7 +90,7 @@ def test_lines_appear_while_the_run_goes_on_and_ctrl_c_ends_it(terminal: Termina
     terminal.see("started")
     assert living(tmp_path)
     terminal.child.sendintr()
-    written = terminal.ready(within=5)
+    written = terminal.ready(within=20)
     assert living(tmp_path) == []
     assert "cancelled" in written
     assert "KeyboardInterrupt: run " in written
@@ -103,10 +103,9 @@ def test_lines_appear_while_the_run_goes_on_and_ctrl_c_ends_it(terminal: Termina
     terminal.see("started")
     terminal.child.sendintr()
     terminal.see("trapped")
-    begun = time.monotonic()
     terminal.child.sendintr()
-    terminal.ready(within=5)
-    assert time.monotonic() - begun < 1.5, "the second Ctrl-C waited for the whole ladder"
+    terminal.ready(within=20)
+    assert signals_of(run_folders(state_folder)[-1]) == ["SIGINT", "SIGKILL"], "the second Ctrl-C does not wait for the whole ladder"
     assert living(tmp_path) == []
     assert "'cancelled', 'SIGKILL'" in terminal.run("third.status, third.receipt.exit.signal")
 
@@ -114,7 +113,7 @@ def test_lines_appear_while_the_run_goes_on_and_ctrl_c_ends_it(terminal: Termina
     terminal.enter("import time; print('as' 'leep'); time.sleep(60)")
     terminal.see("asleep")
     terminal.child.sendintr()
-    assert "KeyboardInterrupt" in terminal.ready(within=5)
+    assert "KeyboardInterrupt" in terminal.ready(within=20)
     assert "42" in terminal.run("6 * 7")
     assert "once more" in terminal.run(shell_cell("echo once more"))
 
@@ -133,7 +132,7 @@ def test_without_autoawait_the_same(terminal: Terminal, tmp_path: Path) -> None:
     terminal.child.sendintr()
     terminal.see("trapped")
     terminal.child.sendintr()
-    written = terminal.ready(within=5)
+    written = terminal.ready(within=20)
     assert living(tmp_path) == []
     assert "KeyboardInterrupt: run " in written
     assert "Traceback" not in written
@@ -147,7 +146,7 @@ def test_the_verbs_of_cc_are_readable(terminal: Terminal, tmp_path: Path) -> Non
     begun = terminal.run(shell_cell(WAIT, "--bg -o handle"))
     (run_id,) = set(re.findall(r"\b[0-9a-f]{26}\b", begun))
     assert "goes on in the background" in begun
-    eventually((tmp_path / "pid").exists, within=20, what="the script runs")
+    eventually((tmp_path / "pid").exists, within=60, what="the script runs")
 
     listed = terminal.run("%cc list")
     assert re.search(
@@ -161,7 +160,7 @@ def test_the_verbs_of_cc_are_readable(terminal: Terminal, tmp_path: Path) -> Non
     terminal.enter("%cc attach")
     terminal.see("started")
     terminal.child.sendintr()
-    left = terminal.ready(within=5)
+    left = terminal.ready(within=20)
     assert f"Run {run_id} goes on; `%cc attach {run_id}` watches it again" in left
     assert "Traceback" not in left
     assert living(tmp_path)
@@ -182,7 +181,7 @@ def test_the_verbs_of_cc_are_readable(terminal: Terminal, tmp_path: Path) -> Non
 
     terminal.run(shell_cell(WAIT, "--bg"))
     assert re.search(r"Run [0-9a-f]{26} is being ended \(\d processes\)\.", terminal.run("%cc cancel"))
-    eventually(lambda: not living(tmp_path), within=5, what="nothing of the run is alive")
+    eventually(lambda: not living(tmp_path), within=20, what="nothing of the run is alive")
     assert "cancelled · " in terminal.run("%cc show")
     assert '"kind": "cancelled"' in terminal.run("%cc receipt")
     assert " cancelled " in terminal.run("%cc list")

@@ -49,7 +49,7 @@ def test_the_lock_pins_every_requirement(project: dict[str, Any]) -> None:
 
 
 def test_every_optional_part_is_known(project: dict[str, Any]) -> None:
-    assert set(project["project"]["optional-dependencies"]) == {"claude", "server", "mcp", "signing", "redis", "dev"}
+    assert set(project["project"]["optional-dependencies"]) == {"claude", "server", "mcp", "signing", "redis", "otel", "dev"}
 
 
 def test_the_wheel_enables_the_server_extension(project: dict[str, Any]) -> None:

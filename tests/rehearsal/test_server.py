@@ -31,7 +31,7 @@ def broken(fault: Fault) -> Script:
 
 @contextmanager
 def connected(served: ServedRehearsal) -> Iterator[http.client.HTTPConnection]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
     try:
         yield connection
     finally:
@@ -176,7 +176,7 @@ def test_a_stall_ends_when_the_client_goes() -> None:
 
 def test_the_server_closes_at_once_though_a_client_still_waits() -> None:
     with serving(broken(Fault(kind="stall", at="headers"))) as served:
-        waiting = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+        waiting = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
         waiting.request("POST", MESSAGES, json.dumps({"messages": []}))
         served.wait_for_requests(1)
         port = served.port
@@ -243,7 +243,7 @@ def test_a_body_that_is_too_large_is_refused() -> None:
 
 def test_nonsense_on_the_wire_harms_nobody_else() -> None:
     with serving("hello", pace=0) as served:
-        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as raw:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as raw:
             raw.sendall(b"\x16\x03\x01\x00nonsense\r\n\r\n")
             assert raw.recv(100) == b""
         with connected(served) as connection:
@@ -252,9 +252,9 @@ def test_nonsense_on_the_wire_harms_nobody_else() -> None:
 
 def test_connections_are_bounded() -> None:
     with serving("hello") as served:
-        held = [socket.create_connection(("127.0.0.1", served.port), timeout=10) for _ in range(CONNECTIONS_LIMIT)]
+        held = [socket.create_connection(("127.0.0.1", served.port), timeout=30) for _ in range(CONNECTIONS_LIMIT)]
         try:
-            with socket.create_connection(("127.0.0.1", served.port), timeout=10) as one_more:
+            with socket.create_connection(("127.0.0.1", served.port), timeout=30) as one_more:
                 assert one_more.recv(1) == b""
         finally:
             for connection in held:

@@ -37,7 +37,7 @@ def wrapper(*arguments: str | Path, folder: Path, env: Mapping[str, str] | None 
         input="from stdin",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
@@ -52,7 +52,7 @@ def listening(pid: int) -> list[str]:
 
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=15)
+    _, alive = psutil.wait_procs(processes, timeout=30)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
@@ -174,7 +174,7 @@ def test_the_port_is_on_loopback_alone_and_gone_after_a_termination(tmp_path: Pa
         host, _, port = address.partition(":")
         assert host == "127.0.0.1"
         run.process.send_signal(signal.SIGTERM)
-        ended = run.end(within=20)
+        ended = run.end()
         assert not cli.is_running()
     assert (ended.code, ended.results) == (128 + signal.SIGTERM, [])
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -186,14 +186,14 @@ def test_a_hangup_reaches_the_cli(tmp_path: Path) -> None:
     with rehearsed("slow-text", folder=tmp_path) as run:
         run.wait_for(text_of)
         run.process.send_signal(signal.SIGHUP)
-        assert run.end(within=20).code == 128 + signal.SIGHUP
+        assert run.end().code == 128 + signal.SIGHUP
 
 
 def test_ctrl_c_is_the_cli_s_and_its_last_words_still_come_through(tmp_path: Path) -> None:
     with rehearsed("slow-text", folder=tmp_path) as run:
         run.wait_for(text_of)
         os.killpg(run.process.pid, signal.SIGINT)
-        ended = run.end(within=20)
+        ended = run.end()
     assert ended.code == 0
     assert_interrupted(ended, "aborted_streaming")
 
@@ -213,7 +213,7 @@ def test_a_termination_of_the_whole_group_ends_tools_too(tmp_path: Path) -> None
         tree = run.descendants()
         assert len(tree) >= 2  # the CLI and its tool
         os.killpg(run.process.pid, signal.SIGTERM)
-        ended = run.end(within=20)
+        ended = run.end()
         wait_until_gone(tree)
     assert ended.code == 128 + signal.SIGTERM
 
@@ -232,7 +232,7 @@ def test_a_killed_cli_ends_the_wrapper_and_its_port(tmp_path: Path) -> None:
         run.wait_for(text_of)
         (address,) = listening(run.process.pid)
         cli_of(run).kill()
-        ended = run.end(within=10)
+        ended = run.end()
     assert ended.code == 128 + signal.SIGKILL
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address.split(":")[0], int(address.split(":")[1])), timeout=5)
@@ -266,7 +266,7 @@ def test_a_session_is_resumed_where_the_configuration_folder_is_kept(tmp_path: P
 
 
 def test_the_cli_for_tests_is_executable_and_real() -> None:
-    said = subprocess.run([find_cli(), "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    said = subprocess.run([find_cli(), "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
     assert said.endswith("(Claude Code)\n")
 
 
@@ -278,5 +278,5 @@ def test_a_cli_without_its_execute_bit_is_copied_and_left_as_it_is(tmp_path: Pat
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = find_cli()
     assert found == find_cli() != plain
-    assert subprocess.run([found], capture_output=True, text=True, timeout=30, check=True).stdout == "here\n"
+    assert subprocess.run([found], capture_output=True, text=True, timeout=60, check=True).stdout == "here\n"
     assert plain.stat().st_mode & 0o777 == 0o644

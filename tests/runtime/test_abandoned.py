@@ -82,7 +82,7 @@ async def test_a_command_whose_maker_was_killed_is_ended_by_whoever_comes_by(
 ) -> None:
     run = await abandoned(home, tmp_path, what)
     reconcile(home, environ=os.environ, patience=5.0)
-    await eventually(lambda: not any(map(alive, pids(tmp_path))), within=5)
+    await eventually(lambda: not any(map(alive, pids(tmp_path))))
     await eventually(lambda: underway.noted_runs(home.root) == [])
     assert run.folder.receipt() is None
     saw(f"{what}: 0 of 2 processes")

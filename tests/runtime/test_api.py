@@ -27,7 +27,7 @@ from cc_executor.model.event import ApiRetried, Event, Exited, Started, TextWrit
 from cc_executor.store.home import StateHome
 from support.environments import CHECKOUT
 from support.leaks import await_none
-from support.runs import BASH, eventually, run_folders
+from support.runs import BASH, BOUND, eventually, run_folders
 from support.shims import alive
 
 Json = dict[str, Any]
@@ -209,7 +209,7 @@ async def test_a_callback_that_interrupts_ends_the_run(tmp_path: Path, home: Sta
 
 @pytest.mark.usefixtures("claude_cli")
 async def test_retries_are_told_while_they_happen() -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         seen: list[Event] = []
         with pytest.raises(asyncio.CancelledError):
             await asyncio.get_running_loop().create_task(_until_retried(seen))
@@ -241,7 +241,7 @@ async def test_cancelling_ends_the_whole_tree_and_seals(tmp_path: Path, home: St
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert not alive(int(pid.read_text()))
     (folder,) = home.runs()
     receipt = folder.receipt()
@@ -251,12 +251,20 @@ async def test_cancelling_ends_the_whole_tree_and_seals(tmp_path: Path, home: St
 
 
 async def test_a_timeout_around_it_ends_it_too(tmp_path: Path) -> None:
+    """Its time is over when the run is there, however long that took."""
+    script = "echo $$ > pid; echo there; sleep 1000"
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await cc_execute("echo $$ > pid; sleep 1000", **BASH)
+        async with asyncio.timeout(BOUND) as limit:
+            await cc_execute(script, **BASH, on_event=lambda _: limit.reschedule(0.0) if (tmp_path / "pid").exists() else None)
     assert not alive(int((tmp_path / "pid").read_text()))
-    with anyio.move_on_after(0.5) as scope:
-        await cc_execute("echo $$ > pid; sleep 1000", **BASH)
+    (tmp_path / "pid").unlink()
+
+    def over(_: Event) -> None:
+        if (tmp_path / "pid").exists():
+            scope.deadline = 0.0
+
+    with anyio.move_on_after(BOUND) as scope:
+        await cc_execute(script, **BASH, on_event=over)
     assert scope.cancelled_caught
     assert not alive(int((tmp_path / "pid").read_text()))
 
@@ -303,7 +311,7 @@ async def ticks_meanwhile():
             if ticks == 5:
                 Path("go").touch()
     ticker = asyncio.get_running_loop().create_task(tick())
-    result = cc_execute_sync("until [ -e go ]; do sleep 0.02; done; echo hello", timeout=15, **SHELL)
+    result = cc_execute_sync("until [ -e go ]; do sleep 0.02; done; echo hello", timeout=60, **SHELL)
     ticker.cancel()
     assert result.text == "hello\\n", (result, ticks)
 
@@ -321,7 +329,7 @@ async def errors():
 
 def interrupt_when_it_runs():
     def wait():
-        end = time.monotonic() + 20
+        end = time.monotonic() + 40
         while not (os.path.exists("pid") and Path("pid").read_text().strip()) and time.monotonic() < end:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
@@ -366,7 +374,7 @@ def test_inside_a_running_loop_the_loop_s_other_tasks_go_on_and_interrupts_end_t
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.stdout == "interrupted\nall is well\n", done.stderr
@@ -430,7 +438,7 @@ def interrupt_when(condition: Callable[[], object]) -> threading.Thread:
     """Ctrl-C, as soon as it is so."""
 
     def wait() -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + BOUND
         while not condition() and time.monotonic() < end:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
@@ -462,14 +470,14 @@ def test_an_interrupt_at_the_very_beginning_is_not_lost(blocking: Callable[[Any]
 
     async def work() -> None:
         began.set()
-        await asyncio.sleep(20)
+        await asyncio.sleep(100)
 
     interrupter = interrupt_when(began.is_set)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         blocking(work())
     interrupter.join()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 50
 
 
 # --- the face -----------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_a_cli_that_does_not_answer_is_ended_with_its_children(
     began = time.monotonic()
     with pytest.raises(AgentUnsupported, match=r"did not answer in 0\.5 s"):
         find_executable(request(tmp_path, cli=str(hanging)), environ=os.environ, home=home)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert not alive(int((tmp_path / "pid").read_text()))
 
 
@@ -131,14 +131,14 @@ def test_a_child_that_keeps_the_pipe_does_not_hold_the_answer(tmp_path: Path) ->
         f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 1000' & until [ -s {tmp_path}/pid ]; do :; done; echo 2.1.300",
     )
     began = time.monotonic()
-    assert ask((str(detaching),), env=os.environ, budget=10) == (0, b"2.1.300\n")
-    assert time.monotonic() - began < 5
+    assert ask((str(detaching),), env=os.environ, budget=60) == (0, b"2.1.300\n")
+    assert time.monotonic() - began < 30
     os.kill(int((tmp_path / "pid").read_text()), 9)  # it left the session; this is the test's own
 
 
 def test_a_long_answer_is_cut_and_the_program_not_held_up(tmp_path: Path) -> None:
     long = program(tmp_path / "claude", "head -c 3000000 /dev/zero; echo done >&2")
-    code, answer = ask((str(long),), env=os.environ, budget=10)
+    code, answer = ask((str(long),), env=os.environ, budget=60)
     assert (code, len(answer)) == (0, ANSWER_LIMIT)
     with pytest.raises(NoAnswer):
         ask(("/bin/sh", "-c", "while :; do echo more; done"), env=os.environ, budget=0.3)

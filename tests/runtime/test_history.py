@@ -127,7 +127,7 @@ def test_while_somebody_holds_the_history_runs_and_reads_go_on(home: StateHome) 
         began = time.monotonic()
         second = shell("true")
         assert second.outcome.ok
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
         remembered()
         found = history()
         assert ids(found) == [second.run_id, first.run_id], "what the index lacks is read from the receipts"
@@ -293,11 +293,12 @@ def test_pruned_journals_are_told_and_receipts_stay(home: StateHome) -> None:
     assert planned.freed > 40_000
     assert planned.total > planned.freed
     assert verify(receipts[0], home=home, transcript_roots=()).verdict is Verdict.VERIFIED, "only looked at"
-    freed = prune(home, planned, environ=os.environ, now=time.time())
+    now = time.time()
+    freed = prune(home, planned, environ=os.environ, now=now)
     assert freed == planned.freed
     found = verify(receipts[0], home=home, transcript_roots=())
     assert found.verdict is Verdict.UNVERIFIABLE
-    assert f"The journal was removed on {datetime.now(UTC):%Y-%m-%d} by `history prune`" in found.reasons[0]
+    assert f"The journal was removed on {datetime.fromtimestamp(now, UTC):%Y-%m-%d} by `history prune`" in found.reasons[0]
     assert home.folder(receipts[0].run_id).receipt() == receipts[0]
     assert verify(receipts[2], home=home, transcript_roots=()).verdict is Verdict.VERIFIED
     rows = history()

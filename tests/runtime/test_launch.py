@@ -266,7 +266,7 @@ def test_however_little_room_there_is_a_run_gives_its_receipt_or_was_never_begun
         env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr

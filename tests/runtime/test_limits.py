@@ -181,6 +181,7 @@ async def test_in_a_group_each_reserves_what_it_may_spend_and_one_without_a_boun
     assert (result.cost, result.tasks["t3"].status) == (pytest.approx(0.4), TaskStatus.WAITING)
 
 
+@pytest.mark.usefixtures("noon")
 async def test_the_day_has_a_cap_for_lists_and_for_single_runs(tmp_path: Path, serve: Serve) -> None:
     served = serve(says(usage=TWENTY_CENTS))
     await cc_execute("one", cwd=tmp_path)

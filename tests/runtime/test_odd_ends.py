@@ -66,7 +66,7 @@ async def test_a_killed_cli_has_crashed(tmp_path: Path, home: StateHome, saw: Ca
     async with talking("slow-text", tmp_path, home) as (run, _):
         os.kill(agent_of(run), signal.SIGKILL)
         killed = time.monotonic()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             receipt = await run.finish()
         seconds = time.monotonic() - killed
     saw(f"{receipt.outcome.kind.value}, {seconds:.1f} s after the signal")
@@ -74,7 +74,7 @@ async def test_a_killed_cli_has_crashed(tmp_path: Path, home: StateHome, saw: Ca
     assert "signal = SIGKILL" in receipt.outcome.evidence
     assert "resume the session" in receipt.outcome.cure
     assert receipt.session_id
-    assert seconds < 5
+    assert seconds < 10
 
 
 @pytest.mark.row("outcomes", "CLI stopped (SIGSTOP) for ever", "stalled after the limit without a sign of life, and gone")
@@ -82,7 +82,7 @@ async def test_a_cli_that_somebody_stopped_stalls_and_is_ended(tmp_path: Path, h
     async with talking("slow-text", tmp_path, home, stall_timeout=6) as (run, _):
         os.kill(agent_of(run), signal.SIGSTOP)
         stopped = time.monotonic()
-        with anyio.fail_after(30):
+        with anyio.fail_after(90):
             receipt = await run.finish()
         seconds = time.monotonic() - stopped
     saw(f"{receipt.outcome.kind.value}, {seconds:.1f} s after the signal, limit 6 s")
@@ -102,7 +102,7 @@ async def test_a_cli_that_was_stopped_for_a_moment_goes_on(tmp_path: Path, home:
             await anyio.sleep(1.5)  # the length of the stop
         finally:
             os.kill(agent, signal.SIGCONT)
-        with anyio.fail_after(40):
+        with anyio.fail_after(90):
             receipt = await run.finish()
     saw(f"{receipt.outcome.kind.value}, {receipt.times.elapsed:.1f} s")
     assert receipt.outcome.ok, receipt.outcome

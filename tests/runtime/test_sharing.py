@@ -28,7 +28,7 @@ from cc_executor.store.unshared import Unshared
 from support.redis import RedisServer, running_redis
 from support.runs import BASH, eventually
 
-UNAFFECTED = 1.0  # seconds that a run may take on a busy machine; the shortest patience of anything with Redis is half of it
+UNAFFECTED = 5.0  # seconds that a run may take on a busy machine; the retries of redis-py held one up for 45
 
 
 @pytest.fixture
@@ -161,6 +161,7 @@ async def test_while_redis_is_away_a_process_tries_it_now_and_then_and_not_at_ev
     monkeypatch.setattr(sharing, "send", lambda *_: tries.append(time.monotonic()) or (_ for _ in ()).throw(HistoryNotShared("away")))
     for _ in range(3):
         await run("true", tmp_path, "unix:///nowhere/s")
+        await eventually(lambda: tries)
     assert len(tries) == 1
 
 
@@ -224,7 +225,7 @@ async def test_a_redis_that_trickles_holds_up_no_run_and_no_reader_for_long(
         for _ in range(2):
             began = time.monotonic()
             assert (await run("true", tmp_path, url)).outcome.kind is OutcomeKind.OK
-            assert time.monotonic() - began < 4 * UNAFFECTED
+            assert time.monotonic() - began < 3 * UNAFFECTED
         with pytest.raises(HistoryNotShared, match="too slow"):
             sharing.shared(Filters(), environ=of(url))
     assert PULL_PATIENCE <= 5

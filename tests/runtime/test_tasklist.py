@@ -104,7 +104,7 @@ async def test_three_side_by_side_then_one_that_reads_all(tmp_path: Path) -> Non
     meet = "echo {0} > here-{0}; until [ -e here-g1 ] && [ -e here-g2 ] && [ -e here-g3 ]; do sleep 0.02; done; echo {0}"
     result = await execute(
         tmp_path,
-        *(step(name, meet.format(name), group="g", timeout=20) for name in ("g1", "g2", "g3")),
+        *(step(name, meet.format(name), group="g", timeout=90) for name in ("g1", "g2", "g3")),
         {"id": "all", "run": "cat $CC_NEEDS/*.txt", "needs": ["g1", "g2", "g3"]},
     )
     assert result.ok, result
@@ -282,7 +282,7 @@ async def test_two_who_start_the_same_list_do_each_task_once(tmp_path: Path) -> 
     tasks = [step(f"t{n}") for n in range(8)]
     both = [runner(tmp_path, tasks) for _ in range(2)]
     for process in both:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=100)
         assert out.decode().strip() == "ok"
     assert begins(tmp_path) == [f"t{n}" for n in range(8)]
 
@@ -356,7 +356,7 @@ def test_a_list_from_a_file_beside_the_others(tmp_path: Path) -> None:
     assert plan(tmp_path / "plan.md", cwd=tmp_path).tasks.tasks[0].text == "x"
     began = time.monotonic()
     plan([{"id": f"t{n}", "prompt": "x", "needs": [f"t{n - 1}"] if n else []} for n in range(1000)], cwd=tmp_path)
-    assert time.monotonic() - began < 20  # a quadratic check would take minutes
+    assert time.monotonic() - began < 60  # a quadratic check would take minutes
 
 
 async def test_who_is_cancelled_while_the_list_is_held_ends_what_stands_still(tmp_path: Path, home: StateHome) -> None:

@@ -169,7 +169,7 @@ async def test_a_journal_that_can_no_longer_be_written_is_told_as_such_and_the_l
 
         async with anyio.create_task_group() as beside:
             beside.start_soon(go_on)
-            with pytest.raises(StateUnusable, match="cannot be written"), anyio.fail_after(30):  # and no group of exceptions
+            with pytest.raises(StateUnusable, match="cannot be written"), anyio.fail_after(90):  # and no group of exceptions
                 await cc_execute_list(planned)
     assert (await cc_execute_list(planned)).ok
     assert (tmp_path / "runs").read_text() == "x\nx\n", "what had gone on was adopted"
@@ -193,7 +193,7 @@ async def test_an_attempt_whose_launcher_was_killed_before_anything_ran_is_made_
             run.write_new(
                 PLAN, Plan(argv=("true",), agent_path="/bin/true", agent_version="", session_id="s", env_names=(), before={}).to_json()
             )
-    with anyio.fail_after(20):
+    with anyio.fail_after(90):
         result = await cc_execute_list(planned)
     assert result.ok, result
     assert result.tasks["a"].begun == 2
@@ -245,7 +245,7 @@ async def test_a_process_that_a_callable_forked_does_not_hold_the_list_of_a_kill
         first.wait()
         (tmp_path / "go").touch()
         second = beginning(tmp_path, "forks.py")
-        out, _ = await anyio.to_thread.run_sync(lambda: second.communicate(timeout=30))
+        out, _ = await anyio.to_thread.run_sync(lambda: second.communicate(timeout=100))
         assert out.decode().strip() == "ok"
     finally:
         first.kill()
@@ -268,7 +268,7 @@ async def test_who_watches_a_list_that_another_process_runs_sees_what_its_runs_w
 
     try:
         await eventually(folder.is_run)
-        with anyio.fail_after(60):
+        with anyio.fail_after(100):
             state = await run_list(
                 folder,
                 home=home,

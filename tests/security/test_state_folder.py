@@ -315,7 +315,7 @@ async def test_another_user_cannot_cancel_a_run(home: StateHome, tmp_path: Path)
         socket_.chmod(0o666)
         call = await anyio.to_thread.run_sync(
             lambda: subprocess.run(
-                [sys.executable, "-I", "-S", "-c", CALL, str(socket_)], capture_output=True, text=True, timeout=20, check=False
+                [sys.executable, "-I", "-S", "-c", CALL, str(socket_)], capture_output=True, text=True, timeout=40, check=False
             )
         )
         assert call.stdout == "b''\n" or "BrokenPipeError" in call.stderr or "ConnectionResetError" in call.stderr, call
@@ -370,7 +370,7 @@ def test_a_false_supervisor_holds_nobody_up(parts: list[bytes], pause: float, ho
         began = time.monotonic()
         with pytest.raises(ControlFailed) as caught:
             command(RunFolder(folder), "status")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10, "to read all that it sends takes 15 s"
         assert len(str(caught.value)) < 500
         assert str(caught.value).isprintable()
         listener.shutdown(socket.SHUT_RDWR)

@@ -32,7 +32,7 @@ from support.lab import eventually
 from support.served import Server, serving
 
 API: Final = "/cc-executor/api/v1"
-BOUND: Final = 30.0
+BOUND: Final = 90.0
 LIMITS: Final = ("--CCExecutorServer.max_running=3", "--CCExecutorServer.max_queued=9")
 
 
@@ -111,8 +111,9 @@ def test_of_twelve_at_once_three_run_and_nine_wait_in_their_order(server: Server
     control(server, running[0], "kill")
     eventually(lambda: is_at_work(server, second), within=BOUND, what="the next one is started")
     assert get(server, third)["place"] == 1, "and only that one"
-    files = [path for path in (server.home.root / "server" / "queue").rglob("*") if path.is_file()]
-    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    queue = server.home.root / "server" / "queue"
+    eventually(lambda: not list(queue.glob(f"*{second}*")), within=BOUND, what="who is at work waits no more")
+    assert {path.stat().st_mode & 0o777 for path in queue.rglob("*") if path.is_file()} == {0o600}
 
 
 def test_who_comes_later_stands_behind_those_who_wait(server: Server) -> None:
@@ -144,7 +145,7 @@ def test_a_queue_outlives_its_server(tmp_path: Path) -> None:
         at_work = post(first, f"until [ -e {tmp_path / 'go'} ]; do sleep 0.05; done").json()["id"]
         waiting = [post(first, f"echo {number}").json()["id"] for number in range(2)]
         os.killpg(first.process.pid, signal.SIGKILL)
-        first.process.wait(10)
+        first.process.wait(BOUND)
         with serving(tmp_path, *limits) as second:
             assert [get(second, run_id)["place"] for run_id in waiting] == [1, 2]
             assert post(second).status_code == 429, "their places are taken, after the new start too"
@@ -188,6 +189,7 @@ async def refusal(admission: Admission, request: Any, who: str) -> Refused:
     return caught.value
 
 
+@pytest.mark.usefixtures("noon")
 async def test_one_owners_day_of_money_is_not_anothers(home: StateHome, tmp_path: Path) -> None:
     owners = by_name(home)
     admission = Admission(home, owners, Rules(day_cost=1.0))
@@ -210,6 +212,7 @@ async def test_one_owners_day_of_money_is_not_anothers(home: StateHome, tmp_path
         assert (await admission.reserve(new_run_id(time.time()), free, "ada")).limits.cost is None
 
 
+@pytest.mark.usefixtures("noon")
 async def test_a_list_gets_what_is_left_of_its_owners_day_as_its_bound(home: StateHome, tmp_path: Path) -> None:
     owners = by_name(home)
     admission = Admission(home, owners, Rules(day_cost=1.0))
@@ -231,6 +234,7 @@ async def test_a_list_gets_what_is_left_of_its_owners_day_as_its_bound(home: Sta
     assert caught.value.kind == "DaySpent"
 
 
+@pytest.mark.usefixtures("noon")
 async def test_tokens_of_a_day(home: StateHome, tmp_path: Path) -> None:
     owners = by_name(home)
     admission = Admission(home, owners, Rules(day_tokens=1000))

@@ -20,7 +20,7 @@ from support.lab import eventually
 from support.served import Server, serving
 
 API: Final = "/cc-executor/api/v1"
-BOUND: Final = 30.0
+BOUND: Final = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -229,13 +229,18 @@ def test_one_key_is_one_run(server: Server) -> None:
 def test_nobody_gets_in_without_the_token(server: Server, method: str, path: str) -> None:
     for headers in ({}, {"Authorization": "token wrong"}):
         answer = httpx.request(
-            method, f"{server.client.base_url}{API}{path}", headers=headers, json={} if method == "POST" else None, trust_env=False
+            method,
+            f"{server.client.base_url}{API}{path}",
+            headers=headers,
+            json={} if method == "POST" else None,
+            trust_env=False,
+            timeout=BOUND,
         )
         assert answer.status_code == 403, answer.text
 
 
 def test_a_page_of_another_origin_cannot_start_a_run(server: Server) -> None:
-    with httpx.Client(base_url=server.client.base_url, trust_env=False) as browser:
+    with httpx.Client(base_url=server.client.base_url, trust_env=False, timeout=BOUND) as browser:
         browser.get("/lab", params={"token": server.client.headers["Authorization"].split()[1]})  # which gives the cookie
         body = {"prompt": "true", "agent": "shell"}
         assert browser.post(f"{API}/execute", json=body).status_code == 403, "no XSRF token"
@@ -269,7 +274,7 @@ def test_a_run_outlives_its_server_and_the_next_one_seals_it(tmp_path: Path) -> 
         run_id = start(first, f"echo up; until [ -e {tmp_path / 'go'} ]; do sleep 0.05; done; echo done")
         eventually(lambda: b"up" in raw(first, run_id), within=BOUND, what="the run writes")
         os.killpg(first.process.pid, signal.SIGKILL)
-        first.process.wait(10)
+        first.process.wait(BOUND)
         with serving(tmp_path) as second:
             assert get(second, run_id, "status")["status"] == "running"
             (tmp_path / "go").touch()

@@ -23,7 +23,7 @@ from support.lab import eventually
 from support.served import TOKEN, Server, serving
 
 API: Final = "/cc-executor/api/v1"
-BOUND: Final = 30.0
+BOUND: Final = 90.0
 WATCHERS: Final = 20
 SILENT: Final = (0, 1, 10)  # two sockets and a stream of events
 LINES: Final = 900_000  # 6 MB

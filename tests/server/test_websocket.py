@@ -22,7 +22,7 @@ from cc_executor.store.tasklists import ListHome
 from support.lab import eventually
 from support.served import TOKEN, Server, serving
 
-BOUND: Final = 30.0
+BOUND: Final = 90.0
 COUNTER = itertools.count(1)
 
 

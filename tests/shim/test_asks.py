@@ -25,6 +25,8 @@ TALK: dict[str, Any] = {
     "talk": {"asked": [ASKED], "withdrawn": [WITHDRAWN]},
     "linger": {"done": [DONE], "anew": [], "seconds": 30},
 }
+# Asks at once: a shell starts within any limit, an interpreter on a loaded machine may not.
+ASKER = ("/bin/sh", "-c", """read -r go; echo '{"ask":"q1"}'; while read -r answer; do :; done""")
 # Says what it is told, line by line; `ask X` asks, `end` is its last word. It ends when its stdin is closed.
 AGENT = """
 import sys
@@ -49,7 +51,7 @@ def talk(start: Start) -> Callable[..., Run]:
         folder = fields.pop("folder")
         folder.mkdir(mode=0o700)
         (folder / fmt.PROMPT).write_text(prompt)
-        return start(AGENT, folder=folder, **(TALK | fields))
+        return start(fields.pop("agent", AGENT), folder=folder, **(TALK | fields))
 
     return begin
 
@@ -104,7 +106,7 @@ def test_secrets_are_masked_in_what_is_written_down(talk: Any, tmp_path: Any) ->
 
 
 def test_while_a_question_waits_the_run_does_not_stall_and_its_time_goes_on(talk: Any, tmp_path: Any) -> None:
-    run = talk("ask:q1\n", folder=tmp_path / "r", stall=0.4)
+    run = talk("go\n", agent=ASKER, folder=tmp_path / "r", stall=0.4)
     until(lambda: run.ask(op="status")["asks"])
     watch(1.2)
     assert run.ask(op="status")["state"] == "running"
@@ -112,7 +114,7 @@ def test_while_a_question_waits_the_run_does_not_stall_and_its_time_goes_on(talk
     assert run.wait()["stop_reason"] == "stalled"
     assert run.record("limit_reached")["t"] >= run.record("answered")["t"] + 0.4
 
-    late = talk("ask:q1\n", folder=tmp_path / "late", stall=0.4, wall=1.0)
+    late = talk("go\n", agent=ASKER, folder=tmp_path / "late", stall=0.4, wall=1.0)
     assert late.wait()["stop_reason"] == "timeout"
 
 

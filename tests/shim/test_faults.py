@@ -86,7 +86,7 @@ MONTH = 30 * 86400.0
 def test_a_wall_clock_that_jumps_changes_what_is_shown_and_nothing_else(start: Start, tmp_path: Path) -> None:
     sign = tmp_path / "sign"
     code = JUMPING.format(source=str(SHIM.parents[2]), sign=str(sign))
-    run = start("import os, time\nwhile True: os.write(1, b'.'); time.sleep(0.02)", program=("-c", code), wall=2.0, stall=1.0)
+    run = start("import os, time\nwhile True: os.write(1, b'.'); time.sleep(0.02)", program=("-c", code), wall=3.0, stall=2.0)
     until(run.read)
     for jump in (MONTH, -MONTH):
         sign.write_text(str(jump))
@@ -94,7 +94,7 @@ def test_a_wall_clock_that_jumps_changes_what_is_shown_and_nothing_else(start: S
         assert run.ask(op="resume")["ok"]
     facts = run.wait()
     assert facts["stop_reason"] == "timeout"
-    assert 2.0 <= facts["active"] <= facts["elapsed"] < 8
+    assert 3.0 <= facts["active"] <= facts["elapsed"] < 20
     assert facts["ended_at"] < facts["started_at"] - MONTH / 2
     records = run.records()
     assert [record["seq"] for record in records] == list(range(len(records)))
@@ -150,7 +150,7 @@ def test_of_many_who_start_the_same_run_at_once_one_does(start: Start, tmp_path:
         agent = ("/bin/sh", "-c", f"echo $$ >> {tmp_path}/born; exec sleep 60")
         runs = list(many.map(lambda _: start(agent, folder=folder), range(8)))
     (one,) = [run for run in runs if run.answer["ok"]]
-    until((tmp_path / "born").exists)
+    until(lambda: (tmp_path / "born").exists() and (tmp_path / "born").read_text().endswith("\n"))
     assert all("started before" in run.answer["error"] or "another shim" in run.answer["error"] for run in runs if run is not one)
     one.ask(op="cancel", now=True)
     one.wait()

@@ -28,7 +28,7 @@ def test_the_wall_limit_ends_a_run(start: Start) -> None:
     assert run.kinds()[:3] == ["started", "limit_reached", "stop_requested"]
     limit = run.record("limit_reached")
     assert (limit["limit"], limit["seconds"]) == ("wall", 0.6)
-    assert 0.6 <= limit["t"] < 1.5
+    assert 0.6 <= limit["t"] < 3
 
 
 @pytest.mark.row("faults", "agent hangs in silence", "stalled")
@@ -38,11 +38,11 @@ def test_silence_on_both_streams_is_a_stall(start: Start) -> None:
     assert facts["stop_reason"] == "stalled"
     limit = run.record("limit_reached")
     assert (limit["limit"], limit["seconds"]) == ("stall", 0.5)
-    assert 0.5 <= limit["t"] < 1.5
+    assert 0.5 <= limit["t"] < 3
 
 
 def test_output_on_either_stream_is_life(start: Start) -> None:
-    run = start(CHATTY, stall=0.5, wall=1.5)
+    run = start(CHATTY, stall=1.2, wall=2.5)
     assert run.wait()["stop_reason"] == "timeout"
 
 
@@ -55,15 +55,15 @@ def test_a_tool_in_a_session_of_its_own_is_life_and_so_is_its_end(start: Start) 
 
 @pytest.mark.row("faults", "pause longer than every limit", "no limit is reached")
 def test_both_clocks_stand_still_while_paused(start: Start) -> None:
-    run = start(SILENT, stall=0.8, wall=1.2)
+    run = start(SILENT, stall=1.2, wall=1.8)
     run.ask(op="pause")
-    watch(1.6)
+    watch(2.0)
     assert run.ask(op="status")["state"] == "paused"
     run.ask(op="resume")
     facts = run.wait()
     assert facts["stop_reason"] == "stalled"
-    assert facts["paused"] >= 1.6
-    assert run.record("limit_reached")["t"] >= 1.6 + 0.8
+    assert facts["paused"] >= 2.0
+    assert run.record("limit_reached")["t"] >= 2.0 + 1.2
 
 
 # Says its last word, cut anywhere, and stays, with a child in a session of its own; then does what `more` says.
@@ -87,7 +87,7 @@ def test_an_agent_that_lingers_after_its_last_word_is_ended_with_what_it_left(st
     assert run.kinds()[:3] == ["started", "left_behind", "stop_requested"]
     assert run.record("left_behind")["kept"] is False
     assert [left["command"].split()[0] for left in facts["left_behind"]] == [PYTHON[0]]
-    assert 1.5 <= run.record("stop_requested")["t"] < 4
+    assert 1.5 <= run.record("stop_requested")["t"] < 8
     assert facts["survivors"] == 0
     assert run.marked() == []
 
@@ -101,9 +101,9 @@ def test_what_is_to_be_kept_lives_on_when_the_agent_lingered(start: Start) -> No
 
 
 def test_output_after_the_last_word_starts_the_clock_anew(start: Start) -> None:
-    run = start(LINGERER % r"for _ in range(8): os.write(1, b'more\n'); time.sleep(0.2)", linger=LINGER)
+    run = start(LINGERER % r"for _ in range(8): os.write(1, b'more\n'); time.sleep(0.2)", linger=LINGER | {"seconds": 1.0})
     assert run.wait()["stop_reason"] == "linger"
-    assert run.record("stop_requested")["t"] >= 1.4 + 0.6
+    assert run.record("stop_requested")["t"] >= 1.4 + 1.0
 
 
 def test_an_agent_that_works_on_after_a_last_word_does_not_linger(start: Start) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cc_executor.shim.records as fmt
-from support.shims import Run, until
+from support.shims import Run, until, watch
 
 Start = Callable[..., Run]
 
@@ -29,13 +29,7 @@ while left:
     left -= done
 os.write(2, digest.hexdigest().encode())
 """
-SLOWLY = r"""
-import os, time
-
-for number in range(20):
-    os.write(number % 2 + 1, b"%d\n" % number)
-    time.sleep(0.03)
-"""
+SLOWLY = ("/bin/sh", "-c", "while read -r word; do echo $word; echo $word >&2; done")
 
 
 @pytest.mark.row("faults", "invalid UTF-8, NUL, half a character", "every byte is kept")
@@ -61,24 +55,28 @@ def test_a_flood_arrives_whole(start: Start) -> None:
 
 def test_the_index_is_sparse_and_points_to_blocks(start: Start) -> None:
     run = start(FLOOD)
-    run.wait(60)
+    seconds = run.wait(60)["elapsed"]
     entries = list(fmt.INDEX.iter_unpack(run.read(fmt.INDEX_FILE)))
     assert [entry[2] for entry in entries] == list(range(len(entries)))
     offsets = [offset for offset, _, _, stream in entries if stream == 0]
     assert offsets[0] == 0
     assert offsets == sorted(set(offsets))
-    assert len(offsets) <= 50 * 2**20 // fmt.INDEX_EVERY_BYTES + 5 / fmt.INDEX_EVERY_SECONDS
+    assert len(offsets) <= 50 * 2**20 // fmt.INDEX_EVERY_BYTES + seconds / fmt.INDEX_EVERY_SECONDS + 1
     times = [t for _, t, _, _ in entries]
     assert times == sorted(times)
 
 
 def test_slow_output_is_indexed_by_time(start: Start) -> None:
-    run = start(SLOWLY)
+    run = start(SLOWLY, stdin="open")
+    for number in range(1, 9):
+        run.ask(op="stdin", data="word\n")
+        until(lambda number=number: len(run.read()) == len(run.read(fmt.STDERR)) == number * len("word\n"))
+        watch(2 * fmt.INDEX_EVERY_SECONDS)
+    run.ask(op="stdin", data="", close=True)
     run.wait()
     entries = list(fmt.INDEX.iter_unpack(run.read(fmt.INDEX_FILE)))
-    assert {entry[3] for entry in entries} == {0, 1}
-    assert len(entries) >= 10
-    assert entries[-1][1] - entries[0][1] > 0.3
+    assert sorted((entry[3], entry[0]) for entry in entries) == [(stream, 5 * number) for stream in (0, 1) for number in range(8)]
+    assert entries[-1][1] - entries[0][1] > 7 * 2 * fmt.INDEX_EVERY_SECONDS
 
 
 def test_what_is_written_becomes_durable(start: Start) -> None:

@@ -35,7 +35,7 @@ def test_every_kind_of_record_decodes(start: Start, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir(mode=0o700)
     (full / fmt.STDERR).symlink_to("/dev/full")
-    limited = start("import os, time; os.write(2, b'x'); time.sleep(60)", folder=full, wall=0.3)
+    limited = start(("/bin/sh", "-c", "echo x >&2; exec sleep 60"), folder=full, wall=0.3)
     limited.wait()
     kinds |= {type(record).__name__ for record in decoded(limited)}
 
@@ -60,7 +60,8 @@ def test_every_kind_of_record_decodes(start: Start, tmp_path: Path) -> None:
     asked.wait()
     kinds |= {type(record).__name__ for record in decoded(asked)}
 
-    leaving = start(("/bin/sh", "-c", "sleep 60 >/dev/null 2>&1 &"))
+    # It ends when its child is what it is to be: until `exec` that has the shell's own name.
+    leaving = start(("/bin/sh", "-c", "sleep 60 >/dev/null 2>&1 & until grep -qa ^sleep /proc/$!/cmdline; do :; done"))
     leaving.wait()
     records = decoded(leaving)
     kinds |= {type(record).__name__ for record in records}

@@ -135,7 +135,7 @@ def test_when_the_shim_is_killed_the_agent_dies_at_once(start: Start, tmp_path: 
     born = until(lambda: found if len(found := sorted(tmp_path.glob("born-*"))) == 4 else [])
     run.process.kill()
     run.process.wait(10)
-    until(lambda: not alive(run.agent), 2)
+    until(lambda: not alive(run.agent))
     assert not (run.folder / fmt.EXIT).exists()
     assert run.kinds() == ["started"]
     for path in born:  # the others live on until somebody seals the run; the one without a mark is ours to end

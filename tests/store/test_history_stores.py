@@ -266,4 +266,4 @@ def test_a_server_that_hangs_or_is_gone_costs_one_try(saw: Callable[[str], None]
         shared.rows()
     seconds = time.monotonic() - began
     saw(f"{seconds:.3f} s when it is gone")
-    assert seconds < 2 * mirror.PATIENCE
+    assert seconds < 4 * mirror.PATIENCE

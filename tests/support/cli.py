@@ -27,7 +27,7 @@ from support import environments
 SOURCE: Final = environments.CHECKOUT / "src"
 STREAM: Final = ("-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages")
 QUIET: Final = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "DISABLE_TELEMETRY": "1"}
-START_BUDGET: Final = 20.0  # seconds to the first line of a CLI on a busy machine; 0.5 on an idle one
+START_BUDGET: Final = 40.0  # seconds to the first line of a CLI on a busy machine; 0.5 on an idle one
 
 
 def find_cli() -> Path:
@@ -105,7 +105,7 @@ def text_of(line: Mapping[str, Any]) -> str:
     return text if isinstance(text, str) else ""
 
 
-def wait_until(condition: Callable[[], object], *, within: float = 15.0) -> None:
+def wait_until(condition: Callable[[], object], *, within: float = 40.0) -> None:
     """Ask again and again: for files and for processes that are nobody's children here there is no event to wait for."""
     end = time.monotonic() + within
     while not condition():

@@ -12,6 +12,8 @@ from typing import Any, Final
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+from support.ports import free_port
+
 START_BUDGET: Final = 60.0
 
 
@@ -145,7 +147,9 @@ class Kernel:
 @contextlib.contextmanager
 def running_kernel(name: str) -> Iterator[Kernel]:
     """A fresh kernel by the name of its kernelspec."""
-    manager = KernelManager(kernel_name=name)
+    # Ports that nobody else gets: those that the manager would ask the system for may be given again before the kernel, much later, binds them.
+    ports = {f"{channel}_port": free_port() for channel in ("shell", "iopub", "stdin", "hb", "control")}
+    manager = KernelManager(kernel_name=name, cache_ports=False, **ports)
     manager.start_kernel()
     client = manager.blocking_client()
     client.start_channels()

@@ -25,7 +25,7 @@ CHROMIUM_ARGUMENTS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-START_BUDGET: Final = 60.0  # seconds; 4 s on an idle machine
+START_BUDGET: Final = 100.0  # seconds; 4 s on an idle machine
 VIEWPORT: Final[ViewportSize] = {"width": 1180, "height": 900}
 # The light of the ground on which the cells' outputs stand, 0 to 255.
 LIGHT: Final = """() => {
@@ -74,7 +74,7 @@ class Lab:
     def api(self, path: str, method: str = "GET") -> Any:
         """Ask the server's REST API."""
         request = urllib.request.Request(f"{self.url}/api/{path}", method=method, headers={"Authorization": f"token {self.token}"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             body = answer.read()
         return json.loads(body) if body else None
 
@@ -182,8 +182,8 @@ class NotebookPage:
             light = self.page.evaluate(LIGHT)  # none while the style sheet is being exchanged
             return light is not None and (light > 127) == (theme == "Light")
 
-        eventually(is_there, within=20, what=f"the page is {theme.lower()}")
-        self.page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=20_000)  # it dims the page meanwhile
+        eventually(is_there, within=60, what=f"the page is {theme.lower()}")
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=60_000)  # it dims the page meanwhile
 
     def cell(self, number: int) -> Locator:
         """The cell, counted from 0."""
@@ -194,7 +194,7 @@ class NotebookPage:
         before = self.prompt(number)
         self.cell(number).locator(".cm-content").first.click()
         self.page.keyboard.press("Shift+Enter")
-        eventually(lambda: self.prompt(number) != before, within=20, what=f"cell {number} is taken")
+        eventually(lambda: self.prompt(number) != before, within=60, what=f"cell {number} is taken")
 
     def prompt(self, number: int) -> str:
         """What stands in the brackets: `[*]:`, `[3]:`."""
@@ -223,4 +223,4 @@ class NotebookPage:
                 return nbformat.read(path, as_version=4) if path.stat().st_mtime_ns != before else None
             return None
 
-        return eventually(saved, within=20, what="the notebook is saved")
+        return eventually(saved, within=60, what="the notebook is saved")

@@ -21,7 +21,7 @@ from support.ports import free_port
 
 Json = dict[str, Any]
 TOKEN: Final = "a-token-for-the-tests"
-START_BUDGET: Final = 60.0
+START_BUDGET: Final = 100.0
 
 
 class Server:
@@ -69,7 +69,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[Server]:
         )
     try:
         with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"token {TOKEN}"}, timeout=20, trust_env=False
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"token {TOKEN}"}, timeout=60, trust_env=False
         ) as client:
             server = Server(process, client, root, state, log)
             await_ready(server)

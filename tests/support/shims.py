@@ -18,7 +18,7 @@ import cc_executor.shim.records as fmt
 
 SHIM: Final = Path(fmt.__file__).with_name("__main__.py")
 PYTHON: Final = (sys.executable, "-I", "-S", "-c")
-BOUND: Final = 20.0  # seconds; generous, because the machine may be busy
+BOUND: Final = 40.0  # seconds; generous, because the machine may be busy
 T = TypeVar("T")
 
 

@@ -35,6 +35,7 @@ class MessageStarted(_Event, frozen=True, kw_only=True, tag="message_started"):
 
     message_id: str
     parent: str | None = None
+    model: str = ""  # that writes it
 
 
 class TextWritten(_Event, frozen=True, kw_only=True, tag="text_written"):
@@ -152,6 +153,8 @@ class UsageCounted(_Event, frozen=True, kw_only=True, tag="usage_counted"):
     message_id: str
     input_tokens: int = 0
     output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
 
 
 class ModelSwitched(_Event, frozen=True, kw_only=True, tag="model_switched"):

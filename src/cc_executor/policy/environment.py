@@ -24,6 +24,8 @@ ALLOWED: Final = frozenset({
     # the project's Python: the agent's tests are to import what the notebook imports
     "VIRTUAL_ENV", "PYTHONPATH",
     "SSH_AUTH_SOCK",
+    # the trace that the run is part of
+    "TRACEPARENT", "TRACESTATE",
 })  # fmt: skip
 ALLOWED_PREFIXES: Final = ("LC_", "XDG_", "CONDA_", "GIT_", "ANTHROPIC_", "CLAUDE_")
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from cc_executor.errors import LaunchFailed, StateUnusable
 from cc_executor.runtime.launch import SHIM_NEEDS
+from cc_executor.runtime.telemetry import carried
 from cc_executor.store.place import STATE_VARIABLE
 from cc_executor.store.tasklists import ListFolder
 
@@ -54,7 +55,7 @@ def start_runner(folder: ListFolder, *, environ: Mapping[str, str]) -> subproces
     StateUnusable, LaunchFailed
         Nobody was started; what the list's journal says stands.
     """
-    whole = dict(environ) | {STATE_VARIABLE: str(folder.path.parent.parent)}  # absolute: the process works elsewhere
+    whole = dict(environ) | carried(environ) | {STATE_VARIABLE: str(folder.path.parent.parent)}  # absolute: the process works elsewhere
     # -P: nothing in the current folder may stand in for a module of ours.
     argv = [sys.executable, "-P", "-m", RUNNER, folder.list_id]
     try:

@@ -16,6 +16,7 @@ from typing import Final
 from cc_executor.errors import CCExecutorError, StateUnusable
 from cc_executor.model.state import RunState, advance_all
 from cc_executor.policy.redact import Redactor, secret_values
+from cc_executor.runtime import telemetry
 from cc_executor.runtime.checks import Checking, mark_of_check
 from cc_executor.runtime.hooks import RunHooks, mark_of_hooks
 from cc_executor.runtime.leftovers import end_marked
@@ -127,4 +128,5 @@ def _seal(folder: RunFolder, environ: Mapping[str, str]) -> None:
     # Not asyncio.run: where nest-asyncio was applied, that one is another, which leaves its loop open.
     with asyncio.Runner() as runner:
         hooks = RunHooks.of(folder, environ=environ, redactor=redactor)
-        runner.run(seal(folder, state, checking=Checking(environ, redactor), redactor=redactor, now=time.time(), hooks=hooks))
+        receipt = runner.run(seal(folder, state, checking=Checking(environ, redactor), redactor=redactor, now=time.time(), hooks=hooks))
+    telemetry.tell_soon(folder, receipt, environ=environ, redactor=redactor, is_new=True)

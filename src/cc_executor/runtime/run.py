@@ -21,6 +21,7 @@ from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.state import RunState, advance_all
 from cc_executor.policy.redact import Redactor, secret_values
+from cc_executor.runtime import telemetry
 from cc_executor.runtime.checks import Checking
 from cc_executor.runtime.control import Status, command, nudges
 from cc_executor.runtime.errand import in_thread
@@ -120,9 +121,15 @@ class Run:
         async def unwanted(folder: RunFolder) -> None:
             await cls(folder, request, environ=environ, started_here=True, hooks=hooking).end(reason="interrupt", by="python", now=True)
 
+        def keep(folder: RunFolder) -> None:
+            hooking.keep(folder)
+            telemetry.mark(folder, trace)
+
         await hooking.before(request, run_id)
+        trace = telemetry.carried(environ)
+        given = {**environ, **trace}
         try:
-            folder = await launch(request, home=home, environ=environ, pid=os.getpid(), unwanted=unwanted, keep=hooking.keep, run_id=run_id)
+            folder = await launch(request, home=home, environ=given, pid=os.getpid(), unwanted=unwanted, keep=keep, run_id=run_id)
         except CCExecutorError as error:
             await hooking.could_not_start(request, run_id, error)
             raise
@@ -239,6 +246,7 @@ class Run:
         finally:
             self._is_sealing = False
             self._hooks.dismiss()
+        telemetry.tell_soon(self.folder, receipt, environ=self._environ, redactor=self._redactor, is_new=not was_sealed)
         if self._environ.get(REDIS_VARIABLE) and not was_sealed:
             from cc_executor.runtime import sharing
 

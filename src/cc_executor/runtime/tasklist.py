@@ -39,7 +39,7 @@ from cc_executor.model.listrecord import (
     Validated,
     Validating,
     Waiting,
-    advance,
+    advance_all,
 )
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Receipt
@@ -55,6 +55,7 @@ from cc_executor.runtime.again import resumable
 from cc_executor.runtime.answers import Attendant
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.listhooks import ListHooks
+from cc_executor.runtime.listspans import list_in_span, task_in_span
 from cc_executor.runtime.onlooker import onlooking
 from cc_executor.runtime.plan import resolved
 from cc_executor.runtime.run import Batch, Run
@@ -114,7 +115,7 @@ async def run_list(
     watcher: Watcher,
     hooks: Sequence[Hook] = (),
 ) -> ListState:
-    """Run a list to its end, or watch whoever runs it already; if that one dies, go on in its place.
+    """Run a list to its end, or watch whoever runs it already; if that one dies, go on in its place. The end is that of the hooks after the list.
 
     Cancelled, it lets go of the list: runs whose request says so go on, and whoever runs the list next adopts them.
 
@@ -126,21 +127,23 @@ async def run_list(
         with folder.claimed() as mine:
             if mine:
                 try:
-                    return await _Runner(
-                        folder, home=home, environ=environ, request_of=request_of, calls=calls, watcher=watcher, hooks=hooks
-                    ).drive()
+                    runner = _Runner(folder, home=home, environ=environ, request_of=request_of, calls=calls, watcher=watcher, hooks=hooks)
+                    await list_in_span(folder.list_id, folder.tasks(), runner.drive, environ=environ)
                 except BaseExceptionGroup as group:  # of the attempts' task group; whoever runs the list is owed the error itself
                     raise _first(group) from group
+        # Also by whoever has run it: who wanted a task again while the last hook was called has seen that somebody runs the list.
         journal = _Journal(folder, watcher)
         async with onlooking(home, environ, watcher.on_batch) as look:
             while True:
+                is_run = folder.is_run()  # asked before the journal: who runs it no more has written all
                 journal.read()
-                if journal.state.status is not ListStatus.OPEN:
-                    return journal.state
-                if not folder.is_run():
+                if not is_run:
                     break
-                look(journal.state)
+                if journal.state.status is ListStatus.OPEN:
+                    look(journal.state)
                 await anyio.sleep(LOOK)
+        if journal.state.status is not ListStatus.OPEN:
+            return journal.state
 
 
 def _first(error: BaseException) -> BaseException:
@@ -159,10 +162,14 @@ class _Journal:
         self._offset = 0
 
     def read(self) -> None:
-        records, self._offset = self.folder.read(self._offset)
-        for record in records:
-            self.state = advance(self.state, record)
-        if records:
+        """All that is new; it comes in pieces of a bounded size."""
+        before = self._offset
+        while True:
+            records, end = self.folder.read(self._offset)
+            if end == self._offset:
+                break
+            self.state, self._offset = advance_all(self.state, records), end
+        if self._offset != before:
             self._watcher.on_state(self.state)
 
     def add(self, record: Record) -> None:
@@ -293,7 +300,7 @@ class _Runner:
         is_adopted: bool = False,
     ) -> None:
         live = self._live[task.id] = _Live(is_adopted=is_adopted, is_paused=None if is_adopted else False)
-        attempts.start_soon(self._whole, task, live, work)
+        attempts.start_soon(self._whole, task, live, task_in_span(work, environ=self._environ))
 
     async def _whole(self, task: Task, live: _Live, work: Callable[[Task, _Live], Awaitable[Ended | Validated]]) -> None:
         ended = self._unbegun(task, OutcomeKind.CANCELLED, "it was ended before it had begun")

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from jupyter_server._tz import utcnow
 from jupyter_server.auth.identity import IdentityProvider, LegacyIdentityProvider, PasswordIdentityProvider
@@ -178,3 +178,11 @@ class CCExecutorServer(PolicySettings, ExtensionApp):
                 if self._is_at_work:
                     self._server.web_app.settings.setdefault("last_activity_times", {})[self.name] = utcnow()
             await asyncio.sleep(self.heartbeat)
+
+
+def running_here() -> CCExecutorServer | None:
+    """The extension of the Jupyter server that this process is; None where it is none, or where the extension was switched off."""
+    if not ServerApp.initialized():
+        return None
+    running: Any = cast("Any", ServerApp.instance()).extension_manager.extension_apps.get("cc_executor", ())
+    return next((app for app in running if isinstance(app, CCExecutorServer)), None)

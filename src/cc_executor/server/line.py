@@ -13,6 +13,7 @@ from typing import Any, Final
 from cc_executor.errors import CCExecutorError, ControlFailed, StateUnusable
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.telemetry import within
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import RESERVED, TOO_MANY, Admission
 from cc_executor.server.queue import Queue, Waiting, has_waited_too_long
@@ -140,7 +141,8 @@ class Line:
         request = self._admission.rules.applied(await asyncio.to_thread(self.queue.request, entry))  # the rules may have changed meanwhile
         bounded = await self._admission.reserve(entry.run_id, request, entry.owner)
         try:
-            run = await self._start(bounded, entry.run_id)
+            with within(entry.trace):  # not of the request whose end has made room
+                run = await self._start(bounded, entry.run_id)
         except StateUnusable:
             if not self._home.folder(entry.run_id).path.exists():
                 raise

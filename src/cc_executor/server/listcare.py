@@ -38,6 +38,7 @@ class Kept:
     runner: subprocess.Popen[bytes] | None = None
     task: asyncio.Task[None] | None = None
     started: int = 0  # runners since a task has come to its end
+    asked: int = 0  # how often somebody has wanted it seen through
     not_before: float = 0.0
     _offset: int = 0
     _over: int = 0
@@ -121,6 +122,7 @@ class Care:
         if found is None:
             found = self.kept[folder.list_id] = Kept(folder, await asyncio.to_thread(folder.tasks), self._owner_of(folder.list_id) or "")
         found.started, found.not_before = 0, 0.0
+        found.asked += 1
         if starts and found.task is None:
             try:
                 if not await asyncio.to_thread(found.look):
@@ -137,8 +139,10 @@ class Care:
     async def _whole(self, kept: Kept) -> None:
         try:
             while True:
+                asked = kept.asked
                 is_run = await asyncio.to_thread(kept.look)
-                if not is_run and kept.state.status is not ListStatus.OPEN:
+                # Not asked for during the look: else it may have been opened anew.
+                if not is_run and kept.state.status is not ListStatus.OPEN and kept.asked == asked:
                     return
                 if not is_run and kept.is_wanted and time.monotonic() >= kept.not_before:
                     with suppress(CCExecutorError):  # counted like one that died

@@ -259,6 +259,7 @@ class Lists:
 
     def _status(self, list_id: str, who: str, offset: int, limit: int) -> dict[str, Any]:
         folder = self.find(list_id, who=who)
+        is_run = folder.is_run()  # asked before the journal: who runs it no more has written all
         tasks, state = folder.tasks(), folder.state()
         running = [task.id for task in tasks.tasks if state.task(task.id).status is TaskStatus.RUNNING]
         rows = [
@@ -267,7 +268,7 @@ class Lists:
             for known in (state.task(task.id),)
         ]
         return {
-            **self._head(folder, tasks, state),
+            **self._head(folder, tasks, state, is_run=is_run),
             "current_task": ", ".join(running),
             "notes": [*state.notes, *([words] if (words := self._complaint(folder)) else [])],
             "tasks": rows,
@@ -280,10 +281,11 @@ class Lists:
 
     def _results(self, list_id: str, who: str, offset: int, limit: int) -> dict[str, Any]:
         folder = self.find(list_id, who=who)
+        is_run = folder.is_run()  # asked before the journal: who runs it no more has written all
         tasks, state = folder.tasks(), folder.state()
         known = [state.task(task.id) for task in tasks.tasks]
         return {
-            **self._head(folder, tasks, state),
+            **self._head(folder, tasks, state, is_run=is_run),
             "total_tasks": len(known),
             "completed_tasks": sum(task.status is TaskStatus.OK for task in known),
             "failed_tasks": sum(task.status in {TaskStatus.FAILED, TaskStatus.STOPPED} for task in known),
@@ -295,7 +297,7 @@ class Lists:
             "next_offset": _next(offset + limit, tasks),
         }
 
-    def _head(self, folder: ListFolder, tasks: TaskList, state: ListState) -> dict[str, Any]:
+    def _head(self, folder: ListFolder, tasks: TaskList, state: ListState, *, is_run: bool) -> dict[str, Any]:
         """What is told of a list in every answer; `execution_id` and `progress` are words of an earlier system, whose clients still ask."""
         over = sum(state.task(task.id).status not in NOT_OVER for task in tasks.tasks)
         return {
@@ -305,7 +307,7 @@ class Lists:
             "name": tasks.name,
             "started": _made_at(folder),
             "status": self._word(folder, state),
-            "done": state.status is not ListStatus.OPEN and not folder.is_run(),
+            "done": state.status is not ListStatus.OPEN and not is_run,
             "summary": state.summary,
             "progress": f"{over}/{len(tasks.tasks)} tasks completed",
             "cost": state.spent,

@@ -76,7 +76,7 @@ class Runs:
     def __init__(self, service: Service, caller: Caller | None = None) -> None:
         self._service = service
         self._caller = caller
-        self._tools: Mapping[str, Tool] = {**run_tools(), **list_tools(), **advice_tools()}
+        self.tools: Mapping[str, Tool] = {**run_tools(), **list_tools(), **advice_tools()}
         self._elicitor = Elicitor(service)
         self._trails = Trails()
 
@@ -107,16 +107,16 @@ class Runs:
     async def list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         """All of them, to everybody who may look."""
         del ctx, params
-        return types.ListToolsResult(tools=[tool.as_tool(name) for name, tool in self._tools.items()])
+        return types.ListToolsResult(tools=[tool.as_tool(name) for name, tool in self.tools.items()])
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult | types.InputRequiredResult:
         """One call."""
-        caller, tool = self._who(ctx), self._tools.get(params.name)
+        caller, tool = self._who(ctx), self.tools.get(params.name)
         failure: Exception | None = None
         told: dict[str, Any] = {}
         try:
             if tool is None:
-                raise InvalidRequest(f"There is no tool {params.name[:100]!r}. There are {', '.join(self._tools)}.")
+                raise InvalidRequest(f"There is no tool {params.name[:100]!r}. There are {', '.join(self.tools)}.")
             if not await caller.may(tool.needs):
                 raise Refused(403, "NotAllowed", f"You may not {tool.needs} here.")
             given = dict(params.arguments or {})

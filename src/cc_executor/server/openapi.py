@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 from cc_executor import __version__
 from cc_executor.api import make_request
@@ -212,7 +212,8 @@ def execute_schema() -> dict[str, Any]:
     """The options of `make_request` and the fields of `RunRequest` that go by their names."""
     from cc_executor.server.service import NOT_OVER_HTTP
 
-    fields = RunRequest.model_json_schema(mode="validation")["properties"]
+    whole = RunRequest.model_json_schema(mode="validation")
+    fields: dict[str, Any] = {name: _inlined(schema, whole.get("$defs", {})) for name, schema in whole["properties"].items()}
     by_name = {name for name, each in inspect.signature(make_request).parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY}
     named = {name: fields.get(name, {}) for name in by_name | (fields.keys() - {"limits", "output_schema"})}
     for name in ("timeout", "stall_timeout", "max_cost", "linger"):
@@ -220,3 +221,14 @@ def execute_schema() -> dict[str, Any]:
     named["max_turns"] = {"type": "integer", "minimum": 1}
     properties = {name: schema for name, schema in sorted(named.items()) if name not in NOT_OVER_HTTP | {"limits"}} | schemas()
     return {"type": "object", "required": ["prompt"], "properties": properties, "additionalProperties": False}
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """A schema that stands by itself: it goes into documents that have none of the definitions, or have others at that place."""
+    if isinstance(schema, list):
+        return [_inlined(each, definitions) for each in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    parts = cast("dict[str, Any]", schema)
+    meant: Mapping[str, Any] = definitions[parts["$ref"].rpartition("/")[2]] if "$ref" in parts else {}
+    return {name: _inlined(each, definitions) for name, each in {**meant, **parts}.items() if name != "$ref"}

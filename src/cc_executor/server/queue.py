@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.runtime.summary import RunSummary
+from cc_executor.runtime.telemetry import carried
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import SOON
 from cc_executor.server.refusal import Refused
@@ -38,7 +39,7 @@ _BEGINNING: Final = 80  # characters of a prompt in a list, as in those of runs
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A run that waits (`status` "queued"), or one that was never started ("cancelled", "refused") and why."""
+    """A run that waits (`status` "queued"), or one that was never started ("cancelled", "refused") and why. `trace`: of `carried`, where it was asked for."""
 
     run_id: RunId
     owner: str
@@ -47,6 +48,7 @@ class Waiting:
     prompt: str
     status: str = "queued"
     why: str = ""
+    trace: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def is_over(self) -> bool:
@@ -103,11 +105,12 @@ class Queue:
             said = f"The most runs are at work, and {self._most} wait already. Wait for one to end, or cancel one."
             raise Refused(429, "QueueFull", said, retry_after=SOON)
         number = int(names[-1].partition("-")[0]) + 1 if names else 1
-        entry = Waiting(run_id, who, request.agent, request.label, " ".join(request.prompt[:200].split())[:_BEGINNING])
+        trace = carried({})
+        entry = Waiting(run_id, who, request.agent, request.label, " ".join(request.prompt[:200].split())[:_BEGINNING], trace=trace)
         path = self._folder / f"{number:012d}-{run_id}{_SUFFIX}"
         self._owners.claim(run_id, who)
         try:
-            _write(path, json.dumps({"owner": who}).encode("ascii") + b"\n" + request_json(request))
+            _write(path, json.dumps({"owner": who, "trace": trace}).encode("ascii") + b"\n" + request_json(request))
         except BaseException:
             self._owners.forget(run_id)
             raise
@@ -185,7 +188,7 @@ class Queue:
             return None
         try:
             told: dict[str, Any] = json.loads(read_plain(self._ended / run_id))
-            words = {name: str(told[name]) for name in ("agent", "label", "prompt", "status", "why")}
+            words: dict[str, Any] = {name: str(told[name]) for name in ("agent", "label", "prompt", "status", "why")}
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return Waiting(RunId(run_id), self._owners.of(run_id) or "", **words)
@@ -203,11 +206,12 @@ class Queue:
         run_id = RunId(name[13:-5])
         try:
             first, _, rest = read_plain(self._folder / name).partition(b"\n")
-            owner = str(json.loads(first)["owner"])
+            head = json.loads(first)
+            owner, trace = str(head["owner"]), dict(head.get("trace", {}))
             request = RunRequest.model_validate(json.loads(rest))
         except (OSError, ValidationError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return Waiting(run_id, owner, request.agent, request.label, " ".join(request.prompt[:200].split())[:_BEGINNING])
+        return Waiting(run_id, owner, request.agent, request.label, " ".join(request.prompt[:200].split())[:_BEGINNING], trace=trace)
 
 
 def has_waited_too_long(entry: Waiting, now: float) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from jupyter_server.base.handlers import JupyterHandler
 from tornado import web
 
+from cc_executor.runtime.telemetry import join
 from cc_executor.server.requestid import REQUEST
 
 if TYPE_CHECKING:
@@ -64,8 +65,9 @@ class Traced(JupyterHandler):
         self.set_header(HEADER, self.request_id)
 
     def prepare(self, *arguments: Any, **more: Any) -> Any:
-        """What is logged from here on names this request."""
+        """What is logged from here on names this request; what it starts is part of the trace that it names."""
         REQUEST.set(self.request_id)
+        join(self.request.headers)
         return super().prepare(*arguments, **more)
 
     def get_login_url(self) -> str:

@@ -204,17 +204,11 @@ class ClaudeDecoder:
                 _remember(self._whole, parent, (message_id, 0))
                 if parent is None:
                     self._answer.begin()
-                usage = message.usage or frames.TokenCounts()
-                return [
-                    MessageStarted(message_id=message_id, parent=parent),
-                    UsageCounted(message_id=message_id, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0),
-                ]
+                return [MessageStarted(message_id=message_id, parent=parent, model=message.model), _counted(message_id, message.usage)]
             case frames.MessageDelta(delta=closing, usage=usage):
                 if parent is None:
                     self._answer.close(closing.stop_reason)
-                message_id = self._stream(frame).message_id
-                usage = usage or frames.TokenCounts()
-                return [UsageCounted(message_id=message_id, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0)]
+                return [_counted(self._stream(frame).message_id, usage)]
             case frames.BlockStart(index=index, content_block=block):
                 return [self._block_started(self._stream(frame), index, block, parent, line)]
             case frames.BlockStop():
@@ -259,7 +253,7 @@ class ClaudeDecoder:
         last_id, index = self._whole.get(parent, (None, 0))
         if last_id != message.id:
             # No message_start came: a subagent, a synthetic message, or the CLI's non-streaming second try after a cut stream.
-            events.append(MessageStarted(message_id=message.id, parent=parent))
+            events.append(MessageStarted(message_id=message.id, parent=parent, model="" if synthetic else message.model))
             index = 0
             if parent is None and not synthetic:
                 self._answer.begin()
@@ -278,6 +272,17 @@ class ClaudeDecoder:
             full = frame.error == "max_output_tokens" and self._answer.stop_reason == WINDOW_FULL
             events.append(AgentFailed(code=WINDOW_FULL if full else frame.error, text=text[:RAW_LIMIT]))
         return events or [Noise(what="assistant")]
+
+
+def _counted(message_id: str, usage: frames.TokenCounts | None) -> UsageCounted:
+    usage = usage or frames.TokenCounts()
+    return UsageCounted(
+        message_id=message_id,
+        input_tokens=usage.input_tokens or 0,
+        output_tokens=usage.output_tokens or 0,
+        cache_read_tokens=usage.cache_read_input_tokens or 0,
+        cache_creation_tokens=usage.cache_creation_input_tokens or 0,
+    )
 
 
 def _written(block: str, pieces: list[str], parent: str | None) -> TextWritten:

@@ -66,7 +66,7 @@ GIVEN: Final = st.fixed_dictionaries({}, optional=VALUES)
 PROMPTS: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40).filter(str.strip)
 
 FLAG: Final = {keywords.get("dest", flags[-1].removeprefix("--").replace("-", "_")): flags[-1] for flags, keywords, _ in OPTIONS}
-# What only a cell has: names of the notebook's variables, what is said of its prompt, and what becomes of it.
+# What only a cell has: names of the notebook's variables, what is said of its prompt, and what becomes of it. And who is told, which is in no request.
 OF_CELLS: Final = {
     "out",
     "schema",
@@ -86,6 +86,9 @@ OF_CELLS: Final = {
     "on_output_limit",
     "reask",
     "max_cost_per_day",
+    "notify",
+    "notify_after",
+    "notify_on",
 }
 
 

@@ -109,11 +109,3 @@ def test_a_receipt_of_before_keeps_its_digest_and_hooks_are_in_that_of_a_new_one
     new = Receipt.model_validate(fields | {"hooks": reports}).sealed()
     assert new.digest != old.digest
     assert not new.model_copy(update={"hooks": ()}).is_intact
-
-
-def test_the_recipe_in_the_docs_is_a_list_of_hooks() -> None:
-    page = (CHECKOUT / "docs" / "hooks.md").read_text("utf-8")
-    recipe = page[page.index("```text\nhooks:") + len("```text\n") :]
-    made = from_yaml(recipe[: recipe.index("```")] + "tasks:\n- run: echo hi\n", cwd="/x")
-    assert not made.problems
-    assert [hook.moment.value for hook in made.hooks] == ["after_list", "on_error", "on_event"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from cc_executor.model.listrecord import NOT_OVER, ListState, ListStatus, TaskSt
 from cc_executor.model.taskcard import list_bundle
 from cc_executor.model.tasklist import TaskKind, TaskList
 from cc_executor.runtime.onlooker import onlooking
-from cc_executor.server.watch import LOOK, Frame
+from cc_executor.server.watch import LOOK, Frame, Outbox
 from cc_executor.store.home import StateHome
 from cc_executor.store.notebook import stored_list_bundles
 from cc_executor.store.tasklists import ListFolder
@@ -61,8 +60,8 @@ class ListWatch:
         self._offset = 0
         self._page = ListPage(folder, tasks, home)
         self._commands = TaskCommands(folder, tasks, home)
-        self._sent: deque[Frame] = deque()
-        self._feed = TaskFeed(self._page.board, self._take, wall=time.time)
+        self._outbox = Outbox()
+        self._feed = TaskFeed(self._page.board, self._outbox.put, wall=time.time)
         self._feed.on_message({"op": "sync", "view": EVERYBODY})
 
     def detail(self, task: str) -> dict[str, Any]:
@@ -91,16 +90,9 @@ class ListWatch:
             following.cancel()
 
     async def _due(self) -> AsyncGenerator[Frame]:
-        """What is due now. A frame that was taken is acknowledged: whoever carries it on waits for the page."""
         self._feed.tick(time.monotonic())
-        while self._sent:
-            content, body = self._sent.popleft()
-            yield content, body
-            if content.get("ask"):
-                self._feed.on_message({"op": "ack", "seq": content["seq"]})
-
-    def _take(self, content: dict[str, Any], buffers: list[bytes]) -> None:
-        self._sent.append((content, buffers[0]))
+        async for frame in self._outbox.taken(self._feed):
+            yield frame
 
     async def _follow(self) -> None:
         """Read the list's journal and those of its runs until the list has ended."""

@@ -27,7 +27,7 @@ from cc_executor.store.bundle import read_bundle, write_bundle
 from cc_executor.store.hooklog import HookLog
 from cc_executor.store.journal import RunStanding
 from cc_executor.wire.feed import ViewFeed
-from cc_executor.wire.pace import EVERYBODY
+from cc_executor.wire.pace import EVERYBODY, PacedFeed
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,25 @@ READING: Final = 0.05  # seconds of reading before what is due is sent
 CATCHING_UP: Final = 5.0  # seconds in which a long journal is read before the first frame; then what there is is shown
 
 Frame = tuple[dict[str, Any], bytes]
+
+
+class Outbox:
+    """Frames of a feed, on their way to one page."""
+
+    def __init__(self) -> None:
+        self._frames: deque[Frame] = deque()
+
+    def put(self, content: dict[str, Any], buffers: list[bytes]) -> None:
+        """What the feed sends by."""
+        self._frames.append((content, buffers[0]))
+
+    async def taken(self, feed: PacedFeed) -> AsyncGenerator[Frame]:
+        """What there is. A frame that was taken is acknowledged: whoever carries it on waits for the page."""
+        while self._frames:
+            content, body = self._frames.popleft()
+            yield content, body
+            if content.get("ask"):
+                feed.on_message({"op": "ack", "seq": content["seq"]})
 
 
 class Watch:
@@ -55,8 +74,8 @@ class Watch:
         self._page = RunPage(run)
         self._reader = JournalReader(run.folder, agent=run.request.agent, guards=run.request.loop_guard is not LoopGuard.OFF)
         self._state = RunState()
-        self._sent: deque[Frame] = deque()
-        self._feed = ViewFeed(self._page.transcript, self._take, read_page=self._page.read_page, run_id=run.run_id)
+        self._outbox = Outbox()
+        self._feed = ViewFeed(self._page.transcript, self._outbox.put, read_page=self._page.read_page, run_id=run.run_id)
         self._feed.on_message({"op": "sync", "view": EVERYBODY})
         self._asked = asyncio.Event()
 
@@ -105,16 +124,9 @@ class Watch:
                 await asyncio.sleep(LOOK)
 
     async def _due(self) -> AsyncGenerator[Frame]:
-        """What is due now. A frame that was taken is acknowledged: whoever carries it on waits for the page."""
         await asyncio.to_thread(self._feed.tick, time.monotonic())
-        while self._sent:
-            content, body = self._sent.popleft()
-            yield content, body
-            if content.get("ask"):
-                self._feed.on_message({"op": "ack", "seq": content["seq"]})
-
-    def _take(self, content: dict[str, Any], buffers: list[bytes]) -> None:
-        self._sent.append((content, buffers[0]))
+        async for frame in self._outbox.taken(self._feed):
+            yield frame
 
     def _read(self) -> bool:
         """Read on for a while; whether there is more."""

@@ -9,7 +9,6 @@ import pytest
 from cc_executor.model.hook import TIMEOUT, Hook, Moment, OnHookFailure, StoredHook, described, hooks_from, payload, refusal
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.tasktext import from_yaml
-from support.environments import CHECKOUT
 from support.receipts import receipt
 
 

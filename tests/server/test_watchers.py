@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 import websocket
 
+from cc_executor.shim import records
 from floods.memory import begin, peak
 from support.lab import eventually
 from support.served import TOKEN, Server, serving
@@ -145,16 +146,22 @@ def test_those_who_do_not_read_cost_nothing_and_miss_nothing(server: Server, tmp
     ended(server, run_id)
 
 
-def test_who_watches_a_run_whose_folder_is_removed_is_told(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("far", ["begun", "done"])
+def test_who_watches_a_run_whose_folder_is_removed_is_told(server: Server, tmp_path: Path, far: str) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     run_id = start(server, f"echo up; read x < {gate}")
     watcher = by_socket(server, run_id)
     try:
         assert next(watcher.pieces)["data"] == "up\n"
-        shutil.rmtree(server.home.runs_path / run_id)
+        folder = server.home.runs_path / run_id
+        if far == "done":
+            shutil.rmtree(folder)
+        else:
+            (folder / records.LOCK).unlink()
         with pytest.raises(Ended, match="no such execution"):
             next(watcher.pieces)
+        shutil.rmtree(folder, ignore_errors=True)
     finally:
         watcher.close()
         os.close(os.open(gate, os.O_WRONLY))

@@ -19,6 +19,7 @@ from typing import Final
 from cc_executor.errors import CCExecutorError, RunNotFound, StateUnusable
 from cc_executor.server.pieces import PIECE, Piece, shown
 from cc_executor.server.queue import Waiting
+from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder, RunStanding
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Tail:
         self._folder = folder
         self._stream = stream
         self._waiting = waiting
+        self._has_run = False
         self._news = asyncio.Event()
         self._problem: CCExecutorError | None = None
         self._reading = asyncio.Lock()
@@ -132,7 +134,11 @@ class Tail:
             return 0, entry.is_over
         if not self._folder.path.exists():
             raise RunNotFound("There is no such execution.")
-        has_ended = self._folder.standing(time.time()) not in {RunStanding.STARTING, RunStanding.RUNNING}
+        standing = self._folder.standing(time.time())
+        self._has_run = self._has_run or standing is RunStanding.RUNNING
+        if self._has_run and standing is RunStanding.LOST and not (self._folder.path / records.LOCK).exists():
+            raise RunNotFound("There is no such execution.")  # its folder is being removed: that is no end of the run
+        has_ended = standing not in {RunStanding.STARTING, RunStanding.RUNNING}
         return self._folder.size(self._stream), has_ended  # after the end was seen the last bytes are in
 
 

@@ -187,7 +187,7 @@ def _harmless() -> Generator[None]:
     """What is traced suffers from no trouble in tracing: processors of others are called right here when a span begins or ends."""
     try:
         yield
-    except Exception:
+    except Exception:  # whatever a stranger's processor raises: the run goes on
         logger.warning("a span could not be made", exc_info=True)
 
 

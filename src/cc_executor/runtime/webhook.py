@@ -74,7 +74,7 @@ def send(
             why = str(error)
             if error.is_final or wait is None:
                 break
-            time.sleep(wait)
+            time.sleep(wait)  # between two attempts, in a thread of its own: an address that does not answer tells of nothing
         else:
             return ""
     return why

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
 import json
 import logging
 import math
 import os
-import signal
-import sys
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 from pydantic import ValidationError
@@ -32,6 +27,7 @@ from cc_executor.model.toollist import split_tools
 from cc_executor.policy.ask import Place, answerer
 from cc_executor.runtime.again import Attempts, wait_until
 from cc_executor.runtime.answers import AskCallback, attended
+from cc_executor.runtime.blocking import run_blocking
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
@@ -45,10 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EventCallback = Callable[[Event], Awaitable[None] | None]
-T = TypeVar("T")
 
 STOP_BUDGET: Final = 10.0  # seconds; the stop ladder takes 3 at most
-_SIGNAL_LOOK: Final = 0.1  # seconds; short, so that the main thread still takes signals
 
 
 def make_request(
@@ -393,119 +387,3 @@ def cc_execute_sync(prompt: str, **options: Any) -> Result:
     on ipykernel 7 and later, where nesting loses messages, and on loops that cannot be nested, the run is driven from a worker thread.
     """
     return run_blocking(cc_execute(prompt, **options))
-
-
-def run_blocking(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, whatever loop is or is not running in this thread. An interrupt cancels it, and is raised when it has ended."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return _run(work)
-    if _can_nest(loop):
-        return _run_nested(work, loop)
-    return run_in_thread(work)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    # Not asyncio.run: where nest-asyncio was applied, that one is another, which leaves its loop open.
-    with asyncio.Runner() as runner:
-        return runner.run(work)
-
-
-def _can_nest(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether nesting is safe. Measured: on ipykernel >= 7 nest-asyncio loses shell messages, so the next cells never run."""
-    if not isinstance(loop, asyncio.BaseEventLoop):
-        return False  # uvloop and others cannot be patched
-    kernel = sys.modules.get("ipykernel")
-    return kernel is None or int(str(kernel.__version__).split(".")[0]) < 7  # noqa: PLR2004 - the version that runs cells in one context
-
-
-def _run_nested(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
-    import nest_asyncio  # pyright: ignore[reportMissingTypeStubs] - it ships none
-
-    nest_asyncio.apply(loop)  # noqa: TID251 - the one exception that the ban names  # pyright: ignore[reportUnknownMemberType] - it ships no types
-    task = loop.create_task(work, name="cc_executor")
-    # Left alone, Ctrl-C would reach the outer task, which does not run now, and the second one would leave this one behind.
-    with _sigint_calls(lambda: loop.call_soon_threadsafe(task.cancel)) as interrupts:
-        try:
-            result = loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            if interrupts:
-                raise KeyboardInterrupt from None
-            raise
-    if interrupts:
-        raise KeyboardInterrupt
-    return result
-
-
-def run_in_thread(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, run on a loop of its own in another thread, with this thread's context variables. Interrupts cancel it."""
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-    driver = _Driver()
-
-    def target() -> None:
-        try:
-            outcome.append(_run(driver.drive(work)))
-        except BaseException as error:  # noqa: BLE001 - carried to the calling thread, which is owed it
-            failure.append(error)
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(target,), name="cc_executor", daemon=True)
-    with _sigint_calls(driver.cancel) as interrupts:
-        thread.start()
-        while thread.is_alive():
-            thread.join(_SIGNAL_LOOK)
-    if interrupts:
-        raise KeyboardInterrupt
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
-class _Driver:
-    """A task in another thread's loop that can be cancelled at any time, also before it has begun."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler calls `cancel`, perhaps while this thread holds it
-        self._cancelled = 0
-        self._place: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-
-    async def drive(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.current_task()
-        assert task is not None  # a coroutine that runs has a task
-        with self._lock:
-            self._place = (asyncio.get_running_loop(), task)
-            if self._cancelled:
-                task.cancel()
-        try:
-            return await work
-        finally:
-            with self._lock:
-                self._place = None
-
-    def cancel(self) -> None:
-        with self._lock:
-            self._cancelled += 1
-            if self._place is not None:
-                loop, task = self._place
-                loop.call_soon_threadsafe(task.cancel)
-
-
-@contextmanager
-def _sigint_calls(act: Callable[[], object]) -> Generator[list[int]]:
-    """In the main thread, let Ctrl-C call `act` instead of raising `KeyboardInterrupt` wherever the code happens to be. Gives the list of interrupts."""
-    interrupts: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before in {None, signal.SIG_IGN, signal.SIG_DFL}:
-        yield interrupts
-        return
-
-    def interrupted(number: int, _: object) -> None:
-        interrupts.append(number)
-        act()
-
-    signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import anyio
 from pydantic import ValidationError
 
-from cc_executor.api import json_schema, make_request, run_blocking, take_notify
+from cc_executor.api import json_schema, make_request, take_notify
 from cc_executor.errors import InvalidRequest, InvalidTaskList, RunNotFound, TaskListFailed
 from cc_executor.model.hook import Hook
 from cc_executor.model.listrecord import Capped, ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
@@ -24,6 +24,7 @@ from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList
 from cc_executor.model.tasktext import Written, from_items, from_mapping, from_markdown, from_yaml, qualified_name
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import bounded, set_back
+from cc_executor.runtime.blocking import run_blocking
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks

@@ -21,9 +21,10 @@ import pytest
 
 import cc_executor
 from cc_executor import CCExecutionError, CCExecutorError, Limits, OutcomeKind, cc_execute, cc_execute_sync
-from cc_executor.api import make_request, run_blocking, run_in_thread
+from cc_executor.api import make_request
 from cc_executor.errors import AgentNotFound, InvalidRequest
 from cc_executor.model.event import ApiRetried, Event, Exited, Started, TextWritten
+from cc_executor.runtime.blocking import run_blocking, run_in_thread
 from cc_executor.store.home import StateHome
 from support.environments import CHECKOUT
 from support.leaks import await_none
@@ -296,7 +297,7 @@ NESTED: Final = """
 import asyncio, os, signal, sys, threading, time, warnings
 from pathlib import Path
 from cc_executor import cc_execute, cc_execute_sync
-from cc_executor.api import run_blocking, run_in_thread
+from cc_executor.runtime.blocking import run_blocking, run_in_thread
 
 SHELL = {"agent": "shell", "shell": "bash"}
 TREE = "setsid bash -c 'echo $$ > pid; exec sleep 1000' & wait"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import anyio.to_thread
 
-from cc_executor.api import run_in_thread
 from cc_executor.errors import ControlFailed, RunNotFound, StateUnusable
 from cc_executor.kernel.asks import CellAsks
 from cc_executor.kernel.config import settings_of
@@ -28,6 +27,7 @@ from cc_executor.model.receipt import Receipt
 from cc_executor.runtime import once
 from cc_executor.runtime.again import Attempts
 from cc_executor.runtime.answers import unattended
+from cc_executor.runtime.blocking import run_in_thread
 from cc_executor.runtime.hooks import hooks_given
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.turns import turns_here

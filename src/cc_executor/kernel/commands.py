@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
-from cc_executor.api import run_in_thread
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.kernel.askcommands import answer_verb
 from cc_executor.kernel.cell import attach_blocking, ended_bundle, home_of, newest, stored_bundle
@@ -20,6 +19,7 @@ from cc_executor.kernel.reportcommands import report
 from cc_executor.kernel.undocommands import undo_verb
 from cc_executor.model.ansi import clean
 from cc_executor.model.receipt import Receipt
+from cc_executor.runtime.blocking import run_in_thread
 from cc_executor.runtime.control import command
 from cc_executor.runtime.doctor import examine
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile

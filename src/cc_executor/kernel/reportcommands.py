@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from cc_executor.api import run_in_thread
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.kernel.cell import home_of, newest
+from cc_executor.runtime.blocking import run_in_thread
 from cc_executor.runtime.report import Report, report_named
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome

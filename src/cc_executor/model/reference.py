@@ -95,3 +95,13 @@ def _written(value: Any) -> str:
     if len(text) <= VALUE_LIMIT:
         return text
     return f"{text[:VALUE_LIMIT]}\n[cut here: {len(text) - VALUE_LIMIT:,} of {len(text):,} characters are left out]"
+
+
+def files_of(made: Mapping[str, Made]) -> dict[str, bytes]:
+    """What earlier tasks have made, by the name of the file in which a later one finds it: ``ID.txt``, and ``ID.json`` where there is data."""
+    found: dict[str, bytes] = {}
+    for name, value in made.items():
+        found[f"{name}.txt"] = value.text.encode("utf-8", "replace")
+        if value.data is not None:
+            found[f"{name}.json"] = json.dumps(value.data, ensure_ascii=False, indent=1).encode("utf-8", "replace")
+    return found

@@ -43,7 +43,7 @@ from cc_executor.model.listrecord import (
 )
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.reference import Absent, Made, filled
+from cc_executor.model.reference import Absent, Made, files_of, filled
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.policy.ask import Answerer, Place, answerer
@@ -338,7 +338,7 @@ class _Runner:
         request = self._request_of(task, said(prompt, say, is_resumed=bool(session)), max_cost, session)
         environ = dict(self._environ)
         if task.kind is TaskKind.SHELL:
-            environ[NEEDS_VARIABLE] = str(self._folder.write_needs(task.id, _files_of(made)))
+            environ[NEEDS_VARIABLE] = str(self._folder.write_needs(task.id, files_of(made)))
             request = request.model_copy(update={"env_names": (*request.env_names, NEEDS_VARIABLE)})
         live.run = await Run.start(
             request,
@@ -492,12 +492,3 @@ class _Runner:
 
 def _paths(receipt: Receipt) -> tuple[str, ...]:
     return tuple(str(resolved(change.path, cwd=receipt.cwd)) for change in receipt.files if change.change != "deleted")
-
-
-def _files_of(made: Mapping[str, Made]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for name, value in made.items():
-        found[f"{name}.txt"] = value.text.encode("utf-8", "replace")
-        if value.data is not None:
-            found[f"{name}.json"] = json.dumps(value.data, ensure_ascii=False, indent=1).encode("utf-8", "replace")
-    return found

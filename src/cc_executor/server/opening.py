@@ -100,10 +100,10 @@ def _was_left(home: StateHome, run_id: str) -> bool:
 
 
 def _sealed(home: StateHome, run_id: str, environ: Mapping[str, str]) -> Receipt | None:
-    from cc_executor.api import run_in_thread
     from cc_executor.errors import CCExecutorError
     from cc_executor.model.bundle import static_bundle
     from cc_executor.model.transcript import Transcript
+    from cc_executor.runtime.blocking import run_in_thread
     from cc_executor.runtime.reader import replay
     from cc_executor.runtime.run import Run
     from cc_executor.store.bundle import write_bundle

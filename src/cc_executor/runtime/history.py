@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -335,7 +335,7 @@ def catch_up(connection: sqlite3.Connection, home: StateHome, redactor: Redactor
             store.remove(connection, gone)
             store.note(connection, "scanned", str(stamp) if is_final else None)
             store.note(connection, "pending", " ".join(pending[-PENDING_LIMIT:]))
-    _assign_lists(connection, home)
+    _assign_lists(connection, home, frozenset(pending))
 
 
 def _names(home: StateHome) -> set[str]:
@@ -354,8 +354,8 @@ def _changed(path: Path) -> int:
         return 0
 
 
-def _assign_lists(connection: sqlite3.Connection, home: StateHome) -> None:
-    """Runs do not know to which list they belong; the lists' journals know their runs."""
+def _assign_lists(connection: sqlite3.Connection, home: StateHome, pending: Set[str]) -> None:
+    """Runs do not know to which list they belong; the lists' journals know their runs. `pending`: runs that have no row yet."""
     # Here, because every first run imports this module, and few have lists.
     from cc_executor.model.listrecord import Begun
     from cc_executor.store.tasklists import FOLDER, JOURNAL, ListHome
@@ -372,7 +372,8 @@ def _assign_lists(connection: sqlite3.Connection, home: StateHome) -> None:
             for list_id, stamp, begun in changed:
                 for run_id, task_id in begun:
                     store.assign(connection, run_id, list_id=list_id, task_id=task_id)
-                store.note(connection, f"list:{list_id}", stamp)
+                if pending.isdisjoint(run_id for run_id, _ in begun):
+                    store.note(connection, f"list:{list_id}", stamp)
 
 
 def _lists_noted(connection: sqlite3.Connection) -> Iterable[tuple[str, str]]:

@@ -294,7 +294,14 @@ def restrict(connection: sqlite3.Connection, only: Callable[[str], bool]) -> Non
 
 # --- rows ---------------------------------------------------------------------------------------------------------------
 
-_PUT: Final = f"INSERT OR REPLACE INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - names of ours
+# A run does not know its task list: who puts its row once more says nothing of that, and what is known of it stays.
+_ASSIGNED: Final = frozenset({"list_id", "task_id"})
+_PUT: Final = (
+    f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (run_id) DO UPDATE SET "  # noqa: S608 - names of ours
+    + ", ".join(
+        f"{name} = coalesce(nullif(excluded.{name}, ''), {name})" if name in _ASSIGNED else f"{name} = excluded.{name}" for name in COLUMNS
+    )
+)
 
 
 @contextlib.contextmanager
@@ -311,7 +318,7 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
 
 
 def put(connection: sqlite3.Connection, rows: Iterable[HistoryRow]) -> None:
-    """Add rows, or replace those of the same runs. Call it inside of a transaction."""
+    """Add rows, or replace those of the same runs; a row without a task list keeps the one that was assigned. Call it inside of a transaction."""
     connection.executemany(_PUT, ([_storable(getattr(row, name)) for name in COLUMNS] for row in rows))
 
 

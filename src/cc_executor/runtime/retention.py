@@ -191,7 +191,7 @@ def prune(home: StateHome, pruning: Pruning, *, environ: Mapping[str, str], now:
     gone: list[str] = []
     try:
         for left in home.runs_path.glob(f".*{GOING}"):  # by somebody who was killed here
-            shutil.rmtree(left)
+            shutil.rmtree(left, ignore_errors=True)  # or by somebody who is at it now
         for candidate in pruning.candidates:
             folder = home.folder(candidate.row.run_id)
             is_needed = folder.is_supervised() or SnapshotStore(home).is_cut_short(folder)
@@ -202,7 +202,8 @@ def prune(home: StateHome, pruning: Pruning, *, environ: Mapping[str, str], now:
             if candidate.is_whole:
                 freed += size_of(folder.path)
                 # First under a name that is no run's: one that lost its receipt, and not its other files, would be sealed anew by whoever looks at it.
-                shutil.rmtree(folder.path.rename(folder.path.with_name(f".{folder.run_id}{GOING}")))
+                with contextlib.suppress(FileNotFoundError):  # another pruning was faster
+                    shutil.rmtree(folder.path.rename(folder.path.with_name(f".{folder.run_id}{GOING}")))
                 gone.append(folder.run_id)
             elif (row := facts_of(folder, redactor)) is not None:
                 rows.append(row)

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from cc_executor.store.held import held_here
+
 # Bytes. The largest by far is the request, whose prompt of 10 MB may be escaped to six times its size.
 SMALL: Final = 64 * 1024 * 1024
 
@@ -92,7 +94,7 @@ def append_line(path: Path, line: bytes) -> None:
         It cannot be written, or there is no room; then nothing was added.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+    with held_here(descriptor):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -101,5 +103,3 @@ def append_line(path: Path, line: bytes) -> None:
             os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, "there is no room", str(path))
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,6 +25,7 @@ from cc_executor.policy.environment import child_environment
 from cc_executor.runtime.errand import Errand
 from cc_executor.runtime.executable import VERSION_BUDGET, Executable, find_executable
 from cc_executor.runtime.forecast import load_now, predict
+from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.plan import PLAN, Plan, digest_of_file, resolved
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.snapshot import take_before
@@ -109,9 +110,11 @@ def _launch(
     _check_folders(request)
     home.prepare()
     executable = find_executable(request, environ=environ, home=home)
+    # Before there is a folder: gigabytes may be read here, and a run that is not started for so long is taken for a lost one.
+    before = {name: digest_of_file(resolved(name, cwd=request.cwd)) for name in request.expect}
     folder = home.create(run_id or new_run_id(time.time()))
     try:
-        plan, spec = _prepare(request, folder, executable, environ, pid, trusted=is_trusted(request, home))
+        plan, spec = _prepare(request, folder, executable, environ, pid, before=before, trusted=is_trusted(request, home))
         folder.write_new(records.REQUEST, request_json(request))
         folder.write_new(PLAN, plan.to_json())
         take_before(request, folder, home=home, environ=environ)
@@ -145,7 +148,14 @@ def _is_folder(path: Path) -> bool:
 
 
 def _prepare(
-    request: RunRequest, folder: RunFolder, executable: Executable, environ: dict[str, str], pid: int, *, trusted: bool
+    request: RunRequest,
+    folder: RunFolder,
+    executable: Executable,
+    environ: dict[str, str],
+    pid: int,
+    *,
+    before: dict[str, str | None],
+    trusted: bool,
 ) -> tuple[Plan, dict[str, Any]]:
     agent = agent_named(request.agent)
     session_id = str(uuid.uuid4())
@@ -166,7 +176,7 @@ def _prepare(
         agent_version=executable.version,
         session_id=request.resume or session_id,
         env_names=tuple(sorted(env)),
-        before={name: digest_of_file(resolved(name, cwd=request.cwd)) for name in request.expect},
+        before=before,
         rehearsed=request.rehearse,
         config_dir=config_dir,
         own_settings=own_settings(request.cwd) if agent.name == "claude" else (),
@@ -233,6 +243,8 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
         shim.kill()
     with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it is reaped when it is an orphan
         shim.wait(START_BUDGET)
+    if answer is None:  # it may have started the agent, which has ended with it, but for what works in sessions of its own
+        end_marked(folder.run_id)
     if raw is None:
         raise LaunchFailed(f"The run's supervisor did not answer in {START_BUDGET:.0f} s and was ended. Is the machine overloaded?")
     raise _refusal(cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -188,6 +189,20 @@ async def test_a_run_without_its_socket_is_ended(tmp_path: Path, home: StateHome
     assert (receipt.outcome.kind.value, receipt.exit.stopped_for) == ("cancelled", "terminated")
 
 
+@pytest.mark.row("faults", "supervisor stands still", "a cancel says so, and is obeyed when it goes on")
+async def test_a_cancel_that_nobody_answers_is_obeyed_later(tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "ANSWER_BUDGET", 0.05)
+    run = await started("sleep 1000", home=home, cwd=tmp_path)
+    os.kill(supervisor(run.folder), signal.SIGSTOP)
+    try:
+        with pytest.raises(ControlFailed, match="does not answer, for it stands still"):
+            command(run.folder, "cancel", now=True)
+    finally:
+        os.kill(supervisor(run.folder), signal.SIGCONT)
+    with anyio.fail_after(BOUND):
+        assert (await run.finish()).exit.stopped_for == "cancel"
+
+
 async def test_a_hopeless_run_that_could_not_be_told_to_end_is_told_again(
     tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +223,19 @@ async def test_a_hopeless_run_that_could_not_be_told_to_end_is_told_again(
     with anyio.fail_after(BOUND):
         receipt = await run.finish()
     assert receipt.exit.stopped_for == "auth"
+
+
+@pytest.mark.row("faults", "system without pidfds", "what a lost run left is ended all the same")
+async def test_leftovers_are_ended_where_there_are_no_pidfds(tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> int:
+        raise PermissionError(errno.EPERM, "seccomp")  # some containers; Linux before 5.3 says ENOSYS
+
+    run = await started("setsid bash -c 'echo $$ > new; mv new tool; exec sleep 1000'; sleep 1000", home=home, cwd=tmp_path)
+    await eventually((tmp_path / "tool").exists)
+    os.kill(supervisor(run.folder), signal.SIGKILL)
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert (await run.finish()).outcome.kind.value == "lost"
+    assert not alive(int((tmp_path / "tool").read_text()))
 
 
 # --- when it has ended --------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
     Raises
     ------
     ControlFailed
-        The run has ended, does not answer in time, or refuses. One that is being started is waited for.
+        The run has ended, does not answer in time, or refuses. One that is being started is waited for, but for its status.
     """
     request = json.dumps({"op": op, **fields}).encode() + b"\n"
     deadline = time.monotonic() + ANSWER_BUDGET
@@ -63,7 +63,8 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
         except OSError as error:
             standing = _standing(folder)
             # Its supervisor listens some milliseconds after it has come; what is said until then, a cancel above all, is not lost.
-            if standing not in _GOES_ON or not isinstance(error, _NOT_THERE) or time.monotonic() >= deadline:
+            is_early = standing in _GOES_ON and isinstance(error, _NOT_THERE) and op != "status"
+            if not is_early or time.monotonic() >= deadline:
                 raise ControlFailed(
                     f"Run {folder.run_id} cannot be reached ({error.strerror or error}): {_why(folder, standing, error)}."
                 ) from error

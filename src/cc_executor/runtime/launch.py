@@ -44,6 +44,7 @@ REAP_BUDGET: Final = 0.5  # seconds; a shim ends some milliseconds after its las
 # that was built or loaded as a module, and the mark of the run within which this one is started. The agent's environment comes with the spec.
 SHIM_NEEDS: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", records.RUN_MARK)
 _SHIM: Final = Path(__file__).resolve().parents[1] / "shim" / "__main__.py"
+_NO_REASON: Final = "its supervisor gave no reason; it may have been killed for want of memory: make some free, and try again"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 # Shims started by this process, kept until they are reaped: an unreaped child is a zombie for as long as the kernel lives.
@@ -133,7 +134,7 @@ def _check_folders(request: RunRequest) -> None:
     for what, name in (("cwd", request.cwd), *(("added folder", name) for name in request.add_dirs)):
         path = Path(name)
         if not path.is_absolute():
-            raise InvalidRequest(f"The {what} {name!r} is not an absolute path.")
+            raise InvalidRequest(f"The {what} {name!r} is not an absolute path: begin it with a slash.")
         if not _is_folder(path):
             raise InvalidRequest(f"The {what} {name} does not exist or is not a folder. Make it, or name another.")
         if not os.access(path, os.R_OK | os.X_OK):
@@ -230,7 +231,7 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
         )
     except OSError as error:
         raise LaunchFailed(
-            f"The run's supervisor could not be started ({error.strerror}): is the machine out of processes or memory?"
+            f"The run's supervisor could not be started ({error.strerror}). If the machine is out of processes or memory, end some, and try again."
         ) from error
     raw = _answer_to(json.dumps(spec).encode() + b"\n", shim)
     answer: Any = None
@@ -246,7 +247,9 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
     if answer is None:  # it may have started the agent, which has ended with it, but for what works in sessions of its own
         end_marked(folder.run_id)
     if raw is None:
-        raise LaunchFailed(f"The run's supervisor did not answer in {START_BUDGET:.0f} s and was ended. Is the machine overloaded?")
+        raise LaunchFailed(
+            f"The run's supervisor did not answer in {START_BUDGET:.0f} s and was ended. Try again when the machine has less to do."
+        )
     raise _refusal(cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}, folder)
 
 
@@ -258,7 +261,7 @@ def _refusal(answer: dict[str, Any], folder: RunFolder) -> LaunchFailed | StateU
             f"There is no room for a run in {folder.path.parent} ({os.strerror(number)}). Make room, or set {STATE_VARIABLE} to another folder."
         )
     log = folder.read(records.LOG, 0, 2000).decode(errors="replace").strip()
-    reason = str(answer.get("error") or (log.splitlines() or [""])[-1] or "its supervisor gave no reason").rstrip(".")
+    reason = str(answer.get("error") or (log.splitlines() or [""])[-1] or _NO_REASON).rstrip(".")
     return LaunchFailed(f"The agent could not be started: {reason}.")
 
 

@@ -245,16 +245,16 @@ async def test_leftovers_are_ended_where_there_are_no_pidfds(tmp_path: Path, hom
 async def test_whoever_is_interrupted_while_a_receipt_is_written_gets_that_one(
     tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, replace = Held(), RunFolder.replace
+    held, keep = Held(), RunFolder.keep_first
     run = await started("echo hello", home=home, cwd=tmp_path, verify="true")
     await to_end(run)
 
     def late(self: RunFolder, name: str, data: bytes) -> None:
         if name == records.RECEIPT and not held.there.is_set():
             held.wait()
-        replace(self, name, data)
+        keep(self, name, data)
 
-    monkeypatch.setattr(RunFolder, "replace", late)
+    monkeypatch.setattr(RunFolder, "keep_first", late)
     task = asyncio.get_running_loop().create_task(run.finish())
     await eventually(held.there.is_set)
     task.cancel()
@@ -266,6 +266,20 @@ async def test_whoever_is_interrupted_while_a_receipt_is_written_gets_that_one(
     stored = run.folder.receipt()
     assert stored is not None
     assert (receipt.digest, receipt.standing.value) == (stored.digest, "verified")
+
+
+async def test_two_who_seal_without_a_turn_have_the_receipt_that_is_kept(tmp_path: Path, home: StateHome) -> None:
+    run = await started(
+        "echo hello", home=home, cwd=tmp_path, verify="echo x >> each; date +%s%N; while [ $(wc -l < each) -lt 2 ]; do sleep 0.01; done"
+    )
+    other = await Run.attach(home, run.run_id, environ=os.environ)
+    (run.folder.path / "sealing").mkdir()  # what stands there cannot be locked; nor can a file when descriptors have run out
+    loop = asyncio.get_running_loop()
+    with anyio.fail_after(BOUND):
+        one, two = [await task for task in [loop.create_task(each.finish()) for each in (run, other)]]
+    stored = run.folder.receipt()
+    assert stored is not None
+    assert one.digest == two.digest == stored.digest
 
 
 async def _ended(task: asyncio.Task[Any], run: Run) -> Any:

@@ -119,8 +119,7 @@ async def _sealed(
             final = await hooks.after(folder, _masked(receipt, redactor))
         sealed = await in_thread(lambda: final.sealed(signer_of(folder.path.parent.parent)))
         # An errand: who is interrupted here asks for the receipt again at once, and two of them would be made.
-        await Errand(lambda _: _keep(folder, sealed, redactor), patience=KEEP_BUDGET).run()
-        return sealed
+        return await Errand(lambda _: _keep(folder, sealed, redactor), patience=KEEP_BUDGET).run()
 
 
 @asynccontextmanager
@@ -165,17 +164,19 @@ def _is_free(descriptor: int, *, take: bool = False) -> bool:
     return True
 
 
-def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor) -> None:
+def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor) -> Receipt:
+    """The receipt that is kept: somebody may have been faster where nobody could wait for a turn."""
     if not (folder.path / records.RECEIPT).exists():  # else one that cannot be read here: a newer version's, or damaged. Either is evidence
         _free_set_aside(folder)
         try:
-            folder.replace(records.RECEIPT, receipt.model_dump_json(indent=1).encode())
+            folder.keep_first(records.RECEIPT, receipt.model_dump_json(indent=1).encode())
         except StateUnusable:
             # The run has ended and may have cost money: its result is owed to whoever waits for it, kept or not.
             logger.warning("the receipt of run %s could not be kept", folder.run_id, exc_info=True)
-            return
+            return receipt
     _strike(folder)
     remember_soon(folder, redactor)
+    return folder.receipt() or receipt
 
 
 def _free_set_aside(folder: RunFolder) -> None:

@@ -60,8 +60,8 @@ def read_plain(path: Path, limit: int = SMALL) -> bytes:
     return data
 
 
-def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Write a file whole or not at all, 0600; what stood there is replaced. `sync`: it is on the disk when this returns.
+def write_whole(path: Path, data: bytes, *, sync: bool = True, first_stays: bool = False) -> None:
+    """Write a file whole or not at all, 0600; what stood there is replaced, or, if `first_stays`, stays. `sync`: it is on the disk when this returns.
 
     Raises
     ------
@@ -76,11 +76,23 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(part, path)
+        if not first_stays or not _linked(part, path):
+            os.replace(part, path)
     except OSError:
         with suppress(OSError):
             os.unlink(part)
         raise
+
+
+def _linked(part: Path, path: Path) -> bool:
+    """Give a file its name, unless there is one of that name, which a rename would replace. False where that cannot be done."""
+    try:
+        os.link(part, path)
+    except OSError:  # a file system without hard links, or something stands there
+        if not path.exists():  # a link that leads nowhere is no file, either
+            return False
+    os.unlink(part)
+    return True
 
 
 def append_line(path: Path, line: bytes) -> None:

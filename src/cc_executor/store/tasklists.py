@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from cc_executor.errors import StateUnusable, TaskListNotFound
 from cc_executor.model.listrecord import ListState, Record, advance_all
 from cc_executor.model.tasklist import ListId, TaskList
+from cc_executor.store.held import held_here
 from cc_executor.store.home import StateHome
 from cc_executor.store.plain import append_line
 
@@ -34,18 +35,6 @@ READ_LIMIT: Final = 64 * 1024 * 1024  # bytes of new records taken at once; the 
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Record)
-
-# Locks that are held here. A process that somebody forks (multiprocessing) inherits them, and would hold a list for as long as it lives.
-_held: Final[set[int]] = set()
-
-
-def _let_go() -> None:
-    while _held:
-        with contextlib.suppress(OSError):
-            os.close(_held.pop())
-
-
-os.register_at_fork(after_in_child=_let_go)
 
 
 class ListFolder:
@@ -122,17 +111,13 @@ class ListFolder:
             descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StateUnusable(f"The task list {self.list_id} cannot be run: {self.path / LOCK}: {error.strerror}.") from error
-        _held.add(descriptor)
-        try:
+        with held_here(descriptor):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
             else:
                 yield True
-        finally:
-            _held.discard(descriptor)
-            os.close(descriptor)
 
     def is_run(self) -> bool:
         """Whether somebody runs the list now. Only looks: it needs no right to write."""

@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +55,8 @@ class Plan:
         Whom the list itself wants called.
     lint_off, places : mapping
         For `hints`: rules that are not asked, by task; words for the place of each task.
+    list_id : str
+        The list that it was taken from, which goes on; empty: the newest of equal ones.
     """
 
     tasks: TaskList
@@ -62,6 +64,7 @@ class Plan:
     hooks: tuple[Hook, ...] = ()
     lint_off: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     places: Mapping[int, str] = field(default_factory=dict[int, str])
+    list_id: str = ""
 
     def hints(self) -> tuple[Hint, ...]:
         """What may be wrong with the prompts; the list can be run all the same."""
@@ -196,6 +199,18 @@ def plan(
     return Plan(checked, written.calls, written.hooks, dict(written.lint_off), dict(written.places))
 
 
+def kept(folder: ListFolder) -> Plan:
+    """A list that is kept, as it was given, with the bounds that hold now. Raises `StateUnusable`, and `InvalidTaskList` if it cannot be run here."""
+    planned = plan(bounded(folder.tasks(), folder.state()))
+    return replace(planned, hooks=kept_hooks(folder), list_id=folder.list_id)
+
+
+def open_list(planned: Plan, home: StateHome, *, fresh: bool = False) -> ListFolder:
+    """Where a list is kept, or is from now on. Raises `StateUnusable`, `TaskListNotFound`."""
+    lists = ListHome(home)
+    return lists.find(planned.list_id) if planned.list_id and not fresh else lists.open(planned.tasks, fresh=fresh)
+
+
 def _name_of(call: Callable[..., object]) -> str:
     """A callable's name and a digest of its source: who changes what a task does has changed the list."""
     try:
@@ -327,14 +342,14 @@ async def cc_execute_list(
     notify = take_notify(more, environment)
     planned = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
     home = StateHome(Path(state) if state is not None else state_path(environment))
-    folder = ListHome(home).open(planned.tasks, fresh=fresh)
+    folder = open_list(planned, home, fresh=fresh)
     watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()
 
     called = (*hooks_of_environment(environment), *planned.hooks, *hooks_given(hooks))
     keep_hooks(folder, planned.hooks)
     keep_notify(folder, notify)
 
-    async def whole() -> ListState:
+    async def whole(watcher: Watcher) -> ListState:
         return await run_list(
             folder,
             home=home,
@@ -348,13 +363,13 @@ async def cc_execute_list(
     try:
         known = folder.state()
         if known.status is ListStatus.OPEN and known.is_stopped:
-            await whole()  # whoever stopped it was gone before it had ended
+            await whole(watcher)  # whoever stopped it was gone before it had ended
         reopen(folder, planned.tasks)
-        ended = await whole()
+        ended = await whole(watcher)
     except BaseException:
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_BUDGET):
             folder.append(Stopped(at=time.time(), by="python"))
-            await whole()
+            await whole(Watcher())  # it may be the watcher who has raised
         raise
     result = list_result(folder, planned.tasks, ended, home)
     if raise_error:
@@ -395,8 +410,8 @@ def reopen(folder: ListFolder, tasks: TaskList) -> None:
 
     What did not end well is tried again, with what was skipped for it.
     """
-    known = folder.state()
-    rebound(folder, tasks, known)
+    rebound(folder, tasks, folder.state())
+    known = folder.state()  # after the bounds: from here on nobody closes the list without having read them
     if known.status is ListStatus.OPEN and (known.is_paused or known.is_stopped) and not folder.is_run():
         folder.append(Resumed(at=time.time(), by="python"))
     if known.status in {ListStatus.OPEN, ListStatus.OK}:

@@ -22,6 +22,7 @@ import pytest
 from cc_executor.errors import InvalidTaskList, LaunchFailed
 from cc_executor.model.listrecord import Closed, ListState, ListStatus
 from cc_executor.model.request import RunRequest
+from cc_executor.policy.schedule import bounded
 from cc_executor.runtime.detached import RUNNER
 from cc_executor.server.listcare import Kept
 from cc_executor.server.listrequest import ListRequests
@@ -627,3 +628,21 @@ def test_the_history_is_filtered_and_paged(server: Server) -> None:
     ):
         answer = server.client.get(f"{API}/history", params=query)
         assert answer.status_code == 400, query
+
+
+async def test_a_list_that_goes_on_keeps_the_bounds_that_it_was_given_last(tmp_path: Path) -> None:
+    owners = Owners(tmp_path / "state", by_name=False)
+    service = Service(home=StateHome(tmp_path / "state"), environ=dict(os.environ), owners=owners, rules=Rules(), root=tmp_path)
+    body = {"tasks": [{"id": "a", "run": "test -e go"}]}
+    name, _ = await service.execute(body | {"max_cost": 10}, who="")
+    folder = ListHome(service.home).find(name)
+    await runs.eventually(lambda: folder.state().status is ListStatus.FAILED and not folder.is_run())
+    assert await service.execute(body | {"max_cost": 2}, who="") == (name, False)
+    await runs.eventually(
+        lambda: folder.state().task("a").begun == 2 and folder.state().status is ListStatus.FAILED and not folder.is_run()
+    )
+    (tmp_path / "go").touch()
+    await service.control(name, "resume", who="")
+    await runs.eventually(lambda: folder.state().status is ListStatus.OK)
+    assert bounded(folder.tasks(), folder.state()).max_cost == 2
+    await service.aclose()

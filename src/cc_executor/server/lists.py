@@ -25,6 +25,7 @@ from cc_executor.model.listrecord import NOT_OVER, ListState, ListStatus, Resume
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunRequest, canonical_digest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
+from cc_executor.policy.schedule import bounded
 from cc_executor.runtime.listhooks import keep_notify
 from cc_executor.server.keys import Held, Keys
 from cc_executor.server.listcare import Care
@@ -416,14 +417,14 @@ class Lists:
 
     def _say(self, folder: ListFolder, tasks: TaskList, op: str, *, task: str, text: str, by: str, click: str) -> None:
         if op == "resume":
-            reopen(folder, tasks)
+            reopen(folder, bounded(tasks, folder.state()))  # what it may cost was said last by whoever gave it
             state = folder.state()
             if state.is_paused:
                 folder.append(Resumed(at=time.time(), by=by, click=click))
             return
         try:
             TaskCommands(folder, tasks, self._home).obey(
-                "stop" if op == "cancel" else op, task=task, text=text, by=by, click=click, reopens=True
+                "stop" if op == "cancel" else op, task=task, text=text, by=by, click=click, ended={"retry"}
             )
         except InvalidRequest as error:
             raise error if op == "edit" else ControlFailed(str(error)) from error

@@ -57,10 +57,20 @@ def read_plain(path: Path, limit: int = SMALL) -> bytes:
     return data
 
 
-def append_line(path: Path, line: bytes) -> None:
+def append_line(path: Path, line: bytes, *, after: int | None = None) -> int | None:
     """Add a line, which ends with a newline, to a file; on the disk when this returns. From any process: lines of several writers do not mix.
 
     A line that a killed writer left unfinished is ended first.
+
+    Parameters
+    ----------
+    after : int, optional
+        Bytes that the writer knows of. When somebody has added a line to them, nothing is added.
+
+    Returns
+    -------
+    int or None
+        Bytes of the file with the line; None when nothing was added.
 
     Raises
     ------
@@ -71,11 +81,14 @@ def append_line(path: Path, line: bytes) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         size = os.fstat(descriptor).st_size
+        if after is not None and b"\n" in os.pread(descriptor, max(0, size - after), after):
+            return None
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line
         if os.write(descriptor, line) != len(line):
             os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, "there is no room", str(path))
         os.fsync(descriptor)
+        return size + len(line)
     finally:
         os.close(descriptor)

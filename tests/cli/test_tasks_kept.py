@@ -1,0 +1,93 @@
+"""What is said in a terminal to a list that is kept: noted where it holds, refused with the reason where it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cc_executor.model.listrecord import Begun, Stopped
+from cc_executor.store.home import StateHome
+from cc_executor.store.tasklists import LIST, ListFolder, ListHome
+from cc_executor.tasks import cc_execute_task_list, plan
+from cli.test_cli import cli
+
+
+@pytest.fixture
+def lists(state_folder: Path) -> ListHome:
+    return ListHome(StateHome(state_folder))
+
+
+def given(lists: ListHome, folder: Path, *commands: str) -> ListFolder:
+    """A list of commands, a, b, …, each of which needs the one before."""
+    tasks = [
+        {"id": name, "run": command, "needs": "ab"[:number][-1:] or []}
+        for number, (name, command) in enumerate(zip("abc", commands, strict=False))
+    ]
+    return lists.open(plan(tasks, cwd=folder).tasks)
+
+
+def test_a_list_that_cannot_be_read_hides_no_other(lists: ListHome, tmp_path: Path) -> None:
+    bad, good = given(lists, tmp_path, "false"), given(lists, tmp_path, "true")
+    (bad.path / LIST).write_text("{")
+    done = cli("tasks", "list")
+    assert {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()} == {
+        bad.list_id: "unreadable",
+        good.list_id: "interrupted",
+    }
+    assert {each["id"]: each["status"] for each in json.loads(cli("tasks", "list", "--json").stdout)} == {
+        bad.list_id: "unreadable",
+        good.list_id: "interrupted",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("edit", "b", "{{ needs.c.text }}"), "only a prompt can"),
+        (("edit", "b", " "), "nothing to do"),
+        (("retry", "a"), "Task a runs"),
+    ],
+)
+def test_what_cannot_hold_is_refused(lists: ListHome, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    folder = given(lists, tmp_path, "sleep 60", "echo b")
+    folder.append(Begun(at=0.0, task="a", attempt=1))
+    before = folder.state()
+    done = cli("tasks", *words)
+    assert (done.returncode, folder.state()) == (2, before), done.stderr
+    assert said in done.stderr
+
+
+def test_a_list_that_has_ended_takes_what_is_for_its_next_run_alone(lists: ListHome, tmp_path: Path) -> None:
+    folder = given(lists, tmp_path, "test -e go", "echo b > made")
+    assert cli("tasks", "run", folder.list_id).returncode == 1
+    for word in ("pause", "stop"):
+        refused = cli("tasks", word)
+        assert (refused.returncode, folder.state().status) == (2, "failed")
+        assert "has ended" in refused.stderr
+    assert cli("tasks", "edit", "b", "echo other > made").returncode == 0
+    (tmp_path / "go").touch()
+    assert "Nobody runs this list now" in cli("tasks", "resume").stderr
+    assert cli("tasks", "run", folder.list_id).returncode == 0
+    assert (tmp_path / "made").read_text() == "other\n"
+    refused = cli("tasks", "resume")
+    assert (refused.returncode, json.loads(cli("tasks", "show", "--json").stdout)["status"]) == (2, "ok")
+    assert "ended well" in refused.stderr
+
+
+def test_a_failed_task_is_left_out_and_the_rest_is_done(lists: ListHome, tmp_path: Path) -> None:
+    planned = plan([{"id": "a", "run": "echo a >> log; false"}, {"id": "b", "run": "echo b >> log"}], cwd=tmp_path)
+    assert cc_execute_task_list(planned).status == "failed"
+    assert cli("tasks", "skip", "a").returncode == 0
+    assert cc_execute_task_list(planned).ok
+    assert (tmp_path / "log").read_text() == "a\nb\n"
+
+
+def test_a_list_that_is_being_stopped_is_not_said_to_go_on(lists: ListHome, tmp_path: Path) -> None:
+    folder = given(lists, tmp_path, "true")
+    with folder.claimed():
+        folder.append(Stopped(at=0.0))
+        refused = cli("tasks", "run", folder.list_id, "--detach")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "is being stopped" in refused.stderr

@@ -233,7 +233,7 @@ def _read(source: str | os.PathLike[str], cwd: str) -> Written:
         name, is_yaml = path.stem, path.suffix.lower() not in {".md", ".markdown", ".txt"}
     else:
         is_yaml = _YAML.search(text) is not None
-    return (from_yaml if is_yaml else from_markdown)(text, cwd=cwd, name=name)
+    return (from_yaml if is_yaml else from_markdown)(text.removeprefix("\ufeff"), cwd=cwd, name=name)
 
 
 def _overrule(written: Written, tasks: TaskList, more: Mapping[str, Any]) -> None:

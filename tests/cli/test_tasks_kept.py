@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from cc_executor.model.listrecord import Begun, Stopped
+from cc_executor.cli.tasks import app
+from cc_executor.model.listrecord import Begun, Closed, ListState, ListStatus, Stopped
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import LIST, ListFolder, ListHome
 from cc_executor.tasks import cc_execute_task_list, plan
@@ -91,3 +94,21 @@ def test_a_list_that_is_being_stopped_is_not_said_to_go_on(lists: ListHome, tmp_
         refused = cli("tasks", "run", folder.list_id, "--detach")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "is being stopped" in refused.stderr
+
+
+def test_a_list_that_ends_while_it_is_looked_at_is_not_said_to_be_interrupted(
+    lists: ListHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = given(lists, tmp_path, "true")
+    read, runner = ListFolder.state, contextlib.ExitStack()
+
+    def then_it_ends(told: ListFolder) -> ListState:
+        before = read(told)
+        told.append(Closed(at=0.0, status=ListStatus.OK))
+        runner.close()
+        return before
+
+    runner.enter_context(folder.claimed())
+    monkeypatch.setattr(ListFolder, "state", then_it_ends)
+    shown = CliRunner().invoke(app, ["show", "--json"])
+    assert json.loads(shown.stdout)["status"] == "running"

@@ -115,18 +115,11 @@ async def test_a_task_that_is_wanted_again_in_the_instant_in_which_the_list_ends
 async def test_a_cap_that_is_raised_in_the_instant_in_which_the_list_ends_for_want_of_money_holds(
     tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = {
-        "id": "a",
-        "prompt": "x",
-        "max_cost": 1.0,
-        "rehearse": "hello",
-        "validate": {"prompt": "v", "max_cost": 1.0, "rehearse": "hello"},
-    }
-    planned = plan([task], cwd=tmp_path, max_cost=1.5)
-    just_before(monkeypatch, lambda record: isinstance(record, Closed), Capped(at=0.0, max_cost=5.0))
+    planned = plan([{"id": "a", "prompt": "x", "rehearse": "hello"}], cwd=tmp_path, max_cost_per_day=0.005)
+    just_before(monkeypatch, lambda record: isinstance(record, Closed), Capped(at=0.0, max_cost_per_day=5.0))
     with anyio.fail_after(BUDGET):
         result = await cc_execute_list(planned)
-    assert result.tasks["a"].begun == 1
+    assert result.ok
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
@@ -232,3 +225,25 @@ def test_who_asks_a_moment_too_late_is_told_so(
     just_before(monkeypatch, lambda record: isinstance(record, Edited | RetryAsked | Paused), *between)
     with pytest.raises(InvalidRequest):
         TaskCommands(folder, planned.tasks, home).obey(command, task="" if command == "pause" else "a", text="echo other")
+
+
+async def test_a_task_that_is_wanted_again_while_the_last_hook_refuses_is_done_again_and_the_end_is_told_once(
+    tmp_path: Path, home: StateHome
+) -> None:
+    planned = plan([{"id": "a", "run": "echo x >> log"}], cwd=tmp_path)
+    folder = ListHome(home).open(planned.tasks)
+
+    def last(_: object) -> None:
+        if folder.state().task("a").begun == 1:
+            folder.append(RetryAsked(at=0.0, tasks=("a",)))
+            raise ValueError
+
+    with anyio.fail_after(BUDGET):
+        result = await cc_execute_list(
+            planned,
+            hooks={"after_list": {"call": last, "on_failure": "stop"}},
+            notify=f"command:sh -c 'grep -o list.done >> {tmp_path}/told || echo failed >> {tmp_path}/told'",
+            notify_after=0,
+        )
+    assert (result.status, result.tasks["a"].begun) == ("ok", 2)
+    assert (tmp_path / "told").read_text().splitlines() == ["list.done"]

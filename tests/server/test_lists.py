@@ -207,12 +207,12 @@ TASK: Final[Json] = {"id": "one", "run": "true"}
         ({"tasks": [{"id": "x"}]}, "tasks[0] 'x': has nothing to do"),
         ({"tasks": [{"prompt": "p", "run": "r"}]}, "tasks[0] '1': has prompt and run"),
         ({"tasks": ["  "]}, "tasks[0] '1': has nothing to do"),
-        ({"tasks": [{"prompt": 5}]}, "tasks[0] '1': text must be a valid string"),
+        ({"tasks": [{"prompt": 5}]}, "tasks[0] '1': prompt must be a valid string"),
         ({"tasks": [{"call": "os.system"}]}, "only Python code can give a callable"),
         ({"tasks": [TASK | {"id": "a b"}]}, "tasks[0] 'a b': id must be letters"),
         ({"tasks": [TASK | {"id": 7}, TASK | {"id": 7}]}, "stands 2 times"),
         ({"tasks": [TASK | {"needs": "two"}]}, "tasks[0] 'one': needs 'two', and there is no such task"),
-        ({"tasks": [TASK | {"needs": 5}]}, "tasks[0] 'one': needs must be a valid tuple"),
+        ({"tasks": [TASK | {"needs": 5}]}, "tasks[0] 'one': needs '5', and there is no such task"),
         ({"tasks": [TASK | {"needs": "one"}]}, "need each other in a circle"),
         ({"tasks": [TASK | {"group": 5}]}, "tasks[0] 'one': group must be"),
         ({"tasks": [TASK | {"on_failure": "die"}]}, "tasks[0] 'one': on_failure must be"),
@@ -645,4 +645,27 @@ async def test_a_list_that_goes_on_keeps_the_bounds_that_it_was_given_last(tmp_p
     await service.control(name, "resume", who="")
     await runs.eventually(lambda: folder.state().status is ListStatus.OK)
     assert bounded(folder.tasks(), folder.state()).max_cost == 2
+    await service.aclose()
+
+
+async def test_a_list_that_ends_while_it_is_looked_at_is_not_said_to_be_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = Owners(tmp_path / "state", by_name=False)
+    service = Service(home=StateHome(tmp_path / "state"), environ=dict(os.environ), owners=owners, rules=Rules(), root=tmp_path)
+    folder = ListHome(service.home).open(plan([{"id": "a", "run": "true"}], cwd=tmp_path).tasks)
+    read, runner = ListFolder.state, contextlib.ExitStack()
+
+    def then_it_ends(told: ListFolder) -> ListState:
+        before = read(told)
+        runner.close()
+        return before
+
+    monkeypatch.setattr(ListFolder, "state", then_it_ends)
+    for ask in (service.lists.status, service.lists.results):
+        assert runner.enter_context(folder.claimed())
+        told = await ask(folder.list_id, who="")
+        assert (told["status"], told["done"]) == ("running", False)
+    assert runner.enter_context(folder.claimed())
+    assert service.lists.summary(folder).status == "running"
     await service.aclose()

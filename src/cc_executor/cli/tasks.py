@@ -280,27 +280,24 @@ def list_command(*, as_json: AsJson = False) -> None:
 def _summary(folder: ListFolder) -> dict[str, Any]:
     """A list's line; of one that cannot be read, what can be said."""
     try:
-        tasks, state = folder.tasks(), folder.state()
+        tasks, (state, is_run) = folder.tasks(), folder.standing()
     except StateUnusable:
         return {"id": folder.list_id, "name": "", "status": "unreadable", "tasks": 0, "done": 0}
     done = sum(state.task(task.id).status is TaskStatus.OK for task in tasks.tasks)
-    return {"id": folder.list_id, "name": tasks.name, "status": _status(folder, state), "tasks": len(tasks.tasks), "done": done}
-
-
-def _status(folder: ListFolder, state: ListState) -> str:
-    return state.word(is_run=folder.is_run())
+    return {"id": folder.list_id, "name": tasks.name, "status": state.word(is_run=is_run), "tasks": len(tasks.tasks), "done": done}
 
 
 @app.command("show")
 def show_command(name: ListName = "", *, as_json: AsJson = False) -> None:
     """Where each task of a list stands."""
     folder = list_folder(name)
-    tasks, state = folder.tasks(), folder.state()
+    tasks, (state, is_run) = folder.tasks(), folder.standing()
+    word = state.word(is_run=is_run)
     known = {task.id: state.task(task.id) for task in tasks.tasks}
     if as_json:
-        print_json({"id": folder.list_id, "status": _status(folder, state), "summary": state.summary, "tasks": _rows(known)})
+        print_json({"id": folder.list_id, "status": word, "summary": state.summary, "tasks": _rows(known)})
         return
-    typer.echo(f"{folder.list_id}  {_status(folder, state)}  {state.summary}".rstrip())
+    typer.echo(f"{folder.list_id}  {word}  {state.summary}".rstrip())
     for task in tasks.tasks:
         typer.echo(_line(task.id, task.title, known[task.id]))
     for note in state.notes:

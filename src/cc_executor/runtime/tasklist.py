@@ -200,9 +200,14 @@ class _Runner:
                         await self._news.wait()
                     self._news = anyio.Event()
                 self._journal.read()
-        if why := await self._hooks.close(self._journal.state):
-            self._journal.add(Closed(at=time.time(), status=ListStatus.FAILED, summary=why))
-        await self._hooks.told(self._journal.state)
+        why = await self._hooks.close(self._journal.state)
+        self._journal.read()  # the last hook may have taken long, and somebody may have wanted a task again
+        while why and self._journal.state.status is ListStatus.OK:
+            if self._journal.decided(Closed(at=time.time(), status=ListStatus.FAILED, summary=why)):
+                break
+            self._journal.read()
+        if self._journal.state.status is not ListStatus.OPEN:
+            await self._hooks.told(self._journal.state)
         return self._journal.state
 
     async def _act(self, attempts: anyio.abc.TaskGroup) -> bool:

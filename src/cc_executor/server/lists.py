@@ -243,10 +243,10 @@ class Lists:
             tasks = folder.tasks()
         except StateUnusable:
             return ListSummary(folder.list_id, "unreadable", _made_at(folder), label="", tasks=0, done=0, cost=0.0)
-        state = folder.state()
+        state, is_run = folder.standing()
         return ListSummary(
             id=folder.list_id,
-            status=self._word(folder, state),
+            status=self._word(folder, state, is_run=is_run),
             started=_made_at(folder),
             label=tasks.name,
             tasks=len(tasks.tasks),
@@ -260,8 +260,7 @@ class Lists:
 
     def _status(self, list_id: str, who: str, offset: int, limit: int) -> dict[str, Any]:
         folder = self.find(list_id, who=who)
-        is_run = folder.is_run()  # asked before the journal: who runs it no more has written all
-        tasks, state = folder.tasks(), folder.state()
+        tasks, (state, is_run) = folder.tasks(), folder.standing()
         running = [task.id for task in tasks.tasks if state.task(task.id).status is TaskStatus.RUNNING]
         rows = [
             {"task": task.id, "title": task.title, "kind": task.kind.value, "until": known.until, "why": known.why, **row(known)}
@@ -282,8 +281,7 @@ class Lists:
 
     def _results(self, list_id: str, who: str, offset: int, limit: int) -> dict[str, Any]:
         folder = self.find(list_id, who=who)
-        is_run = folder.is_run()  # asked before the journal: who runs it no more has written all
-        tasks, state = folder.tasks(), folder.state()
+        tasks, (state, is_run) = folder.tasks(), folder.standing()
         known = [state.task(task.id) for task in tasks.tasks]
         return {
             **self._head(folder, tasks, state, is_run=is_run),
@@ -307,7 +305,7 @@ class Lists:
             "kind": "list",
             "name": tasks.name,
             "started": _made_at(folder),
-            "status": self._word(folder, state),
+            "status": self._word(folder, state, is_run=is_run),
             "done": state.status is not ListStatus.OPEN and not is_run,
             "summary": state.summary,
             "progress": f"{over}/{len(tasks.tasks)} tasks completed",
@@ -341,9 +339,9 @@ class Lists:
             return self._home.find(known.run_id).receipt() if known.run_id else None
         return None
 
-    def _word(self, folder: ListFolder, state: ListState) -> str:
+    def _word(self, folder: ListFolder, state: ListState, *, is_run: bool) -> str:
         kept = self._care.kept.get(folder.list_id)
-        word = state.word(is_run=folder.is_run())
+        word = state.word(is_run=is_run)
         if word != "interrupted" or kept is None or kept.is_given_up:
             return word
         return "paused" if state.is_paused and not state.is_stopped else "starting"
@@ -360,7 +358,7 @@ class Lists:
         return await asyncio.to_thread(partial(ListWatch, folder, tasks, self._home, environ=self._environ, why_alone=alone))
 
     def _why_alone(self, folder: ListFolder, tasks: TaskList, state: ListState) -> str:
-        if state.status is not ListStatus.OPEN or self._word(folder, state) != "interrupted":
+        if state.status is not ListStatus.OPEN or self._word(folder, state, is_run=False) != "interrupted":
             return ""
         return self._complaint(folder) or why_alone(tasks, state)
 
@@ -389,8 +387,8 @@ class Lists:
         async with turn:  # what comes first is done first, to the runs as well
             if not click or click not in (await asyncio.to_thread(folder.state)).clicks:
                 await self._obey(folder, tasks, op, said, who=who, task=task)
-        told = await asyncio.to_thread(folder.state)
-        return {"id": list_id, "op": op, **({"task": task} if task else {}), "status": self._word(folder, told)}
+        told, is_run = await asyncio.to_thread(folder.standing)
+        return {"id": list_id, "op": op, **({"task": task} if task else {}), "status": self._word(folder, told, is_run=is_run)}
 
     async def _obey(self, folder: ListFolder, tasks: TaskList, op: str, say: Callable[[], None], *, who: str, task: str) -> None:
         state = await asyncio.to_thread(folder.state)

@@ -45,7 +45,7 @@ class ListWatch:
     environ : mapping of str to str
         Of the server.
     why_alone : callable
-        Given the list's state, says in a sentence why nobody runs it; empty while somebody does or is about to. Blocking.
+        Given the state of a list that nobody runs, says in a sentence why; empty while somebody is about to. Blocking.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class ListWatch:
         """Read what is new; whether somebody runs the list, and why nobody does."""
         is_run = self._folder.is_run()  # asked before the journal: who runs it no more has written all
         self._state, self._offset = self._folder.advanced(self._state, self._offset)
-        return is_run, self._why_alone(self._state)
+        return is_run, "" if is_run else self._why_alone(self._state)
 
     def _keep_end(self) -> None:
         """Keep the table for the notebook, unless whoever ran the list has done that."""

@@ -131,6 +131,11 @@ class ListFolder:
         """What is known of the list now."""
         return self.advanced(ListState(), 0)[0]
 
+    def standing(self) -> tuple[ListState, bool]:
+        """What is known of the list now, and whether somebody runs it."""
+        is_run = self.is_run()  # asked before the journal: who runs it no more has written all
+        return self.state(), is_run
+
     @contextlib.contextmanager
     def claimed(self) -> Generator[bool]:
         """Be the one who runs the list, for as long as the block lasts and this process lives. False: somebody else is.

@@ -23,7 +23,7 @@ from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList, place_of, problems
 from cc_executor.model.tasktext import Written, from_items, from_mapping, from_markdown, from_yaml, qualified_name
 from cc_executor.policy.hints import Hint, hints, unknown_rules
-from cc_executor.policy.schedule import bounded, set_back
+from cc_executor.policy.schedule import Close, bounded, due, set_back
 from cc_executor.runtime.blocking import run_blocking
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
@@ -40,6 +40,8 @@ SHELL: Final = "bash"  # for commands whose task names no shell
 
 # A text without a name: a line that begins with `tasks:`, or nothing before an item that is a mapping. In Markdown `- Task 1: …` is an item, too.
 _YAML: Final = re.compile(r"""(?m)^\s*\{?\s*["']?tasks["']?\s*:|\A(?:\s*(?:#.*)?\n)*\s*-\s+(?:\{|\w+\s*:)""")
+
+_BYTE_ORDER_MARK: Final = re.compile(r"\A(\s*)\ufeff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +233,10 @@ def _read(source: str | os.PathLike[str], cwd: str) -> Written:
         except (OSError, UnicodeDecodeError) as error:
             return Written(problems=[Problem(str(path), f"cannot be read: {error}.")])
         name, is_yaml = path.stem, path.suffix.lower() not in {".md", ".markdown", ".txt"}
-    else:
+    text = _BYTE_ORDER_MARK.sub(r"\1", text)
+    if not name:  # no file
         is_yaml = _YAML.search(text) is not None
-    return (from_yaml if is_yaml else from_markdown)(text.removeprefix("\ufeff"), cwd=cwd, name=name)
+    return (from_yaml if is_yaml else from_markdown)(text, cwd=cwd, name=name)
 
 
 def _overrule(written: Written, tasks: TaskList, more: Mapping[str, Any]) -> None:
@@ -412,9 +415,13 @@ def reopen(folder: ListFolder, tasks: TaskList) -> None:
     """
     rebound(folder, tasks, folder.state())
     known = folder.state()  # after the bounds: from here on nobody closes the list without having read them
-    if known.status is ListStatus.OPEN and (known.is_paused or known.is_stopped) and not folder.is_run():
+    is_left = known.status is ListStatus.OPEN and not folder.is_run()
+    if is_left and (known.is_paused or known.is_stopped):
         folder.append(Resumed(at=time.time(), by="python"))
-    if known.status in {ListStatus.OPEN, ListStatus.OK}:
+        return
+    # Whoever ran it may have died in the moment before he closed it.
+    is_over = is_left and any(isinstance(action, Close) for action in due(tasks, known, now=time.time()))
+    if known.status is ListStatus.OK or (known.status is ListStatus.OPEN and not is_over):
         return
     again: dict[str, None] = {}
     for task in tasks.tasks:

@@ -20,7 +20,7 @@ def written(folder: Path, text: str, name: str) -> Plan:
     ("text", "tasks"),
     [
         pytest.param("\ufeffTask 1: read\nTask 2: write\n", [("1", "read"), ("2", "write")], id="byte order mark"),
-        pytest.param("\ufeff1. read\n2. write\n", [("1", "read"), ("2", "write")], id="byte order mark before a number"),
+        pytest.param("\n\ufeff1. read\n2. write\n", [("1", "read"), ("2", "write")], id="byte order mark before a number"),
         pytest.param(
             "Task 1: a\n````md\n```\nTask 9: shown\n```\nTask 8: shown\n````\nTask 2: b",
             [("1", "a\n````md\n```\nTask 9: shown\n```\nTask 8: shown\n````"), ("2", "b")],

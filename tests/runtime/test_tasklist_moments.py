@@ -24,6 +24,7 @@ from cc_executor.model.listrecord import (
     Resumed,
     RetryAsked,
     SkipAsked,
+    Skipped,
     Stopped,
     TaskStatus,
     Waiting,
@@ -247,3 +248,18 @@ async def test_a_task_that_is_wanted_again_while_the_last_hook_refuses_is_done_a
         )
     assert (result.status, result.tasks["a"].begun) == ("ok", 2)
     assert (tmp_path / "told").read_text().splitlines() == ["list.done"]
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+async def test_a_list_whose_runner_died_before_it_could_close_it_is_tried_again_by_who_runs_it_again(
+    tmp_path: Path, home: StateHome, policy: str
+) -> None:
+    planned = plan([{"id": "a", "run": "true"}, {"id": "b", "run": "true", "needs": "a"}], cwd=tmp_path, on_failure=policy)
+    folder = ListHome(home).open(planned.tasks)
+    folder.append(Begun(at=0.0, task="a", attempt=1))
+    folder.append(Ended(at=0.0, task="a", attempt=1, outcome="failed"))
+    if policy == "skip":
+        folder.append(Skipped(at=0.0, task="b", because="it needs a, which did not end well"))
+    with anyio.fail_after(BUDGET):
+        result = await cc_execute_list(planned)
+    assert (result.status, result.tasks["a"].begun) == ("ok", 2)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from cc_executor.server.listrequest import ListRequests
 from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
 from cc_executor.server.service import Rules, Service
-from cc_executor.store.home import StateHome
+from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.tasks import carry_on, plan
 from support import runs
@@ -668,4 +669,21 @@ async def test_a_list_that_ends_while_it_is_looked_at_is_not_said_to_be_interrup
         assert (told["status"], told["done"]) == ("running", False)
     assert runner.enter_context(folder.claimed())
     assert service.lists.summary(folder).status == "running"
+    await service.aclose()
+
+
+@pytest.mark.parametrize(("op", "task"), [("resume", ""), ("retry", "a")])
+async def test_a_list_that_is_run_on_may_cost_what_is_left_of_its_owners_day(tmp_path: Path, op: str, task: str) -> None:
+    home, owners = StateHome(tmp_path / "state"), Owners(tmp_path / "state", by_name=False)
+    service = Service(home=home, environ=dict(os.environ), owners=owners, rules=Rules(day_cost=1.0), root=tmp_path)
+    name, _ = await service.execute({"tasks": [{"id": "a", "run": "exit 3"}, {"id": "b", "prompt": "x"}]}, who="")
+    folder = ListHome(home).find(name)
+    await runs.eventually(lambda: folder.state().status is ListStatus.FAILED and not folder.is_run())
+    assert bounded(folder.tasks(), folder.state()).max_cost == 1
+    spent = home.create(new_run_id(time.time()))
+    at = datetime.now(UTC).isoformat()
+    (spent.path / "receipt.json").write_text(f'{{"times": {{"ended": "{at}"}}, "cost": 0.75, "rehearsed": null, "usage": {{}}}}')
+    await service.control(name, op, who="", task=task)
+    assert bounded(folder.tasks(), folder.state()).max_cost == pytest.approx(0.25)
+    await runs.eventually(lambda: folder.state().task("a").begun == 2 and not folder.is_run())
     await service.aclose()

@@ -38,7 +38,7 @@ from cc_executor.store.journal import RunFolder
 from cc_executor.store.owners import FOLDER as OWNERS
 from cc_executor.store.tasklists import LIST, LIST_ID, ListFolder, ListHome
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.tasks import reopen, row
+from cc_executor.tasks import rebound, reopen, row
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -401,7 +401,9 @@ class Lists:
         if op in {"resume", "retry"} and (has_ended or (not self._goes_on(folder, state) and not is_run)):
             if calls := calls_left(tasks, state):
                 raise ControlFailed(f"Task {calls[0]} is Python in a notebook: run its cell again, and what ended well is not done again.")
-            async with self._room(who, _more(tasks, ListState() if has_ended else state), tasks, state.spent):
+            held = bounded(tasks, state)
+            async with self._room(who, _more(tasks, ListState() if has_ended else state), held, state.spent) as allowed:
+                await asyncio.to_thread(rebound, folder, allowed, state)  # before it can be run
                 await asyncio.to_thread(say)
                 await self._care.take(folder, starts=True)
         else:

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cc_executor.cli.tasks import app
 from cc_executor.model.listrecord import Begun, Closed, ListState, ListStatus, Stopped
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import LIST, ListFolder, ListHome
-from cc_executor.tasks import cc_execute_task_list, plan
+from cc_executor.tasks import cc_execute_task_list, kept, plan
 from cli.test_cli import cli
 
 
@@ -24,65 +24,58 @@ def lists(state_folder: Path) -> ListHome:
 
 def given(lists: ListHome, folder: Path, *commands: str) -> ListFolder:
     """A list of commands, a, b, …, each of which needs the one before."""
-    tasks = [
-        {"id": name, "run": command, "needs": "ab"[:number][-1:] or []}
-        for number, (name, command) in enumerate(zip("abc", commands, strict=False))
-    ]
+    tasks = [{"id": "abc"[number], "run": command, "needs": list("abc"[:number][-1:])} for number, command in enumerate(commands)]
     return lists.open(plan(tasks, cwd=folder).tasks)
+
+
+def said(*words: str) -> Result:
+    """One command, in this process."""
+    return CliRunner().invoke(app, words)
 
 
 def test_a_list_that_cannot_be_read_hides_no_other(lists: ListHome, tmp_path: Path) -> None:
     bad, good = given(lists, tmp_path, "false"), given(lists, tmp_path, "true")
     (bad.path / LIST).write_text("{")
-    done = cli("tasks", "list")
-    assert {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()} == {
-        bad.list_id: "unreadable",
-        good.list_id: "interrupted",
-    }
-    assert {each["id"]: each["status"] for each in json.loads(cli("tasks", "list", "--json").stdout)} == {
-        bad.list_id: "unreadable",
-        good.list_id: "interrupted",
-    }
+    known = {bad.list_id: "unreadable", good.list_id: "interrupted"}
+    assert {line.split()[0]: line.split()[1] for line in said("list").stdout.splitlines()} == known
+    assert {each["id"]: each["status"] for each in json.loads(said("list", "--json").stdout)} == known
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "why"),
     [
         (("edit", "b", "{{ needs.c.text }}"), "only a prompt can"),
         (("edit", "b", " "), "nothing to do"),
         (("retry", "a"), "Task a runs"),
     ],
 )
-def test_what_cannot_hold_is_refused(lists: ListHome, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+def test_what_cannot_hold_is_refused(lists: ListHome, tmp_path: Path, words: tuple[str, ...], why: str) -> None:
     folder = given(lists, tmp_path, "sleep 60", "echo b")
     folder.append(Begun(at=0.0, task="a", attempt=1))
     before = folder.state()
-    done = cli("tasks", *words)
-    assert (done.returncode, folder.state()) == (2, before), done.stderr
-    assert said in done.stderr
+    assert why in str(said(*words).exception)
+    assert folder.state() == before
 
 
 def test_a_list_that_has_ended_takes_what_is_for_its_next_run_alone(lists: ListHome, tmp_path: Path) -> None:
     folder = given(lists, tmp_path, "test -e go", "echo b > made")
-    assert cli("tasks", "run", folder.list_id).returncode == 1
+    assert cc_execute_task_list(kept(folder)).status == "failed"
     for word in ("pause", "stop"):
-        refused = cli("tasks", word)
-        assert (refused.returncode, folder.state().status) == (2, "failed")
-        assert "has ended" in refused.stderr
-    assert cli("tasks", "edit", "b", "echo other > made").returncode == 0
+        assert "has ended" in str(said(word).exception)
+        assert folder.state().status is ListStatus.FAILED
+    assert said("edit", "b", "echo other > made").exit_code == 0
     (tmp_path / "go").touch()
-    assert "Nobody runs this list now" in cli("tasks", "resume").stderr
-    assert cli("tasks", "run", folder.list_id).returncode == 0
+    assert "Nobody runs this list now" in said("resume").output
+    assert cc_execute_task_list(kept(folder)).ok
     assert (tmp_path / "made").read_text() == "other\n"
-    refused = cli("tasks", "resume")
-    assert (refused.returncode, json.loads(cli("tasks", "show", "--json").stdout)["status"]) == (2, "ok")
-    assert "ended well" in refused.stderr
+    assert "ended well" in str(said("resume").exception)
+    assert folder.state().status is ListStatus.OK
 
 
 def test_a_failed_task_is_left_out_and_the_rest_is_done(lists: ListHome, tmp_path: Path) -> None:
     planned = plan([{"id": "a", "run": "echo a >> log; false"}, {"id": "b", "run": "echo b >> log"}], cwd=tmp_path)
     assert cc_execute_task_list(planned).status == "failed"
-    assert cli("tasks", "skip", "a").returncode == 0
+    assert said("skip", "a").exit_code == 0
     assert cc_execute_task_list(planned).ok
     assert (tmp_path / "log").read_text() == "a\nb\n"
 
@@ -110,5 +103,5 @@ def test_a_list_that_ends_while_it_is_looked_at_is_not_said_to_be_interrupted(
 
     runner.enter_context(folder.claimed())
     monkeypatch.setattr(ListFolder, "state", then_it_ends)
-    shown = CliRunner().invoke(app, ["show", "--json"])
+    shown = said("show", "--json")
     assert json.loads(shown.stdout)["status"] == "running"

@@ -95,10 +95,20 @@ def _linked(part: Path, path: Path) -> bool:
     return True
 
 
-def append_line(path: Path, line: bytes) -> None:
+def append_line(path: Path, line: bytes, *, after: int | None = None) -> int | None:
     """Add a line, which ends with a newline, to a file; on the disk when this returns. From any process: lines of several writers do not mix.
 
     A line that a killed writer left unfinished is ended first.
+
+    Parameters
+    ----------
+    after : int, optional
+        Bytes that the writer knows of. When somebody has added a line to them, nothing is added.
+
+    Returns
+    -------
+    int or None
+        Bytes of the file with the line; None when nothing was added.
 
     Raises
     ------
@@ -109,9 +119,12 @@ def append_line(path: Path, line: bytes) -> None:
     with held_here(descriptor):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         size = os.fstat(descriptor).st_size
+        if after is not None and b"\n" in os.pread(descriptor, max(0, size - after), after):
+            return None
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line
         if os.write(descriptor, line) != len(line):
             os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, "there is no room", str(path))
         os.fsync(descriptor)
+        return size + len(line)

@@ -13,11 +13,8 @@ from typing import Final
 
 import pytest
 
-from cc_executor.errors import StateUnusable
 from cc_executor.runtime.control import command
-from cc_executor.server import turn
 from cc_executor.server.places import Place, Places
-from cc_executor.server.turn import alone
 from cc_executor.store import roll
 from cc_executor.store.home import StateHome
 from support.environments import CHECKOUT
@@ -170,26 +167,3 @@ def test_a_place_is_seen_by_others_and_gone_when_it_is_let_go(home: StateHome) -
     mine.release("one")
     assert not theirs.all()
     assert not list((home.root / "server" / "places").iterdir())
-
-
-def test_who_does_not_get_a_turn_is_told(home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "PATIENCE", 0.05)  # of ten seconds
-    path = home.root / "server" / "one.lock"
-    with alone(path), pytest.raises(StateUnusable, match="does not let go"), alone(path):
-        pass
-    path.unlink()
-    path.symlink_to("elsewhere")
-    with pytest.raises(StateUnusable, match="cannot be written"), alone(path):
-        pass
-
-
-def test_a_turn_ends_with_its_process(home: StateHome) -> None:
-    path = home.root / "server" / "one.lock"
-    script = f"from pathlib import Path\nfrom cc_executor.server.turn import alone\nwith alone(Path({str(path)!r})):\n print('in', flush=True)\n input()"
-    environ = os.environ | {"PYTHONPATH": str(CHECKOUT / "src")}
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "in\n"
-        other.kill()
-        with alone(path):
-            assert path.stat().st_mode & 0o777 == 0o600

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cc_executor.errors import StateUnusable
-from cc_executor.server.turn import alone
+from cc_executor.store.lock import locked
 from cc_executor.store.plain import read_plain
 from cc_executor.store.roll import is_held
 
@@ -39,7 +39,7 @@ class Places:
 
     def turn(self) -> AbstractContextManager[None]:
         """A block in which nobody else looks or holds. Raises `StateUnusable`."""
-        return alone(self._folder.with_suffix(".lock"))
+        return locked(self._folder.with_suffix(".lock"))
 
     def all(self) -> dict[str, Place]:
         """What is held by servers that live, this one too, by name."""

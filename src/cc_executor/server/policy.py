@@ -26,11 +26,11 @@ from cc_executor.runtime.errand import Errand
 from cc_executor.server.owners import Owners
 from cc_executor.server.places import Place, Places
 from cc_executor.server.refusal import Refused
-from cc_executor.server.turn import PATIENCE
 from cc_executor.shim import records
 from cc_executor.store import roll
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.lock import PATIENCE
 from cc_executor.store.spend import DaySpend, local_day
 
 SOON: Final = 10  # seconds; nobody knows when a run ends, and this is how often it is worth asking

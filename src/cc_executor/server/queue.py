@@ -25,9 +25,9 @@ from cc_executor.runtime.telemetry import carried
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import SOON
 from cc_executor.server.refusal import Refused
-from cc_executor.server.turn import alone
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunStanding, request_json
+from cc_executor.store.lock import locked
 from cc_executor.store.place import LONGEST_WAIT, claimed_at
 from cc_executor.store.plain import read_plain
 
@@ -103,7 +103,7 @@ class Queue:
             return await asyncio.to_thread(self._add, run_id, request, who)
 
     def _turn(self) -> AbstractContextManager[None]:
-        return alone(self._folder.with_suffix(".lock"))
+        return locked(self._folder.with_suffix(".lock"))
 
     def _add(self, run_id: RunId, request: RunRequest, who: str) -> Waiting:
         with self._turn():

@@ -164,9 +164,9 @@ async def test_to_list_what_is_at_work_no_ended_run_is_read(service: Service, mo
     going, _ = await service.execute({"prompt": "sleep 600", "agent": "shell"}, who="")
     read: list[str] = []
 
-    def noted(folder: RunFolder, *, now: float) -> RunSummary:
+    def noted(folder: RunFolder, *, now: float, mask: Callable[[str], str]) -> RunSummary:
         read.append(folder.run_id)
-        return summary(folder, now=now)
+        return summary(folder, now=now, mask=mask)
 
     monkeypatch.setattr("cc_executor.server.service.summary", noted)
     rows, following = service.executions(who="", limit=10, status="running")

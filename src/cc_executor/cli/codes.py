@@ -34,4 +34,7 @@ UNVERIFIABLE: Final = 3  # of `verify`
 
 def outcome_table() -> str:
     """The table as one line, for the help."""
-    return ", ".join(f"{code} {kind.value}" for kind, code in OUTCOME_CODES.items()) + ", 2 wrong call or nothing could be started"
+    return (
+        ", ".join(f"{code} {kind.value}" for kind, code in OUTCOME_CODES.items())
+        + ", 2 wrong call or nothing could be started, 74 ok, but its output could not be written"
+    )

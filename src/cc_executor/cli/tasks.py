@@ -20,6 +20,7 @@ from cc_executor.api import take_notify
 from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED
 from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
+from cc_executor.cli.streams import is_about_output
 from cc_executor.errors import InvalidTaskList, TaskListNotFound
 from cc_executor.model.ansi import clean
 from cc_executor.model.graph import mermaid, outline
@@ -45,7 +46,7 @@ from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.forecast import forecast_list
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
 from cc_executor.store.tasklists import ListFolder
-from cc_executor.tasks import Plan, cc_execute_task_list, plan, reopen, request_of, row
+from cc_executor.tasks import Plan, cc_execute_task_list, day_bounded, plan, reopen, request_of, row
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -98,10 +99,10 @@ def run_command(
 ) -> None:
     """Run a list to its end. What ended well before is not done again; Ctrl-C stops the list and ends what runs."""
     bounds = {"max_cost": max_cost, "max_cost_per_day": max_cost_per_day, "on_limit": on_limit, "limit_wait_max": limit_wait_max}
-    planned = _planned(file, cwd, {name: value for name, value in bounds.items() if value is not None})
+    planned = day_bounded(_planned(file, cwd, {name: value for name, value in bounds.items() if value is not None}), os.environ)
     given = notified.given(notify, notify_after, notify_on)
     if detach:
-        _detached(planned, take_notify(given, os.environ), fresh=fresh)
+        _detached(planned, take_notify(given, os.environ), fresh=fresh, as_json=as_json)
         return
     shown = _Lines(planned.tasks, silent=as_json)
     try:
@@ -137,14 +138,14 @@ def _plan_of(file: str, cwd: str | None) -> Plan:
     return plan(Path(file), cwd=cwd)
 
 
-def _detached(planned: Plan, notify: Notify | None, *, fresh: bool) -> None:
+def _detached(planned: Plan, notify: Notify | None, *, fresh: bool, as_json: bool) -> None:
     """Another process of this command runs the list, and outlives the terminal."""
     folder = list_home().open(planned.tasks, fresh=fresh)
     keep_hooks(folder, planned.hooks)
     keep_notify(folder, notify)
     reopen(folder, planned.tasks)
     start_runner(folder, environ=os.environ)
-    typer.echo(folder.list_id)
+    print_json({"id": folder.list_id}) if as_json else typer.echo(folder.list_id)
 
 
 class _Lines:
@@ -160,7 +161,15 @@ class _Lines:
         self._ticker: threading.Thread | None = None
 
     def show(self, state: ListState) -> None:
-        """Write what has changed."""
+        """Write what has changed. A list is not ended because its lines cannot be written: the last one, which is then not written either, is told."""
+        try:
+            self._show(state)
+        except OSError as error:
+            if not is_about_output(error):
+                raise
+            self._silent = True
+
+    def _show(self, state: ListState) -> None:
         for task in self._tasks.tasks:
             known = state.task(task.id)
             is_new = self._before.get(task.id, TaskStatus.WAITING) is not known.status

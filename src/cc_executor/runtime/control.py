@@ -18,7 +18,7 @@ from cc_executor.errors import ControlFailed
 from cc_executor.model.ansi import clean
 from cc_executor.model.toolcall import one_line
 from cc_executor.shim import records
-from cc_executor.store.journal import RunFolder
+from cc_executor.store.journal import RunFolder, RunStanding
 
 Status = NewType("Status", dict[str, Any])
 
@@ -58,13 +58,24 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
         except (ConnectionResetError, BrokenPipeError):
             answer = b""
         except OSError as error:
-            raise ControlFailed(
-                f"Run {folder.run_id} cannot be reached ({error.strerror or error}): it has ended, or its supervisor is gone."
-            ) from error
+            raise ControlFailed(_out_of_reach(folder, error)) from error
         # A shim with its 64 places taken hangs up on who calls next. Every command can be given twice, but for what goes to the agent's stdin.
         if answer or op == "stdin" or time.monotonic() >= deadline:
             return _checked(answer, folder, op)
         time.sleep(_CALL_AGAIN)
+
+
+def _out_of_reach(folder: RunFolder, error: OSError) -> str:
+    match folder.standing(time.time()):
+        case RunStanding.ENDED:
+            return f"Run {folder.run_id} has ended; `%cc show` or `cc-executor show` shows how."
+        case RunStanding.STARTING:
+            return f"Run {folder.run_id} is just being started: try again in a moment."
+        case RunStanding.RUNNING | RunStanding.LOST:
+            return (
+                f"Run {folder.run_id} cannot be reached ({error.strerror or error}): its supervisor is gone or does not listen. "
+                "`%cc list` or `cc-executor list` says what became of it."
+            )
 
 
 def _ask(folder: RunFolder, request: bytes, deadline: float) -> bytes:

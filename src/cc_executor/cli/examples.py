@@ -68,7 +68,8 @@ def add_examples(app: typer.Typer, prefix: str = "") -> None:
         _add(info, prefix + _name(info))
     app.registered_commands.sort(key=lambda info: _PLACES[prefix + _name(info)])
     for group in app.registered_groups:
-        assert group.typer_instance is not None and group.name  # what `add_typer` was given
+        assert group.typer_instance is not None  # what `add_typer` was given
+        assert group.name
         if group.name in EXAMPLES:
             _add(group, group.name)
         add_examples(group.typer_instance, f"{group.name} ")

@@ -6,6 +6,7 @@ Standard output carries what was asked for (with `--json` one JSON value), stand
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from typing import Final
@@ -21,6 +22,7 @@ def main() -> None:
     from cc_executor.cli import streams
 
     streams.make_ready()
+    logging.getLogger("cc_executor.runtime.notices").addHandler(logging.NullHandler())  # the terminal is told of them in words of its own
     from cc_executor.cli.commands import app
     from cc_executor.cli.completion import VARIABLE, prepare
     from cc_executor.errors import CCExecutorError

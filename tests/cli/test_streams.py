@@ -54,6 +54,9 @@ def test_a_list_is_done_where_its_lines_cannot_be_written(tmp_path: Path) -> Non
         "The output cannot be written: No space left on device. Make room, or send it elsewhere.\n",
     )
     assert (tmp_path / "done").exists()
+    plan.write_text("tasks:\n- {id: a, run: 'false'}\n")
+    with FULL.open("w") as full:
+        assert cli("tasks", "run", str(plan), stdout=full).returncode == 1, "a status other than ok comes first"
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("config", "--json"), ("tasks", "schema")])

@@ -20,7 +20,7 @@ from cc_executor.api import take_notify
 from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED
 from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
-from cc_executor.cli.streams import is_about_output
+from cc_executor.cli.streams import OUTPUT_LOST, is_about_output, lead_nowhere, sentence
 from cc_executor.errors import InvalidTaskList, TaskListNotFound
 from cc_executor.model.ansi import clean
 from cc_executor.model.graph import mermaid, outline
@@ -72,7 +72,8 @@ TaskName = Annotated[str, typer.Argument(metavar="TASK", show_default=False, hel
 
 @app.command(
     "run",
-    epilog=f"Exit codes: {', '.join(f'{code} {status}' for status, code in CODES.items())}, 2 wrong call or nothing could be started.",
+    epilog=f"Exit codes: {', '.join(f'{code} {status}' for status, code in CODES.items())}, 2 wrong call or nothing could be started, "
+    f"{OUTPUT_LOST} ok, but its output could not be written.",
 )
 def run_command(
     file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="YAML or Markdown, or the id of a list that is kept.")],
@@ -109,11 +110,18 @@ def run_command(
         result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show, **given)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
-    else:
-        typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
-    raise typer.Exit(CODES[result.status])
+    code = CODES[result.status]
+    try:
+        if as_json:
+            print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
+        else:
+            typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
+    except OSError as error:
+        if code == 0 or not is_about_output(error):
+            raise
+        lead_nowhere(sys.stdout)  # a status other than ok comes first
+        hint(sentence(error))
+    raise typer.Exit(code)
 
 
 def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None) -> Plan:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import STUBBORN, WAIT, WIDGET_MIME, living, make_gate, shell_cell, signals_of, wait_for_pid
+from kernel.cells import REST, STUBBORN, WAIT, WIDGET_MIME, living, make_gate, shell_cell, signals_of, wait_for_pid
 from support.kernel import Answer, Kernel, running_kernel
 from support.lab import eventually
 from support.leaks import await_none
@@ -280,7 +280,7 @@ def test_an_interrupt_of_a_wait_for_a_background_run_leaves_it_alive(kernel: Ker
     assert kernel.value("(await h).status") == "'ok'"
 
 
-TIDY: Final = "trap 'sleep 0.3; : > tidied; exit' INT; : > ready; read -r nothing < gate"
+TIDY: Final = f"trap 'sleep 0.3; : > tidied; exit' INT; : > ready; while :; do {REST}; done"
 # The time is over when the script is ready, however long that took.
 SCOPED: Final = """
 import asyncio, anyio, os

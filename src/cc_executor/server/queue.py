@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,21 +20,19 @@ from pydantic import ValidationError
 
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.model.request import RunId, RunRequest
-from cc_executor.runtime.summary import RunSummary
+from cc_executor.runtime.summary import READ, RunSummary, beginning
 from cc_executor.runtime.telemetry import carried
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import SOON
 from cc_executor.server.refusal import Refused
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunStanding, request_json
-from cc_executor.store.place import claimed_at
+from cc_executor.store.place import LONGEST_WAIT, claimed_at
 from cc_executor.store.plain import read_plain
 
-PATIENCE: Final = 24 * 3600.0  # seconds; a run that has waited longer is not started: nobody expects it, or its costs, any more
 ENDED: Final = 500  # kept of those that were never started
 _FOLDER: Final = "queue"
 _SUFFIX: Final = ".json"
-_BEGINNING: Final = 80  # characters of a prompt in a list, as in those of runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +53,10 @@ class Waiting:
         """Whether it does not wait any more."""
         return self.status != "queued"
 
-    def row(self) -> RunSummary:
+    def row(self, mask: Callable[[str], str]) -> RunSummary:
         """As in a list of runs."""
-        at = claimed_at(self.run_id)
-        return RunSummary(id=self.run_id, status=self.status, started=at, agent=self.agent, label=self.label, prompt=self.prompt)
+        at, prompt = claimed_at(self.run_id), beginning(self.prompt, mask)
+        return RunSummary(id=self.run_id, status=self.status, started=at, agent=self.agent, label=mask(self.label), prompt=prompt)
 
 
 class Queue:
@@ -106,7 +104,7 @@ class Queue:
             raise Refused(429, "QueueFull", said, retry_after=SOON)
         number = int(names[-1].partition("-")[0]) + 1 if names else 1
         trace = carried({})
-        entry = Waiting(run_id, who, request.agent, request.label, " ".join(request.prompt[:200].split())[:_BEGINNING], trace=trace)
+        entry = Waiting(run_id, who, request.agent, request.label, request.prompt[:READ], trace=trace)
         path = self._folder / f"{number:012d}-{run_id}{_SUFFIX}"
         self._owners.claim(run_id, who)
         try:
@@ -211,12 +209,12 @@ class Queue:
             request = RunRequest.model_validate(json.loads(rest))
         except (OSError, ValidationError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return Waiting(run_id, owner, request.agent, request.label, " ".join(request.prompt[:200].split())[:_BEGINNING], trace=trace)
+        return Waiting(run_id, owner, request.agent, request.label, request.prompt[:READ], trace=trace)
 
 
 def has_waited_too_long(entry: Waiting, now: float) -> bool:
     """Whether nobody expects it any more."""
-    return now - claimed_at(entry.run_id) > PATIENCE
+    return now - claimed_at(entry.run_id) > LONGEST_WAIT  # nobody expects it, or its costs, any more
 
 
 def _ids(folder: Path) -> list[str]:

@@ -149,8 +149,7 @@ class Service:
         return self._run_row(each)
 
     def _run_row(self, each: RunFolder | Waiting) -> RunSummary:
-        row = each.row() if isinstance(each, Waiting) else summary(each, now=time.time())
-        return replace(row, label=self.mask(row.label), prompt=self.mask(row.prompt))
+        return each.row(self.mask) if isinstance(each, Waiting) else summary(each, now=time.time(), mask=self.mask)
 
     # --- starting ---
 

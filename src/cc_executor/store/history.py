@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cc_executor.store.historyrow import COLUMNS, Filters, HistoryRow
-from cc_executor.store.place import RUN_ID
+from cc_executor.store.place import LONGEST_WAIT, RUN_ID
 
 FILE: Final = "history.sqlite3"
 DAMAGED: Final = "history.damaged"  # what was found broken, for whoever wants to look at it; the next one replaces it
@@ -71,7 +71,7 @@ _META: Final = "CREATE TABLE meta (name TEXT PRIMARY KEY NOT NULL, value TEXT NO
 SCHEMA: Final = (_TABLE, *_INDEXES, _PREDICTED, _META)
 
 
-_LATEST_START: Final = 60.0  # seconds between id and start; a launch is given up after half of that
+_LATEST_START: Final = LONGEST_WAIT + 60.0  # seconds between id and start; a launch is given up after half of a minute
 
 _EQUAL: Final = ("agent", "model", "outcome", "standing", "label", "cwd", "category", "list_id", "prompt_digest")
 

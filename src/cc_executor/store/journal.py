@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
@@ -24,7 +23,7 @@ from cc_executor.model.receipt import Receipt, StreamDigest
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.shim import records
 from cc_executor.store.place import claimed_at
-from cc_executor.store.plain import open_plain, read_plain
+from cc_executor.store.plain import open_plain, read_plain, write_whole
 from cc_executor.store.roll import STARTING_GRACE, entered_at, is_held
 
 BLOCK: Final = 256 * 1024  # one read: big enough to cost nothing per byte, small enough to decode between two frames
@@ -89,17 +88,9 @@ class RunFolder:
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all, 0600, and to the disk."""
-        temporary = ""
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path / name)
+            write_whole(self.path / name, data)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
             raise StateUnusable(f"{self.path / name} cannot be written: {error.strerror}.") from error
 
     def size(self, stream: str) -> int:

@@ -1,4 +1,4 @@
-"""Opening a file of ours, and only that.
+"""Opening a file of ours, and only that; and leaving one that is whole.
 
 The agent runs as the same user and can write here: a link, a pipe or a device in place of a file is refused, not followed and not waited for, and what is
 read whole has a bound.
@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +56,29 @@ def read_plain(path: Path, limit: int = SMALL) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
     return data
+
+
+def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write a file whole or not at all, 0600; what stood there is replaced. `sync`: it is on the disk when this returns.
+
+    Raises
+    ------
+    OSError
+        It cannot be written, or there is no room; then nothing is left of it.
+    """
+    part = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
 
 
 def append_line(path: Path, line: bytes) -> None:

@@ -32,6 +32,8 @@ CHUNK: Final = 200  # rows of one command
 KEPT: Final = 100_000  # rows, some 100 MB; the oldest go
 PULLED: Final = 10_000  # rows that are read at most
 ROW_LIMIT: Final = 16_384  # bytes; ours have about 600
+LATEST: Final = 100e9  # seconds since the epoch: a year that every calendar can show, and every time zone of it
+LARGEST: Final = 1e16  # of any number in a row: sums of them are still numbers
 TEXT_LIMIT: Final = 4_096  # characters of one field: as long as a path may be
 
 SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
@@ -211,6 +213,8 @@ def _row(name: bytes, data: bytes | None) -> HistoryRow | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     if row.run_id.encode("utf-8", "replace") != name or not RUN_ID.match(row.run_id):
+        return None
+    if not 0 <= row.started <= LATEST or any(isinstance(value, int | float) and abs(value) > LARGEST for value in row.as_dict().values()):
         return None
     texts = {name: clean(value)[:TEXT_LIMIT] for name, value in row.as_dict().items() if isinstance(value, str)}
     return msgspec.structs.replace(row, **texts)

@@ -134,7 +134,7 @@ def make_request(
             **more,
         )
     except ValidationError as error:
-        raise InvalidRequest(_sentence(error)) from None
+        raise InvalidRequest(_sentences(error)) from None
 
 
 def _check_size(prompt: Any, model: Any) -> None:
@@ -222,16 +222,17 @@ def _meant(name: str) -> str:
     return f" Did you mean {found}?" if found else ""
 
 
-def _sentence(error: ValidationError) -> str:
-    """Pydantic's finding as one sentence without its URLs and type codes."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    field = str(first["loc"][0]) if first["loc"] else ""
-    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
-    if first["type"] == "extra_forbidden":
-        return f"There is no option {field!r}.{_meant(field)}"
-    name = _OPTION_OF_FIELD.get(field, field)
-    value = "" if field in {"prompt", "output_schema", ""} else f" (given: {first['input']!r})"
-    return f"{name} {message}{value}.".strip()
+def _sentences(error: ValidationError) -> str:
+    """Pydantic's findings, one sentence for each option, without URLs and type codes."""
+    found: dict[str, str] = {}
+    for each in error.errors(include_url=False, include_context=False):
+        field = str(each["loc"][0]) if each["loc"] else ""
+        message = each["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+        name = _OPTION_OF_FIELD.get(field, field)
+        value = "" if field in {"prompt", "output_schema", ""} else f" (given: {each['input']!r})"
+        is_unknown = each["type"] == "extra_forbidden"
+        found.setdefault(field, f"There is no option {field!r}.{_meant(field)}" if is_unknown else f"{name} {message}{value}.".strip())
+    return " ".join(found.values())
 
 
 def json_schema(schema: Any) -> dict[str, Any] | None:

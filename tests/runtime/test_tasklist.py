@@ -17,6 +17,7 @@ import anyio
 import pytest
 
 from cc_executor.errors import InvalidTaskList, StateUnusable, TaskListFailed
+from cc_executor.listpage import ListPage
 from cc_executor.model import event
 from cc_executor.model.listrecord import (
     Edited,
@@ -387,3 +388,19 @@ async def test_who_is_cancelled_while_the_list_is_held_ends_what_stands_still(tm
         await cc_execute_list(planned, on_state=hold)
     assert folder.state().task("a").status is TaskStatus.STOPPED
     assert not await_none([tmp_path])
+
+
+async def test_what_stays_of_a_list_names_the_runs_that_have_looked_at_its_work(tmp_path: Path, home: StateHome) -> None:
+    task = {
+        "id": "a",
+        "prompt": "x",
+        "rehearse": "hello",
+        "validate": {"prompt": "is it so?", "rehearse": "hello"},
+        "on_unchecked": "accept",
+    }
+    planned = plan([task], cwd=tmp_path)
+    result = await cc_execute_list(planned)
+    folder = ListHome(home).find(result.list_id)
+    ended = ListPage(folder, planned.tasks, home).ended(folder.state())
+    assert {each["run_id"] for each in ended.receipts} == {run.run_id for run in home.runs()}
+    assert len(ended.receipts) == 2

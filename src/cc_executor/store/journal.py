@@ -88,8 +88,15 @@ class RunFolder:
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all, 0600, and to the disk."""
+        self._put(name, data)
+
+    def keep_first(self, name: str, data: bytes) -> None:
+        """As `replace`, but what stands there already stays."""
+        self._put(name, data, first_stays=True)
+
+    def _put(self, name: str, data: bytes, *, first_stays: bool = False) -> None:
         try:
-            write_whole(self.path / name, data)
+            write_whole(self.path / name, data, first_stays=first_stays)
         except OSError as error:
             raise StateUnusable(f"{self.path / name} cannot be written: {error.strerror}.") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cc_executor.errors import StateUnusable
+from cc_executor.store.held import held_here
 
 PATIENCE: Final = 5.0  # seconds; what is done takes some milliseconds, and a run that has ended must not wait for whoever holds a file
 _LOOK: Final = 0.01  # seconds
@@ -29,15 +30,13 @@ def locked(path: Path) -> Generator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StateUnusable(f"The state folder {path.parent} cannot be written: {error.strerror}.") from error
-    try:
+    with held_here(descriptor):
         until = time.monotonic() + PATIENCE
         while not _is_taken(descriptor):
             if time.monotonic() > until:
                 raise StateUnusable(f"Another process has held {path} for {PATIENCE:.0f} s: end it, and try again.")
             time.sleep(_LOOK)  # a lock with a bound cannot be waited for otherwise
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _is_taken(descriptor: int) -> bool:

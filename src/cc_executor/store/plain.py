@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from cc_executor.store.held import held_here
+
 # Bytes. The largest by far is the request, whose prompt of 10 MB may be escaped to six times its size.
 SMALL: Final = 64 * 1024 * 1024
 
@@ -58,8 +60,8 @@ def read_plain(path: Path, limit: int = SMALL) -> bytes:
     return data
 
 
-def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Write a file whole or not at all, 0600; what stood there is replaced. `sync`: it is on the disk when this returns.
+def write_whole(path: Path, data: bytes, *, sync: bool = True, first_stays: bool = False) -> None:
+    """Write a file whole or not at all, 0600; what stood there is replaced, or, if `first_stays`, stays. `sync`: it is on the disk when this returns.
 
     Raises
     ------
@@ -74,17 +76,39 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(part, path)
+        if not first_stays or not _linked(part, path):
+            os.replace(part, path)
     except OSError:
         with suppress(OSError):
             os.unlink(part)
         raise
 
 
-def append_line(path: Path, line: bytes) -> None:
+def _linked(part: Path, path: Path) -> bool:
+    """Give a file its name, unless there is one of that name, which a rename would replace. False where that cannot be done."""
+    try:
+        os.link(part, path)
+    except OSError:  # a file system without hard links, or something stands there
+        if not path.exists():  # a link that leads nowhere is no file, either
+            return False
+    os.unlink(part)
+    return True
+
+
+def append_line(path: Path, line: bytes, *, after: int | None = None) -> int | None:
     """Add a line, which ends with a newline, to a file; on the disk when this returns. From any process: lines of several writers do not mix.
 
     A line that a killed writer left unfinished is ended first.
+
+    Parameters
+    ----------
+    after : int, optional
+        Bytes that the writer knows of. When somebody has added a line to them, nothing is added.
+
+    Returns
+    -------
+    int or None
+        Bytes of the file with the line; None when nothing was added.
 
     Raises
     ------
@@ -92,14 +116,15 @@ def append_line(path: Path, line: bytes) -> None:
         It cannot be written, or there is no room; then nothing was added.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+    with held_here(descriptor):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         size = os.fstat(descriptor).st_size
+        if after is not None and b"\n" in os.pread(descriptor, max(0, size - after), after):
+            return None
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line
         if os.write(descriptor, line) != len(line):
             os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, "there is no room", str(path))
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return size + len(line)

@@ -20,6 +20,7 @@ from cc_executor.errors import StateUnusable
 from cc_executor.model.tree import Change, Tree, contents
 from cc_executor.shim import records
 from cc_executor.store.blobs import Blobs
+from cc_executor.store.held import held_here
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.place import RUN_ID
@@ -339,12 +340,10 @@ def _locked(path: Path, kind: int, *, wait: bool) -> Generator[bool]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StateUnusable(f"{path} cannot be used: {error.strerror}. Mend the folder, or make room.") from error
-    try:
+    with held_here(descriptor):
         try:
             fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
         else:
             yield True
-    finally:
-        os.close(descriptor)

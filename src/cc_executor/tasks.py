@@ -25,6 +25,7 @@ from cc_executor.model.tasktext import Written, from_items, from_mapping, from_m
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import Close, bounded, due, set_back
 from cc_executor.runtime.blocking import run_blocking
+from cc_executor.runtime.bounds import DAY, bounds_of
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
@@ -231,7 +232,7 @@ def _read(source: str | os.PathLike[str], cwd: str) -> Written:
                 return Written(problems=[Problem(str(path), f"is larger than {FILE_LIMIT:,} bytes: make several lists.")])
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            return Written(problems=[Problem(str(path), f"cannot be read: {error}.")])
+            return Written(problems=[Problem(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}.")])
         name, is_yaml = path.stem, path.suffix.lower() not in {".md", ".markdown", ".txt"}
     text = _BYTE_ORDER_MARK.sub(r"\1", text)
     if not name:  # no file
@@ -293,6 +294,14 @@ def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, s
     return make_request(text, label=task.title or task.id, on_kernel_exit="continue", **options)
 
 
+def day_bounded(planned: Plan, environ: Mapping[str, str]) -> Plan:
+    """The list with the day's bound of the environment, where it has none of its own. Raises `InvalidRequest`."""
+    day = bounds_of(environ).get(DAY)
+    return (
+        planned if day is None or planned.tasks.max_cost_per_day is not None else replace(planned, tasks=planned.tasks.bounded({DAY: day}))
+    )
+
+
 async def cc_execute_list(
     tasks: Sequence[object] | TaskList | str | os.PathLike[str] | Plan,
     *,
@@ -343,7 +352,7 @@ async def cc_execute_list(
     """
     environment = os.environ if environ is None else environ
     notify = take_notify(more, environment)
-    planned = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
+    planned = day_bounded(tasks if isinstance(tasks, Plan) else plan(tasks, **more), environment)
     home = StateHome(Path(state) if state is not None else state_path(environment))
     folder = open_list(planned, home, fresh=fresh)
     watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()

@@ -31,6 +31,11 @@ def ok(answer: Answer) -> Answer:
     return answer
 
 
+@pytest.mark.parametrize("first", ["%%cc_execute", "%%cc_execute -o r --model m", "%%cc_tasks"])
+def test_a_cell_without_a_body_is_refused_by_the_name_that_was_written(first: str, kernel: Kernel) -> None:
+    assert f"{first.split(maxsplit=1)[0]} is a cell magic, but the cell body is empty" in kernel.run(first).stream
+
+
 # --- other magics -----------------------------------------------------------------------------------------------------
 
 

@@ -74,6 +74,20 @@ async def test_fifty_tasks_run_in_order(tmp_path: Path) -> None:
     assert len({task.run_id for task in result.tasks.values()}) == 50
 
 
+@pytest.fixture
+def odd_folder(tmp_path: Path) -> Path:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    return folder
+
+
+async def test_a_list_runs_in_a_folder_whose_name_is_no_utf_8(odd_folder: Path) -> None:
+    assert (await execute(odd_folder, step("a"), step("b", "true", "a"))).ok
+    assert log(odd_folder) == ["begin a", "end a", "begin b", "end b"]
+    assert statuses(await execute(odd_folder, step("a"), step("b", "true", "a"))) == {"a": "ok", "b": "ok"}
+    assert len(log(odd_folder)) == 4, "it is known as the same list"
+
+
 async def test_results_reach_later_tasks_of_every_kind(tmp_path: Path) -> None:
     seen: list[Made] = []
 

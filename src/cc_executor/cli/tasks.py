@@ -20,6 +20,7 @@ from cc_executor.api import take_notify
 from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED
 from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
+from cc_executor.cli.streams import OUTPUT_LOST, is_about_output, lead_nowhere, sentence
 from cc_executor.errors import ControlFailed, InvalidTaskList, StateUnusable, TaskListNotFound
 from cc_executor.model.ansi import clean
 from cc_executor.model.graph import mermaid, outline
@@ -39,7 +40,7 @@ from cc_executor.runtime.forecast import forecast_list
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.tasks import Plan, cc_execute_task_list, kept, open_list, plan, reopen, request_of, row
+from cc_executor.tasks import Plan, cc_execute_task_list, day_bounded, kept, open_list, plan, reopen, request_of, row
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -65,7 +66,8 @@ TaskName = Annotated[str, typer.Argument(metavar="TASK", show_default=False, hel
 
 @app.command(
     "run",
-    epilog=f"Exit codes: {', '.join(f'{code} {status}' for status, code in CODES.items())}, 2 wrong call or nothing could be started.",
+    epilog=f"Exit codes: {', '.join(f'{code} {status}' for status, code in CODES.items())}, 2 wrong call or nothing could be started, "
+    f"{OUTPUT_LOST} ok, but its output could not be written.",
 )
 def run_command(
     file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="YAML or Markdown, or the id of a list that is kept.")],
@@ -92,21 +94,28 @@ def run_command(
 ) -> None:
     """Run a list to its end. What ended well before is not done again; Ctrl-C stops the list and ends what runs."""
     bounds = {"max_cost": max_cost, "max_cost_per_day": max_cost_per_day, "on_limit": on_limit, "limit_wait_max": limit_wait_max}
-    planned = _planned(file, cwd, {name: value for name, value in bounds.items() if value is not None})
+    planned = day_bounded(_planned(file, cwd, {name: value for name, value in bounds.items() if value is not None}), os.environ)
     given = notified.given(notify, notify_after, notify_on)
     if detach:
-        _detached(planned, take_notify(given, os.environ), fresh=fresh)
+        _detached(planned, take_notify(given, os.environ), fresh=fresh, as_json=as_json)
         return
     shown = _Lines(planned.tasks, silent=as_json)
     try:
         result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show, **given)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
-    else:
-        typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
-    raise typer.Exit(CODES[result.status])
+    code = CODES[result.status]
+    try:
+        if as_json:
+            print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
+        else:
+            typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
+    except OSError as error:
+        if code == 0 or not is_about_output(error):
+            raise
+        lead_nowhere(sys.stdout)  # a status other than ok comes first
+        hint(sentence(error))
+    raise typer.Exit(code)
 
 
 def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None) -> Plan:
@@ -130,7 +139,7 @@ def _plan_of(file: str, cwd: str | None) -> Plan:
     return plan(Path(file), cwd=cwd)
 
 
-def _detached(planned: Plan, notify: Notify | None, *, fresh: bool) -> None:
+def _detached(planned: Plan, notify: Notify | None, *, fresh: bool, as_json: bool) -> None:
     """Another process of this command runs the list, and outlives the terminal."""
     folder = open_list(planned, home(), fresh=fresh)
     known = folder.state()
@@ -140,7 +149,7 @@ def _detached(planned: Plan, notify: Notify | None, *, fresh: bool) -> None:
     keep_notify(folder, notify)
     reopen(folder, planned.tasks)
     start_runner(folder, environ=os.environ)
-    typer.echo(folder.list_id)
+    print_json({"id": folder.list_id}) if as_json else typer.echo(folder.list_id)
 
 
 class _Lines:
@@ -156,7 +165,15 @@ class _Lines:
         self._ticker: threading.Thread | None = None
 
     def show(self, state: ListState) -> None:
-        """Write what has changed."""
+        """Write what has changed. A list is not ended because its lines cannot be written: the last one, which is then not written either, is told."""
+        try:
+            self._show(state)
+        except OSError as error:
+            if not is_about_output(error):
+                raise
+            self._silent = True
+
+    def _show(self, state: ListState) -> None:
         for task in self._tasks.tasks:
             known = state.task(task.id)
             is_new = self._before.get(task.id, TaskStatus.WAITING) is not known.status

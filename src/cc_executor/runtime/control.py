@@ -64,6 +64,8 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
             standing = _standing(folder)
             # Its supervisor listens some milliseconds after it has come; what is said until then, a cancel above all, is not lost.
             is_early = standing in _GOES_ON and isinstance(error, _NOT_THERE) and op != "status"
+            if standing is RunStanding.ENDED:
+                raise ControlFailed(f"Run {folder.run_id} has ended; `%cc show` or `cc-executor show` shows how.") from error
             if not is_early or time.monotonic() >= deadline:
                 raise ControlFailed(
                     f"Run {folder.run_id} cannot be reached ({error.strerror or error}): {_why(folder, standing, error)}."
@@ -81,7 +83,7 @@ def _why(folder: RunFolder, standing: RunStanding, error: OSError) -> str:
     if standing is RunStanding.STARTING:
         return "it is still being started; try again in a moment"
     if standing is not RunStanding.RUNNING:
-        return "it has ended, or its supervisor is gone"
+        return "its supervisor is gone; `%cc list` or `cc-executor list` says what became of it"
     if not isinstance(error, _NOT_THERE):
         return "its supervisor lives and does not answer, for it stands still or the machine is busy; try again"
     with suppress(StateUnusable, StopIteration):  # its first record names it

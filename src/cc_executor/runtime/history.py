@@ -220,10 +220,11 @@ def size_of(folder: Path) -> int:
 def remember_soon(folder: RunFolder, redactor: Redactor) -> None:
     """`remember` on a thread of its own, for whoever waits for the run must not wait for a disk that is slow.
 
-    Not a daemon: it ends in some 20 ms (the last connection to a WAL file syncs it), and a command that has nothing more to do leaves its row all the same.
+    Not a daemon, though the thread that seals is one and would hand that down: it ends in some 20 ms (the last connection to a WAL file syncs it), and a
+    command that has nothing more to do leaves its row all the same.
     """
     try:
-        threading.Thread(target=remember, args=(folder, redactor), name=THREAD).start()
+        threading.Thread(target=remember, args=(folder, redactor), name=THREAD, daemon=False).start()
     except RuntimeError:  # the interpreter ends
         remember(folder, redactor)
 

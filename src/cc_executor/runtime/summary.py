@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from cc_executor.errors import StateUnusable
+from cc_executor.model.phase import Phase
 from cc_executor.runtime.plan import Plan
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder, RunStanding
@@ -71,7 +72,7 @@ def summary(folder: RunFolder, *, now: float, mask: Callable[[str], str] = str) 
         rehearsed, agent = None, ""
     return RunSummary(
         id=folder.run_id,
-        status=standing.value,
+        status=Phase.PAUSED.value if standing is RunStanding.RUNNING and folder.is_paused() else standing.value,
         started=folder.created_at,
         agent=agent,
         elapsed=elapsed,

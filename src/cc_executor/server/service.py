@@ -19,6 +19,7 @@ from typing import Any, Final
 from cc_executor.api import make_request
 from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound
 from cc_executor.model.ask import Ask
+from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.redact import Redactor, secret_values
@@ -377,7 +378,7 @@ class Service:
         followed = self._following.get(run_id)
         if not told["done"] and followed is not None:
             told |= followed.words()
-        if row.status == RunStanding.RUNNING.value:
+        if row.status in {RunStanding.RUNNING.value, Phase.PAUSED.value}:
             run = await Run.attach(self.home, run_id, environ=self._environ)
             with suppress(ControlFailed):  # it has just ended
                 answer = await run.status()

@@ -17,7 +17,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from cc_executor.errors import StateUnusable
-from cc_executor.model.event import ControlRecord
+from cc_executor.model.event import ControlRecord, Paused, Resumed
 from cc_executor.model.exit import ExitFacts
 from cc_executor.model.receipt import Receipt, StreamDigest
 from cc_executor.model.request import RunId, RunRequest
@@ -155,6 +155,17 @@ class RunFolder:
             with contextlib.suppress(ValueError, RecursionError):
                 found.append(_control.decode(line))
         return found, offset + end
+
+    def is_paused(self) -> bool:
+        """Whether the newest control records of a run that goes on say that its tree stands still."""
+        stands = False
+        with contextlib.suppress(StateUnusable):
+            for line in self.read(records.CONTROL, max(0, self.size(records.CONTROL) - BLOCK)).splitlines():
+                with contextlib.suppress(ValueError, RecursionError):  # a line that is cut, or of a newer version
+                    record = _control.decode(line)
+                    if isinstance(record, Paused | Resumed):
+                        stands = isinstance(record, Paused)
+        return stands
 
     def request(self) -> RunRequest:
         """What was asked for.

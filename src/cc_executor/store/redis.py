@@ -1,4 +1,4 @@
-"""History rows in a Redis that several machines share: an extra (`pip install 'cc_executor[redis]'`), a mirror, and never in the path of a run.
+"""History rows in a Redis that several machines share: an extra (`pip install 'cc-executor[redis]'`), a mirror, and never in the path of a run.
 
 redis-py 8.1 tries ten times by default: 2.7-4.6 s for each call to a server that is dead, more than 45 s to one that hangs. So here everything is tried
 once, each answer is waited for `PATIENCE` seconds, and whoever calls has a thread for it. What comes back was written by others: it is decoded strictly,
@@ -100,7 +100,7 @@ class RedisMirror:
             from redis.backoff import NoBackoff
             from redis.retry import Retry
         except ImportError as error:
-            raise HistoryNotShared("The shared history needs redis-py: `pip install 'cc_executor[redis]'`.") from error
+            raise HistoryNotShared("The shared history needs redis-py: `pip install 'cc-executor[redis]'`.") from error
         self._errors = (redis.RedisError, OSError)
         self._client: Any = cast("Any", redis.Redis).from_url(  # its keywords are typed as partly unknown
             url,

@@ -18,7 +18,6 @@ from tempfile import mkdtemp
 from typing import Final
 
 import msgspec
-from pydantic import ValidationError
 
 from cc_executor.errors import StateUnusable, TaskListNotFound
 from cc_executor.model.listrecord import ListState, Record, advance_all
@@ -59,8 +58,8 @@ class ListFolder:
             The file is missing or damaged.
         """
         try:
-            return TaskList.model_validate_json((self.path / LIST).read_bytes())
-        except (OSError, ValidationError) as error:
+            return TaskList.model_validate(json.loads((self.path / LIST).read_bytes()))
+        except (OSError, ValueError, RecursionError) as error:
             raise StateUnusable(f"The task list {self.list_id} cannot be read: {error}") from error
 
     def append(self, record: Record) -> None:
@@ -231,7 +230,8 @@ class ListHome:
         folder = ListFolder(self.path / name)
         # Whole or not at all: somebody else may make the same list at this moment, and finds it finished.
         unfinished = Path(mkdtemp(prefix=f".{name}.", dir=self.path))
-        data = tasks.model_dump_json(indent=1).encode()
+        # ASCII: a folder's name may be no UTF-8, which pydantic refuses.
+        data = json.dumps(tasks.model_dump(mode="json"), indent=1).encode()
         descriptor = os.open(unfinished / LIST, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
             file.write(data)

@@ -28,7 +28,8 @@ CHECKS: Final = 10
 LINE_CHARS: Final = 200  # of a check, a file name, a piece of evidence
 SENTENCE_CHARS: Final = 600  # of what went wrong, and of its cure
 
-# Middle tones: at least 3:1 against white and against JupyterLab's dark #111 (WCAG 2.2, 1.4.11); text itself keeps the page's colour.
+# Middle tones: at least 3:1 against white and against JupyterLab's dark #111 (WCAG 2.2, 1.4.11), for signs and borders. Words need 4.5:1 (1.4.3), which no
+# one tone has on both grounds: they keep the page's colour.
 _GREEN: Final = "#2f9e58"
 _RED: Final = "#e0524d"
 _AMBER: Final = "#c07f14"
@@ -78,12 +79,16 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
-def _badge(text: str, colour: str, *, title: str = "") -> str:
+def _badge(text: str, colour: str, *, sign: str = "", title: str = "") -> str:
     hint = f' title="{escape(title, quote=True)}"' if title else ""
     return (
         f'<span{hint} style="display:inline-block;padding:0 8px;margin-right:6px;border:1px solid {colour};border-radius:10px;'
-        f'color:{colour};font-weight:600;font-size:12px">{escape(text)}</span>'
+        f'font-weight:600;font-size:12px">{_sign(sign, colour) + " " if sign else ""}{escape(text)}</span>'
     )
+
+
+def _sign(sign: str, colour: str) -> str:
+    return f'<span style="color:{colour}">{escape(sign)}</span>'
 
 
 def _colour(outcome: Outcome) -> str:
@@ -93,13 +98,11 @@ def _colour(outcome: Outcome) -> str:
 def _head(receipt: Receipt) -> str:
     outcome = receipt.outcome
     colour = _colour(outcome)
-    badges = [
-        _badge(f"{'✓' if outcome.ok else '✗'} {outcome.kind.value.replace('_', ' ')}", colour, title=one_line(clean(outcome.summary)))
-    ]
+    badges = [_badge(outcome.kind.value.replace("_", " "), colour, sign="✓" if outcome.ok else "✗", title=one_line(clean(outcome.summary)))]
     badges.append(_badge(receipt.standing.value, _STANDING_COLOURS[receipt.standing], title=STANDINGS[receipt.standing]))
     if receipt.rehearsed is not None:
         badges.append(_badge("rehearsal", _AMBER, title=REHEARSAL))
-    said = f'<div style="color:{_AMBER};font-weight:600">{escape(REHEARSAL)}</div>' if receipt.rehearsed is not None else ""
+    said = f'<div style="font-weight:600">{_sign("!", _AMBER)} {escape(REHEARSAL)}</div>' if receipt.rehearsed is not None else ""
     return f'<div style="{_HEAD}">{"".join(badges)}<span style="{_QUIET}">{escape(" · ".join(figures(receipt)))}</span>{said}</div>'
 
 
@@ -137,15 +140,15 @@ def _pre(text: str, *, lines: int, chars: int, room: int) -> str:
 def _checks(receipt: Receipt) -> str:
     if not receipt.checks:
         return ""
-    rows = [
-        f'<div style="color:{_GREEN if check.passed else _GREY if check.passed is None else _RED}">{escape(one_line(check_words(check), LINE_CHARS))}</div>'
-        for check in receipt.checks[:CHECKS]
-    ]
+    rows: list[str] = []
+    for check in receipt.checks[:CHECKS]:
+        sign, _, words = one_line(check_words(check), LINE_CHARS).partition(" ")
+        rows.append(f"<div>{_sign(sign, _GREEN if check.passed else _GREY if check.passed is None else _RED)} {escape(words)}</div>")
     return f'<div style="{_BODY}">{"".join(rows)}{_more(len(receipt.checks) - CHECKS, "check")}</div>'
 
 
 def _hooks(receipt: Receipt) -> str:
-    rows = [f'<div style="color:{_AMBER}">! {escape(one_line(clean(said), SENTENCE_CHARS))}</div>' for said in hook_words(receipt)[:CHECKS]]
+    rows = [f"<div>{_sign('!', _AMBER)} {escape(one_line(clean(said), SENTENCE_CHARS))}</div>" for said in hook_words(receipt)[:CHECKS]]
     return f'<div style="{_BODY}">{"".join(rows)}</div>' if rows else ""
 
 
@@ -210,7 +213,8 @@ def _steps(items: list[Item], *, room: int, left_out: int) -> str:
     if not shown and not missing:
         return ""
     tools = sum(item.kind is Kind.TOOL for item in items)
-    label = f"{tools} tool {'call' if tools == 1 else 'calls'}" if tools else "What happened"
+    last = "the last " if left_out and tools > 1 else ""  # how many there were before, nobody has counted
+    label = f"{last}{tools:,} tool {'call' if tools == 1 else 'calls'}" if tools else "What happened"
     more = (
         f'<div style="{_QUIET}">{missing:,} earlier {"line is" if missing == 1 else "lines are"} in the journal only</div>'
         if missing
@@ -226,13 +230,13 @@ def _step(item: Item) -> str:
     match item.kind:
         case Kind.TOOL:
             mark, colour = {ItemState.FAILED: ("✗", _RED), ItemState.DONE: ("✓", _GREEN)}.get(item.state, ("–", _GREY))
-            head = f'<span style="color:{colour}">{mark}</span> <b>{escape(one_line(item.title, 80))}</b> <span style="{_MONO}">{escape(item.summary)}</span>'
+            head = f'{_sign(mark, colour)} <b>{escape(one_line(item.title, 80))}</b> <span style="{_MONO}">{escape(item.summary)}</span>'
             body = "".join(_short(text) for text in (item.input, item.text) if text)
             return _folded(head, body) if body else f"<div>{head}</div>"
         case Kind.THINKING:
             return _folded(f'<i style="{_QUIET}">Thinking</i>', _short(item.text))
         case Kind.NOTICE:
-            return f'<div style="color:{_LEVEL_COLOURS[item.level]}">{escape(one_line(item.text, SENTENCE_CHARS))}</div>'
+            return f"<div>{_sign('•', _LEVEL_COLOURS[item.level])} {escape(one_line(item.text, SENTENCE_CHARS))}</div>"
         case Kind.TEXT:
             shown = excerpt(item.text.strip("\n"), lines=STEP_LINES, chars=STEP_CHARS).text
             return f'<div style="white-space:pre-wrap;margin:4px 0">{escape(shown)}</div>'

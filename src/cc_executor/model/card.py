@@ -49,15 +49,18 @@ _PRE: Final = (
 )
 QUIET: Final = "opacity:.72"
 
+_START: Final = "text-align:start;unicode-bidi:plaintext"  # each paragraph begins where its script does
+
 _STYLES: Final = {
     "a": "color:inherit;text-decoration:underline",
     "blockquote": f"margin:6px 0;padding-left:10px;border-left:3px solid {LINE}",
     "code": MONO,
-    "p": "margin:6px 0",
+    "li": _START,
+    "p": f"margin:6px 0;{_START}",
     "pre": _PRE,
     "table": "border-collapse:collapse;margin:6px 0;font-size:12px;color:inherit",
-    "td": f"border:1px solid {LINE};padding:2px 8px;text-align:left",
-    "th": f"border:1px solid {LINE};padding:2px 8px;text-align:left",
+    "td": f"border:1px solid {LINE};padding:2px 8px;{_START}",
+    "th": f"border:1px solid {LINE};padding:2px 8px;{_START}",
 }
 
 _STANDING_COLOURS: Final = {Standing.VERIFIED: GREEN, Standing.CLAIMED: GREY, Standing.CONTRADICTED: RED}

@@ -1,6 +1,6 @@
 """A task list that has ended, as the one output that stays in the notebook: a table as HTML and as text. Inline styles, no script, nothing loaded.
 
-Everything that is not ours goes through `_text`; there is no other way into the page.
+Everything that is not ours goes through `escape`; there is no other way into the page.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cc_executor.model.ansi import clean
 from cc_executor.model.card import AMBER, CARD_BYTES, GREEN, GREY, LINE, MONO, QUIET, RED, SHADE, badge, sign
-from cc_executor.model.inert import inert
+from cc_executor.model.inert import NO_MATH, inert
 from cc_executor.model.item import excerpt
 from cc_executor.model.listrecord import ListState, ListStatus, TaskState, TaskStatus
 from cc_executor.model.notice import duration
@@ -127,12 +127,12 @@ def list_card(ended: EndedList) -> str:
         rows.append(f'<tr style="background:none"><td style="{_CELL}"></td><td style="{_CELL};{QUIET}">and {more:,} more</td></tr>')
     mark, word, colour = LIST_MARKS[ended.state.status]
     shown = badge(word, colour, mark=mark)
-    name = f"<b>{_text(one_line(clean(ended.tasks.name), 80))}</b> · " if ended.tasks.name else ""
-    note = f'<div style="{QUIET}">{_text(ended.note)}</div>' if ended.note else ""
-    note += "".join(f"<div>{sign('!', AMBER)} {_text(one_line(clean(told), LINE_CHARS * 2))}</div>" for told in ended.state.notes)
+    name = f"<b>{escape(one_line(clean(ended.tasks.name), 80))}</b> · " if ended.tasks.name else ""
+    note = f'<div style="{QUIET}">{escape(ended.note)}</div>' if ended.note else ""
+    note += "".join(f"<div>{sign('!', AMBER)} {escape(one_line(clean(told), LINE_CHARS * 2))}</div>" for told in ended.state.notes)
     head = (
-        f'<div style="padding:6px 12px;background:{SHADE}">{shown}{name}{_text(one_line(ended.sentence(), LINE_CHARS * 2))}'
-        f'<span style="{QUIET}">{_text("".join(f" · {part}" for part in _figures(ended)))}</span>{note}</div>'
+        f'<div style="padding:6px 12px;background:{SHADE}">{shown}{name}{escape(one_line(ended.sentence(), LINE_CHARS * 2))}'
+        f'<span style="{QUIET}">{escape("".join(f" · {part}" for part in _figures(ended)))}</span>{note}</div>'
     )
     titles = "".join(
         f'<th style="{_CELL};{QUIET};font-weight:600;font-size:12px;background:none">{title}</th>'
@@ -144,16 +144,16 @@ def list_card(ended: EndedList) -> str:
     table = f'<table style="{style}">{head_row}<tbody>{"".join(rows)}</tbody></table>'
     foot = f'<div style="{MONO};{QUIET};padding:4px 12px;border-top:1px solid {LINE};font-size:11px">list {escape(ended.list_id)}</div>'
     # Whatever was overlooked on the way to here goes no further.
-    return inert(f'<div style="{_CARD}">{head}{table}{foot}</div>')
+    return inert(f'<div class="{NO_MATH}" style="{_CARD}">{head}{table}{foot}</div>')
 
 
 def _row(ended: EndedList, number: int, task: Task, *, with_text: bool = True) -> str:
     known = ended.state.task(task.id)
     mark, word, colour = MARKS[known.status]
-    title = f'<div style="{QUIET}">{_text(one_line(clean(task.title), 100))}</div>' if task.title else ""
+    title = f'<div style="{QUIET}">{escape(one_line(clean(task.title), 100))}</div>' if task.title else ""
     parts = [f"group {task.group}" if task.group else "", f"needs {', '.join(task.all_needs)}" if task.all_needs else ""]
     place = " · ".join(part for part in parts if part)
-    needs = f'<div style="{QUIET};font-size:12px">{_text(one_line(clean(place), 120))}</div>' if place else ""
+    needs = f'<div style="{QUIET};font-size:12px">{escape(one_line(clean(place), 120))}</div>' if place else ""
     run = f'<div style="{MONO};{QUIET};font-size:11px">run {escape(known.run_id)}</div>' if known.run_id else ""
     attempts = f' <span style="{QUIET};font-weight:400">({known.begun} attempts)</span>' if known.begun > 1 else ""
     cells = (
@@ -162,19 +162,14 @@ def _row(ended: EndedList, number: int, task: Task, *, with_text: bool = True) -
         (f"{_FIGURE};font-weight:600", f"{sign(mark, colour)} {word}{attempts}"),
         (f"{_CELL};overflow-wrap:anywhere", _what(task, known, with_text=with_text) + run),
         (_FIGURE, escape(duration(known.seconds)) if known.seconds else ""),
-        (_FIGURE, _text(_cost(ended, task, known))),
+        (_FIGURE, escape(_cost(ended, task, known))),
     )
     drawn = "".join(f'<td style="{style}">{html}</td>' for style, html in cells)
     return f'<tr style="background:none">{drawn}</tr>'
 
 
-def _text(text: str) -> str:
-    """Text for the page. JupyterLab looks for formulas in it: two amounts in dollars would be one; a sign alone in its element is none."""
-    return escape(text).replace("$", "<span>$</span>").replace("\\", "<span>\\</span>")
-
-
 def _what(task: Task, known: TaskState, *, with_text: bool) -> str:
-    said = _text(_said(task, known))
+    said = escape(_said(task, known))
     text = clean(known.text).strip("\n")
     if not with_text or not text.strip() or (known.status is TaskStatus.OK and "\n" not in text.strip() and len(text) <= LINE_CHARS):
         return said

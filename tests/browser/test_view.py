@@ -137,6 +137,10 @@ def test_a_recorded_run_is_shown(view_page: ViewPage) -> None:
 
 def test_the_status_line_says_what_is_going_on(view_page: ViewPage) -> None:
     view_page.open()
+    assert view_page.status() == "Connecting…"
+    view_page.show("starting", is_ticking=True)  # a command that writes nothing stays so
+    view_page.until(lambda: view_page.status() == "Starting", "the kernel has spoken")
+    expect(view_page.button("Pause")).to_be_enabled()
     view_page.show(
         "tool", elapsed=3725.0, tool="Bash(pytest -q)", model="claude-opus-4-8", input_tokens=14_204, output_tokens=532, cost=0.0421
     )

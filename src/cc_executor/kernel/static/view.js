@@ -472,7 +472,7 @@ class Bar {
   }
 
   show(status, isDone) {
-    this.status = status;
+    this.status = { phase: "starting", ...status }; // what a frame leaves out is as `ViewStatus` has it by default
     this.at = performance.now();
     this.isDone = Boolean(isDone);
     const { waitsFor } = this;

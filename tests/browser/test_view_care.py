@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from browser.test_view import at_end, ended, lines, log_state, output, paged, text
 from browser.view_page import SITE, ViewPage
@@ -142,13 +142,11 @@ def test_steps_of_an_agent_are_not_read_aloud_but_what_the_run_comes_to_is(view_
     spoken = view_page.root().locator("[aria-live=polite]")
     for phase in ("thinking", "tool", "writing"):
         view_page.show(phase, elapsed=1.0)
-        view_page.turn()
-        view_page.page.clock.run_for(100)
-        expect(view_page.page.locator(f"[data-phase={phase}]")).to_have_count(1)
+        view_page.until(lambda phase=phase: view_page.page.locator(f"[data-phase={phase}]").count(), phase)
     expect(view_page.root().get_by_role("status")).to_have_attribute("aria-live", "off")
     view_page.show("paused", elapsed=1.0)
     view_page.feed(text("So far so good.", whole=True))
-    view_page.turn()
+    view_page.until(lambda: view_page.status() == "Paused" and "So far" in view_page.text(), "the pause")
     view_page.page.clock.run_for(5000)
     expect(spoken).to_have_text("Paused. So far so good.")
 
@@ -159,8 +157,12 @@ def test_steps_of_an_agent_are_not_read_aloud_but_what_the_run_comes_to_is(view_
 def test_a_view_that_is_removed_leaves_no_timer_no_listener_and_no_socket(view_page: ViewPage) -> None:
     view_page.config = SERVER
     view_page.make_view(run_id="0" * 26, read_page=lambda before, done: None, bell="{}")
-    answers: list[Any] = []
-    view_page.page.route("**/control", answers.append)
+    answers: list[Route] = []
+
+    def hold(route: Route) -> None:
+        answers.append(route)
+
+    view_page.page.route("**/control", hold)
     view_page.page.goto(SITE)
     view_page.page.wait_for_function("window.ready")
     view_page.page.evaluate(COUNTED)

@@ -19,22 +19,29 @@ import typer
 from pydantic import BaseModel
 
 import cc_executor
+from cc_executor import errors
 from cc_executor.cli.commands import app
 from cc_executor.cli.listschema import list_schema
 from cc_executor.kernel import taskoptions
 from cc_executor.kernel.config import settings_table
 from cc_executor.kernel.options import option_table
+from cc_executor.server.stdio import TOKEN
 from cc_executor.store.home import STATE_VARIABLE
-from cc_executor.store.place import REDIS_VARIABLE
+from cc_executor.store.place import NOTIFY_SECRET, REDIS_VARIABLE
 
 PAGE: Final = Path(__file__).with_name("reference.md")
 SCHEMA: Final = Path(__file__).with_name("task-list.schema.json")
 WIDTH: Final = 120  # what a page shows without a scroll bar
 SETTINGS: Final = (
     "Every default, as a traitlet (`%config CCExecutor.model = 'NAME'`, or in a Jupyter configuration file) and as an environment variable. "
-    f"Two more are environment variables alone: `{STATE_VARIABLE}`, the folder that keeps the runs, and `{REDIS_VARIABLE}`, the address of a "
-    "[history that machines share](redis.md)."
+    f"Environment variables alone are `{STATE_VARIABLE}`, the folder that keeps the runs, `{REDIS_VARIABLE}`, the address of a "
+    f"[history that machines share](redis.md), `{NOTIFY_SECRET}`, by which [messages](notifications.md) are signed, and `{TOKEN[0]}`, a server's token "
+    "for [`cc-executor mcp --url`](mcp.md).\n\n"
+    "They are the settings of cells. In a terminal and in Python the options are those that are given; of the variables the bounds hold there, too, for what "
+    "has none of its own: `CC_EXECUTOR_TIMEOUT`, `CC_EXECUTOR_MAX_COST`, `CC_EXECUTOR_MAX_TURNS` for runs, `CC_EXECUTOR_MAX_COST_PER_DAY` also for lists; "
+    "and so do `CC_EXECUTOR_HOOKS` and those that begin with `CC_EXECUTOR_NOTIFY`. A server has [settings of its own](server.md#settings)."
 )
+ERRORS: Final = "What is raised on purpose is a `CCExecutorError`, and stands in `cc_executor.errors`. Its text names the cure."
 _UNDERLINE: Final = re.compile(r"-{3,}\s*\Z")
 
 
@@ -57,6 +64,9 @@ def page() -> str:
         ),
         "## Python",
         *python_names(),
+        "## Errors",
+        ERRORS,
+        table(("error", "means"), error_table()),
         "## Commands",
         *commands(),
     ]
@@ -91,6 +101,13 @@ def python_names() -> Iterator[str]:
         yield docstring(value)
         if inspect.isclass(value):
             yield members(value)
+
+
+def error_table() -> Iterator[tuple[str, str]]:
+    """Each class of errors, in the order of the code."""
+    for name, value in vars(errors).items():
+        if inspect.isclass(value) and issubclass(value, errors.CCExecutorError):
+            yield code(name), " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
 
 
 def declaration(name: str, value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import logging
@@ -28,6 +29,7 @@ from cc_executor.policy.ask import Place, answerer
 from cc_executor.runtime.again import Attempts, wait_until
 from cc_executor.runtime.answers import AskCallback, attended
 from cc_executor.runtime.blocking import run_blocking
+from cc_executor.runtime.bounds import bounded
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
@@ -132,7 +134,7 @@ def make_request(
             **more,
         )
     except ValidationError as error:
-        raise InvalidRequest(_sentence(error)) from None
+        raise InvalidRequest(_sentences(error)) from None
 
 
 def _check_size(prompt: Any, model: Any) -> None:
@@ -203,16 +205,34 @@ _OPTION_OF_FIELD: Final = {
 }
 
 
-def _sentence(error: ValidationError) -> str:
-    """Pydantic's finding as one sentence without its URLs and type codes."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    field = str(first["loc"][0]) if first["loc"] else ""
-    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
-    if first["type"] == "extra_forbidden":
-        return f"There is no option {field!r}."
-    name = _OPTION_OF_FIELD.get(field, field)
-    value = "" if field in {"prompt", "output_schema", ""} else f" (given: {first['input']!r})"
-    return f"{name} {message}{value}.".strip()
+_ELSEWHERE: Final = {
+    "env": "env_names",
+    "add_dir": "add_dirs",
+    "no_undo": "undo",
+    "no_raise_error": "raise_error",
+}  # what other doors call it
+
+
+def _meant(name: str) -> str:
+    """A question, where the name is nearly an option's or is that of another door."""
+    parameters = inspect.signature(make_request).parameters.values()
+    known = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} | (RunRequest.model_fields.keys() - {"output_schema"})
+    near = [_ELSEWHERE.get(name) or "", *difflib.get_close_matches(name, sorted({*known, *NOTIFY, *_CARE}), 1)]
+    found = next(filter(None, near), "")
+    return f" Did you mean {found}?" if found else ""
+
+
+def _sentences(error: ValidationError) -> str:
+    """Pydantic's findings, one sentence for each option, without URLs and type codes."""
+    found: dict[str, str] = {}
+    for each in error.errors(include_url=False, include_context=False):
+        field = str(each["loc"][0]) if each["loc"] else ""
+        message = each["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+        name = _OPTION_OF_FIELD.get(field, field)
+        value = "" if field in {"prompt", "output_schema", ""} else f" (given: {each['input']!r})"
+        is_unknown = each["type"] == "extra_forbidden"
+        found.setdefault(field, f"There is no option {field!r}.{_meant(field)}" if is_unknown else f"{name} {message}{value}.".strip())
+    return " ".join(found.values())
 
 
 def json_schema(schema: Any) -> dict[str, Any] | None:
@@ -271,6 +291,7 @@ async def cc_execute(
         usage limit at most limit_wait_max seconds away), on_output_limit (``"stop"``, ``"continue"``, ``"concise"``, ``"outline"``), reask (ask once more for a
         missing structured result); max_cost_per_day (US dollars for everything that is run today); and who is told of the run: notify (``"command:…"``,
         an https address, ``"env:NAME"``, or several), notify_after (seconds, 30 if not given), notify_on (of ``"done"``, ``"failed"``, ``"input"``).
+        For timeout, max_cost, max_turns and max_cost_per_day that are not given, the environment's ``CC_EXECUTOR_TIMEOUT`` and so on hold.
 
     Returns
     -------
@@ -284,8 +305,9 @@ async def cc_execute(
     CCExecutionError
         With `raise_error`, for an outcome other than ok.
     """
-    care, day = take_care(options)
     environment = os.environ if environ is None else environ
+    options = bounded(options, environment)
+    care, day = take_care(options)
     notify = take_notify(options, environment)
     request = make_request(prompt, **_asking(options, on_ask))
     home = StateHome(Path(state) if state is not None else state_path(environment))

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from cc_executor.errors import RunNotFound, StateUnusable
-from cc_executor.model.listrecord import Begun, ListState
+from cc_executor.model.listrecord import Begun, ListState, Validating
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.taskcard import EndedList, list_bundle
 from cc_executor.model.tasklist import TaskKind, TaskList
@@ -71,7 +71,7 @@ class ListPage:
 
     def ended(self, state: ListState, *, note: str = "") -> EndedList:
         """The list with the receipts of all its attempts, in the order of the runs. Blocking."""
-        begun = [record.run_id for record in self._folder.read()[0] if isinstance(record, Begun) and record.run_id]
+        begun = [record.run_id for record in self._folder.records() if isinstance(record, Begun | Validating) and record.run_id]
         receipts = self._receipts(dict.fromkeys(begun))
         rehearsed = {run_id for run_id, receipt in receipts.items() if receipt.rehearsed is not None}
         return EndedList(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final, cast
 
@@ -52,7 +53,7 @@ class TaskCommands:
         self._tasks = tasks
         self._home = home
 
-    def obey(self, command: str, *, task: str = "", text: str = "", by: str = "view", click: str = "", reopens: bool = False) -> None:
+    def obey(self, command: str, *, task: str = "", text: str = "", by: str = "view", click: str = "", ended: Collection[str] = ()) -> None:
         """Write down what is wanted.
 
         Parameters
@@ -65,8 +66,8 @@ class TaskCommands:
             Who wants it.
         click : str
             Which press of a button it was. One that was obeyed already changes nothing.
-        reopens : bool
-            A list that has ended takes ``retry``, and is open then.
+        ended : collection of str
+            What a list takes that has ended: for when it is run on. With ``retry`` it is open.
 
         Raises
         ------
@@ -74,15 +75,19 @@ class TaskCommands:
             It cannot be done, with the reason: the list has ended, the task has begun, the text does not fit.
         StateUnusable
         """
-        state = self._folder.state()
-        if click and click in state.clicks:
-            return
-        if state.status is not ListStatus.OPEN and not (reopens and command == "retry"):
-            raise InvalidRequest("The list has ended. Run it again: what ended well is not done again.")
-        if command == "kill":
-            self.kill(state, click=click)
-            return
-        self._folder.append(msgspec.structs.replace(self._record(command, task, text, state, by), click=click))
+        state, offset = ListState(), 0
+        while True:  # until what is written stands behind the very state by which it was found right
+            state, offset = self._folder.advanced(state, offset)
+            if click and click in state.clicks:
+                return
+            if state.status is not ListStatus.OPEN and command not in ended:
+                raise InvalidRequest("The list has ended. Run it again: what ended well is not done again.")
+            if command == "kill":
+                self.kill(state, click=click)
+                return
+            record = msgspec.structs.replace(self._record(command, task, text, state, by), click=click)
+            if self._folder.append_after(record, offset) is not None:
+                return
 
     def _record(self, command: str, task: str, text: str, state: ListState, by: str) -> Record:
         at = time.time()
@@ -102,7 +107,7 @@ class TaskCommands:
             raise InvalidRequest(f"There is no task {task!r} in this list.") from None
         status = state.task(task).status
         match command:
-            case "skip" if status in {TaskStatus.WAITING, TaskStatus.RUNNING}:
+            case "skip" if status not in {TaskStatus.OK, TaskStatus.SKIPPED}:
                 return SkipAsked(at=at, task=task, by=by)
             case "now" if state.task(task).until is not None:
                 return Hurried(at=at, task=task, by=by)

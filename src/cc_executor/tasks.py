@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +23,9 @@ from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList, place_of, problems
 from cc_executor.model.tasktext import Written, from_items, from_mapping, from_markdown, from_yaml, qualified_name
 from cc_executor.policy.hints import Hint, hints, unknown_rules
-from cc_executor.policy.schedule import bounded, set_back
+from cc_executor.policy.schedule import Close, bounded, due, set_back
 from cc_executor.runtime.blocking import run_blocking
+from cc_executor.runtime.bounds import DAY, bounds_of
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
@@ -41,6 +42,8 @@ SHELL: Final = "bash"  # for commands whose task names no shell
 # A text without a name: a line that begins with `tasks:`, or nothing before an item that is a mapping. In Markdown `- Task 1: …` is an item, too.
 _YAML: Final = re.compile(r"""(?m)^\s*\{?\s*["']?tasks["']?\s*:|\A(?:\s*(?:#.*)?\n)*\s*-\s+(?:\{|\w+\s*:)""")
 
+_BYTE_ORDER_MARK: Final = re.compile(r"\A(\s*)\ufeff")
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -55,6 +58,8 @@ class Plan:
         Whom the list itself wants called.
     lint_off, places : mapping
         For `hints`: rules that are not asked, by task; words for the place of each task.
+    list_id : str
+        The list that it was taken from, which goes on; empty: the newest of equal ones.
     """
 
     tasks: TaskList
@@ -62,6 +67,7 @@ class Plan:
     hooks: tuple[Hook, ...] = ()
     lint_off: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     places: Mapping[int, str] = field(default_factory=dict[int, str])
+    list_id: str = ""
 
     def hints(self) -> tuple[Hint, ...]:
         """What may be wrong with the prompts; the list can be run all the same."""
@@ -196,6 +202,18 @@ def plan(
     return Plan(checked, written.calls, written.hooks, dict(written.lint_off), dict(written.places))
 
 
+def kept(folder: ListFolder) -> Plan:
+    """A list that is kept, as it was given, with the bounds that hold now. Raises `StateUnusable`, and `InvalidTaskList` if it cannot be run here."""
+    planned = plan(bounded(folder.tasks(), folder.state()))
+    return replace(planned, hooks=kept_hooks(folder), list_id=folder.list_id)
+
+
+def open_list(planned: Plan, home: StateHome, *, fresh: bool = False) -> ListFolder:
+    """Where a list is kept, or is from now on. Raises `StateUnusable`, `TaskListNotFound`."""
+    lists = ListHome(home)
+    return lists.find(planned.list_id) if planned.list_id and not fresh else lists.open(planned.tasks, fresh=fresh)
+
+
 def _name_of(call: Callable[..., object]) -> str:
     """A callable's name and a digest of its source: who changes what a task does has changed the list."""
     try:
@@ -214,9 +232,10 @@ def _read(source: str | os.PathLike[str], cwd: str) -> Written:
                 return Written(problems=[Problem(str(path), f"is larger than {FILE_LIMIT:,} bytes: make several lists.")])
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            return Written(problems=[Problem(str(path), f"cannot be read: {error}.")])
+            return Written(problems=[Problem(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}.")])
         name, is_yaml = path.stem, path.suffix.lower() not in {".md", ".markdown", ".txt"}
-    else:
+    text = _BYTE_ORDER_MARK.sub(r"\1", text)
+    if not name:  # no file
         is_yaml = _YAML.search(text) is not None
     return (from_yaml if is_yaml else from_markdown)(text, cwd=cwd, name=name)
 
@@ -275,6 +294,14 @@ def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, s
     return make_request(text, label=task.title or task.id, on_kernel_exit="continue", **options)
 
 
+def day_bounded(planned: Plan, environ: Mapping[str, str]) -> Plan:
+    """The list with the day's bound of the environment, where it has none of its own. Raises `InvalidRequest`."""
+    day = bounds_of(environ).get(DAY)
+    return (
+        planned if day is None or planned.tasks.max_cost_per_day is not None else replace(planned, tasks=planned.tasks.bounded({DAY: day}))
+    )
+
+
 async def cc_execute_list(
     tasks: Sequence[object] | TaskList | str | os.PathLike[str] | Plan,
     *,
@@ -325,16 +352,16 @@ async def cc_execute_list(
     """
     environment = os.environ if environ is None else environ
     notify = take_notify(more, environment)
-    planned = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
+    planned = day_bounded(tasks if isinstance(tasks, Plan) else plan(tasks, **more), environment)
     home = StateHome(Path(state) if state is not None else state_path(environment))
-    folder = ListHome(home).open(planned.tasks, fresh=fresh)
+    folder = open_list(planned, home, fresh=fresh)
     watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()
 
     called = (*hooks_of_environment(environment), *planned.hooks, *hooks_given(hooks))
     keep_hooks(folder, planned.hooks)
     keep_notify(folder, notify)
 
-    async def whole() -> ListState:
+    async def whole(watcher: Watcher) -> ListState:
         return await run_list(
             folder,
             home=home,
@@ -348,13 +375,13 @@ async def cc_execute_list(
     try:
         known = folder.state()
         if known.status is ListStatus.OPEN and known.is_stopped:
-            await whole()  # whoever stopped it was gone before it had ended
+            await whole(watcher)  # whoever stopped it was gone before it had ended
         reopen(folder, planned.tasks)
-        ended = await whole()
+        ended = await whole(watcher)
     except BaseException:
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_BUDGET):
             folder.append(Stopped(at=time.time(), by="python"))
-            await whole()
+            await whole(Watcher())  # it may be the watcher who has raised
         raise
     result = list_result(folder, planned.tasks, ended, home)
     if raise_error:
@@ -395,11 +422,15 @@ def reopen(folder: ListFolder, tasks: TaskList) -> None:
 
     What did not end well is tried again, with what was skipped for it.
     """
-    known = folder.state()
-    rebound(folder, tasks, known)
-    if known.status is ListStatus.OPEN and (known.is_paused or known.is_stopped) and not folder.is_run():
+    rebound(folder, tasks, folder.state())
+    known = folder.state()  # after the bounds: from here on nobody closes the list without having read them
+    is_left = known.status is ListStatus.OPEN and not folder.is_run()
+    if is_left and (known.is_paused or known.is_stopped):
         folder.append(Resumed(at=time.time(), by="python"))
-    if known.status in {ListStatus.OPEN, ListStatus.OK}:
+        return
+    # Whoever ran it may have died in the moment before he closed it.
+    is_over = is_left and any(isinstance(action, Close) for action in due(tasks, known, now=time.time()))
+    if known.status is ListStatus.OK or (known.status is ListStatus.OPEN and not is_over):
         return
     again: dict[str, None] = {}
     for task in tasks.tasks:

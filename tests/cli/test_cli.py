@@ -223,7 +223,9 @@ def test_a_detached_run_is_listed_paused_resumed_attached_and_cancelled() -> Non
     assert isinstance(rows()[0]["started"], float)
 
     assert json.loads(cli("pause", run_id[-6:], "--json").stdout)["state"] == "paused"
+    assert rows()[0]["status"] == "paused"
     assert "goes on" in cli("resume").stdout
+    assert rows()[0]["status"] == "running"
 
     with beginning("attach", run_id) as watching:
         read_until(watching, "one")
@@ -342,6 +344,9 @@ def test_lift_does_for_a_file_what_a_save_does(tmp_path: Path) -> None:
         (("lift", "/"), "/"),
         (("list", "--limit", "0"), "--limit"),
         (("no-such-command",), "no-such-command"),
+        (("lint", "Fix the bug."), "Name a file, or send the text to standard input"),
+        (("stress", "--rehearse", "no-such-script"), "no-such-script"),
+        (("tasks", "run", "no-such-list.yaml"), "no-such-list.yaml: cannot be read: No such file or directory."),
         (("run", "--no-such-option"), "no-such-option"),
     ],
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,12 @@ def test_past_runs_are_listed_filtered_and_exported(runs: list[str], tmp_path: P
     wrong = cli("history", "--since", "soon")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "is no time" in wrong.stderr
+
+
+def test_a_command_leaves_its_row_before_it_ends(state_folder: Path) -> None:
+    assert cli("run", "--agent", "shell", "true", "--label", "only one").returncode == 0
+    with contextlib.closing(sqlite3.connect(state_folder / FILE)) as index:  # who asks by `history` would have it made up for
+        assert index.execute("SELECT label FROM runs").fetchall() == [("only one",)]
 
 
 def test_the_history_heals_and_can_be_made_anew(runs: list[str], state_folder: Path) -> None:

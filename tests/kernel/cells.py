@@ -21,9 +21,9 @@ WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 
 # Says that it is there, then waits for a word at the gate. The quotes keep the word out of what a terminal echoes.
 WAIT: Final = "echo $$ > pid; echo sta''rted; cat gate; echo en''ded"
-STUBBORN: Final = (
-    """trap "echo trap''ped; : > trapped" INT; trap '' TERM; echo $$ > pid; echo sta''rted; while :; do read -r nothing < gate; done"""
-)
+# Looks up again and again: a signal that comes just before bash blocks in a call is acted on after it only, and at a gate that would be never.
+REST: Final = "read -r -t 0.1 nothing <> gate"
+STUBBORN: Final = f"""trap "echo trap''ped; : > trapped" INT; trap '' TERM; echo $$ > pid; echo sta''rted; while :; do {REST}; done"""
 
 
 def shell_cell(script: str, options: str = "") -> str:

@@ -18,7 +18,7 @@ from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
 from kernel.cells import NEWEST_LINE
 from support.kernel import Answer, Kernel
-from support.runs import wait_for
+from support.runs import run_folders, wait_for
 
 pytestmark = pytest.mark.usefixtures("claude_cli")
 
@@ -128,3 +128,18 @@ def test_a_list_that_waits_survives_its_kernel_and_goes_on(own_kernel: Kernel, k
     assert (answer.status, asked(served)) == ("ok", 2), answer.traceback
     assert time.time() > resets_at
     assert own_kernel.value("done['b']") == "'gone on'"
+
+
+@NEWEST_LINE
+def test_an_interrupt_while_a_run_is_sealed_keeps_another_attempt_from_being_made(
+    kernel: Kernel, tmp_path: Path, state_folder: Path
+) -> None:
+    os.mkfifo(tmp_path / "gate")
+    kernel.run("schema = {'type': 'object', 'properties': {'answer': {'type': 'integer'}}, 'required': ['answer']}")
+    sent = kernel.send("%%cc_execute --rehearse schema-unmet --schema schema --reask --verify ': > sealed; cat gate' -o result\nAnswer.")
+    wait_for((tmp_path / "sealed").exists)
+    kernel.interrupt()
+    answer = kernel.wait(sent, within=60)
+    assert (answer.status, kernel.value("result.status")) == ("error", "'schema'")
+    assert len(run_folders(state_folder)) == 1
+    assert "its receipt is kept" in answer.evalue + answer.traceback

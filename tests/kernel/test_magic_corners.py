@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import STUBBORN, WAIT, WIDGET_MIME, living, make_gate, shell_cell, signals_of, wait_for_pid
+from kernel.cells import REST, STUBBORN, WAIT, WIDGET_MIME, living, make_gate, shell_cell, signals_of, wait_for_pid
 from support.kernel import Answer, Kernel, running_kernel
 from support.lab import eventually
 from support.leaks import await_none
@@ -29,6 +29,11 @@ def statics(answer: Answer) -> list[dict[str, Any]]:
 def ok(answer: Answer) -> Answer:
     assert answer.status == "ok", answer.traceback
     return answer
+
+
+@pytest.mark.parametrize("first", ["%%cc_execute", "%%cc_execute -o r --model m", "%%cc_tasks"])
+def test_a_cell_without_a_body_is_refused_by_the_name_that_was_written(first: str, kernel: Kernel) -> None:
+    assert f"{first.split(maxsplit=1)[0]} is a cell magic, but the cell body is empty" in kernel.run(first).stream
 
 
 # --- other magics -----------------------------------------------------------------------------------------------------
@@ -275,7 +280,7 @@ def test_an_interrupt_of_a_wait_for_a_background_run_leaves_it_alive(kernel: Ker
     assert kernel.value("(await h).status") == "'ok'"
 
 
-TIDY: Final = "trap 'sleep 0.3; : > tidied; exit' INT; : > ready; read -r nothing < gate"
+TIDY: Final = f"trap 'sleep 0.3; : > tidied; exit' INT; : > ready; while :; do {REST}; done"
 # The time is over when the script is ready, however long that took.
 SCOPED: Final = """
 import asyncio, anyio, os

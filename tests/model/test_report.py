@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,17 +10,19 @@ from html.parser import HTMLParser
 import pytest
 from markdown_it import MarkdownIt
 
+from cc_executor.model import toolcall
 from cc_executor.model.event import Event, Exited, HookRan, Started, ToolCalled, ToolReturned
 from cc_executor.model.hook import HookReport, HookStatus, Moment
 from cc_executor.model.listrecord import Begun, Closed, Ended, HookTold, ListStatus, Record, Skipped
 from cc_executor.model.listreport import critical_path, list_report
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import AskedFor, Check, Exit, FileChange, Receipt, Standing, StreamDigest, TokenUsage
-from cc_executor.model.report import RunReport, run_report
+from cc_executor.model.report import LABEL_CHARS, RunReport, run_report
 from cc_executor.model.reportpage import list_page, notebook_html, run_page
 from cc_executor.model.reporttext import list_text, run_text
 from cc_executor.model.state import Phase
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
+from cc_executor.policy.redact import Redactor
 from kernel.attacks import EVERY
 from support.receipts import receipt
 from support.recordings import CLAUDE, Recording, events_of
@@ -31,6 +34,18 @@ def timed(*events: Event, step: float = 0.1) -> list[tuple[float, list[Event]]]:
 
 def told(name: str) -> RunReport:
     return run_report(receipt(), timed(*events_of(name)))
+
+
+def test_secrets_are_taken_out_before_anything_is_cut() -> None:
+    key = "sk-ant-REDACTED"
+    command = f"curl {'x' * (toolcall.SUMMARY_CHARS - 16)} {key}"
+    events = [
+        ToolCalled(tool_id="1", name="Bash", input=json.dumps({"command": command})),
+        ToolCalled(tool_id="2", name=key, input=json.dumps({"command": f"{key[:9]}\x1b[31m{key[9:]}"})),
+    ]
+    page = run_text(run_report(receipt(), timed(*events), label=f"{'l' * (LABEL_CHARS - 16)} {key}", mask=Redactor().text))
+    assert "sk-ant" not in page
+    assert "curl" in page
 
 
 def full_receipt(text: str = "It is done.") -> Receipt:

@@ -79,7 +79,7 @@ def test_equal_lists_have_equal_digests_and_others_do_not() -> None:
         ([{"id": "a", "prompt": "x", "run": "y"}], ["has prompt and run: give it one"]),
         ([{"id": "a", "prompt": "x", "retry": -1}], ["retry must be greater than or equal to 0 (given: -1)"]),
         ([{"id": "a", "prompt": "x", "on_failure": "panic"}], ["on_failure must be 'stop', 'skip' or 'continue' (given: 'panic')"]),
-        ([{"id": "a", "prompt": 5}], ["text must be a valid string (given: 5)"]),
+        ([{"id": "a", "prompt": 5}], ["prompt must be a valid string (given: 5)"]),
         ([{"id": "a", "call": "f", "timeout": 5}], ["takes no options of runs (timeout)"]),
         ([{"id": "a", "prompt": "x", "agent": "shell"}], ["option 'agent', which a task says by itself"]),
         ([7, agent("a", "b")], ["tasks[0] '1': must be a prompt, a callable or a mapping, not int", "needs 'b'"]),

@@ -32,14 +32,14 @@ SHAPED = [
 @pytest.mark.parametrize("name", [
     "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "GITHUB_TOKEN", "GH_PAT", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID",
     "DB_PASSWORD", "PGPASSWORD", "MYSQL_PASSWD", "SSH_PASSPHRASE", "MY_APIKEY", "NPM_CONFIG__AUTH", "JUPYTERHUB_API_TOKEN", "github_token", "SECRET",
-    "GOOGLE_CREDENTIALS", "SESSION_COOKIE", "DJANGO_SECRET_KEY_1",
+    "GOOGLE_CREDENTIALS", "SESSION_COOKIE", "DJANGO_SECRET_KEY_1", "MYSQL_PWD",
 ])  # fmt: skip
 def test_names_of_secrets(name: str) -> None:
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", [
-    "PATH", "PWD", "HOME", "GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "SSH_AUTH_SOCK", "XAUTHORITY", "KEYBOARD_LAYOUT", "AUTH_TYPE", "TOKEN_URL", "",
+    "PATH", "PWD", "OLDPWD", "HOME", "GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "SSH_AUTH_SOCK", "XAUTHORITY", "KEYBOARD_LAYOUT", "AUTH_TYPE", "TOKEN_URL", "",
     "GIT_CREDENTIAL_HELPER", "TOKENIZERS_PARALLELISM", "CONDA_DEFAULT_ENV", "PASSENGER_COUNT", "PATCH_LEVEL", "COMPASS", "AUTHOR", "KEY_FILE",
 ])  # fmt: skip
 def test_names_that_only_look_like_it(name: str) -> None:
@@ -63,8 +63,39 @@ def test_secret_values_of_an_environment() -> None:
         "PATH": "/usr/bin:/bin:/something/long",
     }
     assert secret_values(environ) == (
+        "%2FAb3dEfGhIjKlMnOpQrStUvWxYz0123456789%2B%2F%3D", "/Ab3dEfGhIjKlMnOpQrStUvWxYz0123456789%2B/%3D",
         "/Ab3dEfGhIjKlMnOpQrStUvWxYz0123456789+/=", "sk-dummy-0123456789", "s3cr%40t-value", "s3cr@t-value",
     )  # fmt: skip
+
+
+def test_a_secret_is_known_as_it_stands_in_a_url_and_without_the_newline_of_its_file() -> None:
+    known = secret_values({"MY_TOKEN": "a/b c!d+e=fé%\n"})
+    text = Redactor(known).text
+    for seen in ("a/b c!d+e=fé%", "a%2Fb%20c%21d%2Be%3Df%C3%A9%25", "a%2Fb%20c!d%2Be%3Df%C3%A9%25", "a/b%20c%21d%2Be%3Df%C3%A9%25"):
+        assert text(f"https://example.org/?token={seen}&x=1") == f"https://example.org/?token={MASK}&x=1"
+    assert secret_values({"MY_TOKEN": "plain-enough_1.0~"}) == ("plain-enough_1.0~",), "no more to look for than there is"
+    assert secret_values({"MY_TOKEN": "undefined\n", "SSH_KEY": " /home/me/.ssh/id\n"}) == ()
+
+
+@pytest.mark.parametrize("value", [
+    "host=db user=me password=hunter2-hunter2 dbname=x", "host=db password = 'hunter2-hunter2'", "Server=db;User Id=me;Pwd=hunter2-hunter2;Encrypt=True",
+    "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=hunter2-hunter2;EndpointSuffix=core.windows.net",
+])  # fmt: skip
+def test_a_secret_within_a_connection_string_is_known(value: str) -> None:
+    assert secret_values({"STORE": value}) == ("hunter2-hunter2",)
+
+
+@pytest.mark.parametrize(
+    "value", ["password=$OTHER_PASSWORD", "PWD=short", '() {  password="$(cat file)"; }', "mkpassword", "password", "PWD=/home/me/project"]
+)
+def test_a_word_for_a_secret_is_none(value: str) -> None:
+    assert secret_values({"STORE": value}) == ()
+
+
+def test_a_colour_in_the_midst_of_a_secret_does_not_hide_it() -> None:
+    key = "sk-ant-REDACTED"
+    assert Redactor().seen(f"{key[:9]}\x1b[01;31m{key[9:]}") == MASK
+    assert Redactor(["line one\r\nline two"]).seen("line one\r\nline two") == MASK, "nor does what a terminal leaves away"
 
 
 @pytest.mark.row("threats", "redaction", "known values first, shapes second; split, escaped and overlapping ones too")

@@ -86,7 +86,7 @@ def test_a_command_that_cannot_be_started_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--script", "no-such", "--", "true"), "there is no rehearsal script 'no-such'; there are approval, background"),
+        (("--script", "no-such", "--", "true"), "There is no rehearsal 'no-such'. Choose one of: approval, background"),
         (("--script", "hello"), "--script and, after --, the CLI's own command line are needed"),
         (("--", "true"), "--script and, after --"),
         (("--script", "hello", "--pace", "fast", "--", "true"), "fast is not a number from 0 to 100"),

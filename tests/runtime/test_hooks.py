@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ import pytest
 from cc_executor import cc_execute, cc_execute_list, hook, unhook
 from cc_executor.errors import AgentNotFound, HookRefused, InvalidRequest
 from cc_executor.model.event import Event, HookRan, Noise, TextWritten
-from cc_executor.model.hook import Hook, HookReport, HookStatus, Moment
+from cc_executor.model.hook import DETAIL_CHARS, Hook, HookReport, HookStatus, Moment
 from cc_executor.model.item import Level
 from cc_executor.model.listrecord import ListStatus, RetryAsked
 from cc_executor.model.notice import notice
 from cc_executor.policy.redact import MASK, Redactor
-from cc_executor.runtime.hookevents import QUEUE, EventPump
-from cc_executor.runtime.hooks import ENTRY_POINTS, gathered
+from cc_executor.runtime.hookevents import QUEUE, TEXT_CHARS, EventPump
+from cc_executor.runtime.hooks import ENTRY_POINTS, PROMPT_CHARS, gathered
 from cc_executor.runtime.listhooks import kept_hooks
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
@@ -312,7 +313,7 @@ DRIVER = """
 import asyncio, os, sys
 from pathlib import Path
 from cc_executor.api import make_request
-from cc_executor.model.hook import Hook, Moment
+from cc_executor.model.hook import DETAIL_CHARS, Hook, Moment
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome
 folder = Path(sys.argv[1])
@@ -458,6 +459,7 @@ async def test_the_hooks_of_a_run_are_written_down_before_its_process_is_there(t
 
 LIST_DRIVER = """
 import sys
+import tempfile
 from cc_executor import cc_execute_task_list
 folder = sys.argv[1]
 cc_execute_task_list(
@@ -484,6 +486,7 @@ async def test_whoever_goes_on_with_a_list_calls_what_is_owed_once(tmp_path: Pat
 
 LAST_HOOK_DRIVER = """
 import sys
+import tempfile
 from cc_executor import cc_execute_task_list
 folder = sys.argv[1]
 last = f"test ! -e {folder}/called || exit 0; touch {folder}/called; read -r code < {folder}/gate; exit $code"
@@ -593,6 +596,22 @@ def test_a_redactor_masks_what_a_hook_says() -> None:
     assert report.detail == f"exit code 1: {MASK}"
 
 
+async def test_a_secret_that_ends_beyond_where_a_text_is_cut_is_masked_all_the_same(called: list[dict[str, Any]], tmp_path: Path) -> None:
+    def note(given: dict[str, Any]) -> None:
+        called.append(given)
+
+    def deliver(each: Hook, part: Mapping[str, Any]) -> HookReport:
+        called.append(dict(part))
+        return report_of(each, HookStatus.OK)
+
+    await ran("#" * (PROMPT_CHARS - 16) + SECRET, cwd=tmp_path, hooks=[{"when": "before_run", "call": note}])
+    pump = EventPump(Hook(moment=Moment.ON_EVENT, call=note, name="n"), deliver, lambda _: None, mask=Redactor().text)
+    pump.feed([TextWritten(block="m:0", text="-" * (TEXT_CHARS - 16) + SECRET, whole=True)])
+    pump.close()
+    assert len(called) == 2
+    assert SECRET[:12] not in json.dumps(called)
+
+
 # --- the agent's own --------------------------------------------------------------------------------------------------
 
 
@@ -609,3 +628,25 @@ async def test_the_agents_own_hooks_are_events_and_a_failing_one_is_seen(tmp_pat
     said = [notice(event) for event in ran_hooks]
     assert all(each is not None and each.level is Level.WARN and "broken hook" in each.text for each in said), said
     assert result.receipt.hooks == ()
+
+
+async def test_where_there_is_no_room_for_what_a_hook_is_given_the_run_is_sealed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    result = await cc_execute("true", **BASH, cwd=tmp_path, hooks=[{"when": "after_run", "run": "true"}])
+    assert result.receipt.outcome.ok
+    (report,) = result.receipt.hooks
+    assert (report.status, "could not be started" in report.detail) == (HookStatus.FAILED, True)
+
+
+def test_the_log_of_a_long_list_whose_hooks_all_fail_is_read_whole(tmp_path: Path) -> None:
+    """What cannot be read of it would be called a second time."""
+    log = HookLog(tmp_path)
+    log.begin("0")
+    log.end("0", HookReport(hook="h" * 80, moment=Moment.AFTER_TASK, status=HookStatus.FAILED, detail="é" * DETAIL_CHARS, seconds=0.1))
+    lines = (tmp_path / HOOKS).read_bytes()
+    with open(tmp_path / HOOKS, "ab") as file:
+        file.writelines(lines.replace(b'"0"', f'"{number}"'.encode()) for number in range(1, 20_000))
+    story = log.read()
+    assert (len(story.begun), len(story.reports)) == (20_000, 20_000)

@@ -22,6 +22,7 @@ from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.ask import Ask
 from cc_executor.model.listrecord import HookTold
 from cc_executor.model.notify import Notify, NotifyOn, notify_from
+from cc_executor.policy.redact import MASK
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.reconcile import settle
 from cc_executor.runtime.run import Run
@@ -343,6 +344,13 @@ async def test_a_question_is_told_once_by_two_who_watch(receiver: Receiver, home
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_secret_in_the_name_of_a_list_is_not_sent(receiver: Receiver, tmp_path: Path) -> None:
+    tasks: Any = {"name": "with sk-ant-REDACTED", "tasks": [{"id": "a", "run": "true"}]}
+    await cc_execute_list(tasks, cwd=tmp_path, notify=receiver.url(), notify_after=0)
+    await received(receiver)
+    assert receiver.received[0].data["name"] == f"with {MASK}"
 
 
 async def test_a_list_tells_once_for_all_and_not_again_when_there_is_nothing_to_do(

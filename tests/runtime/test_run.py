@@ -290,7 +290,7 @@ async def test_after_the_end_every_command_says_so(tmp_path: Path, home: StateHo
     run = await started("true", home=home, cwd=tmp_path)
     await run.finish()
     for op in ("pause", "resume", "cancel", "status", "nonsense"):
-        with pytest.raises(ControlFailed, match=f"Run {run.run_id} cannot be reached"):
+        with pytest.raises(ControlFailed, match=f"Run {run.run_id} has ended; .* shows how"):
             run.send(op)
         with pytest.raises(ControlFailed):
             command(run.folder, op)

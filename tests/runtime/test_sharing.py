@@ -25,6 +25,7 @@ from cc_executor.store.historyrow import Filters
 from cc_executor.store.home import StateHome
 from cc_executor.store.redis import PATIENCE, PULL_PATIENCE, RedisMirror
 from cc_executor.store.unshared import Unshared
+from cc_executor.tasks import cc_execute_list
 from support.redis import RedisServer, running_redis
 from support.runs import BASH, eventually
 
@@ -68,6 +69,17 @@ async def test_a_run_is_shared_when_it_has_ended_and_other_machines_read_it(tmp_
         (row,) = sharing.shared(Filters(label="a label"), environ=of(server.url))
         assert (row.run_id, row.outcome, row.prompt_line, row.agent) == (result.run_id, "ok", "echo hi", "shell")
         assert len(sharing.shared(Filters(outcome="failed"), environ=of(server.url))) == 0
+
+
+async def test_a_shared_run_of_a_list_knows_its_list(tmp_path: Path, home: StateHome) -> None:
+    with running_redis() as server:
+        listed = await cc_execute_list([{"id": "a", "run": "true"}, {"id": "b", "run": "true"}], cwd=tmp_path, environ=of(server.url))
+        await run("true", tmp_path, server.url)
+        sharing.offer_all(home)
+        sharing.send(home, of(server.url))
+        found = sharing.shared(Filters(list_id=listed.list_id), environ=of(server.url))
+        assert [row.task_id for row in found] == ["b", "a"]
+        assert len(sharing.shared(Filters(), environ=of(server.url))) == 3
 
 
 async def test_without_an_address_nothing_is_remembered_and_nothing_is_loaded(tmp_path: Path, home: StateHome) -> None:

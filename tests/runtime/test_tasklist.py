@@ -17,6 +17,7 @@ import anyio
 import pytest
 
 from cc_executor.errors import InvalidTaskList, StateUnusable, TaskListFailed
+from cc_executor.listpage import ListPage
 from cc_executor.model import event
 from cc_executor.model.listrecord import (
     Edited,
@@ -71,6 +72,20 @@ async def test_fifty_tasks_run_in_order(tmp_path: Path) -> None:
     assert result.ok, result
     assert log(tmp_path) == [f"{word} t{n}" for n in range(50) for word in ("begin", "end")]
     assert len({task.run_id for task in result.tasks.values()}) == 50
+
+
+@pytest.fixture
+def odd_folder(tmp_path: Path) -> Path:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    return folder
+
+
+async def test_a_list_runs_in_a_folder_whose_name_is_no_utf_8(odd_folder: Path) -> None:
+    assert (await execute(odd_folder, step("a"), step("b", "true", "a"))).ok
+    assert log(odd_folder) == ["begin a", "end a", "begin b", "end b"]
+    assert statuses(await execute(odd_folder, step("a"), step("b", "true", "a"))) == {"a": "ok", "b": "ok"}
+    assert len(log(odd_folder)) == 4, "it is known as the same list"
 
 
 async def test_results_reach_later_tasks_of_every_kind(tmp_path: Path) -> None:
@@ -373,3 +388,19 @@ async def test_who_is_cancelled_while_the_list_is_held_ends_what_stands_still(tm
         await cc_execute_list(planned, on_state=hold)
     assert folder.state().task("a").status is TaskStatus.STOPPED
     assert not await_none([tmp_path])
+
+
+async def test_what_stays_of_a_list_names_the_runs_that_have_looked_at_its_work(tmp_path: Path, home: StateHome) -> None:
+    task = {
+        "id": "a",
+        "prompt": "x",
+        "rehearse": "hello",
+        "validate": {"prompt": "is it so?", "rehearse": "hello"},
+        "on_unchecked": "accept",
+    }
+    planned = plan([task], cwd=tmp_path)
+    result = await cc_execute_list(planned)
+    folder = ListHome(home).find(result.list_id)
+    ended = ListPage(folder, planned.tasks, home).ended(folder.state())
+    assert {each["run_id"] for each in ended.receipts} == {run.run_id for run in home.runs()}
+    assert len(ended.receipts) == 2

@@ -12,16 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from cc_executor.api import cc_execute, make_request
+from cc_executor.api import cc_execute, cc_execute_sync, make_request
 from cc_executor.errors import UndoRefused
-from cc_executor.model.tree import Change, Entry, Kind
+from cc_executor.model.request import RunRequest
+from cc_executor.model.tree import Change, Entry, Kind, Tree
+from cc_executor.runtime.retention import plan_pruning
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.undo import redo, undo
+from cc_executor.shim import records
 from cc_executor.store.blobs import Blobs
 from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder
 from cc_executor.store.lookaround import FILE_BYTES, FILES, Look, TooLarge
 from cc_executor.store.restore import Disturbed, Ground
-from cc_executor.store.snapshot import AFTER, AGAIN, BEFORE, SnapshotStore
+from cc_executor.store.snapshot import ACT, AFTER, AGAIN, BEFORE, SnapshotStore
 from cc_executor.tasks import cc_execute_list
 from support.runs import BASH, started, to_end
 from support.trees import begun, ended, walk, worked
@@ -360,12 +364,16 @@ def test_a_state_folder_within_the_workspace_is_not_looked_at(root: Path) -> Non
         undo(home, [inside])
 
 
+@pytest.mark.parametrize("by_link", [False, True], ids=["plain", "through a link"])
 def test_the_notebook_that_is_saved_while_its_cell_runs_is_not_the_run_s(
-    home: StateHome, root: Path, monkeypatch: pytest.MonkeyPatch
+    by_link: bool, home: StateHome, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notebook = root / "own.ipynb"
     notebook.write_text("{}")
-    monkeypatch.setenv("JPY_SESSION_NAME", str(notebook))  # as jupyter_server tells its kernels
+    (tmp_path / "home").symlink_to(root)  # as homes on clusters are
+    monkeypatch.setenv(
+        "JPY_SESSION_NAME", str((tmp_path / "home" if by_link else root) / "own.ipynb")
+    )  # as jupyter_server tells its kernels
     before = walk(root)
     run_id = worked(home, root, lambda: (notebook.write_text('{"saved": 1}'), damage(root)))
     notebook.write_text('{"saved": 2}')
@@ -448,6 +456,52 @@ def test_runs_that_met_in_one_folder_are_undone_together(home: StateHome, root: 
     assert walk(root) == before
     redo(home, one.run_id)
     assert walk(root) == after
+
+
+def test_runs_that_begin_at_the_same_moment_know_each_other(home: StateHome, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one comes whole between this one's look for others and its own entry, whichever is first."""
+    second: list[tuple[RunFolder, RunRequest]] = []
+    look, is_inside = SnapshotStore.working, False
+
+    def working(store: SnapshotStore) -> list[tuple[str, bytes]]:
+        nonlocal is_inside
+        found = look(store)
+        if not is_inside:
+            is_inside = True
+            second.append(begun(home, root))
+        return found
+
+    monkeypatch.setattr(SnapshotStore, "working", working)
+    one, first = begun(home, root)
+    two, other = second[0]
+    (root / "by-one").write_text("1")
+    (root / "by-two").write_text("2")
+    ended(one, first, claimed=("by-one",))
+    ended(two, other, claimed=("by-two",))
+    undo(home, [one.run_id])
+    assert (root / "by-two").read_text() == "2", "what the other run made is not undone with this one"
+    assert not (root / "by-one").exists()
+
+
+def test_a_run_that_ends_while_the_next_one_looks_has_met_it(home: StateHome, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, first = begun(home, root)
+    take = Look.take
+
+    def takes(look: Look) -> Tree:
+        monkeypatch.setattr(Look, "take", take)
+        seen = take(look)
+        (root / "by-one").write_text("its last words")  # after the next one's look, and before that is entered
+        (one.path / records.EXIT).write_text("{}")
+        ended(one, first, claimed=("by-one",))
+        return seen
+
+    monkeypatch.setattr(Look, "take", takes)
+    two, other = begun(home, root)
+    (root / "by-two").write_text("2")
+    ended(two, other, claimed=("by-two",))
+    undo(home, [two.run_id])
+    assert (root / "by-one").exists(), "the one before made it"
+    assert not (root / "by-two").exists()
 
 
 async def test_nothing_is_undone_where_a_run_works(home: StateHome, tmp_path: Path) -> None:
@@ -553,6 +607,47 @@ def test_snapshots_are_private_and_go_with_their_runs(home: StateHome, root: Pat
     assert not (home.folder(two).path / AFTER).exists()
     with pytest.raises(UndoRefused, match="not kept any more"):
         undo(home, [two])
+
+
+@pytest.mark.parametrize("by", ["sweeping", "pruning"])
+def test_an_undo_that_was_cut_short_keeps_what_completes_it(by: str, home: StateHome, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = walk(root)
+    receipt = cc_execute_sync("rm gone.txt; echo x > edited.txt", **BASH, cwd=root, undo=True).receipt
+    with monkeypatch.context() as patch:
+        patch.setattr(Ground, "carry_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            undo(home, [receipt.run_id])
+    if by == "sweeping":
+        for days in (31, 3000):
+            SnapshotStore(home).sweep(time.time() + days * 86400, space=1)
+    else:
+        planned = plan_pruning(home, environ=os.environ, keep=0, whole=True)
+        assert (planned.candidates, planned.unsealed) == ((), 0)
+    undo(home, [receipt.run_id])
+    assert walk(root) == before
+    if by == "pruning":
+        assert len(plan_pruning(home, environ=os.environ, keep=0, whole=True).candidates) == 1
+
+
+def test_an_undo_that_cannot_be_written_down_leaves_none_behind(home: StateHome, root: Path) -> None:
+    """It would be completed later, by whoever wants to take an undo back."""
+    one = worked(home, root, (root / "gone.txt").unlink)
+    two = worked(home, root, (root / "old-name.txt").unlink)
+    after = walk(root)
+    (home.folder(one).path / ACT).mkdir()  # what is written second, for the newest run is the first
+    with pytest.raises(UndoRefused, match="Nothing was changed"):
+        undo(home, [one, two])
+    assert walk(root) == after
+    assert SnapshotStore(home).act(home.folder(two)) is None
+    with pytest.raises(UndoRefused, match="is not undone"):
+        redo(home, two)
+    (home.folder(one).path / ACT).rmdir()
+    undo(home, [one, two])
+    assert (root / "gone.txt").exists()
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_an_unchanged_folder_is_not_read_again(home: StateHome, root: Path) -> None:

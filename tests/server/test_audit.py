@@ -314,6 +314,24 @@ def test_the_trail_is_bounded_and_a_torn_line_costs_one_line(tmp_path: Path) -> 
     assert list(audit.rows(who="bob")) == []
 
 
+def test_no_page_of_the_trail_leaves_out_what_was_noted_in_the_same_moment(tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "state", environ={}, by_name=True)
+    for number in range(12):
+        audit.note(who="ada", door="rest", what="POST /execute", status=202, request=f"{number}")
+    path = tmp_path / "state" / "server" / FILE
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    # Three in each moment, whatever the machine's speed.
+    path.write_text(
+        "".join(json.dumps(row | {"at": f"2026-01-01T00:00:00.00{number // 3}+00:00"}) + "\n" for number, row in enumerate(rows))
+    )
+    seen: list[str] = []
+    following = ""
+    while following or not seen:
+        page, following = audit.page(2, before=following)
+        seen += [row["request"] for row in page]
+    assert seen == [f"{number}" for number in reversed(range(12))]
+
+
 def test_what_cannot_be_noted_costs_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state" / "server").write_text("")

@@ -140,6 +140,18 @@ def going(client: httpx.Client) -> Iterator[str]:
         results(client, run_id)
 
 
+@contextlib.contextmanager
+def overseen(hub: Hub) -> Iterator[tuple[httpx.Client, httpx.Client, httpx.Client, str]]:
+    """alice, bob and root at the server of alice, and a run of hers that goes on."""
+    with (
+        hub.at("alice", hub.token("alice")) as alice,
+        hub.at("alice", hub.token("bob")) as bob,
+        hub.at("alice", hub.token("root")) as root,
+        going(alice) as of_alice,
+    ):
+        yield alice, bob, root, of_alice
+
+
 def mcp_session(client: httpx.Client) -> str:
     """Open an MCP session; its id."""
     about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "tests", "version": "0"}}
@@ -246,13 +258,7 @@ def test_a_run_belongs_to_who_called_and_is_not_there_for_others(shared: Hub) ->
 
 
 def test_an_admin_sees_everybody_s_runs_and_ends_them(shared: Hub) -> None:
-    hub = shared
-    with (
-        hub.at("alice", hub.token("alice")) as alice,
-        hub.at("alice", hub.token("bob")) as bob,
-        hub.at("alice", hub.token("root")) as root,
-        going(alice) as of_alice,
-    ):
+    with overseen(shared) as (alice, bob, root, of_alice):
         of_bob = execute(bob, "true")
         owners = listed(root, "/admin/executions")
         assert (owners[of_alice], owners[of_bob]) == ("alice", "bob")
@@ -265,13 +271,7 @@ def test_an_admin_sees_everybody_s_runs_and_ends_them(shared: Hub) -> None:
 
 
 def test_an_admin_reads_who_was_refused_what_and_who_has_used_what(shared: Hub) -> None:
-    hub = shared
-    with (
-        hub.at("alice", hub.token("alice")) as alice,
-        hub.at("alice", hub.token("bob")) as bob,
-        hub.at("alice", hub.token("root")) as root,
-        going(alice) as of_alice,
-    ):
+    with overseen(shared) as (alice, bob, root, of_alice):
         assert bob.post(f"{API}/executions/{of_alice}/control", json={"op": "kill"}).status_code == 404
         results(bob, execute(bob, "true"))
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +23,14 @@ import pytest
 from cc_executor.errors import InvalidTaskList, LaunchFailed
 from cc_executor.model.listrecord import Closed, ListState, ListStatus
 from cc_executor.model.request import RunRequest
+from cc_executor.policy.schedule import bounded
 from cc_executor.runtime.detached import RUNNER
 from cc_executor.server.listcare import Kept
 from cc_executor.server.listrequest import ListRequests
 from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
 from cc_executor.server.service import Rules, Service
-from cc_executor.store.home import StateHome
+from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.tasks import carry_on, plan
 from support import runs
@@ -206,12 +208,12 @@ TASK: Final[Json] = {"id": "one", "run": "true"}
         ({"tasks": [{"id": "x"}]}, "tasks[0] 'x': has nothing to do"),
         ({"tasks": [{"prompt": "p", "run": "r"}]}, "tasks[0] '1': has prompt and run"),
         ({"tasks": ["  "]}, "tasks[0] '1': has nothing to do"),
-        ({"tasks": [{"prompt": 5}]}, "tasks[0] '1': text must be a valid string"),
+        ({"tasks": [{"prompt": 5}]}, "tasks[0] '1': prompt must be a valid string"),
         ({"tasks": [{"call": "os.system"}]}, "only Python code can give a callable"),
         ({"tasks": [TASK | {"id": "a b"}]}, "tasks[0] 'a b': id must be letters"),
         ({"tasks": [TASK | {"id": 7}, TASK | {"id": 7}]}, "stands 2 times"),
         ({"tasks": [TASK | {"needs": "two"}]}, "tasks[0] 'one': needs 'two', and there is no such task"),
-        ({"tasks": [TASK | {"needs": 5}]}, "tasks[0] 'one': needs must be a valid tuple"),
+        ({"tasks": [TASK | {"needs": 5}]}, "tasks[0] 'one': needs '5', and there is no such task"),
         ({"tasks": [TASK | {"needs": "one"}]}, "need each other in a circle"),
         ({"tasks": [TASK | {"group": 5}]}, "tasks[0] 'one': group must be"),
         ({"tasks": [TASK | {"on_failure": "die"}]}, "tasks[0] 'one': on_failure must be"),
@@ -627,3 +629,61 @@ def test_the_history_is_filtered_and_paged(server: Server) -> None:
     ):
         answer = server.client.get(f"{API}/history", params=query)
         assert answer.status_code == 400, query
+
+
+async def test_a_list_that_goes_on_keeps_the_bounds_that_it_was_given_last(tmp_path: Path) -> None:
+    owners = Owners(tmp_path / "state", by_name=False)
+    service = Service(home=StateHome(tmp_path / "state"), environ=dict(os.environ), owners=owners, rules=Rules(), root=tmp_path)
+    body = {"tasks": [{"id": "a", "run": "test -e go"}]}
+    name, _ = await service.execute(body | {"max_cost": 10}, who="")
+    folder = ListHome(service.home).find(name)
+    await runs.eventually(lambda: folder.state().status is ListStatus.FAILED and not folder.is_run())
+    assert await service.execute(body | {"max_cost": 2}, who="") == (name, False)
+    await runs.eventually(
+        lambda: folder.state().task("a").begun == 2 and folder.state().status is ListStatus.FAILED and not folder.is_run()
+    )
+    (tmp_path / "go").touch()
+    await service.control(name, "resume", who="")
+    await runs.eventually(lambda: folder.state().status is ListStatus.OK)
+    assert bounded(folder.tasks(), folder.state()).max_cost == 2
+    await service.aclose()
+
+
+async def test_a_list_that_ends_while_it_is_looked_at_is_not_said_to_be_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = Owners(tmp_path / "state", by_name=False)
+    service = Service(home=StateHome(tmp_path / "state"), environ=dict(os.environ), owners=owners, rules=Rules(), root=tmp_path)
+    folder = ListHome(service.home).open(plan([{"id": "a", "run": "true"}], cwd=tmp_path).tasks)
+    read, runner = ListFolder.state, contextlib.ExitStack()
+
+    def then_it_ends(told: ListFolder) -> ListState:
+        before = read(told)
+        runner.close()
+        return before
+
+    monkeypatch.setattr(ListFolder, "state", then_it_ends)
+    for ask in (service.lists.status, service.lists.results):
+        assert runner.enter_context(folder.claimed())
+        told = await ask(folder.list_id, who="")
+        assert (told["status"], told["done"]) == ("running", False)
+    assert runner.enter_context(folder.claimed())
+    assert service.lists.summary(folder).status == "running"
+    await service.aclose()
+
+
+@pytest.mark.parametrize(("op", "task"), [("resume", ""), ("retry", "a")])
+async def test_a_list_that_is_run_on_may_cost_what_is_left_of_its_owners_day(tmp_path: Path, op: str, task: str) -> None:
+    home, owners = StateHome(tmp_path / "state"), Owners(tmp_path / "state", by_name=False)
+    service = Service(home=home, environ=dict(os.environ), owners=owners, rules=Rules(day_cost=1.0), root=tmp_path)
+    name, _ = await service.execute({"tasks": [{"id": "a", "run": "exit 3"}, {"id": "b", "prompt": "x"}]}, who="")
+    folder = ListHome(home).find(name)
+    await runs.eventually(lambda: folder.state().status is ListStatus.FAILED and not folder.is_run())
+    assert bounded(folder.tasks(), folder.state()).max_cost == 1
+    spent = home.create(new_run_id(time.time()))
+    at = datetime.now(UTC).isoformat()
+    (spent.path / "receipt.json").write_text(f'{{"times": {{"ended": "{at}"}}, "cost": 0.75, "rehearsed": null, "usage": {{}}}}')
+    await service.control(name, op, who="", task=task)
+    assert bounded(folder.tasks(), folder.state()).max_cost == pytest.approx(0.25)
+    await runs.eventually(lambda: folder.state().task("a").begun == 2 and not folder.is_run())
+    await service.aclose()

@@ -19,6 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ResourceUpdated
 from mcp.shared.exceptions import MCPError
 
+from cc_executor.shim import records
 from support.mcp import BOB, BOUND, LOOKS, PATH, asked, claude_uses, ended, people, tool
 from support.served import TOKEN, Server, serving
 
@@ -41,7 +42,7 @@ READS: Final = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("mcp")
-    with serving(folder, *people(folder), "--CCExecutorServer.max_running=3") as found:
+    with serving(folder, *people(folder), "--CCExecutorServer.max_running=3", "--CCExecutorServer.trusted_folders=/") as found:
         yield found
 
 
@@ -90,6 +91,25 @@ def test_what_is_wrong_is_told_and_breaks_nothing(server: Server) -> None:
             assert says in answer["error"]["message"], answer
 
     asked(server, work)
+
+
+def test_what_nobody_has_thought_of_is_told_without_our_insides(server: Server) -> None:
+    async def work(session: ClientSession) -> None:
+        run_id = (await tool(session, "execute", prompt="sleep 600", agent="shell"))["id"]
+        lock = server.home.folder(run_id).path / records.LOCK
+        lock.rename(lock.with_suffix(".aside"))
+        lock.symlink_to("nowhere")  # as its agent could do it, which runs as the same user
+        try:
+            told = await tool(session, "status", id=run_id)
+        finally:
+            lock.unlink()
+            lock.with_suffix(".aside").rename(lock)
+        assert told["error"] == {"kind": "InternalError", "message": "Something went wrong here. The server's log has it."}
+        await tool(session, "control", id=run_id, op="kill")
+        await ended(session, run_id)
+
+    asked(server, work)
+    assert "a symbolic link stands there" in server.log
 
 
 def test_a_run_is_ended_by_who_started_it(server: Server) -> None:
@@ -268,7 +288,8 @@ def test_resources_are_listed_read_completed_and_watched(server: Server) -> None
     async def work(session: ClientSession) -> None:
         names = {each.uri_template for each in (await session.list_resource_templates()).resource_templates}
         assert "cc-executor://runs/{id}/receipt" in names
-        assert json.loads(await text(session, "cc-executor://config"))["running"] == 3
+        config = json.loads(await text(session, "cc-executor://config"))
+        assert (config["running"], config["trusted"]) == (3, ["/"])
         run_id = (await tool(session, "execute", prompt="sleep 600", agent="shell"))["id"]
         uri = f"cc-executor://runs/{run_id}/receipt"
         with pytest.raises(MCPError, match="not ended"):

@@ -164,14 +164,22 @@ def test_a_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals) -> Non
         assert process.wait(BOUND) == -number
 
 
-def test_a_relay_whose_server_dies_ends_and_says_why(server: Server, tmp_path: Path) -> None:
+def test_a_relay_whose_server_dies_or_is_started_anew_ends_and_says_why(server: Server, tmp_path: Path) -> None:
     """The last of this module, for it ends the server."""
-    with begun("--url", str(server.client.base_url), env=environ(tmp_path, CC_EXECUTOR_TOKEN=TOKEN)) as process:
-        assert process.stdin is not None
-        assert process.stderr is not None
+    env = environ(tmp_path, CC_EXECUTOR_TOKEN=TOKEN)
+    with begun("--url", str(server.client.base_url), env=env) as first, begun("--url", str(server.client.base_url), env=env) as second:
         server.process.kill()
         server.process.wait(BOUND)
+        ends(first, "cannot be reached")
+        with serving(tmp_path, port=server.client.base_url.port):
+            ends(second, "start this command again")
+
+
+def ends(process: subprocess.Popen[str], says: str) -> None:
+    assert process.stdin is not None
+    assert process.stderr is not None
+    with contextlib.suppress(BrokenPipeError):  # it has seen for itself
         process.stdin.write(json.dumps({"jsonrpc": "2.0", "id": 2, "method": "tools/list"}) + "\n")
         process.stdin.flush()
-        assert process.wait(BOUND) == 1
-        assert "cannot be reached" in process.stderr.read()
+    assert process.wait(BOUND) == 1
+    assert says in process.stderr.read()

@@ -24,10 +24,11 @@ from cc_executor.model.tasklist import TaskList
 from cc_executor.server.keys import Keys
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import Admission, Rules
-from cc_executor.server.queue import PATIENCE, Queue
+from cc_executor.server.queue import Queue
 from cc_executor.server.refusal import Refused
 from cc_executor.server.service import Service
 from cc_executor.store.home import StateHome, new_run_id
+from cc_executor.store.place import LONGEST_WAIT
 from support.lab import eventually
 from support.served import Server, serving
 
@@ -273,11 +274,11 @@ async def test_a_place_is_held_from_the_look_on(home: StateHome, tmp_path: Path)
 async def test_what_has_waited_for_a_day_and_what_the_rules_forbid_by_now_is_not_started(home: StateHome, tmp_path: Path) -> None:
     owners = by_name(home)
     queue = Queue(home, owners, 9)
-    stale, forbidden = new_run_id(time.time() - PATIENCE - 1), new_run_id(time.time())
-    fine = new_run_id(time.time() + 1)
+    stale, forbidden, fine = (new_run_id(time.time() + number) for number in range(3))
     for run_id, agent, who in ((stale, "claude", "ada"), (forbidden, "claude", "ada"), (fine, "shell", "bob")):
         await queue.add(run_id, make_request("true", agent=agent, cwd=tmp_path), who)
-    (broken,) = (home.root / "server" / "queue").glob(f"*{forbidden}.json")
+    old, broken = (next((home.root / "server" / "queue").glob(f"*{run_id}.json")) for run_id in (stale, forbidden))
+    os.utime(old, (0, time.time() - LONGEST_WAIT - 1))
     service = Service(home=home, environ=dict(os.environ), owners=owners, rules=Rules(agents=("shell",)), root=tmp_path)
     try:
         await service.resume()

@@ -73,3 +73,31 @@ def test_a_torn_content_is_never_taken_for_whole(tmp_path: Path, count: int) -> 
         taken(blobs, names[-1])
     with pytest.raises(Damaged, match="not kept"):
         taken(blobs, hashlib.sha256(b"never").digest())
+
+
+@pytest.mark.parametrize("again", [1, 2 * LOOSE])
+@pytest.mark.parametrize("count", [1, 2 * LOOSE])
+def test_what_a_power_cut_has_torn_is_kept_anew_when_it_comes_again(tmp_path: Path, count: int, again: int) -> None:
+    every = [str(number).encode() * 100 for number in range(max(count, again))]
+    blobs = Blobs(tmp_path / "contents")
+    for data in every[:count]:
+        blobs.put(data)
+    blobs.flush()
+    for path in (tmp_path / "contents").rglob("*"):
+        if path.is_file() and path.suffix != INDEX:
+            os.truncate(path, path.stat().st_size // 2)  # the names were on the disk, and not all of what they name
+    blobs = Blobs(tmp_path / "contents")
+    names = [blobs.put(data) for data in every[:again]]
+    blobs.flush()
+    assert [taken(Blobs(tmp_path / "contents"), name) for name in names] == every[:again]
+
+
+def test_a_large_file_that_a_power_cut_has_torn_is_kept_anew_when_it_comes_again(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(os.urandom(2 * WHOLE))
+    for is_torn in (True, False):
+        descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+        content, _ = Blobs(tmp_path / "contents").put_file(descriptor)
+        os.close(descriptor)
+        if is_torn:
+            os.truncate(next(path for path in (tmp_path / "contents").rglob("*") if path.is_file()), 0)
+    assert taken(Blobs(tmp_path / "contents"), content) == (tmp_path / "file").read_bytes()

@@ -81,6 +81,16 @@ def test_filters_choose(index: HistoryIndex) -> None:
         assert {round(each.started / 1000) for each in found(index, **filters)} == wanted, filters
 
 
+def test_a_run_that_waited_for_its_turn_counts_from_its_start(index: HistoryIndex) -> None:
+    """Its id was made when it was asked for."""
+    asked, started = 1_000_000_000, 1_000_000 + 20 * 3600
+    fill(index, row(asked, started=float(started)))
+    assert len(found(index, since=started - 1.0)) == 1
+    assert len(found(index, since=started + 1.0)) == 0
+    assert len(found(index, until=started - 1.0)) == 0
+    assert len(found(index, until=started + 1.0)) == 1
+
+
 def test_the_query_for_past_runs_uses_an_index(index: HistoryIndex) -> None:
     fill(index, row(1))
     with index.reading() as connection:

@@ -13,11 +13,13 @@ import msgspec
 import pytest
 
 from cc_executor.errors import HistoryNotShared, InvalidRequest
+from cc_executor.policy.hindsight import calibration
+from cc_executor.runtime.past import History
 from cc_executor.store import history as store
 from cc_executor.store import redis as mirror
 from cc_executor.store.history import HistoryIndex
 from cc_executor.store.historyrow import Filters, HistoryRow
-from cc_executor.store.redis import ORDER, ROW_LIMIT, ROWS, RedisMirror, check_url
+from cc_executor.store.redis import LARGEST, LATEST, ORDER, ROW_LIMIT, ROWS, RedisMirror, check_url
 from support.redis import RedisServer, running_redis
 
 PASSWORD: Final = "correct-horse-battery"
@@ -218,6 +220,8 @@ def test_what_others_wrote_is_left_out_or_made_harmless(server: RedisServer, sha
         row(6).run_id: b"no JSON", row(7).run_id: b"[]", row(8).run_id: msgspec.json.encode(row(9)), row(10).run_id: b"{" + b" " * ROW_LIMIT,
         "../../etc/passwd": msgspec.json.encode(row(11, run_id="../../etc/passwd")), row(12).run_id: b'{"run_id": 3}', row(13).run_id: b"\xff\xfe",
         row(14).run_id: msgspec.json.encode({**row(14).as_dict(), "started": "soon"}),
+        row(17).run_id: msgspec.json.encode(row(17, started=1e300)), row(18).run_id: msgspec.json.encode(row(18, started=-1.0)),
+        row(19).run_id: msgspec.json.encode(row(19, active=1e300)), row(20).run_id: msgspec.json.encode(row(20, cost=-1e300)),
     }  # fmt: skip
     with closing(server.client) as client:
         client.hset(ROWS, mapping=odd)
@@ -228,6 +232,9 @@ def test_what_others_wrote_is_left_out_or_made_harmless(server: RedisServer, sha
     assert strange == len(odd) + 1
     assert [found.run_id for found in rows] == [row(16).run_id, row(5).run_id]
     assert (rows[0].label, len(rows[0].prompt_line)) == ("red", 4_096)
+    shared.put([row(21, started=LATEST, active=LARGEST, elapsed=LARGEST, cost=LARGEST, p50=LARGEST, p90=LARGEST)])
+    most = History((shared.rows()[0][0],), calibration(()))
+    assert "9999" not in f"{most!r}{most.to_csv()}{most._repr_html_()}", "what is let through can be shown"
 
 
 def test_a_key_of_another_kind_is_a_sentence(server: RedisServer, shared: RedisMirror) -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cc_executor.errors import InvalidRequest, StateUnusable
-from cc_executor.store import keys
+from cc_executor.store import keys, lock
 from cc_executor.store.home import StateHome
 from cc_executor.store.keys import (
     PRIVATE,
@@ -115,9 +115,9 @@ def test_a_key_that_cannot_be_trusted_is_said_and_costs_no_run(home: StateHome, 
 
 
 def test_who_holds_the_lock_does_not_hold_up_a_run(home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "PATIENCE", 0.05)
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
     home.prepare()
-    with keys._locked(home.root):
+    with lock.locked(home.root / keys.LOCK):
         assert signer_of(home.root) is None
     assert signer_of(home.root) is not None
 

@@ -58,6 +58,12 @@ def test_what_ended_today_counts_and_nothing_else(home: StateHome) -> None:
     assert day.total(NOON + 24 * HOUR) == 0
 
 
+def test_a_long_run_that_waited_for_its_turn_for_a_day_counts(home: StateHome) -> None:
+    """Its id was made when it was asked for."""
+    sealed(home, "2.0", began=NOON - (12 + 20 + 23) * HOUR, ended=NOON)
+    assert DaySpend(home).total(NOON) == 2.0
+
+
 def test_where_nothing_was_ever_run_nothing_is_spent(state_folder: Path) -> None:
     assert spent_today(StateHome(state_folder), NOON) == 0
 

@@ -45,10 +45,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[Server]:
+def serving(folder: Path, *arguments: str, port: int | None = None) -> Iterator[Server]:
     root, state = folder / "root", folder / "state"
     root.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     environ = os.environ | {
         "CC_EXECUTOR_STATE": str(state),
         "JUPYTER_CONFIG_PATH": str(CHECKOUT / "jupyter-config"),

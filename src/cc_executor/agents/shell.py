@@ -81,18 +81,27 @@ class ShellAgent:
             # Shells read a script that begins with a sign as further options; an empty first line means nothing to any of them.
             script = f"\n{request.prompt}" if request.prompt.startswith(("-", "+")) else request.prompt
             return Command(argv=_checked((executable, "-c", script)))
-        return Command(argv=_checked((executable, *_words(request.prompt)[1:])))
+        return Command(argv=_checked((executable, *words_of(request.prompt)[1:])))
 
     def decoder(self) -> ShellDecoder:
         """A fresh decoder for the command's stdout."""
         return ShellDecoder()
 
 
-def _words(line: str) -> list[str]:
+def words_of(line: str) -> list[str]:
+    """A command line without a shell as its words, at least one.
+
+    Raises
+    ------
+    InvalidRequest
+        The quotes do not match, or there is no word.
+    """
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise InvalidRequest(f"The command cannot be split into words ({error}): close the quote, or name a shell.") from error
+        raise InvalidRequest(
+            f"The command cannot be split into words ({error}): close the quote, or name a shell with --shell bash."
+        ) from error
     if not words:
         raise InvalidRequest("The command is empty: write what to run.")
     return words

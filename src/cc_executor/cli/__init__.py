@@ -5,6 +5,8 @@ Standard output carries what was asked for (with `--json` one JSON value), stand
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 from typing import Final
@@ -17,6 +19,10 @@ def main() -> None:
     if os.name != "posix":  # said before the imports, which need POSIX themselves
         print("cc_executor stops and pauses process trees by POSIX signals, which Windows lacks. Use WSL.", file=sys.stderr)
         sys.exit(USAGE)
+    from cc_executor.cli import streams
+
+    streams.make_ready()
+    logging.getLogger("cc_executor.runtime.notices").addHandler(logging.NullHandler())  # the terminal is told of them in words of its own
     from cc_executor.cli.commands import app
     from cc_executor.cli.completion import VARIABLE, prepare
     from cc_executor.errors import CCExecutorError
@@ -24,7 +30,19 @@ def main() -> None:
     if VARIABLE in os.environ:  # a shell asks what could come next
         prepare()
     try:
-        app(prog_name="cc-executor")
+        try:
+            app(prog_name="cc-executor")
+        finally:
+            sys.stdout.flush()  # what is still buffered fails here, where it can be told
     except CCExecutorError as error:
         print(error, file=sys.stderr)
         sys.exit(USAGE)
+    except OSError as error:
+        streams.lead_nowhere(sys.stdout)
+        if isinstance(error, BrokenPipeError):  # as `app` does where the reader is gone
+            sys.exit(1)
+        if not streams.is_about_output(error):
+            raise
+        with contextlib.suppress(OSError):
+            print(streams.sentence(error), file=sys.stderr)
+        sys.exit(streams.OUTPUT_LOST)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from cc_executor.cli.streams import OUTPUT_LOST
 from cc_executor.model.outcome import OutcomeKind
 
 # 1 and 2 as every command has them; 124 as timeout(1), 130 as a shell says of what Ctrl-C has ended (128 + SIGINT).
@@ -34,4 +35,5 @@ UNVERIFIABLE: Final = 3  # of `verify`
 
 def outcome_table() -> str:
     """The table as one line, for the help."""
-    return ", ".join(f"{code} {kind.value}" for kind, code in OUTCOME_CODES.items()) + ", 2 wrong call or nothing could be started"
+    kinds = ", ".join(f"{code} {kind.value}" for kind, code in OUTCOME_CODES.items())
+    return f"{kinds}, 2 wrong call or nothing could be started, {OUTPUT_LOST} ok, but its output could not be written"

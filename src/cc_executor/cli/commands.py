@@ -16,6 +16,7 @@ from cc_executor.cli.answer import answer_command
 from cc_executor.cli.codes import outcome_table
 from cc_executor.cli.completion import completion_command
 from cc_executor.cli.config import config_command
+from cc_executor.cli.examples import add_examples
 from cc_executor.cli.history import app as history_app
 from cc_executor.cli.history import estimate_command
 from cc_executor.cli.kept import LIST_LENGTH, AsJson, RunName, hint, home, print_json, run_folder
@@ -33,13 +34,14 @@ from cc_executor.cli.trust import trust_command, untrust_command
 from cc_executor.cli.validate import WRONG, validate_command
 from cc_executor.cli.writer import closing_lines
 from cc_executor.model.ansi import clean
-from cc_executor.model.notice import duration
+from cc_executor.model.notice import duration, processes
 from cc_executor.runtime.control import command
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.summary import RunSummary, summaries, summary
 
 app: Final = typer.Typer(
     help="Run coding agents, and look at, command and verify their runs. The same runs as in a notebook.",
+    epilog="To try it, without a login and free of charge: `cc-executor run --rehearse hello 'Greet the reader.'`",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -82,7 +84,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 @app.command("list")
 def list_command(
     *,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = LIST_LENGTH,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many, newest first.")] = LIST_LENGTH,
     every: Annotated[bool, typer.Option("--all", help="All that are kept.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -175,7 +177,7 @@ def _control(op: str, run: str, said: str, *, as_json: bool, **fields: object) -
     if as_json:
         print_json({"id": folder.run_id, **status})
     else:
-        typer.echo(f"Run {folder.run_id} {said} ({status.get('processes', 0)} processes).")
+        typer.echo(f"Run {folder.run_id} {said} ({processes(status.get('processes', 0))}).")
 
 
 # --- the machine and its folders ----------------------------------------------------------------------------------
@@ -206,3 +208,6 @@ def doctor(*, as_json: AsJson = False) -> None:
             typer.echo(f"{mark} {finding.what}: {finding.detail}" + (f" — {finding.cure}" if finding.cure else ""))
     if any(finding.required and not finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+add_examples(app)

@@ -26,7 +26,7 @@ def prepare() -> None:
     completion_init()
 
 
-def completion_command(shell: Annotated[Shell, typer.Argument(help="The shell.", show_default=False)]) -> None:
+def completion_command(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)]) -> None:
     """Print a script that makes a shell complete commands and options. Changes nothing.
 
     bash: `eval "$(cc-executor completion bash)"` in ~/.bashrc. zsh: the same in ~/.zshrc, after compinit. fish: `cc-executor completion fish | source` in config.fish.

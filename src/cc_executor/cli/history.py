@@ -136,9 +136,11 @@ def prune_command(
 
 
 def estimate_command(
-    prompt: Annotated[str, typer.Argument(show_default=False, help="The prompt; - or nothing reads it from standard input.")] = "-",
+    prompt: Annotated[
+        str, typer.Argument(metavar="[PROMPT]", show_default=False, help="The prompt; - or nothing reads it from standard input.")
+    ] = "-",
     *,
-    agent: Annotated[str, typer.Option(help="claude, or shell for a command.")] = "claude",
+    agent: Annotated[str, typer.Option(metavar="NAME", help="claude, or shell for a command.")] = "claude",
     model: Annotated[str | None, typer.Option(metavar="NAME", help="The agent's model.")] = None,
     cwd: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the agent would work; the current folder if not given.")] = None,
     label: Annotated[str, typer.Option(metavar="TEXT", help="The run's label: runs with the same one are alike.")] = "",

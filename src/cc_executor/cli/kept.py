@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Annotated, Any, Final
 
 import typer
 
+from cc_executor.cli.streams import is_utf8
 from cc_executor.errors import RunNotFound, TaskListNotFound
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
@@ -71,7 +73,7 @@ def run_folder(name: str) -> RunFolder:
 
 def print_json(value: Any) -> None:
     """One JSON value on standard output."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    typer.echo(json.dumps(value, ensure_ascii=not is_utf8(sys.stdout)))
 
 
 def hint(text: str) -> None:

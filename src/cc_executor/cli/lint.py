@@ -103,6 +103,8 @@ def read_prompt(file: str) -> str:
         raw = sys.stdin.buffer.read(PROMPT_LIMIT + 1) if file == "-" else Path(file).read_bytes()
         return raw.decode("utf-8")
     except OSError as error:
-        raise InvalidRequest(f"The prompt {file} cannot be read: {error.strerror}.") from error
+        raise InvalidRequest(
+            f"There is no prompt to read in {file}: {error.strerror}. Name a file, or send the text to standard input."
+        ) from error
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The prompt {file} is not UTF-8 text (byte {error.start}).") from error

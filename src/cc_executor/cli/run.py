@@ -18,6 +18,7 @@ from cc_executor.cli.codes import INTERRUPTED, OUTCOME_CODES
 from cc_executor.cli.kept import AsJson, RunName, hint, home, print_json, run_folder
 from cc_executor.cli.lint import Apply, Off, looked_over_prompt
 from cc_executor.cli.session import run_to_end, watch
+from cc_executor.cli.streams import OUTPUT_LOST
 from cc_executor.cli.writer import TerminalWriter, closing_lines
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.receipt import Receipt
@@ -25,6 +26,7 @@ from cc_executor.model.request import PROMPT_LIMIT, OnKernelExit
 from cc_executor.model.toollist import split_tools
 from cc_executor.runtime.again import Attempts
 from cc_executor.runtime.answers import unattended
+from cc_executor.runtime.bounds import bounded
 from cc_executor.runtime.hooks import hooks_of_environment
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import summary
@@ -35,10 +37,11 @@ if TYPE_CHECKING:
 
 def run_command(
     prompt: Annotated[
-        str, typer.Argument(show_default=False, help="What the agent should do; - or nothing reads it from standard input.")
+        str,
+        typer.Argument(metavar="[PROMPT]", show_default=False, help="What the agent should do; - or nothing reads it from standard input."),
     ] = "-",
     *,
-    agent: Annotated[str, typer.Option(help="claude, or shell, which runs the prompt as a command.")] = "claude",
+    agent: Annotated[str, typer.Option(metavar="NAME", help="claude, or shell, which runs the prompt as a command.")] = "claude",
     model: Annotated[str | None, typer.Option(metavar="NAME", help="The agent's model.")] = None,
     fallback_model: Annotated[str | None, typer.Option(metavar="NAME", help="Model to fall back on when the first is overloaded.")] = None,
     cwd: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the agent works; the current folder if not given.")] = None,
@@ -96,7 +99,11 @@ def run_command(
         typer.Option(metavar="SCRIPT", help="Play this script through the real agent instead of calling a model; spends nothing."),
     ] = None,
     shell: Annotated[
-        str | None, typer.Option(metavar="SHELL", help="For --agent shell: the shell that reads the prompt (bash, zsh, sh).")
+        str | None,
+        typer.Option(
+            metavar="SHELL",
+            help="For --agent shell: the shell that reads the prompt (bash, zsh, sh).",
+        ),
     ] = None,
     cli: Annotated[str | None, typer.Option(metavar="PATH", help="The agent's executable.")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Another environment variable for the agent; repeatable.")] = None,
@@ -141,14 +148,14 @@ def run_command(
         is_checked=bool(verify or expect),
         resumes=resume is not None,
     )
+    bounds = bounded({"timeout": timeout, "max_cost": max_cost, "max_turns": max_turns, "max_cost_per_day": max_cost_per_day}, os.environ)
+    day = bounds.pop("max_cost_per_day")
     request = make_request(
         looked.prompt,
         agent=agent,
         cwd=cwd,
-        timeout=timeout,
+        **bounds,
         stall_timeout=stall_timeout,
-        max_cost=max_cost,
-        max_turns=max_turns,
         linger=linger,
         journal_limit=journal_limit,
         tools=split_tools(tools) if tools is not None else (),
@@ -175,7 +182,7 @@ def run_command(
         amended=looked.amended,
     )
     further = {"on_limit": on_limit, "on_output_limit": on_output_limit, "limit_wait_max": limit_wait_max, "reask": reask or None}
-    attempts = limits.attempts(request, further, max_cost_per_day=max_cost_per_day, detach=detach, home=home())
+    attempts = limits.attempts(request, further, max_cost_per_day=day, detach=detach, home=home())
     wish = take_notify(notified.given(notify, notify_after, notify_on), os.environ)
     if detach:
         unattended(request)
@@ -183,7 +190,7 @@ def run_command(
         return
     writer = _writer(as_json=as_json)
     receipt = anyio.run(lambda: run_to_end(attempts, home=home(), environ=os.environ, writer=writer, notify=wish))
-    _end(receipt, as_json=as_json)
+    _end(receipt, as_json=as_json, lost=writer.lost)
 
 
 def _detach(attempts: Attempts, notify: Notify | None, *, as_json: bool) -> None:
@@ -212,16 +219,17 @@ def attach_command(run: RunName = "", *, as_json: AsJson = False) -> None:
         writer.close()
         hint(f"Run {name} goes on; `cc-executor cancel {name}` ends it.")
         raise typer.Exit(INTERRUPTED)
-    _end(receipt, as_json=as_json)
+    _end(receipt, as_json=as_json, lost=writer.lost)
 
 
-def _end(receipt: Receipt, *, as_json: bool) -> None:
+def _end(receipt: Receipt, *, as_json: bool, lost: OSError | None) -> None:
     if as_json:
         print_json(receipt.model_dump(mode="json"))
     else:
         for line in closing_lines(receipt):
             hint(line)
-    raise typer.Exit(OUTCOME_CODES[receipt.outcome.kind])
+    code = OUTCOME_CODES[receipt.outcome.kind]
+    raise typer.Exit(OUTPUT_LOST if lost is not None and code == 0 else code)
 
 
 def _prompt(argument: str) -> str:

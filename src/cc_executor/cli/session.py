@@ -19,6 +19,7 @@ import anyio.abc
 import anyio.to_thread
 
 from cc_executor.cli.answer import at_terminal
+from cc_executor.cli.streams import is_about_output, sentence
 from cc_executor.cli.writer import TerminalWriter
 from cc_executor.errors import CCExecutorError, ControlFailed
 from cc_executor.model.ansi import clean
@@ -147,6 +148,11 @@ async def _show(run: Run, writer: TerminalWriter, *, owns: bool) -> Receipt:
                 writer.abandon()
                 if owns:
                     await _cancel(run, by="cli (nobody reads)")
+            except OSError as error:
+                if not is_about_output(error):
+                    raise
+                # The run is paid for, and its journal has everything. The command that could not write it fails in the end.
+                writer.lose(error, f"  · {sentence(error)} The run goes on; `cc-executor show {run.run_id}` has its text.")
             if owns:
                 await run.refuse_hopeless(batch)
     writer.close()

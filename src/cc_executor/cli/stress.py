@@ -19,6 +19,7 @@ from cc_executor.api import make_request
 from cc_executor.cli.kept import AsJson, hint, print_json
 from cc_executor.errors import CCExecutorError
 from cc_executor.model.ansi import clean
+from cc_executor.rehearsal import scripts
 from cc_executor.runtime.history import THREAD
 from cc_executor.runtime.hooks import VARIABLE as HOOKS
 from cc_executor.runtime.leftovers import end_marked
@@ -46,8 +47,8 @@ class _Seen:
 
 def stress_command(
     *,
-    runs: Annotated[int, typer.Option("--runs", "-n", min=1, max=MOST, help="How many runs.")] = 20,
-    at_once: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="How many of them at the same time.")] = 4,
+    runs: Annotated[int, typer.Option("--runs", "-n", metavar="N", min=1, max=MOST, help="How many runs.")] = 20,
+    at_once: Annotated[int, typer.Option(metavar="N", min=1, max=MOST_AT_ONCE, help="How many of them at the same time.")] = 4,
     rehearse: Annotated[str, typer.Option(metavar="SCRIPT", help="The rehearsal that each run is.")] = "hello",
     shell: Annotated[bool, typer.Option("--shell", help="Commands of a shell instead of rehearsals: no agent is needed.")] = False,
     as_json: AsJson = False,
@@ -56,6 +57,8 @@ def stress_command(
 
     They are kept in a folder of their own, which is removed: history and estimates do not see them, and no hook of yours that is set in the environment is called.
     """
+    if not shell:
+        scripts.load(rehearse)  # one that is not there is said once, and not of each run
     # Short, and not below the state folder: a Unix socket's name holds 107 bytes.
     scratch = Path(tempfile.mkdtemp(prefix="cc-stress-"))
     seen = _Seen()

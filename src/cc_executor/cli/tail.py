@@ -58,7 +58,7 @@ class Held(io.StringIO):
 def tail_command(
     run: RunName = "",
     *,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, max=100_000, help="How many lines.")] = LIST_LENGTH,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=0, max=100_000, help="How many lines.")] = LIST_LENGTH,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Show what comes, too, until the run has ended; then exit with its outcome's code.")
     ] = False,

@@ -20,21 +20,15 @@ from cc_executor.api import take_notify
 from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED
 from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
-from cc_executor.errors import InvalidTaskList, TaskListNotFound
+from cc_executor.cli.streams import OUTPUT_LOST, is_about_output, lead_nowhere, sentence
+from cc_executor.errors import ControlFailed, InvalidTaskList, StateUnusable, TaskListNotFound
 from cc_executor.model.ansi import clean
 from cc_executor.model.graph import mermaid, outline
 from cc_executor.model.hook import described
 from cc_executor.model.listrecord import (
-    Edited,
-    Hurried,
     ListState,
     ListStatus,
-    Paused,
-    Record,
-    Resumed,
     RetryAsked,
-    SkipAsked,
-    Stopped,
     TaskState,
     TaskStatus,
 )
@@ -43,9 +37,10 @@ from cc_executor.model.tasklist import TaskKind, TaskList
 from cc_executor.policy.schedule import bounded, set_back
 from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.forecast import forecast_list
-from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
+from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.store.tasklists import ListFolder
-from cc_executor.tasks import Plan, cc_execute_task_list, plan, reopen, request_of, row
+from cc_executor.taskcommands import TaskCommands
+from cc_executor.tasks import Plan, cc_execute_task_list, day_bounded, kept, open_list, plan, reopen, request_of, row
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -71,7 +66,8 @@ TaskName = Annotated[str, typer.Argument(metavar="TASK", show_default=False, hel
 
 @app.command(
     "run",
-    epilog=f"Exit codes: {', '.join(f'{code} {status}' for status, code in CODES.items())}, 2 wrong call or nothing could be started.",
+    epilog=f"Exit codes: {', '.join(f'{code} {status}' for status, code in CODES.items())}, 2 wrong call or nothing could be started, "
+    f"{OUTPUT_LOST} ok, but its output could not be written.",
 )
 def run_command(
     file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="YAML or Markdown, or the id of a list that is kept.")],
@@ -98,21 +94,28 @@ def run_command(
 ) -> None:
     """Run a list to its end. What ended well before is not done again; Ctrl-C stops the list and ends what runs."""
     bounds = {"max_cost": max_cost, "max_cost_per_day": max_cost_per_day, "on_limit": on_limit, "limit_wait_max": limit_wait_max}
-    planned = _planned(file, cwd, {name: value for name, value in bounds.items() if value is not None})
+    planned = day_bounded(_planned(file, cwd, {name: value for name, value in bounds.items() if value is not None}), os.environ)
     given = notified.given(notify, notify_after, notify_on)
     if detach:
-        _detached(planned, take_notify(given, os.environ), fresh=fresh)
+        _detached(planned, take_notify(given, os.environ), fresh=fresh, as_json=as_json)
         return
     shown = _Lines(planned.tasks, silent=as_json)
     try:
         result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show, **given)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
-    else:
-        typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
-    raise typer.Exit(CODES[result.status])
+    code = CODES[result.status]
+    try:
+        if as_json:
+            print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
+        else:
+            typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
+    except OSError as error:
+        if code == 0 or not is_about_output(error):
+            raise
+        lead_nowhere(sys.stdout)  # a status other than ok comes first
+        hint(sentence(error))
+    raise typer.Exit(code)
 
 
 def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None) -> Plan:
@@ -130,21 +133,23 @@ def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None
 def _plan_of(file: str, cwd: str | None) -> Plan:
     if not Path(file).exists():
         try:
-            folder = list_home().find(file)
-            return replace(plan(bounded(folder.tasks(), folder.state())), hooks=kept_hooks(folder))
+            return kept(list_home().find(file))
         except TaskListNotFound:
             pass  # said as of a file, which it most likely was meant to be
     return plan(Path(file), cwd=cwd)
 
 
-def _detached(planned: Plan, notify: Notify | None, *, fresh: bool) -> None:
+def _detached(planned: Plan, notify: Notify | None, *, fresh: bool, as_json: bool) -> None:
     """Another process of this command runs the list, and outlives the terminal."""
-    folder = list_home().open(planned.tasks, fresh=fresh)
+    folder = open_list(planned, home(), fresh=fresh)
+    known = folder.state()
+    if known.status is ListStatus.OPEN and known.is_stopped and folder.is_run():
+        raise ControlFailed(f"The list {folder.list_id} is being stopped. Run it again when it has ended.")
     keep_hooks(folder, planned.hooks)
     keep_notify(folder, notify)
     reopen(folder, planned.tasks)
     start_runner(folder, environ=os.environ)
-    typer.echo(folder.list_id)
+    print_json({"id": folder.list_id}) if as_json else typer.echo(folder.list_id)
 
 
 class _Lines:
@@ -160,7 +165,15 @@ class _Lines:
         self._ticker: threading.Thread | None = None
 
     def show(self, state: ListState) -> None:
-        """Write what has changed."""
+        """Write what has changed. A list is not ended because its lines cannot be written: the last one, which is then not written either, is told."""
+        try:
+            self._show(state)
+        except OSError as error:
+            if not is_about_output(error):
+                raise
+            self._silent = True
+
+    def _show(self, state: ListState) -> None:
         for task in self._tasks.tasks:
             known = state.task(task.id)
             is_new = self._before.get(task.id, TaskStatus.WAITING) is not known.status
@@ -271,36 +284,37 @@ def graph_command(
 @app.command("list")
 def list_command(*, as_json: AsJson = False) -> None:
     """The lists that are kept, the one that changed last first."""
-    found = [(folder, folder.tasks(), folder.state()) for folder in list_home().folders()]
+    found = [_summary(folder) for folder in list_home().folders()]
     if as_json:
-        print_json(
-            [
-                {"id": folder.list_id, "name": tasks.name, "status": _status(folder, state), "tasks": len(tasks.tasks)}
-                for folder, tasks, state in found
-            ]
-        )
+        print_json([{name: value for name, value in each.items() if name != "done"} for each in found])
         return
-    for folder, tasks, state in found:
-        done = sum(state.task(task.id).status is TaskStatus.OK for task in tasks.tasks)
-        typer.echo(f"{folder.list_id:<24} {_status(folder, state):<12} {done}/{len(tasks.tasks)}  {tasks.name}".rstrip())
+    for each in found:
+        typer.echo(f"{each['id']:<24} {each['status']:<12} {each['done']}/{each['tasks']}  {each['name']}".rstrip())
     if not found:
         typer.echo("No task list was run yet.")
 
 
-def _status(folder: ListFolder, state: ListState) -> str:
-    return state.word(is_run=folder.is_run())
+def _summary(folder: ListFolder) -> dict[str, Any]:
+    """A list's line; of one that cannot be read, what can be said."""
+    try:
+        tasks, (state, is_run) = folder.tasks(), folder.standing()
+    except StateUnusable:
+        return {"id": folder.list_id, "name": "", "status": "unreadable", "tasks": 0, "done": 0}
+    done = sum(state.task(task.id).status is TaskStatus.OK for task in tasks.tasks)
+    return {"id": folder.list_id, "name": tasks.name, "status": state.word(is_run=is_run), "tasks": len(tasks.tasks), "done": done}
 
 
 @app.command("show")
 def show_command(name: ListName = "", *, as_json: AsJson = False) -> None:
     """Where each task of a list stands."""
     folder = list_folder(name)
-    tasks, state = folder.tasks(), folder.state()
+    tasks, (state, is_run) = folder.tasks(), folder.standing()
+    word = state.word(is_run=is_run)
     known = {task.id: state.task(task.id) for task in tasks.tasks}
     if as_json:
-        print_json({"id": folder.list_id, "status": _status(folder, state), "summary": state.summary, "tasks": _rows(known)})
+        print_json({"id": folder.list_id, "status": word, "summary": state.summary, "tasks": _rows(known)})
         return
-    typer.echo(f"{folder.list_id}  {_status(folder, state)}  {state.summary}".rstrip())
+    typer.echo(f"{folder.list_id}  {word}  {state.summary}".rstrip())
     for task in tasks.tasks:
         typer.echo(_line(task.id, task.title, known[task.id]))
     for note in state.notes:
@@ -310,19 +324,27 @@ def show_command(name: ListName = "", *, as_json: AsJson = False) -> None:
 @app.command("pause")
 def pause_command(name: ListName = "") -> None:
     """Hold a list: nothing is started, and what runs stands still."""
-    _tell(list_folder(name), Paused(at=time.time(), by=BY))
+    _tell(list_folder(name), "pause")
 
 
 @app.command("resume")
 def resume_command(name: ListName = "") -> None:
     """Let a list go on."""
-    _tell(list_folder(name), Resumed(at=time.time(), by=BY))
+    folder = list_folder(name)
+    state = folder.state()
+    if state.status is ListStatus.OK:
+        raise ControlFailed(f"The list {folder.list_id} has ended well: nothing is left to be done.")
+    if state.status is ListStatus.OPEN:
+        _tell(folder, "resume")
+    else:
+        reopen(folder, bounded(folder.tasks(), state))
+        _say_who(folder)
 
 
 @app.command("stop")
 def stop_command(name: ListName = "") -> None:
     """End what runs of a list, and start nothing further."""
-    _tell(list_folder(name), Stopped(at=time.time(), by=BY))
+    _tell(list_folder(name), "stop")
 
 
 @app.command("now")
@@ -332,14 +354,14 @@ def now_command(task: TaskName, name: ListName = "") -> None:
     if folder.state().task(_known(folder, task)).until is None:
         hint(f"Task {task} does not wait for a time.")
         raise typer.Exit(1)
-    _tell(folder, Hurried(at=time.time(), task=task, by=BY))
+    _tell(folder, "now", task=task)
 
 
 @app.command("skip")
 def skip_command(task: TaskName, name: ListName = "") -> None:
     """Leave a task out; what needs it is skipped, too."""
     folder = list_folder(name)
-    _tell(folder, SkipAsked(at=time.time(), task=_known(folder, task), by=BY))
+    _tell(folder, "skip", task=_known(folder, task))
 
 
 @app.command("retry")
@@ -351,8 +373,12 @@ def retry_command(
 ) -> None:
     """Do a task again, with what was kept from running by it."""
     folder = list_folder(name)
-    again = set_back(folder.tasks(), folder.state(), _known(folder, task), onward=onward)
-    _tell(folder, RetryAsked(at=time.time(), tasks=again, by=BY))
+    state = folder.state()
+    again = set_back(folder.tasks(), state, _known(folder, task), onward=onward)
+    if at_work := [each for each in again if state.task(each).status is TaskStatus.RUNNING]:
+        raise ControlFailed(f"Task {at_work[0]} runs: wait for its end, or stop it first.")
+    folder.append(RetryAsked(at=time.time(), tasks=again, by=BY))  # also of what ended well, which a view does not offer
+    _say_who(folder)
 
 
 @app.command("edit")
@@ -368,7 +394,7 @@ def edit_command(
     if folder.state().task(_known(folder, task)).status is not TaskStatus.WAITING:
         hint(f"Task {task} has begun already. `cc-executor tasks retry {task}` sets it back; then edit it.")
         raise typer.Exit(1)
-    _tell(folder, Edited(at=time.time(), task=task, text=sys.stdin.read() if text == "-" else text, by=BY))
+    _tell(folder, "edit", task=task, text=sys.stdin.read() if text == "-" else text)
 
 
 def _known(folder: ListFolder, task: str) -> str:
@@ -378,8 +404,12 @@ def _known(folder: ListFolder, task: str) -> str:
     return task
 
 
-def _tell(folder: ListFolder, record: Record) -> None:
-    folder.append(record)
+def _tell(folder: ListFolder, command: str, *, task: str = "", text: str = "") -> None:
+    TaskCommands(folder, folder.tasks(), home()).obey(command, task=task, text=text, by=BY, ended={"skip", "edit"})
+    _say_who(folder)
+
+
+def _say_who(folder: ListFolder) -> None:
     if not folder.is_run():
         hint(f"Noted. Nobody runs this list now: `cc-executor tasks run {folder.list_id}` does.")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cc_executor.cli.kept import AsJson, home, print_json
+from cc_executor.cli.kept import AsJson, hint, home, print_json
 from cc_executor.model.ansi import clean
 from cc_executor.runtime.workspace import trust, trusted_folders, untrust
 
@@ -29,6 +29,8 @@ def trust_command(
     if as_json:
         print_json([{"folder": path, "is_same": is_same} for path, is_same in rows])
         return
+    if not rows:
+        hint("No folder is trusted.")
     for path, is_same in rows:
         typer.echo(clean(path if is_same else f"{path} (replaced or gone since: not trusted)"))
 

@@ -5,11 +5,11 @@ Knows streams and events; knows no run. What an agent writes is cleaned of termi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TextIO
 
+from cc_executor.cli.streams import lead_nowhere
 from cc_executor.model import toolcall
 from cc_executor.model.ansi import Cleaner, clean
 from cc_executor.model.event import Event, MessageStarted, StderrWritten, TextWritten, ToolCalled, ToolReturned
@@ -45,6 +45,7 @@ class TerminalWriter:
         self._mid_line = False
         self._stands = False
         self._stderr = Cleaner()
+        self.lost: OSError | None = None  # why not everything was written
 
     def feed(self, events: Iterable[Event]) -> None:
         """Write what these events say, and flush."""
@@ -76,10 +77,17 @@ class TerminalWriter:
         self._err.flush()
 
     def abandon(self) -> None:
-        """Write no more: the reader is gone."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._out.fileno())  # what is still buffered must not fail again at the interpreter's end
-        os.close(nowhere)
+        """Write no more: nobody reads, or there is no room."""
+        lead_nowhere(self._out)
+
+    def lose(self, error: OSError, said: str) -> None:
+        """Write no more for this reason, and say so where that can be said."""
+        self.lost = error
+        self.abandon()
+        try:
+            self.say(said)
+        except OSError:
+            lead_nowhere(self._err)
 
     def close(self) -> None:
         """End an unfinished line."""

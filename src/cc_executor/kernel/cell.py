@@ -206,7 +206,7 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
             result = await watch.follow()
             watch.show_again()
             again = await attempts.after(result.receipt, run.state)
-            if again is None:
+            if again is None or run.is_unwanted:
                 return result
             from cc_executor.kernel.countdown import Countdown  # here: few runs meet a limit
 

@@ -43,6 +43,8 @@ _AWAITED: Final = (
     ("get_ipython().run_line_magic('cc', 'attach ", "await get_ipython().run_line_magic('cc_attach_async', '"),
     ("get_ipython().run_line_magic('cc_attach',", "await get_ipython().run_line_magic('cc_attach_async',"),
 )
+_CELL: Final = "get_ipython().run_cell_magic("
+_EMPTY: Final = ", '')"  # no body: IPython refuses that by the magic's name, which is to be the one that was written
 
 
 def transform(lines: list[str]) -> list[str]:
@@ -58,7 +60,7 @@ def transform(lines: list[str]) -> list[str]:
 
 def _awaited(line: str) -> str:
     for plain, awaited in _AWAITED:
-        if line.startswith(plain):
+        if line.startswith(plain) and not (plain.startswith(_CELL) and line.rstrip().endswith(_EMPTY)):
             return awaited + line[len(plain) :]
     return line
 

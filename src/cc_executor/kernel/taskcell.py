@@ -37,9 +37,9 @@ from cc_executor.runtime.hooks import hooks_given
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.runtime.tasklist import Watcher, run_list
 from cc_executor.store.home import StateHome
-from cc_executor.store.tasklists import ListFolder, ListHome
+from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.tasks import ListResult, Plan, list_result, plan, reopen, request_of
+from cc_executor.tasks import ListResult, Plan, list_result, open_list, plan, reopen, request_of
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -180,7 +180,7 @@ async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise
     home, day = home_of(shell), settings_of(shell).max_cost_per_day
     if day is not None and planned.tasks.max_cost_per_day is None:
         planned = replace(planned, tasks=planned.tasks.bounded({"max_cost_per_day": day}))
-    folder = ListHome(home).open(planned.tasks, fresh=fresh)
+    folder = open_list(planned, home, fresh=fresh)
     watch = _ListWatch(shell, planned, folder, home, is_done=folder.state().status is ListStatus.OK, notify=notify)
     task = own(watch.follow(), name=f"cc_executor list {folder.list_id}")
     with shell_pump(getattr(shell, "kernel", None)):

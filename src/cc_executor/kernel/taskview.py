@@ -20,10 +20,11 @@ from typing import Any, Final, cast
 import anywidget
 import traitlets
 
-from cc_executor.errors import CCExecutorError, InvalidRequest
+from cc_executor.errors import CCExecutorError, InvalidRequest, RunNotFound
 from cc_executor.kernel.loop import own
 from cc_executor.kernel.widgets import COMMANDS, answered, obeyed
 from cc_executor.kernel.widgets import script as run_script
+from cc_executor.model.listrecord import TaskState, TaskStatus
 from cc_executor.model.taskrows import TaskBoard
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.runpage import RunPage
@@ -39,6 +40,7 @@ EXPORTS: Final = (
     "{ render, element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, readState, saveOnce, Bell, Detour, "
     "LIST_ID, ACK_MS, SYNC_RETRY_MS, ANSWER_MS, GUARD_MS, KERNEL_MS, SILENT_MS, RESYNC_MS };"
 )
+LOOK: Final = 0.2  # seconds between looks for a run that is opened before it is there
 OPENED_LIMIT: Final = 8  # runs that are open at once in all views; each holds at most 5,000 lines. The one that was opened first makes room
 
 _STATIC: Final = Path(__file__).parent / "static"
@@ -187,14 +189,21 @@ class TaskListView(anywidget.AnyWidget):
         """Begin to read a run of this list for whoever opens its row."""
         if run_id in self._opened:
             self._opened[run_id].views.add(view)
-        elif any(known.run_id == run_id for known in self._board.state.tasks.values()):
+        elif self._tasks_of(run_id):
             while len(self._opened) >= OPENED_LIMIT:
                 oldest = next(iter(self._opened))
                 self._opened.pop(oldest).close()
                 self._transmit({"op": "closed", "run": oldest}, [])
-            opened = self._opened[run_id] = _Opened(run_id, self._home, self._transmit)
+
+            def is_coming() -> bool:
+                return any(known.status is TaskStatus.RUNNING for known in self._tasks_of(run_id))
+
+            opened = self._opened[run_id] = _Opened(run_id, self._home, self._transmit, is_coming=is_coming)
             opened.views.add(view)
             opened.follow()
+
+    def _tasks_of(self, run_id: str) -> list[TaskState]:
+        return [known for known in self._board.state.tasks.values() if known.run_id == run_id]
 
     def _leave(self, run_id: str, view: str) -> None:
         opened = self._opened.get(run_id)
@@ -213,10 +222,13 @@ class TaskListView(anywidget.AnyWidget):
 class _Opened:
     """One run that somebody looks at: read from its beginning, and on until it ends."""
 
-    def __init__(self, run_id: str, home: StateHome, transmit: Callable[[dict[str, Any], list[bytes]], None]) -> None:
+    def __init__(
+        self, run_id: str, home: StateHome, transmit: Callable[[dict[str, Any], list[bytes]], None], *, is_coming: Callable[[], bool]
+    ) -> None:
         self._run_id = run_id
         self._home = home
         self._transmit = transmit
+        self._is_coming = is_coming  # whether it may be launched still
         self._page: RunPage | None = None
         self._waiting: list[object] = []  # what the view says before the run is there
         self._task: asyncio.Task[None] | None = None
@@ -237,7 +249,7 @@ class _Opened:
 
     async def _follow(self) -> None:
         try:
-            run = await Run.attach(self._home, self._run_id, environ=os.environ)
+            run = await self._found()
         except CCExecutorError as error:
             self._send({"op": "refused", "text": str(error)}, [])
             return
@@ -252,6 +264,16 @@ class _Opened:
         receipt = run.folder.receipt()  # whoever runs the list seals it; a moment later, mostly
         said = f"{receipt.outcome.kind.value}: {receipt.outcome.summary}" if receipt is not None else "ended"
         feed.show(page.status(run.state, detail=said), time.monotonic())
+
+    async def _found(self) -> Run:
+        """The run. A row names it before it is launched, which a hook may hold up for long."""
+        while True:
+            try:
+                return await Run.attach(self._home, self._run_id, environ=os.environ)
+            except RunNotFound:
+                if not self._is_coming():
+                    raise
+            await asyncio.sleep(LOOK)
 
     def receive(self, content: object) -> None:
         """Take what the run's view says."""

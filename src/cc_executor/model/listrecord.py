@@ -13,6 +13,7 @@ from cc_executor.model.reference import Made
 
 INTERRUPTED: Final = "interrupted"  # the outcome of an attempt whose process went away with whoever ran the list; it is made again
 UNCHECKED: Final = "could_not_check"  # the outcome of a task whose work nobody could look at
+LEFT_OUT: Final = "somebody left it out"  # the summary of a task that is skipped by somebody's wish
 OWED: Final = "owed"
 LOOKED_AT: Final = "running"
 TEXT_LIMIT: Final = 32_000  # characters of a task's text that the list's own journal keeps; the run's receipt keeps as many
@@ -324,16 +325,22 @@ def advance(state: ListState, record: Record) -> ListState:
             return replace(state, is_paused=True)
         case Resumed():
             # Going on is also what somebody wants who resumes a list that was stopped or has no money left.
+            if state.status is ListStatus.OK:  # nothing is left to go on with
+                return replace(state, is_paused=False, is_stopped=False)
             return replace(state, is_paused=False, is_stopped=False, status=ListStatus.OPEN, summary="")
         case Stopped(task=""):
             return replace(state, is_stopped=True)
         case Stopped():
             before = state.task(record.task)
-            if before.status is TaskStatus.WAITING and before.until is not None:  # it has failed already, and is not to be tried again
+            has_failed = before.status is TaskStatus.FAILED or (before.status is TaskStatus.WAITING and before.until is not None)
+            if has_failed:  # and is not to be tried again
                 return _with(state, record.task, replace(before, status=TaskStatus.STOPPED, until=None, is_stopped=True))
             return _with(state, record.task, replace(before, is_stopped=True))
         case SkipAsked():
-            return _with(state, record.task, replace(state.task(record.task), is_unwanted=True))
+            before = state.task(record.task)
+            if before.status in {TaskStatus.FAILED, TaskStatus.STOPPED}:
+                return _with(state, record.task, replace(before, status=TaskStatus.SKIPPED, is_unwanted=True, summary=LEFT_OUT))
+            return _with(state, record.task, replace(before, is_unwanted=True))
         case Waiting():
             return _with(state, record.task, _waiting(state.task(record.task), record))
         case Hurried():
@@ -351,7 +358,8 @@ def advance(state: ListState, record: Record) -> ListState:
         case RetryAsked():
             for task_id in record.tasks:
                 before = state.task(task_id)
-                state = _with(state, task_id, _again(before))
+                if before.status is not TaskStatus.RUNNING:  # what runs is being done
+                    state = _with(state, task_id, _again(before))
             return replace(state, status=ListStatus.OPEN, summary="", is_stopped=False)
         case Edited():
             if state.task(record.task).status is not TaskStatus.WAITING:

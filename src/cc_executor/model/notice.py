@@ -136,13 +136,13 @@ def notice(event: Event) -> Notice | None:
         case Unrecognised(what=what, raw=raw):
             return Notice("unrecognised", f"A line that this version does not know ({what}): {toolcall.one_line(raw, RAW_CHARS)}")
         case Paused(by=by, processes=count):
-            return Notice("paused", f"Paused{_by(by)}; {_processes(count)} stand still" if count != 1 else f"Paused{_by(by)}")
+            return Notice("paused", f"Paused{_by(by)}; {processes(count)} stand still" if count != 1 else f"Paused{_by(by)}")
         case Resumed(by=by, paused=seconds):
             return Notice("resumed", f"Resumed{_by(by)} after {duration(seconds)}")
         case StopRequested(reason=reason, by=by):
             return Notice("stop", f"Stop requested{_by(by)}: {_REASONS.get(reason, reason)}", Level.WARN)
         case Signalled(signal=name, processes=count):
-            text = "Closed the agent's standard input" if name == "close_stdin" else f"Sent {name} to {_processes(count)}"
+            text = "Closed the agent's standard input" if name == "close_stdin" else f"Sent {name} to {processes(count)}"
             return Notice("signal", text, replaces=True)
         case Frozen(seconds=seconds):
             return Notice("frozen", f"The machine stood still for {duration(seconds)}; no clock counted it")
@@ -202,7 +202,8 @@ def _finished(event: Finished) -> Notice | None:
     if not event.is_error:
         return None
     said = "; ".join(toolcall.one_line(error, RAW_CHARS) for error in event.errors[:NAMED_PROCESSES])
-    return Notice("error", f"The agent ended with {event.subtype}{f': {said}' if said else ''}", Level.ERROR)
+    what = "an error" if event.subtype == "success" else event.subtype  # it says both at once when nobody is logged in
+    return Notice("error", f"The agent ended with {what}{f': {said}' if said else ''}", Level.ERROR)
 
 
 def _left_behind(event: LeftBehind) -> Notice:
@@ -218,7 +219,8 @@ def _by(by: str) -> str:
     return f" by {by}" if by else ""
 
 
-def _processes(count: int) -> str:
+def processes(count: int) -> str:
+    """A number of processes in words."""
     return "1 process" if count == 1 else f"{count} processes"
 
 

@@ -5,7 +5,7 @@ The agent's words are in it once, as what the agent claims. Everything else is w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -104,7 +104,9 @@ class RunReport:
         return sum(use.failed for use in self.tools.values())
 
 
-def run_report(receipt: Receipt, timed: Iterable[tuple[float, Sequence[Event]]], *, label: str = "") -> RunReport:
+def run_report(
+    receipt: Receipt, timed: Iterable[tuple[float, Sequence[Event]]], *, label: str = "", mask: Callable[[str], str] = str
+) -> RunReport:
     """The report of a run.
 
     Parameters
@@ -113,13 +115,15 @@ def run_report(receipt: Receipt, timed: Iterable[tuple[float, Sequence[Event]]],
     timed : iterable of (float, sequence of Event)
         Every event in order, with the seconds since the start at which it was written.
     label : str
+    mask : callable
+        Takes secrets out of a text; the receipt is without them.
     """
-    fold = _Fold()
+    fold = _Fold(mask)
     for t, events in timed:
         fold.take(t, events)
     return RunReport(
         receipt=receipt,
-        label=clean(label)[:LABEL_CHARS],
+        label=mask(clean(label))[:LABEL_CHARS],
         phases=dict(sorted(fold.phases.items(), key=lambda item: (-item[1], item[0].value))),
         tools=dict(sorted(fold.tools.items(), key=lambda item: (-item[1].calls, item[0]))),
         calls=tuple(fold.calls),
@@ -135,7 +139,8 @@ def run_report(receipt: Receipt, timed: Iterable[tuple[float, Sequence[Event]]],
 
 
 class _Fold:
-    def __init__(self) -> None:
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        self._mask = mask
         self.state = RunState()
         self.t = 0.0
         self.phases: dict[Phase, float] = {}
@@ -176,7 +181,7 @@ class _Fold:
             case RateLimited(status=status) if status != "allowed":
                 said = notice(event)
                 if said is not None:
-                    self.limits[said.text] = None
+                    self.limits[self._mask(said.text)] = None
             case HookRan(name=name, status=status) if status != "started":
                 ran, failed = self.hooks.get(clean(name), (0, 0))
                 self.hooks[clean(name)] = (ran + 1, failed + (status not in {"success", "done", ""}))
@@ -189,10 +194,11 @@ class _Fold:
     def _called(self, t: float, event: ToolCalled) -> None:
         if event.tool_id in self.open:
             return
-        call = toolcall.fields(event.input)
-        about = toolcall.summary(call) if call is not None else toolcall.one_line(event.input)
-        name = clean(event.name) or "tool"
-        made = ToolCall(name, clean(about), t, is_nested=event.parent is not None)
+        source = self._mask(event.input)  # before it is cut: the beginning of a secret is not recognised
+        call = toolcall.fields(source)
+        about = toolcall.summary(call) if call is not None else toolcall.one_line(source)
+        name = self._mask(clean(event.name)) or "tool"
+        made = ToolCall(name, self._mask(clean(about)), t, is_nested=event.parent is not None)
         self.open[event.tool_id] = made
         self.count += 1
         if len(self.calls) < CALLS_LIMIT:
@@ -216,7 +222,7 @@ class _Fold:
         said = notice(event)
         if said is None or said.level is Level.INFO:
             return
-        note = Note(t, said.level, clean(said.text))
+        note = Note(t, said.level, self._mask(clean(said.text)))
         if said.replaces and said.topic == self._topic and self.notes:
             self.notes[-1] = note
         elif len(self.notes) < NOTES_LIMIT:

@@ -27,6 +27,7 @@ ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # pydantic's `$` is the
 
 TaskId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
+CIRCLES_TOLD: Final = 20  # each is looked for in the whole list; who has mended so many looks again
 TASKS_LIMIT: Final = 10_000  # a list is read and drawn as a whole
 NOT_OPTIONS: Final = frozenset({"prompt", "agent", "on_kernel_exit", "label"})  # a task says these by itself
 
@@ -316,12 +317,18 @@ def _cycles(tasks: TaskList) -> list[Problem]:
     needs: dict[str, set[str]] = {task.id: set() for task in tasks.tasks}
     for task in tasks.tasks:
         needs[task.id].update(need for need in task.all_needs if need in needs)  # what is not there is told by itself
-    try:
-        TopologicalSorter(needs).prepare()
-    except CycleError as error:
-        ring = cast("Sequence[str]", error.args[1])
-        return [Problem("tasks", f"need each other in a circle: {' ← '.join(ring)}. Take one of these needs away.")]
-    return []
+    found: list[Problem] = []
+    while len(found) < CIRCLES_TOLD:
+        try:
+            TopologicalSorter(needs).prepare()
+        except CycleError as error:
+            ring = cast("Sequence[str]", error.args[1])
+            found.append(Problem("tasks", f"need each other in a circle: {' ← '.join(ring)}. Take one of these needs away."))
+            for name in ring:
+                needs[name].difference_update(ring)
+        else:
+            break
+    return found
 
 
 def _impossible(tasks: TaskList, places: Mapping[int, str] | None) -> list[Problem]:
@@ -329,9 +336,11 @@ def _impossible(tasks: TaskList, places: Mapping[int, str] | None) -> list[Probl
     found: list[Problem] = []
     for number, task in enumerate(tasks.tasks):
         wanted = task.options.get("max_cost")
-        if tasks.max_cost is not None and isinstance(wanted, int | float) and wanted > tasks.max_cost:
+        extra = task.validation.max_cost if task.validation is not None else 0.0
+        if tasks.max_cost is not None and isinstance(wanted, int | float) and wanted + extra > tasks.max_cost:
             words = (
-                f"may cost ${wanted:.2f}, and the whole list ${tasks.max_cost:.2f}: it could never start. Raise the one or lower the other."
+                f"may cost ${wanted + extra:.2f}{' with its validation' if extra else ''}, and the whole list ${tasks.max_cost:.2f}: it could "
+                "never start. Raise the one or lower the other."
             )
             found.append(Problem(place_of(number, task.id, places), words))
     return found

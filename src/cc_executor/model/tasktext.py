@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import PurePosixPath
 from typing import Any, Final, cast
 
@@ -31,10 +32,22 @@ NODES_LIMIT: Final = 100_000  # values in a YAML file, anchors unfolded
 
 # "Task 1: …", as a line, a heading or an item of a list, bold or not.
 _MARKDOWN_TASK: Final = re.compile(
-    r"^\s{0,3}(?:#{1,6}\s+|[-*+]\s+|\d+[.)]\s+)?(?:\*\*|__)?Task\s+(\d+)(?:\*\*|__)?\s*[:.)–—-](?:\*\*|__)?\s*(.*?)\s*$", re.IGNORECASE
+    r"^\s{0,3}(?:#{1,6}\s+|[-*+]\s+|\d+[.)]\s+)?(?:\*\*|__)?Task\s+#?(?P<number>\d+)(?:\*\*|__)?(?:\s*(?P<aside>\([^()]*\)))?(?:\*\*|__)?"
+    r"\s*[:.)–—-](?:\*\*|__)?\s*(?P<words>.*?)\s*$"
+    # A heading may have no words of its own.
+    r"|^\s{0,3}#{1,6}\s+(?:\*\*|__)?Task\s+#?(?P<alone>\d+)(?:\*\*|__)?\s*$",
+    re.IGNORECASE,
 )
-_MARKDOWN_NUMBER: Final = re.compile(r"^\s{0,3}(\d+)[.)]\s+(.*?)\s*$")
-_FENCE: Final = re.compile(r"^\s{0,3}(```|~~~)")
+_MARKDOWN_NUMBER: Final = re.compile(r"^(?P<indent>\s{0,3})(?P<number>\d+)[.)]\s+(?P<words>.*?)\s*$")
+_FENCE: Final = re.compile(r"^\s{0,3}(?P<mark>`{3,}(?=[^`]*$)|~{3,})(?P<rest>.*)$")  # CommonMark 0.31, section 4.5
+_LINE_END: Final = re.compile(r"\r\n|\n|\r")  # what `splitlines` takes for one besides stands in prompts
+# What YAML's own words mean for who has written a list, most often.
+_CURES: Final = (
+    ("mapping values are not allowed", "A text with a colon in it needs quotes, or stands below `|`."),
+    ("unhashable key", "A text that begins with a brace needs quotes, or stands below `|`."),
+    ("expected <block end>, but found", "A text that begins with a brace or a quote needs quotes around the whole, or stands below `|`."),
+    ("'\\t' that cannot start", "Indent by spaces."),
+)
 
 
 @dataclass(slots=True)
@@ -108,9 +121,8 @@ def _listed(items: Sequence[object], made: Written, given: dict[str, Any]) -> Wr
     taken: set[str] = set()
     for number, item in enumerate(items):
         task = _task(number, item, cast("Mapping[str, Any]", defaults), taken, made)
-        if task is not None:
-            tasks.append(task)
-            taken.add(task.id)
+        tasks.append(task)
+        taken.add(task.id)
     for name in sorted(given.keys() - set(_LIST_KEYS)):
         made.problems.append(Problem(name, f"is nothing that a list has; it has {', '.join(_LIST_KEYS)}, defaults, hooks and tasks."))
         del given[name]
@@ -127,7 +139,8 @@ def _listed(items: Sequence[object], made: Written, given: dict[str, Any]) -> Wr
     return made
 
 
-def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str], made: Written) -> Task | None:
+def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str], made: Written) -> Task:
+    """The task; in the place of one that is none, something that keeps its place and its id, so that all others are told by theirs."""
     if isinstance(item, Task):
         return item
     if isinstance(item, str):
@@ -135,10 +148,14 @@ def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str
     if not isinstance(item, Mapping):
         place = place_of(number, str(number + 1), made.places)
         made.problems.append(Problem(place, f"must be a prompt, a callable or a mapping, not {type(item).__name__}."))
-        return None
+        return _stand_in(id_from(str(number + 1), taken))
     given = {str(name): value for name, value in cast("Mapping[object, Any]", item).items()}
-    task_id = str(given.get("id", "")) or _id_of(given, number, taken)
+    named: object = given.get("id")
+    task_id = _id_of(given, number, taken) if named in (None, "") else str(named)
     place = place_of(number, task_id, made.places)
+    if isinstance(named, bool | float):
+        made.problems.append(Problem(place, f"id is read by YAML as {named!r}: put it in quotes."))
+        task_id = _id_of(given, number, taken)
     _take_lint(task_id, given, place, made)
     works = [name for name in _WORK if name in given]
     if len(works) != 1:
@@ -146,12 +163,12 @@ def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str
         made.problems.append(
             Problem(place, f"has {said}: give it one of prompt (for an agent), run (a command) and call (a Python callable).")
         )
-        return None
+        return _stand_in(task_id)
     kind = _WORK[works[0]]
     own = {name: given[name] for name in (*_TASK_KEYS, *_CARE_KEYS) if given.get(name) is not None} | {"id": task_id}
     if kind is TaskKind.AGENT:
         own = {name: defaults[name] for name in _CARE_KEYS if defaults.get(name) is not None} | own
-    own["needs"] = _several(own.get("needs", ()))
+    own["needs"] = _ids(own.get("needs", ()))
     if "validate" in own:
         own["validation"] = _validation(own.pop("validate"))
     options = {name: value for name, value in given.items() if name not in {*_TASK_KEYS, *_CARE_KEYS, *_WORK} and value is not None}
@@ -162,8 +179,12 @@ def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_context=False):
             where = ".".join(str(part) for part in problem["loc"]).replace("validation", "validate", 1)
-            made.problems.append(Problem(place, f"{where} {_words(problem)}"))
-        return None
+            made.problems.append(Problem(place, f"{works[0] if where == 'text' else where} {_words(problem)}"))
+        return _stand_in(task_id)
+
+
+def _stand_in(task_id: str) -> Task:
+    return Task.model_construct(id=task_id, kind=TaskKind.SHELL, text="-", title="-")
 
 
 def _take_lint(task_id: str, given: dict[str, Any], place: str, made: Written) -> None:
@@ -212,11 +233,23 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, str) else tuple(cast("list[object]", value)) if isinstance(value, list) else value
 
 
+def _ids(value: object) -> object:
+    """Ids of tasks. A number is one, too: a task that is given none has that of its place."""
+    if isinstance(value, list | tuple):
+        return tuple(_id(each) for each in cast("Sequence[object]", value))
+    return _several(_id(value))
+
+
+def _id(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _words(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "must", 1)
     if error["type"] == "string_pattern_mismatch":
         message = "must be letters, digits, _ and -, at most 64, and begin with a letter or digit"
-    return f"{message} (given: {error['input']!r})."
+    is_read_otherwise = error["type"] in {"string_type", "tuple_type"} and isinstance(error["input"], bool | int | float | date)
+    return f"{message} (given: {error['input']!r}).{' Put it in quotes.' if is_read_otherwise else ''}"
 
 
 def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:
@@ -233,7 +266,8 @@ def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        made.problems.append(Problem(place, f"is no YAML: {error.problem or error.context}."))
+        said = f"is no YAML: {error.problem or error.context}."
+        made.problems.append(Problem(place, " ".join([said, *(cure for words, cure in _CURES if words in said)])))
         return made
     except RecursionError:
         made.problems.append(Problem("", "This YAML is nested deeper than anybody can read."))
@@ -314,9 +348,10 @@ def from_markdown(text: str, *, cwd: str, name: str = "") -> Written:
 
     A task's prompt is everything from its words to the next task, code blocks included.
     """
-    lines = text.splitlines()
+    lines = _LINE_END.split(text)
+    made = Written()
     for pattern in (_MARKDOWN_TASK, _MARKDOWN_NUMBER):
-        starts = _starts(lines, pattern)
+        starts = _starts(lines, pattern, made)
         if starts:
             break
     else:
@@ -324,23 +359,39 @@ def from_markdown(text: str, *, cwd: str, name: str = "") -> Written:
             problems=[Problem("", "There is no task here: write lines that begin with `Task 1:`, `Task 2:`, or a numbered list.")]
         )
     items: list[object] = []
-    made = Written()
+    counts_by_itself = pattern is _MARKDOWN_NUMBER and len({number for _, number, _ in starts}) == 1  # as Markdown does with 1. 1. 1.
     ends = [start for start, _, _ in starts[1:]] + [len(lines)]
     for (start, number, words), end in zip(starts, ends, strict=True):
         title = words.rstrip("*_ ")
         body = "\n".join(lines[start + 1 : end]).strip("\n").rstrip()
         made.places[len(items)] = f"line {start + 1}"
-        items.append({"id": number, "title": title[:200], "prompt": f"{title}\n{body}".strip()})
+        items.append(
+            {"id": str(len(items) + 1) if counts_by_itself else number, "title": title[:200], "prompt": f"{title}\n{body}".strip()}
+        )
     return _listed(items, made, {"cwd": cwd, "name": name})
 
 
-def _starts(lines: Sequence[str], pattern: re.Pattern[str]) -> list[tuple[int, str, str]]:
+def _starts(lines: Sequence[str], pattern: re.Pattern[str], made: Written) -> list[tuple[int, str, str]]:
+    """Where tasks begin, with their numbers and words; not in code, nor in the items of an item."""
     found: list[tuple[int, str, str]] = []
-    fence = ""
+    fence, opened, hides = "", 0, False
+    inside = 0  # columns from which on a line belongs to the numbered item before it
     for position, line in enumerate(lines):
-        mark = _FENCE.match(line)
-        if mark:
-            fence = "" if mark.group(1) == fence else fence or mark.group(1)
-        elif not fence and (match := pattern.match(line)):
-            found.append((position, match.group(1), match.group(2)))
+        mark, match = _FENCE.match(line), pattern.match(line)
+        if fence:
+            is_end = mark is not None and mark["mark"].startswith(fence) and not mark["rest"].strip()
+            fence, hides = "" if is_end else fence, not is_end and (hides or match is not None)
+        elif mark:
+            fence, opened = mark["mark"], position
+        elif match:
+            known = match.groupdict()
+            if len(known.get("indent") or "") >= inside > 0:
+                continue
+            inside = match.start("words") if "indent" in known else 0
+            words = " ".join(part for part in (known["words"], known.get("aside")) if part)
+            found.append((position, known["number"] or known["alone"], words))
+    if hides and found:
+        made.problems.append(
+            Problem(f"line {opened + 1}", "this code block has no end, and tasks stand in it: close it, or they are none.")
+        )
     return found

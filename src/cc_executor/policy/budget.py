@@ -51,6 +51,16 @@ class Purse:
         of_day = float("inf") if self.day_cap is None else self.day_cap - self.today
         return _cents(min(of_list, of_day) - held)
 
+    @property
+    def is_of_day(self) -> bool:
+        """Whether it is the day's bound of which less is left."""
+        return self.day_cap is not None and (self.cap is None or self.day_cap - self.today <= self.cap - self.spent)
+
+    @property
+    def narrowest(self) -> str:
+        """The bound of which less is left, in words."""
+        return f"the day's ${self.day_cap:.2f}" if self.is_of_day else f"${self.cap:.2f}"
+
     def with_one_more(self, amount: float | None) -> Purse:
         """The purse when one more run goes on."""
         return Purse(self.cap, self.spent, self.day_cap, self.today, (*self.reserved, amount))
@@ -71,11 +81,9 @@ class Purse:
         need = f"may cost ${wanted:.2f}{more}" if wanted is not None else f"has no bound of its own{more and f',{more}'}"
         left = max(0.0, self.left)
         total = (wanted if wanted is not None else SMALLEST) + extra
-        if self.day_cap is not None and (self.cap is None or self.day_cap - self.today <= self.cap - self.spent):
-            today = f"{name} {need}, and ${left:.2f} of the day's ${self.day_cap:.2f} are left."
-            return f"{today} Go on tomorrow, or with a day's cap of ${self.today + total:.2f}."
-        assert self.cap is not None  # else there is no bound
-        said = f"{name} {need}, and ${left:.2f} of ${self.cap:.2f} are left."
+        said = f"{name} {need}, and ${left:.2f} of {self.narrowest} are left."
+        if self.is_of_day:
+            return f"{said} Go on tomorrow, or with a day's cap of ${self.today + total:.2f}."
         if wanted is None:
             return f"{said} Raise the cap to go on."
         return f"{said} A cap of ${self.spent + total:.2f} would let it start."

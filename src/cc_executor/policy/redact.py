@@ -10,12 +10,17 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
+
+from cc_executor.model.ansi import clean
 
 MASK: Final = "[masked]"
 
 # Characters. What is shorter occurs in ordinary text, and masking it would spoil the text without hiding anything.
 SHORTEST: Final = 8
+
+# What those leave as it is who write a value into a URL: form fields and `encodeURIComponent` (ECMA-262, 19.2.6.4), paths, `curl -G --data-urlencode`.
+_URL_SAFE: Final = ("", "/", "!'()*")
 
 # Names are read word by word: GIT_AUTHOR_NAME and KEYBOARD_LAYOUT hold no secret, MY_APIKEY and NPM_CONFIG__AUTH do.
 _SECRET_WORD: Final = re.compile(
@@ -27,6 +32,9 @@ _ABOUT_WORDS: Final = frozenset({
     "EXPIRES", "LENGTH", "SIZE", "VERSION", "HELPER", "PARALLELISM",
 })  # fmt: skip
 _PLAIN_WORDS: Final = frozenset({"disabled", "required", "optional", "undefined", "password", "anonymous"})
+
+# In a connection string (libpq, ODBC, Azure): a word for a secret, and its value. Not what a shell is still to fill in.
+_NAMED: Final = re.compile(r"(?:password|pwd|accountkey|sharedaccesskey)\s*=\s*'?([^\s;&'\"$][^\s;&'\"]{7,})", re.IGNORECASE)
 
 # Base64 may begin with a slash too, so a path is known by how it goes on.
 _PATH: Final = re.compile(
@@ -57,6 +65,8 @@ _SHAPED: Final = re.compile(rf"{_PRIVATE_KEY}|(?<![A-Za-z0-9])(?:{'|'.join(_SHAP
 def is_secret_name(name: str) -> bool:
     """Whether a variable of this name holds a secret, as far as names tell."""
     words = [word for word in re.split(r"[_\-. ]+", name.upper()) if word]
+    if words == ["MYSQL", "PWD"]:  # dev.mysql.com, "Environment Variables"; PWD is a folder everywhere else
+        return True
     return bool(words) and words[-1] not in _ABOUT_WORDS and any(_SECRET_WORD.fullmatch(word) for word in words)
 
 
@@ -72,13 +82,14 @@ def secret_values(environ: Mapping[str, str]) -> tuple[str, ...]:
     -------
     tuple of str
         Longest first, each once: the values of variables with a secret's name, unless they are paths, plain words or shorter than `SHORTEST`; and the
-        passwords inside of URLs, whatever the variable's name.
+        passwords inside of URLs and connection strings, whatever the variable's name. Both as they are, and as they stand in a URL.
     """
     found: set[str] = set()
     for name, value in environ.items():
-        if is_secret_name(name) and value.lower() not in _PLAIN_WORDS and not _PATH.match(value):
-            found.add(value)
-        found.update(_url_passwords(value))
+        plain = value.strip()  # whoever uses one that was read from a file leaves its last newline away
+        if is_secret_name(name) and plain.lower() not in _PLAIN_WORDS and not _PATH.match(plain):
+            found |= {value, plain, *(quote(plain, safe=safe, errors="replace") for safe in _URL_SAFE if len(plain) >= SHORTEST)}
+        found.update(_url_passwords(value), (named for named in _NAMED.findall(value) if not _PATH.match(named)))
     return tuple(sorted((value for value in found if len(value) >= SHORTEST), key=lambda value: (-len(value), value)))
 
 
@@ -102,11 +113,22 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._forms = frozenset(form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret))
+        known = [secret for secret in secrets if len(secret) >= SHORTEST]
+        self._forms = frozenset(form for secret in known for form in _forms(secret))
+        cleaned = [plain for secret in known if len(plain := clean(secret)) >= SHORTEST]
+        self._cleaned = self._forms | {form for secret in cleaned for form in _forms(secret)}
 
     def text(self, text: str) -> str:
         """`text` with ``[masked]`` in the place of every secret; of secrets that overlap, nothing is left."""
-        spans = sorted([*self._known(text), *(match.span() for match in _SHAPED.finditer(text))])
+        return self._without(text, self._forms)
+
+    def seen(self, text: str) -> str:
+        """As `text`, of what a terminal would leave of it: a colour in the midst of a secret would hide it, and be taken away later."""
+        return self._without(clean(text), self._cleaned)
+
+    @staticmethod
+    def _without(text: str, forms: Iterable[str]) -> str:
+        spans = sorted([*_known(text, forms), *(match.span() for match in _SHAPED.finditer(text))])
         if not spans:
             return text
         out: list[str] = []
@@ -116,13 +138,6 @@ class Redactor:
                 out += (text[place:start], MASK)
             place = max(place, end)
         return "".join([*out, text[place:]])
-
-    def _known(self, text: str) -> Iterator[tuple[int, int]]:
-        for form in self._forms:
-            start = text.find(form)
-            while start >= 0:
-                yield start, start + len(form)
-                start = text.find(form, start + 1)
 
     def json(self, value: Any) -> Any:
         """A copy of a value made of dicts, lists, tuples, text and numbers, with every text in it masked, keys included."""
@@ -136,6 +151,14 @@ class Redactor:
                 return [self.json(item) for item in cast("list[Any] | tuple[Any, ...]", value)]
             case _:
                 return value
+
+
+def _known(text: str, forms: Iterable[str]) -> Iterator[tuple[int, int]]:
+    for form in forms:
+        start = text.find(form)
+        while start >= 0:
+            yield start, start + len(form)
+            start = text.find(form, start + 1)
 
 
 def _forms(secret: str) -> set[str]:

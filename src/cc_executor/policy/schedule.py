@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cc_executor.model.care import Care, OnLimit
-from cc_executor.model.listrecord import OWED, ListState, ListStatus, TaskState, TaskStatus
+from cc_executor.model.listrecord import LEFT_OUT, OWED, ListState, ListStatus, TaskState, TaskStatus
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.tasklist import OnFailure, Task, TaskKind, TaskList
 from cc_executor.policy.budget import Purse
@@ -134,7 +134,8 @@ def set_back(tasks: TaskList, state: ListState, task_id: str, *, onward: bool = 
     if onward:
         return tuple(order[order.index(task_id) :])
     held = {TaskStatus.SKIPPED, TaskStatus.FAILED, TaskStatus.STOPPED}
-    return (task_id, *(name for name in tasks.dependants(task_id) if state.task(name).status in held))
+    found = [name for name in tasks.dependants(task_id) if state.task(name).status in held]
+    return (task_id, *(name for name in found if not state.task(name).is_unwanted))  # what somebody left out stays so, unless he names it
 
 
 def _skips(tasks: TaskList, order: tuple[Task, ...], state: ListState) -> list[Skip]:
@@ -144,7 +145,7 @@ def _skips(tasks: TaskList, order: tuple[Task, ...], state: ListState) -> list[S
         if known.status is not TaskStatus.WAITING:
             continue
         if known.is_unwanted:
-            found.append(Skip(task.id, "somebody left it out"))
+            found.append(Skip(task.id, LEFT_OUT))
             continue
         for need in task.all_needs:
             policy, status = tasks.policy(tasks.task(need)), state.task(need).status
@@ -229,11 +230,11 @@ def _starts(tasks: TaskList, order: tuple[Task, ...], running: list[Task], state
             return [] if running else [Close(ListStatus.LIMITED, f"{task.id}: {said} {_count(tasks, state)}.")]
     stopper = next((task for task in order if _stops_all(tasks, task, state)), None)
     if stopper is not None:
-        return [] if running else [_stop(tasks, stopper, state)]
+        return [] if running else [_stop(tasks, stopper, state, purse)]
     held = [task for task in order if _is_held(state.task(task.id), now)]
     ready = [task for task in order if _is_ready(tasks, task, state) and task not in held]
     if any(state.task(task.id).cause == Cause.USAGE for task in held):  # another agent would meet the same limit
-        ready = [task for task in ready if task.kind is not TaskKind.AGENT]
+        ready = [task for task in ready if task.kind is not TaskKind.AGENT or state.task(task.id).until == 0]  # hurried
     if not ready:
         return [] if running or held else [_end(tasks, state)]
     if running or held:
@@ -267,11 +268,11 @@ def _is_held(known: TaskState, now: float) -> bool:
     return known.status is TaskStatus.WAITING and known.until is not None and known.until > now
 
 
-def _stop(tasks: TaskList, task: Task, state: ListState) -> Close:
+def _stop(tasks: TaskList, task: Task, state: ListState, purse: Purse) -> Close:
     known = state.task(task.id)
     count = _count(tasks, state)
-    if known.outcome == OutcomeKind.BUDGET and "max_cost" not in task.options and tasks.max_cost is not None:
-        said = f"{task.id} used what was left of ${tasks.max_cost:.2f}, and was not ready. Raise the cap to go on; {count}"
+    if known.outcome == OutcomeKind.BUDGET and "max_cost" not in task.options and purse.is_bounded:
+        said = f"{task.id} used what was left of {purse.narrowest}, and was not ready. Raise the cap to go on; {count}"
         return Close(ListStatus.BUDGET, said)
     return Close(ListStatus.FAILED, f"{task.id} did not end well ({known.outcome}); {count}")
 
@@ -289,10 +290,14 @@ def _is_ready(tasks: TaskList, task: Task, state: ListState) -> bool:
 
 
 def _end(tasks: TaskList, state: ListState) -> Close:
-    is_bad = any(
-        state.task(task.id).status in _BAD or (state.task(task.id).status is TaskStatus.SKIPPED and not state.task(task.id).is_unwanted)
-        for task in tasks.tasks
-    )
+    left_out: set[str] = set()  # by somebody's wish, which is for what needs it, too
+    is_bad = False
+    for task in tasks.in_order():
+        known = state.task(task.id)
+        if known.status is TaskStatus.SKIPPED and (known.is_unwanted or not left_out.isdisjoint(task.all_needs)):
+            left_out.add(task.id)
+        elif known.status is not TaskStatus.OK:
+            is_bad = True
     return Close(ListStatus.FAILED if is_bad else ListStatus.OK, _count(tasks, state))
 
 

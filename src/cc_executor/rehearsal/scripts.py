@@ -222,7 +222,7 @@ def load(name_or_path: str | os.PathLike[str]) -> Script:
     entry = FOLDER / f"{wanted}{SUFFIX}"
     if not _NAME.fullmatch(wanted) or not entry.is_file():
         known = ", ".join(names())
-        raise InvalidRequest(f"there is no rehearsal script {wanted!r}; there are {known}; or give the path of a {SUFFIX} file")
+        raise InvalidRequest(f"There is no rehearsal {wanted!r}. Choose one of: {known}; or give the path of a {SUFFIX} file.")
     return parse(entry.read_text("utf-8"), name=wanted)
 
 

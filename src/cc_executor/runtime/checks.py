@@ -94,7 +94,7 @@ class Checking:
             return Check(what=command, passed=None, detail=why_not)
         code = process.returncode
         words = f"exit code {code}" if code >= 0 else f"ended by {_signal_name(-code)}"
-        detail = self._redactor.text(output.decode(errors="replace"))[-_DETAIL_LIMIT:].strip()
+        detail = self._redactor.seen(output.decode(errors="replace"))[-_DETAIL_LIMIT:].strip()
         return Check(what=command, passed=code == 0, detail=words + (f": {detail}" if detail else ""))
 
     def _wait(self, process: subprocess.Popen[bytes], stop: threading.Event) -> tuple[bytes, str]:

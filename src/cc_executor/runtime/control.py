@@ -7,24 +7,27 @@ import os
 import socket
 import time
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NewType, cast
 
 import anyio
 import anyio.abc
 
-from cc_executor.errors import ControlFailed
+from cc_executor.errors import ControlFailed, StateUnusable
 from cc_executor.model.ansi import clean
+from cc_executor.model.event import Started
 from cc_executor.model.toolcall import one_line
 from cc_executor.shim import records
-from cc_executor.store.journal import RunFolder
+from cc_executor.store.journal import RunFolder, RunStanding
 
 Status = NewType("Status", dict[str, Any])
 
 ANSWER_BUDGET: Final = 5.0  # seconds; a pause answers when the whole tree stands, 2-50 ms in the measurements
 _CALL_AGAIN: Final = 0.01  # seconds
 _REASON_CHARS: Final = 300
+_GOES_ON: Final = frozenset({RunStanding.STARTING, RunStanding.RUNNING})
+_NOT_THERE: Final = (FileNotFoundError, ConnectionRefusedError)  # no socket, or nobody listens at it
 _LINE_LIMIT: Final = 1 << 20  # bytes; a status object has some 300
 
 
@@ -48,7 +51,7 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
     Raises
     ------
     ControlFailed
-        The run has ended, does not answer in time, or refuses.
+        The run has ended, does not answer in time, or refuses. One that is being started is waited for, but for its status.
     """
     request = json.dumps({"op": op, **fields}).encode() + b"\n"
     deadline = time.monotonic() + ANSWER_BUDGET
@@ -58,13 +61,42 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
         except (ConnectionResetError, BrokenPipeError):
             answer = b""
         except OSError as error:
-            raise ControlFailed(
-                f"Run {folder.run_id} cannot be reached ({error.strerror or error}): it has ended, or its supervisor is gone."
-            ) from error
+            standing = _standing(folder)
+            # Its supervisor listens some milliseconds after it has come; what is said until then, a cancel above all, is not lost.
+            is_early = standing in _GOES_ON and isinstance(error, _NOT_THERE) and op != "status"
+            if standing is RunStanding.ENDED:
+                raise ControlFailed(f"Run {folder.run_id} has ended; `%cc show` or `cc-executor show` shows how.") from error
+            if not is_early or time.monotonic() >= deadline:
+                raise ControlFailed(
+                    f"Run {folder.run_id} cannot be reached ({error.strerror or error}): {_why(folder, standing, error)}."
+                ) from error
+            time.sleep(_CALL_AGAIN)
+            continue
         # A shim with its 64 places taken hangs up on who calls next. Every command can be given twice, but for what goes to the agent's stdin.
         if answer or op == "stdin" or time.monotonic() >= deadline:
             return _checked(answer, folder, op)
         time.sleep(_CALL_AGAIN)
+
+
+def _why(folder: RunFolder, standing: RunStanding, error: OSError) -> str:
+    """Why nobody answers, and what can be done."""
+    if standing is RunStanding.STARTING:
+        return "it is still being started; try again in a moment"
+    if standing is not RunStanding.RUNNING:
+        return "its supervisor is gone; `%cc list` or `cc-executor list` says what became of it"
+    if not isinstance(error, _NOT_THERE):
+        return "its supervisor lives and does not answer, for it stands still or the machine is busy; try again"
+    with suppress(StateUnusable, StopIteration):  # its first record names it
+        supervisor = next(record.shim_pid for record in folder.control_records()[0] if isinstance(record, Started))
+        return f"somebody has removed its socket, and it goes on; `kill {supervisor}` ends it as a cancel does"
+    return "it goes on, and somebody has removed its socket"
+
+
+def _standing(folder: RunFolder) -> RunStanding:
+    try:
+        return folder.standing(time.time())
+    except OSError:  # what stands in its folder is none of ours
+        return RunStanding.LOST
 
 
 def _ask(folder: RunFolder, request: bytes, deadline: float) -> bytes:

@@ -75,7 +75,7 @@ def start_runner(folder: ListFolder, *, environ: Mapping[str, str]) -> subproces
         )
     except OSError as error:
         raise LaunchFailed(
-            f"The list's runner could not be started ({error.strerror}): is the machine out of processes or memory?"
+            f"The list's runner could not be started ({error.strerror}). If the machine is out of processes or memory, end some, and try again."
         ) from error
     finally:
         os.close(log)

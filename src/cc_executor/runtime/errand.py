@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Generic, TypeVar
@@ -87,15 +88,20 @@ class Errand(Generic[T]):
         self._done = threading.Event()
 
     async def run(self) -> T:
-        """The result of the work. What it raises is raised; cancelled, the thread is at its end or `patience` is over when this returns."""
+        """The result of the work. What it raises is raised; cancelled, however often, the thread is at its end or `patience` is over when this returns."""
         try:
             return await in_thread(self._work_once, takes_long=self._takes_long)
         except BaseException:
             if self._abandoned():
-                with anyio.CancelScope(shield=True), anyio.move_on_after(self._patience):
-                    while not self._done.is_set():  # noqa: ASYNC110 - a thread sets it, perhaps when this loop is gone
-                        await anyio.sleep(LOOK)
+                await self._outlast()
             raise
+
+    async def _outlast(self) -> None:
+        until = time.monotonic() + self._patience
+        while not self._done.is_set() and time.monotonic() < until:  # a thread sets it, perhaps when this loop is gone
+            # Who presses Stop again cancels again, which no scope of anyio shields from: that changes nothing of what the thread brings home.
+            with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):
+                await anyio.sleep(LOOK)
 
     def _work_once(self) -> T:
         with self._lock:

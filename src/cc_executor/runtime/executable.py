@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cc_executor.errors import AgentNotFound, AgentUnsupported, InvalidRequest
+from cc_executor.agents.shell import words_of
+from cc_executor.errors import AgentNotFound, AgentUnsupported
 from cc_executor.model.request import RunRequest
 from cc_executor.runtime.question import NoAnswer, ask
 from cc_executor.store.home import StateHome
@@ -44,22 +44,14 @@ def find_executable(request: RunRequest, *, environ: Mapping[str, str], home: St
 
     Raises
     ------
-    AgentNotFound, AgentUnsupported
+    AgentNotFound, AgentUnsupported, InvalidRequest
         With the cure in the sentence. Nothing was started.
     """
     if request.agent == "claude":
         return _with_version(find_claude(request.cli, environ=environ), environ=environ, home=home)
     if request.shell:
         return Executable(_on_path(request.shell, environ=environ, cwd=request.cwd))
-    try:
-        words = shlex.split(request.prompt)
-    except ValueError as error:
-        raise InvalidRequest(
-            f"The command cannot be split into words ({error}). Close the quotes, or name a shell with --shell bash."
-        ) from error
-    if not words:
-        raise InvalidRequest("The command is empty.")
-    return Executable(_on_path(words[0], environ=environ, cwd=request.cwd))
+    return Executable(_on_path(words_of(request.prompt)[0], environ=environ, cwd=request.cwd))
 
 
 def find_claude(chosen: str | None, *, environ: Mapping[str, str]) -> str:

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from cc_executor.agents.claude.census import count_tool_calls
 from cc_executor.errors import StateUnusable
-from cc_executor.model.ansi import clean
 from cc_executor.policy.kind import kind_of
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.plan import PLAN, PRUNED
@@ -30,7 +31,11 @@ from cc_executor.store.history import HistoryIndex, Trouble, Unusable
 from cc_executor.store.historyrow import HistoryRow
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.place import claimed_at
 from cc_executor.store.plain import read_plain
+
+if TYPE_CHECKING:
+    from cc_executor.store.tasklists import ListFolder
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +187,7 @@ def prompt_line(prompt: str, redactor: Redactor) -> str:
     """The beginning of the first line that is not empty, without secrets and control characters."""
     first = next((line for line in prompt[: 100 * LINE_CHARS].splitlines() if line.strip()), "")
     # Masked before it is cut: the beginning of a secret is not recognised.
-    return " ".join(clean(redactor.text(first)).split())[:LINE_CHARS]
+    return " ".join(redactor.seen(first).split())[:LINE_CHARS]
 
 
 def output_of(folder: RunFolder) -> Iterator[bytes]:
@@ -215,10 +220,11 @@ def size_of(folder: Path) -> int:
 def remember_soon(folder: RunFolder, redactor: Redactor) -> None:
     """`remember` on a thread of its own, for whoever waits for the run must not wait for a disk that is slow.
 
-    Not a daemon: it ends in some 20 ms (the last connection to a WAL file syncs it), and a command that has nothing more to do leaves its row all the same.
+    Not a daemon, though the thread that seals is one and would hand that down: it ends in some 20 ms (the last connection to a WAL file syncs it), and a
+    command that has nothing more to do leaves its row all the same.
     """
     try:
-        threading.Thread(target=remember, args=(folder, redactor), name=THREAD).start()
+        threading.Thread(target=remember, args=(folder, redactor), name=THREAD, daemon=False).start()
     except RuntimeError:  # the interpreter ends
         remember(folder, redactor)
 
@@ -318,6 +324,7 @@ def catch_up(connection: sqlite3.Connection, home: StateHome, redactor: Redactor
         names, known = _names(home), store.run_ids(connection)
         missing, gone = sorted(names - known), known - names
     pending: list[str] = []
+    added: list[str] = []
     for start in range(0, len(missing), store.CHUNK):
         rows: list[HistoryRow] = []
         for name in missing[start : start + store.CHUNK]:
@@ -329,13 +336,14 @@ def catch_up(connection: sqlite3.Connection, home: StateHome, redactor: Redactor
         if rows:
             with store.transaction(connection):
                 store.put(connection, rows)
+            added += [row.run_id for row in rows]
     if gone or not is_known or len(pending) != len(missing):
         is_final = time.time() - stamp / 1e9 > SETTLED and len(pending) <= PENDING_LIMIT
         with store.transaction(connection):
             store.remove(connection, gone)
             store.note(connection, "scanned", str(stamp) if is_final else None)
             store.note(connection, "pending", " ".join(pending[-PENDING_LIMIT:]))
-    _assign_lists(connection, home, frozenset(pending))
+    _assign_lists(connection, home, frozenset(pending), added)
 
 
 def _names(home: StateHome) -> set[str]:
@@ -354,19 +362,22 @@ def _changed(path: Path) -> int:
         return 0
 
 
-def _assign_lists(connection: sqlite3.Connection, home: StateHome, pending: Set[str]) -> None:
-    """Runs do not know to which list they belong; the lists' journals know their runs. `pending`: runs that have no row yet."""
-    # Here, because every first run imports this module, and few have lists.
-    from cc_executor.model.listrecord import Begun
-    from cc_executor.store.tasklists import FOLDER, JOURNAL, ListHome
+def _assign_lists(connection: sqlite3.Connection, home: StateHome, pending: Set[str], added: Iterable[str]) -> None:
+    """Runs do not know to which list they belong; the lists' journals know their runs.
 
+    Parameters
+    ----------
+    pending : set of str
+        Runs that have no row yet.
+    added : iterable of str
+        Runs that have got theirs only now, perhaps for the second time: their lists are read again.
+    """
     known = dict(_lists_noted(connection))
+    oldest = min(map(claimed_at, added), default=math.inf)
     changed: list[tuple[str, str, list[tuple[str, str]]]] = []
-    for folder in ListHome(home).folders() if (home.root / FOLDER).exists() else ():
-        stamp = str(_changed(folder.path / JOURNAL))
-        if known.get(f"list:{folder.list_id}") != stamp:
-            begun = [(item.run_id, item.task) for item in folder.read()[0] if isinstance(item, Begun) and item.run_id]
-            changed.append((folder.list_id, stamp, begun))
+    for folder, stamp in _lists(home):
+        if known.get(f"list:{folder.list_id}") != str(stamp) or stamp / 1e9 + SETTLED >= oldest:
+            changed.append((folder.list_id, str(stamp), _begun(folder)))
     if changed:
         with store.transaction(connection):
             for list_id, stamp, begun in changed:
@@ -374,6 +385,31 @@ def _assign_lists(connection: sqlite3.Connection, home: StateHome, pending: Set[
                     store.assign(connection, run_id, list_id=list_id, task_id=task_id)
                 if pending.isdisjoint(run_id for run_id, _ in begun):
                     store.note(connection, f"list:{list_id}", stamp)
+
+
+def in_lists(home: StateHome, rows: Sequence[HistoryRow]) -> list[HistoryRow]:
+    """The rows with the task lists to which their runs belong."""
+    oldest = min((claimed_at(row.run_id) for row in rows), default=math.inf)
+    lists = (folder for folder, stamp in _lists(home) if stamp / 1e9 + SETTLED >= oldest)
+    of = {run_id: (folder.list_id, task_id) for folder in lists for run_id, task_id in _begun(folder)}
+    return [replace(row, list_id=of[row.run_id][0], task_id=of[row.run_id][1]) if row.run_id in of else row for row in rows]
+
+
+def _lists(home: StateHome) -> Iterator[tuple[ListFolder, int]]:
+    """Every list, and when its journal was written last: none of its runs is younger."""
+    # Here, because every first run imports this module, and few have lists.
+    from cc_executor.store.tasklists import FOLDER, JOURNAL, ListHome
+
+    if (home.root / FOLDER).exists():
+        for folder in ListHome(home).folders():
+            yield folder, _changed(folder.path / JOURNAL)
+
+
+def _begun(folder: ListFolder) -> list[tuple[str, str]]:
+    """The runs of a list, each with its task."""
+    from cc_executor.model.listrecord import Begun  # as above
+
+    return [(item.run_id, item.task) for item in folder.read()[0] if isinstance(item, Begun) and item.run_id]
 
 
 def _lists_noted(connection: sqlite3.Connection) -> Iterable[tuple[str, str]]:

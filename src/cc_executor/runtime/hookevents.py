@@ -23,6 +23,7 @@ PACE: Final = 0.25  # seconds that a batch gathers before a call: a command a se
 COMMAND_PACE: Final = 1.0
 STRIKES: Final = 3  # calls that fail one after another; then it is not called any more
 TEXT_CHARS: Final = 4_000  # of one text in an event; the journal has all of it
+MASKED_CHARS: Final = 64_000  # in which secrets are looked for until then
 
 # Pieces of what comes whole later, and lines that say nothing: a model writes hundreds of them a second. Who wants them names their kind.
 _PIECES: Final = (TextWritten, ThinkingWritten, ToolCalled)
@@ -37,10 +38,20 @@ class EventPump:
     hook : Hook
     deliver : callable
         Calls the hook with the events of a batch; from the pump's thread.
+    mask : callable
+        Takes secrets out of a text.
     """
 
-    def __init__(self, hook: Hook, deliver: Callable[[Hook, Mapping[str, Any]], HookReport], tell: Callable[[HookReport], None]) -> None:
+    def __init__(
+        self,
+        hook: Hook,
+        deliver: Callable[[Hook, Mapping[str, Any]], HookReport],
+        tell: Callable[[HookReport], None],
+        *,
+        mask: Callable[[str], str] = str,
+    ) -> None:
         self._hook = hook
+        self._mask = mask
         self._deliver = deliver
         self._tell = tell
         self._kinds = frozenset(hook.events)
@@ -116,7 +127,7 @@ class EventPump:
                 return
 
     def _hand_over(self, batch: list[Event]) -> None:
-        report = self._deliver(self._hook, {"events": [plain(event) for event in batch], "dropped": self._dropped})
+        report = self._deliver(self._hook, {"events": [plain(event, self._mask) for event in batch], "dropped": self._dropped})
         self._calls += 1
         self._given += len(batch)
         if report.ok:
@@ -141,13 +152,12 @@ def tells(event: Event) -> bool:
 _encoder: Final = msgspec.json.Encoder()
 
 
-def plain(event: Event) -> dict[str, Any]:
-    """An event as JSON values, its texts bounded."""
+def plain(event: Event, mask: Callable[[str], str]) -> dict[str, Any]:
+    """An event as JSON values, its texts bounded and without secrets."""
     value: dict[str, Any] = json.loads(_encoder.encode(event))
-    return {name: _bounded(item) for name, item in value.items() if name != "pieces"}
+    return {name: _bounded(item, mask) if isinstance(item, str) else item for name, item in value.items() if name != "pieces"}
 
 
-def _bounded(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > TEXT_CHARS:
-        return f"{value[:TEXT_CHARS]}… ({len(value):,} characters)"
-    return value
+def _bounded(value: str, mask: Callable[[str], str]) -> str:
+    shown = mask(value[:MASKED_CHARS])  # before it is cut: the beginning of a secret is not recognised
+    return shown if len(shown) <= TEXT_CHARS and len(value) <= MASKED_CHARS else f"{shown[:TEXT_CHARS]}… ({len(value):,} characters)"

@@ -318,13 +318,13 @@ class RunHooks(Caller):
         self._request = request
         where = self._where(request, run_id)
         for each in self._at(Moment.BEFORE_RUN):
-            given = payload(each.moment, each, run=asked(request, run_id), **self._context())
+            given = payload(each.moment, each, run=asked(request, run_id, mask=self.redactor.text), **self._context())
             report = await self.call(each, given, where=where)
             self._before.append((each.key, report))
             if why := stands_in_the_way(each, report):
                 raise HookRefused(f"{why} Nothing was started.")
         self._pumps = [
-            EventPump(each, partial(self._deliver, where, asked(request, run_id, with_prompt=False)), self.tell)
+            EventPump(each, partial(self._deliver, where, asked(request, run_id)), self.tell, mask=self.redactor.text)
             for each in self._at(Moment.ON_EVENT)
         ]
 
@@ -332,7 +332,7 @@ class RunHooks(Caller):
         """Tell whoever wants to hear of errors that the run was not started."""
         said = {"of": "run", "outcome": "not_started", "summary": str(error)}
         for each in self._at(Moment.ON_ERROR):
-            given = payload(each.moment, each, run=asked(request, run_id, with_prompt=False), error=said, **self._context())
+            given = payload(each.moment, each, run=asked(request, run_id), error=said, **self._context())
             await self.call(each, given, where=self._where(request, run_id))
 
     def keep(self, folder: RunFolder) -> None:
@@ -439,8 +439,8 @@ def _error(outcome: Outcome, of: str) -> dict[str, Any]:
     return {"of": of, "outcome": outcome.kind.value, "summary": outcome.summary, "cure": outcome.cure}
 
 
-def asked(request: RunRequest, run_id: str, *, with_prompt: bool = True) -> dict[str, Any]:
-    """A run that is about to start, for a hook. The prompt is there for `before_run` alone, which has to judge it."""
+def asked(request: RunRequest, run_id: str, *, mask: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """A run that is about to start, for a hook. The prompt, without secrets, is there with `mask` alone: for `before_run`, which has to judge it."""
     given: dict[str, Any] = {
         "id": run_id,
         "agent": request.agent,
@@ -452,8 +452,8 @@ def asked(request: RunRequest, run_id: str, *, with_prompt: bool = True) -> dict
         "max_cost": request.limits.cost,
         "rehearsed": request.rehearse,
     }
-    if with_prompt:
-        given |= {"prompt": request.prompt[:PROMPT_CHARS], "prompt_chars": len(request.prompt)}
+    if mask is not None:  # before it is cut: the beginning of a secret is not recognised
+        given |= {"prompt": mask(request.prompt[: 2 * PROMPT_CHARS])[:PROMPT_CHARS], "prompt_chars": len(request.prompt)}
     return given
 
 

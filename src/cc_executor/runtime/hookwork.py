@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest
-from cc_executor.model.ansi import clean
 from cc_executor.model.hook import DETAIL_CHARS, Hook, HookReport, HookStatus, refusal
 from cc_executor.model.toolcall import one_line
 from cc_executor.policy.environment import child_environment
@@ -75,7 +74,7 @@ def perform(hook: Hook, payload: Mapping[str, Any], *, where: Surroundings, reda
         status, detail = HookStatus.NOT_RUN, "it is a callable of a process that is gone"
     if status is HookStatus.REFUSED and not hook.moment.is_before:
         status, detail = HookStatus.FAILED, f"it refuses ({detail}), and it is too late for that"
-    said = one_line(clean(redactor.text(detail)), DETAIL_CHARS)
+    said = one_line(redactor.seen(detail), DETAIL_CHARS)
     return HookReport(hook=hook.name, moment=hook.moment, status=status, detail=said, seconds=round(time.monotonic() - began, 3))
 
 
@@ -126,11 +125,11 @@ def _run(hook: Hook, payload: dict[str, Any], where: Surroundings, unwanted: thr
     except InvalidRequest as error:
         return HookStatus.FAILED, str(error)
     script = f"\n{hook.command}" if hook.command.startswith(("-", "+")) else hook.command  # a sign would make it an option of the shell
-    # A file, not a pipe: nobody has to write while the command does not read.
-    with tempfile.TemporaryFile(prefix="cc-hook-") as given:
-        given.write(json.dumps(payload, ensure_ascii=True).encode())
-        given.seek(0)
-        try:
+    try:
+        # A file, not a pipe: nobody has to write while the command does not read.
+        with tempfile.TemporaryFile(prefix="cc-hook-") as given:
+            given.write(json.dumps(payload, ensure_ascii=True).encode())
+            given.seek(0)
             process = subprocess.Popen(
                 ["/bin/sh", "-c", script],
                 cwd=where.cwd if Path(where.cwd).is_dir() else "/",
@@ -140,8 +139,8 @@ def _run(hook: Hook, payload: dict[str, Any], where: Surroundings, unwanted: thr
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
-        except (OSError, ValueError) as error:  # ValueError: a character that no system call takes
-            return HookStatus.FAILED, f"it could not be started: {getattr(error, 'strerror', None) or error}"
+    except (OSError, ValueError) as error:  # a full disk; ValueError: a character that no system call takes
+        return HookStatus.FAILED, f"it could not be started: {getattr(error, 'strerror', None) or error}"
     try:
         out, err, why_not = _wait(process, hook.timeout, unwanted)
     finally:

@@ -25,6 +25,7 @@ from cc_executor.policy.environment import child_environment
 from cc_executor.runtime.errand import Errand
 from cc_executor.runtime.executable import VERSION_BUDGET, Executable, find_executable
 from cc_executor.runtime.forecast import load_now, predict
+from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.plan import PLAN, Plan, digest_of_file, resolved
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.snapshot import take_before
@@ -43,6 +44,7 @@ REAP_BUDGET: Final = 0.5  # seconds; a shim ends some milliseconds after its las
 # that was built or loaded as a module, and the mark of the run within which this one is started. The agent's environment comes with the spec.
 SHIM_NEEDS: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", records.RUN_MARK)
 _SHIM: Final = Path(__file__).resolve().parents[1] / "shim" / "__main__.py"
+_NO_REASON: Final = "its supervisor gave no reason; it may have been killed for want of memory: make some free, and try again"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 # Shims started by this process, kept until they are reaped: an unreaped child is a zombie for as long as the kernel lives.
@@ -109,9 +111,11 @@ def _launch(
     _check_folders(request)
     home.prepare()
     executable = find_executable(request, environ=environ, home=home)
+    # Before there is a folder: gigabytes may be read here, and a run that is not started for so long is taken for a lost one.
+    before = {name: digest_of_file(resolved(name, cwd=request.cwd)) for name in request.expect}
     folder = home.create(run_id or new_run_id(time.time()))
     try:
-        plan, spec = _prepare(request, folder, executable, environ, pid, trusted=is_trusted(request, home))
+        plan, spec = _prepare(request, folder, executable, environ, pid, before=before, trusted=is_trusted(request, home))
         folder.write_new(records.REQUEST, request_json(request))
         folder.write_new(PLAN, plan.to_json())
         take_before(request, folder, home=home, environ=environ)
@@ -130,7 +134,7 @@ def _check_folders(request: RunRequest) -> None:
     for what, name in (("cwd", request.cwd), *(("added folder", name) for name in request.add_dirs)):
         path = Path(name)
         if not path.is_absolute():
-            raise InvalidRequest(f"The {what} {name!r} is not an absolute path.")
+            raise InvalidRequest(f"The {what} {name!r} is not an absolute path: begin it with a slash.")
         if not _is_folder(path):
             raise InvalidRequest(f"The {what} {name} does not exist or is not a folder. Make it, or name another.")
         if not os.access(path, os.R_OK | os.X_OK):
@@ -145,7 +149,14 @@ def _is_folder(path: Path) -> bool:
 
 
 def _prepare(
-    request: RunRequest, folder: RunFolder, executable: Executable, environ: dict[str, str], pid: int, *, trusted: bool
+    request: RunRequest,
+    folder: RunFolder,
+    executable: Executable,
+    environ: dict[str, str],
+    pid: int,
+    *,
+    before: dict[str, str | None],
+    trusted: bool,
 ) -> tuple[Plan, dict[str, Any]]:
     agent = agent_named(request.agent)
     session_id = str(uuid.uuid4())
@@ -166,7 +177,7 @@ def _prepare(
         agent_version=executable.version,
         session_id=request.resume or session_id,
         env_names=tuple(sorted(env)),
-        before={name: digest_of_file(resolved(name, cwd=request.cwd)) for name in request.expect},
+        before=before,
         rehearsed=request.rehearse,
         config_dir=config_dir,
         own_settings=own_settings(request.cwd) if agent.name == "claude" else (),
@@ -220,7 +231,7 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
         )
     except OSError as error:
         raise LaunchFailed(
-            f"The run's supervisor could not be started ({error.strerror}): is the machine out of processes or memory?"
+            f"The run's supervisor could not be started ({error.strerror}). If the machine is out of processes or memory, end some, and try again."
         ) from error
     raw = _answer_to(json.dumps(spec).encode() + b"\n", shim)
     answer: Any = None
@@ -233,8 +244,12 @@ def _start_shim(spec: dict[str, Any], folder: RunFolder) -> None:
         shim.kill()
     with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it is reaped when it is an orphan
         shim.wait(START_BUDGET)
+    if answer is None:  # it may have started the agent, which has ended with it, but for what works in sessions of its own
+        end_marked(folder.run_id)
     if raw is None:
-        raise LaunchFailed(f"The run's supervisor did not answer in {START_BUDGET:.0f} s and was ended. Is the machine overloaded?")
+        raise LaunchFailed(
+            f"The run's supervisor did not answer in {START_BUDGET:.0f} s and was ended. Try again when the machine has less to do."
+        )
     raise _refusal(cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}, folder)
 
 
@@ -246,7 +261,7 @@ def _refusal(answer: dict[str, Any], folder: RunFolder) -> LaunchFailed | StateU
             f"There is no room for a run in {folder.path.parent} ({os.strerror(number)}). Make room, or set {STATE_VARIABLE} to another folder."
         )
     log = folder.read(records.LOG, 0, 2000).decode(errors="replace").strip()
-    reason = str(answer.get("error") or (log.splitlines() or [""])[-1] or "its supervisor gave no reason").rstrip(".")
+    reason = str(answer.get("error") or (log.splitlines() or [""])[-1] or _NO_REASON).rstrip(".")
     return LaunchFailed(f"The agent could not be started: {reason}.")
 
 

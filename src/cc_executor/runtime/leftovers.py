@@ -55,10 +55,18 @@ def _carries(pid: int, wanted: frozenset[bytes]) -> bool:
 
 
 def _kill(pid: int, wanted: frozenset[bytes]) -> None:
-    with suppress(OSError):
+    try:
         handle = os.pidfd_open(pid)
-        try:
-            if _carries(pid, wanted):  # looked at again: the number may be another process's by now, the handle stays with this one
+    except ProcessLookupError:
+        return
+    except OSError:  # ENOSYS before Linux 5.3, EPERM under some seccomp filters
+        if _carries(pid, wanted):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        return
+    try:
+        if _carries(pid, wanted):  # looked at again: the number may be another process's by now, the handle stays with this one
+            with suppress(OSError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
-        finally:
-            os.close(handle)
+    finally:
+        os.close(handle)

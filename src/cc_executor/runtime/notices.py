@@ -124,13 +124,14 @@ atexit.register(_see_off)
 
 def tell(wish: Notify, event: NotifyOn, about: dict[str, Any], *, mark: Path, key: str, whence: Whence) -> list[threading.Thread]:
     """Tell everybody, each in a thread that the end of the process waits for. The mark was made before."""
-    about = message(event, at=datetime.now(UTC), **about)
+    redactor = Redactor(secret_values(whence.environ))
+    about = redactor.json(message(event, at=datetime.now(UTC), **about))
     threads: list[threading.Thread] = []
     for number, target in enumerate(wish.targets):
 
         def work(target: str = target, number: int = number) -> None:
             try:
-                why = _told(target, about, wish, key=f"{key}-{number}", moment=_MOMENTS[event], whence=whence)
+                why = _told(target, about, wish, key=f"{key}-{number}", moment=_MOMENTS[event], whence=whence, redactor=redactor)
                 notices.note(mark, f"{event.value} {shown(target)}: {why or 'told'}")
                 if why:
                     logger.warning("%s: %s could not be told: %s", whence.folder.name, shown(target), why)
@@ -154,7 +155,7 @@ def tell(wish: Notify, event: NotifyOn, about: dict[str, Any], *, mark: Path, ke
     return threads
 
 
-def _told(target: str, about: Mapping[str, Any], wish: Notify, *, key: str, moment: Moment, whence: Whence) -> str:
+def _told(target: str, about: Mapping[str, Any], wish: Notify, *, key: str, moment: Moment, whence: Whence, redactor: Redactor) -> str:
     """Why somebody could not be told, or an empty text."""
     if not target.startswith(COMMAND):
         body = json.dumps(about, separators=(",", ":")).encode()
@@ -163,7 +164,7 @@ def _told(target: str, about: Mapping[str, Any], wish: Notify, *, key: str, mome
     # `exec` and quoted words: no shell of ours reads what they hold.
     hook = Hook(moment=moment, command=f"exec {_quoted(words)}", name=shown(target), timeout=COMMAND_TIMEOUT)
     where = Surroundings(environ=whence.environ, cwd=whence.environ.get("HOME", "/"), names=whence.names, mark=f"{key}-notify")
-    report = perform(hook, about, where=where, redactor=Redactor(secret_values(whence.environ)), unwanted=threading.Event())
+    report = perform(hook, about, where=where, redactor=redactor, unwanted=threading.Event())
     return "" if report.ok else report.detail or report.status.value
 
 

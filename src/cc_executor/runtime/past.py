@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import html
 import io
 import json
+import math
 import os
 import re
 import sqlite3
@@ -33,6 +35,16 @@ JUDGED: Final = 1_000  # newest predicted runs that the calibration looks at
 SHOWN: Final = 20  # rows of the table
 _SPAN: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhdw])\Z")
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+FILTER_CHARS: Final = 10_000  # escaped and as UTF-8 still within the 50,000 bytes that SQLite takes for a pattern
+_FORMULA: Final = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+)  # owasp.org/www-community/attacks/CSV_Injection: prompts and labels may be somebody else's
 HEAD: Final = ("run", "started", "status", "time", "expected", "cost", "agent", "prompt")
 
 
@@ -72,12 +84,18 @@ class History:
         return json.dumps(self.to_dicts(), ensure_ascii=False)
 
     def to_csv(self) -> str:
-        """A table with a head and one line for each run, by RFC 4180. `started` is in ISO 8601, UTC; what is not known is empty."""
+        """A table with a head and one line for each run, by RFC 4180. `started` is in ISO 8601, UTC; what is not known is empty.
+
+        A text that a spreadsheet would take for a formula has an apostrophe in front of it.
+        """
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
         writer.writeheader()
         for row in self.rows:
-            writer.writerow(row.as_dict() | {"started": moment(row.started)})
+            cells = row.as_dict() | {"started": moment(row.started)}
+            writer.writerow(
+                {name: f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value for name, value in cells.items()}
+            )
         return text.getvalue()
 
     def to_frame(self) -> Any:
@@ -150,22 +168,28 @@ def when(value: str | float | datetime | date | None, *, now: float) -> float | 
     ------
     InvalidRequest
     """
+    if value is None:
+        return None
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # a year that no clock of this machine knows
+        if math.isfinite(seconds := _seconds(value, now)):
+            return seconds
+    raise InvalidRequest(f"{value!r:.60} is no time. Write 7d, 36h, 2026-01-31 or 2026-01-31T12:00.")
+
+
+def _seconds(value: object, now: float) -> float:
     match value:
-        case None:
-            return None
         case datetime():
             return value.timestamp()
         case date():
             return datetime(value.year, value.month, value.day).astimezone().timestamp()
         case int() | float():
             return float(value)
+        case str() if found := _SPAN.match(value.strip()):
+            return now - float(found[1]) * _UNITS[found[2]]
+        case str():
+            return datetime.fromisoformat(value.strip()).timestamp()
         case _:
-            if found := _SPAN.match(value.strip()):
-                return now - float(found[1]) * _UNITS[found[2]]
-            try:
-                return datetime.fromisoformat(value.strip()).timestamp()
-            except (ValueError, OverflowError):
-                raise InvalidRequest(f"{value!r} is no time. Write 7d, 36h, 2026-01-31 or 2026-01-31T12:00.") from None
+            return math.nan
 
 
 def filters_of(
@@ -186,11 +210,19 @@ def filters_of(
     now: float,
 ) -> Filters:
     """Checked filters out of what users write. Raises `InvalidRequest`."""
+    texts: dict[str, object] = {
+        "agent": agent, "model": model, "outcome": outcome, "label": label, "category": category, "list_id": list_id, "text": text, "before": before,
+    }  # fmt: skip
+    for name, value in texts.items():
+        if not isinstance(value, str) or len(value) > FILTER_CHARS:
+            raise InvalidRequest(f"{name} must be a text of at most {FILTER_CHARS:,} characters.")
+    if not isinstance(cwd, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] - what users write
+        raise InvalidRequest(f"cwd must be the path of a folder (given: {cwd!r:.60}).")
     words = {kind.value for kind in OutcomeKind}
     if outcome and outcome not in words:
         raise InvalidRequest(f"There is no outcome {outcome!r}. It is one of {', '.join(sorted(words))}.")
-    if limit is not None and limit < 1:
-        raise InvalidRequest(f"limit must be 1 or more (given: {limit}); leave it out for all.")
+    if limit is not None and not (isinstance(limit, int) and 1 <= limit < 2**63):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+        raise InvalidRequest(f"limit must be a number, 1 or more (given: {limit!r:.60}); leave it out for all.")
     return Filters(
         agent=agent,
         model=model,
@@ -252,9 +284,6 @@ def history(*, state: str | Path | None = None, environ: Mapping[str, str] | Non
     """
     environment = os.environ if environ is None else environ
     home = StateHome(Path(state) if state is not None else state_path(environment))
-    try:
-        wanted = filters_of(**filters, now=time.time())
-    except TypeError as error:
-        name = str(error).rpartition("'")[0].rpartition("'")[2]
-        raise InvalidRequest(f"There is no filter {name!r}.") from None
-    return past(home, wanted, environ=environment)
+    if unknown := filters.keys() - (filters_of.__kwdefaults__ or {}).keys():
+        raise InvalidRequest(f"There is no filter {min(unknown)!r}.")
+    return past(home, filters_of(**filters, now=time.time()), environ=environment)

@@ -58,8 +58,12 @@ def reconcile(home: StateHome, *, environ: Mapping[str, str], patience: float = 
         thread = _threads.get(name)
         if thread is None or not thread.is_alive():
             thread = threading.Thread(target=settle, args=(home,), kwargs={"environ": chosen}, name="cc_executor reconcile", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads, or the interpreter ends. Whoever comes by next does it; this one has just started a run
+                logger.warning("lost runs are not settled now", exc_info=True)
+                return
             _threads[name] = thread
-            thread.start()
     if patience:
         thread.join(patience)
 

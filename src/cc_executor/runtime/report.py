@@ -16,6 +16,7 @@ from cc_executor.model.listrecord import Begun
 from cc_executor.model.listreport import ListReport, list_report
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.report import RunReport, run_report
+from cc_executor.policy.redact import Redactor
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
@@ -120,13 +121,13 @@ def told_run(folder: RunFolder) -> RunReport:
         raise RunNotFound(
             f"Run {folder.run_id} has no receipt yet: it goes on, or nobody has followed it to its end (`cc-executor show {folder.run_id}`)."
         )
-    label = ""
+    label, mask = "", Redactor().text  # a page travels as a receipt does; what was in the environment is masked in the journal
     with suppress(StateUnusable):
         label = folder.request().label
     try:
-        return run_report(receipt, TimedReader(folder, agent=receipt.agent).timed(), label=label)
+        return run_report(receipt, TimedReader(folder, agent=receipt.agent).timed(), label=label, mask=mask)
     except (StateUnusable, InvalidRequest):  # the journal is gone or damaged; the receipt stands for itself
-        return run_report(receipt, (), label=label)
+        return run_report(receipt, (), label=label, mask=mask)
 
 
 def told_list(folder: ListFolder, home: StateHome) -> ListReport:
@@ -144,6 +145,7 @@ def told_list(folder: ListFolder, home: StateHome) -> ListReport:
                 receipts[record.run_id] = receipt
                 if newest[record.task] == record.run_id and len(runs) < RUNS:
                     runs[record.run_id] = told_run(run)
+    tasks = tasks.model_copy(update={"name": Redactor().text(tasks.name)})
     return list_report(folder.list_id, tasks, journal, runs, receipts)
 
 

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from cc_executor.agents.claude.census import count_tool_calls
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.policy.redact import Redactor, secret_values
@@ -30,9 +28,11 @@ from cc_executor.store.history import Unusable
 from cc_executor.store.historyrow import Filters, HistoryRow
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.snapshot import SnapshotStore
 
 # What a notebook shows, and what says that the run has ended. Together some 20 KB.
 KEPT: Final = frozenset({records.RECEIPT, records.REQUEST, records.EXIT, records.LOCK, PLAN, BUNDLE, PRUNED, "sealing"})
+GOING: Final = ".going"  # ends the name of a run's folder that is being removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ def plan_pruning(
     except Unusable as error:
         raise StateUnusable(f"The history cannot be read ({error}).") from error
     chosen = [row for row in rows[keep or 0 :] if before is None or row.started < before]
-    candidates = [found for row in reversed(chosen) if (found := _candidate(home.folder(row.run_id), row, whole=whole)) is not None]
+    candidates = [found for row in reversed(chosen) if (found := _candidate(home, row, whole=whole)) is not None]
     known = {row.run_id for row in rows}
     folders = list(home.runs())
     return Pruning(
@@ -147,8 +147,9 @@ def plan_pruning(
     )
 
 
-def _candidate(folder: RunFolder, row: HistoryRow, *, whole: bool) -> Candidate | None:
-    if folder.is_supervised():
+def _candidate(home: StateHome, row: HistoryRow, *, whole: bool) -> Candidate | None:
+    folder = home.folder(row.run_id)
+    if folder.is_supervised() or SnapshotStore(home).is_cut_short(folder):
         return None
     size = size_of(folder.path)
     because = ""
@@ -189,28 +190,28 @@ def prune(home: StateHome, pruning: Pruning, *, environ: Mapping[str, str], now:
     rows: list[HistoryRow] = []
     gone: list[str] = []
     try:
+        for left in home.runs_path.glob(f".*{GOING}"):  # by somebody who was killed here
+            shutil.rmtree(left, ignore_errors=True)  # or by somebody who is at it now
         for candidate in pruning.candidates:
             folder = home.folder(candidate.row.run_id)
-            if folder.path.is_symlink() or folder.is_supervised() or not (folder.path / records.RECEIPT).exists():
+            is_needed = folder.is_supervised() or SnapshotStore(home).is_cut_short(folder)
+            if folder.path.is_symlink() or is_needed or not (folder.path / records.RECEIPT).exists():
                 continue  # it has changed since it was looked at
             # The journal first, with the note: whatever happens in between, the receipt never claims a journal that silently went.
             freed += _remove_journal(folder, now)
             if candidate.is_whole:
                 freed += size_of(folder.path)
-                shutil.rmtree(folder.path)
+                # First under a name that is no run's: one that lost its receipt, and not its other files, would be sealed anew by whoever looks at it.
+                with contextlib.suppress(FileNotFoundError):  # another pruning was faster
+                    shutil.rmtree(folder.path.rename(folder.path.with_name(f".{folder.run_id}{GOING}")))
                 gone.append(folder.run_id)
             elif (row := facts_of(folder, redactor)) is not None:
-                rows.append(_kept(row, candidate.row))
+                rows.append(row)
     except OSError as error:
         raise StateUnusable(f"{error.filename or home.runs_path} cannot be removed: {error.strerror}.") from error
     finally:
         _tell(home, rows, gone, environ)
     return freed
-
-
-def _kept(row: HistoryRow, before: HistoryRow) -> HistoryRow:
-    """The list that a run belongs to is not in its folder."""
-    return msgspec.structs.replace(row, list_id=before.list_id, task_id=before.task_id)
 
 
 def _remove_journal(folder: RunFolder, now: float) -> int:

@@ -67,6 +67,8 @@ class Run:
     request : RunRequest
     state : RunState
         The fold of everything that `follow` has yielded; with several followers, to the one that is furthest.
+    is_unwanted : bool
+        Whether somebody here has asked for its end, perhaps too late for it: no further attempt is to follow it.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Run:
         self.folder = folder
         self.request = request
         self.state = RunState()
+        self.is_unwanted = False
         self._redactor = redactor
         self._checking = Checking(environ, redactor)
         self._started_here = started_here
@@ -83,6 +86,7 @@ class Run:
         self._hooks = hooks if hooks is not None else RunHooks.of(folder, environ=environ, redactor=redactor)
         self._final: RunState | None = None
         self._is_sealing = False
+        self._hopeless: tuple[str, str] | None = None  # why the run is to be ended, and who says so
         self._gave_up = False
 
     @property
@@ -202,18 +206,22 @@ class Run:
 
     async def refuse_hopeless(self, batch: Batch) -> None:
         """End the run when the agent asks an API that will go on refusing it, or goes round in a circle and shall not. Called by the one who owns the run."""
-        if not self._gave_up and any(isinstance(event, ApiRetried) and event.status in HOPELESS_STATUSES for event in batch.events):
-            self._gave_up = True
-            with suppress(ControlFailed):  # it has ended by itself meanwhile
-                await self.cancel(reason="auth", by="cc_executor")
-        if self.request.loop_guard is LoopGuard.STOP and not self._gave_up:
-            circle = next((event for event in batch.events if isinstance(event, Repeated)), None)
-            if circle is not None:
+        if self._hopeless is None:
+            self._hopeless = self._why_hopeless(batch.events)
+        if self._hopeless is not None and not self._gave_up:
+            reason, by = self._hopeless
+            with suppress(ControlFailed):  # it has ended by itself meanwhile; or it was not heard, and is told again with the next batch
+                await self.cancel(reason=reason, by=by)
                 self._gave_up = True
-                with suppress(ControlFailed):  # as above
-                    await self.cancel(
-                        reason="loop", by=f"the loop guard: {circle.count} × {circle.name}({circle.about}), the same result each time"
-                    )
+
+    def _why_hopeless(self, events: list[Event]) -> tuple[str, str] | None:
+        if any(isinstance(event, ApiRetried) and event.status in HOPELESS_STATUSES for event in events):
+            return "auth", "cc_executor"
+        if self.request.loop_guard is LoopGuard.STOP:
+            for event in events:
+                if isinstance(event, Repeated):
+                    return "loop", f"the loop guard: {event.count} × {event.name}({event.about}), the same result each time"
+        return None
 
     @property
     def notify(self) -> Notify | None:
@@ -269,14 +277,15 @@ class Run:
     def send(self, op: str, **fields: object) -> Status:
         """One command, blocking (a few milliseconds), from any thread. `op`: pause, resume, cancel or status.
 
-        When the agent has ended and only the checks of this run go on, `cancel` ends those. It works without the run's folder, too, where the run was
-        started.
+        When the agent has ended and only the checks of this run go on, `cancel` ends those. Where the run was started, it works without the run's folder
+        or socket, too.
 
         Raises
         ------
         ControlFailed
             The run has ended or does not answer.
         """
+        self.is_unwanted = self.is_unwanted or op == "cancel"
         try:
             return command(self.folder, op, **fields)
         except ControlFailed:
@@ -284,7 +293,7 @@ class Run:
                 self._checking.end()
                 self._hooks.end()
                 return Status({"ok": True, "state": "exited", "processes": 0})
-            if op == "cancel" and not self.folder.path.exists() and terminate(self.run_id):
+            if op == "cancel" and not (self.folder.path / records.EXIT).exists() and terminate(self.run_id):
                 return Status({"ok": True, "state": "stopping", "processes": 0})
             raise
 

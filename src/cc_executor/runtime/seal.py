@@ -37,6 +37,7 @@ from cc_executor.runtime.plan import Plan, change_of, resolved
 from cc_executor.runtime.snapshot import Seen, take_after
 from cc_executor.shim import records
 from cc_executor.store import roll, underway
+from cc_executor.store.held import held_here
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.keys import signer_of
 
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 HEAD_START: Final = 2.0  # seconds; whoever started a run and follows it reaches its end within some milliseconds
 LOOK: Final = 0.02  # seconds
+KEEP_BUDGET: Final = 30.0  # seconds for a disk to take the receipt, if nobody wants to wait for it; mostly some milliseconds
 _CLAIM: Final = "sealing"  # locked (flock) by whoever seals
 _TEXT_LIMIT: Final = 32_000  # characters of the final text that the receipt keeps; longer ones are in the journal
 _FILE_LIMIT: Final = 200  # files that the receipt names
@@ -116,9 +118,8 @@ async def _sealed(
         with underway.noted(folder.path.parent.parent, folder.run_id) if hooks.is_owed(folder) else nullcontext():
             final = await hooks.after(folder, _masked(receipt, redactor))
         sealed = await in_thread(lambda: final.sealed(signer_of(folder.path.parent.parent)))
-        with anyio.CancelScope(shield=True):  # some milliseconds
-            await in_thread(lambda: _keep(folder, sealed, redactor))
-        return sealed
+        # An errand: who is interrupted here asks for the receipt again at once, and two of them would be made.
+        return await Errand(lambda _: _keep(folder, sealed, redactor), patience=KEEP_BUDGET).run()
 
 
 @asynccontextmanager
@@ -129,15 +130,13 @@ async def _turn(folder: RunFolder, *, head_start: float) -> AsyncGenerator[None]
     except OSError:  # a full disk, or an archive that cannot be written: nothing will be kept either
         yield
         return
-    try:
+    with held_here(descriptor):
         until = time.monotonic() + head_start
         while time.monotonic() < until and folder.receipt() is None and _is_free(descriptor):  # noqa: ASYNC110 - a lock of a file
             await anyio.sleep(LOOK)
         while not _is_free(descriptor, take=True):  # noqa: ASYNC110 - as above
             await anyio.sleep(LOOK)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -151,10 +150,8 @@ def claimed(folder: RunFolder) -> Generator[bool]:
     except OSError:
         yield False
         return
-    try:
+    with held_here(descriptor):
         yield _is_free(descriptor, take=True)
-    finally:
-        os.close(descriptor)
 
 
 def _is_free(descriptor: int, *, take: bool = False) -> bool:
@@ -167,17 +164,19 @@ def _is_free(descriptor: int, *, take: bool = False) -> bool:
     return True
 
 
-def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor) -> None:
+def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor) -> Receipt:
+    """The receipt that is kept: somebody may have been faster where nobody could wait for a turn."""
     if not (folder.path / records.RECEIPT).exists():  # else one that cannot be read here: a newer version's, or damaged. Either is evidence
         _free_set_aside(folder)
         try:
-            folder.replace(records.RECEIPT, receipt.model_dump_json(indent=1).encode())
+            folder.keep_first(records.RECEIPT, receipt.model_dump_json(indent=1).encode())
         except StateUnusable:
             # The run has ended and may have cost money: its result is owed to whoever waits for it, kept or not.
             logger.warning("the receipt of run %s could not be kept", folder.run_id, exc_info=True)
-            return
+            return receipt
     _strike(folder)
     remember_soon(folder, redactor)
+    return folder.receipt() or receipt
 
 
 def _free_set_aside(folder: RunFolder) -> None:

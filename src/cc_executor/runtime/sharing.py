@@ -19,7 +19,7 @@ from typing import Final
 from cc_executor.errors import HistoryNotShared, InvalidRequest, StateUnusable
 from cc_executor.policy.hindsight import calibration
 from cc_executor.policy.redact import Redactor, secret_values
-from cc_executor.runtime.history import facts_of
+from cc_executor.runtime.history import facts_of, in_lists
 from cc_executor.runtime.past import JUDGED, History
 from cc_executor.store import history as store
 from cc_executor.store.historyrow import Filters, HistoryRow
@@ -91,7 +91,7 @@ def send(home: StateHome, environ: Mapping[str, str]) -> int:
         mirror.check()
         while names := unshared.names()[:CHUNK]:
             rows = [row for name in names if (row := facts_of(home.folder(name), redactor)) is not None]
-            mirror.put(rows)
+            mirror.put(in_lists(home, rows))
             unshared.remove(names)
             count += len(rows)
     unshared.settle()

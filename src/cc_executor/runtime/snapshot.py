@@ -40,6 +40,7 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
     try:
         store.prepare()
         tree, reason = None, ""
+        met = store.at_work(_root_of(request))  # whoever ends while we look has written into what is seen
         try:
             with store.in_use():
                 tree = _before(request, store, environ)
@@ -49,7 +50,7 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
         if tree is None:
             store.keep(folder, BEFORE, Before(None, f"{request.cwd} was not looked at: {reason}. {CURE}", time.monotonic() - started))
         else:
-            store.enter(folder.run_id, tree.root)
+            store.enter(folder.run_id, tree.root, met=met)
             if store.is_sweep_due(time.time()):
                 threading.Thread(target=_sweep, args=(store,), name="cc_executor sweep", daemon=True).start()
     except (OSError, StateUnusable) as error:
@@ -59,8 +60,12 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
             store.keep(folder, BEFORE, Before(None, f"{request.cwd} could not be looked at: {reason}.", time.monotonic() - started))
 
 
+def _root_of(request: RunRequest) -> bytes:
+    return os.fsencode(os.path.realpath(request.cwd))
+
+
 def _before(request: RunRequest, store: SnapshotStore, environ: Mapping[str, str]) -> Tree:
-    root = os.fsencode(os.path.realpath(request.cwd))
+    root = _root_of(request)
     state = os.fsencode(os.path.realpath(store.home.root))
     if root == state or root.startswith(state + b"/"):
         raise TooLarge("it belongs to the state folder of cc_executor")
@@ -109,8 +114,9 @@ def _look(
     seconds: float = SECONDS,
 ) -> Look:
     status = store.home.root.stat()
-    notebook = os.fsencode(environ.get(NOTEBOOK, ""))
-    skipped = frozenset({notebook[len(root) + 1 :]} if notebook.startswith(root + b"/") else ())
+    notebook = environ.get(NOTEBOOK, "")
+    # By its real folder, for the way to a home is often a link; and where it leads, if it is one itself.
+    skipped = frozenset(_below(root, "/", name) for name in (notebook, os.path.realpath(notebook)) if notebook.startswith("/"))
     return Look(
         root,
         blobs=store.blobs,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from cc_executor.errors import StateUnusable
+from cc_executor.model.phase import Phase
 from cc_executor.runtime.plan import Plan
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder, RunStanding
+
+READ: Final = 8_000  # characters of a prompt in which secrets are looked for before it is cut
+BEGINNING: Final = 80  # characters of a prompt in a list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +47,10 @@ def summaries(home: StateHome, *, now: float, limit: int | None = None) -> list[
     return rows
 
 
-def summary(folder: RunFolder, *, now: float) -> RunSummary:
-    """One run's row."""
+def summary(folder: RunFolder, *, now: float, mask: Callable[[str], str] = str) -> RunSummary:
+    """One run's row. `mask`: takes secrets out of what was asked."""
     receipt = folder.receipt()
-    label, prompt = _asked(folder)
+    label, prompt = _asked(folder, mask)
     if receipt is not None:
         return RunSummary(
             id=folder.run_id,
@@ -67,7 +72,7 @@ def summary(folder: RunFolder, *, now: float) -> RunSummary:
         rehearsed, agent = None, ""
     return RunSummary(
         id=folder.run_id,
-        status=standing.value,
+        status=Phase.PAUSED.value if standing is RunStanding.RUNNING and folder.is_paused() else standing.value,
         started=folder.created_at,
         agent=agent,
         elapsed=elapsed,
@@ -77,10 +82,15 @@ def summary(folder: RunFolder, *, now: float) -> RunSummary:
     )
 
 
-def _asked(folder: RunFolder) -> tuple[str, str]:
+def beginning(prompt: str, mask: Callable[[str], str] = str) -> str:
+    """Of a prompt, for a list. Masked before it is cut: the beginning of a secret is not recognised."""
+    return " ".join(mask(prompt[:READ]).split())[:BEGINNING]
+
+
+def _asked(folder: RunFolder, mask: Callable[[str], str]) -> tuple[str, str]:
     """Label and the beginning of the prompt."""
     try:
         request = folder.request()
     except StateUnusable:
         return "", ""
-    return request.label, " ".join(request.prompt[:200].split())[:80]
+    return mask(request.label), beginning(request.prompt, mask)

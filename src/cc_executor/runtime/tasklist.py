@@ -32,14 +32,12 @@ from cc_executor.model.listrecord import (
     HookTold,
     ListState,
     ListStatus,
-    Record,
     Skipped,
     TaskState,
     TaskStatus,
     Validated,
     Validating,
     Waiting,
-    advance_all,
 )
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Receipt
@@ -55,6 +53,7 @@ from cc_executor.runtime.again import resumable
 from cc_executor.runtime.answers import Attendant
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.listhooks import ListHooks
+from cc_executor.runtime.listjournal import ListJournal
 from cc_executor.runtime.listspans import list_in_span, task_in_span
 from cc_executor.runtime.onlooker import onlooking
 from cc_executor.runtime.plan import resolved
@@ -132,7 +131,7 @@ async def run_list(
                 except BaseExceptionGroup as group:  # of the attempts' task group; whoever runs the list is owed the error itself
                     raise _first(group) from group
         # Also by whoever has run it: who wanted a task again while the last hook was called has seen that somebody runs the list.
-        journal = _Journal(folder, watcher)
+        journal = ListJournal(folder, watcher.on_state)
         async with onlooking(home, environ, watcher.on_batch) as look:
             while True:
                 is_run = folder.is_run()  # asked before the journal: who runs it no more has written all
@@ -152,31 +151,6 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-class _Journal:
-    """The list's records, read as they come, and the state after them."""
-
-    def __init__(self, folder: ListFolder, watcher: Watcher) -> None:
-        self.folder = folder
-        self.state = ListState()
-        self._watcher = watcher
-        self._offset = 0
-
-    def read(self) -> None:
-        """All that is new; it comes in pieces of a bounded size."""
-        before = self._offset
-        while True:
-            records, end = self.folder.read(self._offset)
-            if end == self._offset:
-                break
-            self.state, self._offset = advance_all(self.state, records), end
-        if self._offset != before:
-            self._watcher.on_state(self.state)
-
-    def add(self, record: Record) -> None:
-        self.folder.append(record)
-        self.read()
-
-
 class _Runner:
     """The one that runs a list, while it holds the lock."""
 
@@ -193,7 +167,7 @@ class _Runner:
     ) -> None:
         self._tasks: TaskList = folder.tasks()
         self._folder = folder
-        self._journal = _Journal(folder, watcher)
+        self._journal = ListJournal(folder, watcher.on_state)
         self._home = home
         self._environ = environ
         self._request_of = request_of
@@ -211,6 +185,7 @@ class _Runner:
         self._journal.read()
         if why := await self._hooks.open(self._journal.state):
             self._journal.add(Closed(at=time.time(), status=ListStatus.STOPPED, summary=why))
+        self._journal.read()  # the first hook may have taken long
         async with anyio.create_task_group() as attempts:
             for task in self._tasks.tasks:
                 known = self._journal.state.task(task.id)
@@ -220,16 +195,30 @@ class _Runner:
                     self._begin(attempts, task, self._adopt, is_adopted=True)
             while self._journal.state.status is ListStatus.OPEN or self._live:
                 await self._hold_or_go()
-                acted = [await self._do(action, attempts) for action in await self._due()]
-                if not any(acted):
+                if not await self._act(attempts):
                     with anyio.move_on_after(LOOK):
                         await self._news.wait()
                     self._news = anyio.Event()
                 self._journal.read()
-        if why := await self._hooks.close(self._journal.state):
-            self._journal.add(Closed(at=time.time(), status=ListStatus.FAILED, summary=why))
-        await self._hooks.told(self._journal.state)
+        why = await self._hooks.close(self._journal.state)
+        self._journal.read()  # the last hook may have taken long, and somebody may have wanted a task again
+        while why and self._journal.state.status is ListStatus.OK:
+            if self._journal.decided(Closed(at=time.time(), status=ListStatus.FAILED, summary=why)):
+                break
+            self._journal.read()
+        if self._journal.state.status is not ListStatus.OPEN:
+            await self._hooks.told(self._journal.state)
         return self._journal.state
+
+    async def _act(self, attempts: anyio.abc.TaskGroup) -> bool:
+        """Do what is due; whether to ask again at once. One step at a time, because meanwhile others act and say what they want."""
+        has_acted = False
+        for action in await self._due():
+            if await self._do(action, attempts):
+                has_acted = True
+                if not isinstance(action, Skip | Wait):  # there may be thousands of these, and nobody comes between them
+                    break
+        return has_acted
 
     def _tell(self, report: HookReport, task: str) -> None:
         self._journal.add(HookTold(at=time.time(), task=task, text=report.sentence()))
@@ -241,10 +230,10 @@ class _Runner:
             if self._looked is None or spent != state.spent or not 0 <= now - at < DAY_LOOK:
                 self._today = await in_thread(lambda: self._day.total(now))
                 self._looked = (now, state.spent)
-        return due(self._tasks, state, now=now, today=self._today)
+        return due(self._tasks, self._journal.state, now=now, today=self._today)
 
     async def _do(self, action: Action, attempts: anyio.abc.TaskGroup) -> bool:
-        """Carry one action out; returns whether that changed the state."""
+        """Carry one action out; whether to ask again at once, because that changed something, or because somebody else has."""
         match action:
             case Start(task=task_id, max_cost=max_cost):
                 if task_id in self._live:  # its last attempt is just letting go
@@ -252,18 +241,21 @@ class _Runner:
                 task, known = self._tasks.task(task_id), self._journal.state.task(task_id)
                 run_id = "" if task.kind is TaskKind.CALL else str(self._new_run())
                 # Written before anything is launched: a run without this line cannot be, and this line without a run was never launched.
-                self._journal.add(Begun(at=time.time(), task=task_id, attempt=known.begun + 1, run_id=run_id, session=known.session))
-                self._begin(attempts, task, partial(self._attempt, max_cost=max_cost, run_id=run_id, session=known.session, say=known.say))
+                if self._journal.decided(
+                    Begun(at=time.time(), task=task_id, attempt=known.begun + 1, run_id=run_id, session=known.session)
+                ):
+                    work = partial(self._attempt, max_cost=max_cost, run_id=run_id, session=known.session, say=known.say)
+                    self._begin(attempts, task, work)
             case Wait(task=task_id, until=until, why=why, cause=cause, session=session, say=say):
-                self._journal.add(Waiting(at=time.time(), task=task_id, until=until, why=why, cause=cause, session=session, say=say))
+                self._journal.decided(Waiting(at=time.time(), task=task_id, until=until, why=why, cause=cause, session=session, say=say))
             case Validate(task=task_id, max_cost=max_cost):
                 if task_id in self._live:  # as above
                     return False
                 self._begin(attempts, self._tasks.task(task_id), partial(self._look, max_cost=max_cost))
             case Skip(task=task_id, because=because):
-                self._journal.add(Skipped(at=time.time(), task=task_id, because=because))
+                self._journal.decided(Skipped(at=time.time(), task=task_id, because=because))
             case Close(status=status, summary=summary):
-                self._journal.add(Closed(at=time.time(), status=status, summary=summary))
+                self._journal.decided(Closed(at=time.time(), status=status, summary=summary))
             case Cancel(task=task_id):
                 live = self._live.get(task_id)
                 if live is None or live.is_cancelled or (live.is_adopted and live.run is None):
@@ -274,7 +266,6 @@ class _Runner:
                 else:
                     with suppress(ControlFailed):  # it has ended by itself
                         await live.run.cancel(reason="cancel", by="tasks")
-                return False
         return True
 
     def _new_run(self) -> RunId:
@@ -327,6 +318,9 @@ class _Runner:
 
     async def _attempt(self, task: Task, live: _Live, *, max_cost: float | None, run_id: str, session: str, say: str) -> Ended:
         await self._hooks.before_task(task, self._journal.state.task(task.id).begun, self._journal.state)
+        self._journal.read()  # the hook may have taken long
+        while self._journal.state.is_paused:  # noqa: ASYNC110 - the list's file, which has no event; who stops the list cancels this
+            await anyio.sleep(LOOK)
         made = {need: self._made(need) for need in task.all_needs}
         if task.kind is TaskKind.CALL:
             return await self._call(task, made)

@@ -197,7 +197,7 @@ def _harmless() -> Generator[None]:
 def tell_soon(folder: RunFolder, receipt: Receipt, *, environ: Mapping[str, str], redactor: Redactor, is_new: bool) -> None:
     """Make the spans of a run whose receipt is sealed, on a thread of its own, if it is for us to do. Never fails.
 
-    Not a daemon, so that a program that ends here has made them before its provider is shut down.
+    Not a daemon, though the thread that seals is one and would hand that down, so that a program that ends here has made them before its provider is shut down.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def tell_soon(folder: RunFolder, receipt: Receipt, *, environ: Mapping[str, str]
         return
     chosen = dict(environ)
     with suppress(RuntimeError):  # the interpreter ends, and the provider with it
-        threading.Thread(target=_tell, args=(tracer, folder, receipt, chosen, redactor), name=THREAD).start()
+        threading.Thread(target=_tell, args=(tracer, folder, receipt, chosen, redactor), name=THREAD, daemon=False).start()
 
 
 def _tell(tracer: Tracer, folder: RunFolder, receipt: Receipt, environ: Mapping[str, str], redactor: Redactor) -> None:

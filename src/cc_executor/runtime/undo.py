@@ -300,11 +300,11 @@ def _carry_out(
         store.blobs.sync(
             entry.content for change in todo for entry in (change.before, change.after) if entry is not None and entry.kind is Kind.FILE
         )
-        act = Act(runs, todo, roots, time.time(), is_undone=not is_redo, stage=stage, kept=tuple(path for path, _ in left))
-        store.keep_act(act)
     except OSError as error:
         raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
+    act = Act(runs, todo, roots, time.time(), is_undone=not is_redo, stage=stage, kept=tuple(path for path, _ in left))
     try:
+        store.keep_act(act)
         staying = ground.carry_out(todo)
     except HalfDone as error:
         raise UndoIncomplete(_half_done(error, runs)) from error
@@ -397,12 +397,13 @@ def _finish(store: SnapshotStore, act: Act) -> None:
 
 
 def _forget(store: SnapshotStore, act: Act, earlier: Act | None) -> None:
-    with suppress(OSError):
-        if earlier is not None:
+    if earlier is not None:
+        with suppress(OSError):
             store.keep_act(earlier)
-        else:
-            for run_id in act.runs:
-                (store.home.folder(run_id).path / ACT).unlink()
+        return
+    for run_id in act.runs:
+        with suppress(OSError):
+            (store.home.folder(run_id).path / ACT).unlink()
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------

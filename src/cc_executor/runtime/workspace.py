@@ -88,7 +88,7 @@ def untrust(folder: str, *, home: StateHome) -> str:
         It cannot be kept.
     """
     path = TrustList(home).remove(folder)
-    return f"Not trusted: {folder}. It was not." if path is None else f"Not trusted any more: {path}."
+    return f"{os.path.realpath(folder)} was not trusted; nothing was changed." if path is None else f"Not trusted any more: {path}."
 
 
 def trusted_folders(home: StateHome) -> list[tuple[str, bool]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -56,10 +55,8 @@ class _Audit(_Admin):
         limit = max(1, self.number("limit", ROWS, most=ROWS_LIMIT))
         who, decision, before = (self.get_query_argument(name, None) for name in ("who", "decision", "before"))
         audit = cast("Callable[[], Audit]", self.settings["cc_executor_audit"])()
-        found = await asyncio.to_thread(
-            lambda: list(itertools.islice(audit.rows(who=who, decision=decision or "", before=before or ""), limit + 1))
-        )
-        self.answer({"rows": found[:limit], "next": found[limit - 1]["at"] if len(found) > limit else ""})
+        rows, following = await asyncio.to_thread(audit.page, limit, who=who, decision=decision or "", before=before or "")
+        self.answer({"rows": rows, "next": following})
 
 
 class _Usage(_Admin):

@@ -92,6 +92,18 @@ class Audit:
             logger.warning("%s of request %s could not be audited: %s", what, request, error)
         self._told(row)
 
+    def page(self, limit: int, *, who: str | None = None, decision: str = "", before: str = "") -> tuple[list[Row], str]:
+        """The newest rows, as `rows`, and the `before` of the next page (empty: there is none). Blocking.
+
+        What was noted at the same time as the last of them is among them, too: the next page begins before that time.
+        """
+        found: list[Row] = []
+        for row in self.rows(who=who, decision=decision, before=before):
+            if len(found) >= limit and row["at"] != found[-1]["at"]:
+                return found, found[-1]["at"]
+            found.append(row)
+        return found, ""
+
     def rows(self, *, who: str | None = None, decision: str = "", before: str = "") -> Iterator[Row]:
         """What is kept, newest first. Blocking.
 

@@ -85,17 +85,23 @@ class Line:
             await asyncio.wait({self._task}, timeout=END_BUDGET)
 
     async def withdrawn(self, entry: Waiting, op: str) -> bool:
-        """Command a run that waits: it can be cancelled. False: it has just been started, and can take any command.
+        """Command a run that waits: it can be cancelled. False: it is just being started, and can take any command.
 
         Raises
         ------
         ControlFailed
         """
-        if entry.is_over:
-            raise ControlFailed(f"The run was never started: {entry.why}")
-        if op not in {"cancel", "kill"}:
-            raise ControlFailed(f"The run waits for its turn, and there is nothing to {op} yet. It can be cancelled.")
-        return await asyncio.to_thread(self.queue.withdraw, entry, status="cancelled", why="It was cancelled while it waited for its turn.")
+        if not entry.is_over:
+            if op not in {"cancel", "kill"}:
+                raise ControlFailed(f"The run waits for its turn, and there is nothing to {op} yet. It can be cancelled.")
+            why = "It was cancelled while it waited for its turn."
+            if await asyncio.to_thread(self.queue.withdraw, entry, status="cancelled", why=why):
+                return True
+            known = await asyncio.to_thread(self.queue.find, entry.run_id)
+            if known is None or not known.is_over:
+                return False
+            entry = known  # somebody was faster
+        raise ControlFailed(f"The run was never started: {entry.why}")
 
     def among(self, runs: Iterator[RunFolder]) -> Iterable[RunFolder | Waiting]:
         """All runs, newest first, with those that wait and those that were never started. Blocking."""
@@ -136,6 +142,8 @@ class Line:
                 await self._drop(entry, type(error).__name__, str(error))
 
     async def _begin(self, entry: Waiting) -> None:
+        if not await asyncio.to_thread(self.queue.is_wanted, entry):
+            return
         if has_waited_too_long(entry, time.time()):
             raise Refused(409, "WaitedTooLong", "It has waited for a day. Ask again if it is still wanted.")
         request = self._admission.rules.applied(await asyncio.to_thread(self.queue.request, entry))  # the rules may have changed meanwhile
@@ -146,8 +154,7 @@ class Line:
         except StateUnusable:
             if not self._home.folder(entry.run_id).path.exists():
                 raise
-            await asyncio.to_thread(self.queue.started, entry)  # by another server of this state folder: an id starts one run
-            return
+            return  # another server of this state folder has started it, and says so: an id starts one run
         finally:
             self._admission.release(entry.run_id)
         if not await asyncio.to_thread(self.queue.started, entry):

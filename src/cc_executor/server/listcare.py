@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from cc_executor.errors import CCExecutorError
-from cc_executor.model.listrecord import NOT_OVER, Closed, ListState, ListStatus, advance_all
+from cc_executor.model.listrecord import NOT_OVER, Closed, ListState, ListStatus
 from cc_executor.model.tasklist import TaskList
 from cc_executor.runtime.detached import LOG, start_runner
 from cc_executor.store.tasklists import ListFolder
@@ -53,11 +53,7 @@ class Kept:
         if self.runner is not None and self.runner.poll() is not None:
             self.runner = None
         is_run = self.folder.is_run() or self.runner is not None  # asked before the journal: who runs it no more has written all
-        while True:
-            records, offset = self.folder.read(self._offset)
-            if offset == self._offset:
-                break
-            self.state, self._offset = advance_all(self.state, records), offset
+        self.state, self._offset = self.folder.advanced(self.state, self._offset)
         over = sum(known.status not in NOT_OVER for known in self.state.tasks.values())
         if over != self._over:
             self._over, self.started = over, 0

@@ -25,6 +25,7 @@ from cc_executor.model.listrecord import NOT_OVER, ListState, ListStatus, Resume
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunRequest, canonical_digest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
+from cc_executor.policy.schedule import bounded
 from cc_executor.runtime.listhooks import keep_notify
 from cc_executor.server.keys import Held, Keys
 from cc_executor.server.listcare import Care
@@ -37,7 +38,7 @@ from cc_executor.store.journal import RunFolder
 from cc_executor.store.owners import FOLDER as OWNERS
 from cc_executor.store.tasklists import LIST, LIST_ID, ListFolder, ListHome
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.tasks import reopen, row
+from cc_executor.tasks import rebound, reopen, row
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -242,10 +243,10 @@ class Lists:
             tasks = folder.tasks()
         except StateUnusable:
             return ListSummary(folder.list_id, "unreadable", _made_at(folder), label="", tasks=0, done=0, cost=0.0)
-        state = folder.state()
+        state, is_run = folder.standing()
         return ListSummary(
             id=folder.list_id,
-            status=self._word(folder, state),
+            status=self._word(folder, state, is_run=is_run),
             started=_made_at(folder),
             label=tasks.name,
             tasks=len(tasks.tasks),
@@ -259,8 +260,7 @@ class Lists:
 
     def _status(self, list_id: str, who: str, offset: int, limit: int) -> dict[str, Any]:
         folder = self.find(list_id, who=who)
-        is_run = folder.is_run()  # asked before the journal: who runs it no more has written all
-        tasks, state = folder.tasks(), folder.state()
+        tasks, (state, is_run) = folder.tasks(), folder.standing()
         running = [task.id for task in tasks.tasks if state.task(task.id).status is TaskStatus.RUNNING]
         rows = [
             {"task": task.id, "title": task.title, "kind": task.kind.value, "until": known.until, "why": known.why, **row(known)}
@@ -281,8 +281,7 @@ class Lists:
 
     def _results(self, list_id: str, who: str, offset: int, limit: int) -> dict[str, Any]:
         folder = self.find(list_id, who=who)
-        is_run = folder.is_run()  # asked before the journal: who runs it no more has written all
-        tasks, state = folder.tasks(), folder.state()
+        tasks, (state, is_run) = folder.tasks(), folder.standing()
         known = [state.task(task.id) for task in tasks.tasks]
         return {
             **self._head(folder, tasks, state, is_run=is_run),
@@ -306,7 +305,7 @@ class Lists:
             "kind": "list",
             "name": tasks.name,
             "started": _made_at(folder),
-            "status": self._word(folder, state),
+            "status": self._word(folder, state, is_run=is_run),
             "done": state.status is not ListStatus.OPEN and not is_run,
             "summary": state.summary,
             "progress": f"{over}/{len(tasks.tasks)} tasks completed",
@@ -340,9 +339,9 @@ class Lists:
             return self._home.find(known.run_id).receipt() if known.run_id else None
         return None
 
-    def _word(self, folder: ListFolder, state: ListState) -> str:
+    def _word(self, folder: ListFolder, state: ListState, *, is_run: bool) -> str:
         kept = self._care.kept.get(folder.list_id)
-        word = state.word(is_run=folder.is_run())
+        word = state.word(is_run=is_run)
         if word != "interrupted" or kept is None or kept.is_given_up:
             return word
         return "paused" if state.is_paused and not state.is_stopped else "starting"
@@ -359,7 +358,7 @@ class Lists:
         return await asyncio.to_thread(partial(ListWatch, folder, tasks, self._home, environ=self._environ, why_alone=alone))
 
     def _why_alone(self, folder: ListFolder, tasks: TaskList, state: ListState) -> str:
-        if state.status is not ListStatus.OPEN or self._word(folder, state) != "interrupted":
+        if state.status is not ListStatus.OPEN or self._word(folder, state, is_run=False) != "interrupted":
             return ""
         return self._complaint(folder) or why_alone(tasks, state)
 
@@ -388,8 +387,8 @@ class Lists:
         async with turn:  # what comes first is done first, to the runs as well
             if not click or click not in (await asyncio.to_thread(folder.state)).clicks:
                 await self._obey(folder, tasks, op, said, who=who, task=task)
-        told = await asyncio.to_thread(folder.state)
-        return {"id": list_id, "op": op, **({"task": task} if task else {}), "status": self._word(folder, told)}
+        told, is_run = await asyncio.to_thread(folder.standing)
+        return {"id": list_id, "op": op, **({"task": task} if task else {}), "status": self._word(folder, told, is_run=is_run)}
 
     async def _obey(self, folder: ListFolder, tasks: TaskList, op: str, say: Callable[[], None], *, who: str, task: str) -> None:
         state = await asyncio.to_thread(folder.state)
@@ -402,7 +401,9 @@ class Lists:
         if op in {"resume", "retry"} and (has_ended or (not self._goes_on(folder, state) and not is_run)):
             if calls := calls_left(tasks, state):
                 raise ControlFailed(f"Task {calls[0]} is Python in a notebook: run its cell again, and what ended well is not done again.")
-            async with self._room(who, _more(tasks, ListState() if has_ended else state), tasks, state.spent):
+            held = bounded(tasks, state)
+            async with self._room(who, _more(tasks, ListState() if has_ended else state), held, state.spent) as allowed:
+                await asyncio.to_thread(rebound, folder, allowed, state)  # before it can be run
                 await asyncio.to_thread(say)
                 await self._care.take(folder, starts=True)
         else:
@@ -416,14 +417,14 @@ class Lists:
 
     def _say(self, folder: ListFolder, tasks: TaskList, op: str, *, task: str, text: str, by: str, click: str) -> None:
         if op == "resume":
-            reopen(folder, tasks)
+            reopen(folder, bounded(tasks, folder.state()))  # what it may cost was said last by whoever gave it
             state = folder.state()
             if state.is_paused:
                 folder.append(Resumed(at=time.time(), by=by, click=click))
             return
         try:
             TaskCommands(folder, tasks, self._home).obey(
-                "stop" if op == "cancel" else op, task=task, text=text, by=by, click=click, reopens=True
+                "stop" if op == "cancel" else op, task=task, text=text, by=by, click=click, ended={"retry"}
             )
         except InvalidRequest as error:
             raise error if op == "edit" else ControlFailed(str(error)) from error

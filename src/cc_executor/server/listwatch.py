@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
 from cc_executor.listpage import ListPage, keep_table
-from cc_executor.model.listrecord import NOT_OVER, ListState, ListStatus, TaskStatus, advance_all
+from cc_executor.model.listrecord import NOT_OVER, ListState, ListStatus, TaskStatus
 from cc_executor.model.taskcard import list_bundle
 from cc_executor.model.tasklist import TaskKind, TaskList
 from cc_executor.runtime.onlooker import onlooking
@@ -45,7 +45,7 @@ class ListWatch:
     environ : mapping of str to str
         Of the server.
     why_alone : callable
-        Given the list's state, says in a sentence why nobody runs it; empty while somebody does or is about to. Blocking.
+        Given the state of a list that nobody runs, says in a sentence why; empty while somebody is about to. Blocking.
     """
 
     def __init__(
@@ -115,11 +115,8 @@ class ListWatch:
     def _read(self) -> tuple[bool, str]:
         """Read what is new; whether somebody runs the list, and why nobody does."""
         is_run = self._folder.is_run()  # asked before the journal: who runs it no more has written all
-        while True:
-            records, offset = self._folder.read(self._offset)
-            if offset == self._offset:
-                return is_run, self._why_alone(self._state)
-            self._state, self._offset = advance_all(self._state, records), offset
+        self._state, self._offset = self._folder.advanced(self._state, self._offset)
+        return is_run, "" if is_run else self._why_alone(self._state)
 
     def _keep_end(self) -> None:
         """Keep the table for the notebook, unless whoever ran the list has done that."""

@@ -79,7 +79,7 @@ async def read(service: Service, uri: str, *, who: str) -> types.ReadResourceRes
     CCExecutorError
     """
     if uri == CONFIG:
-        return _text(uri, json.dumps(config(service), ensure_ascii=False), "application/json")
+        return _text(uri, json.dumps(config(service), ensure_ascii=False, default=str), "application/json")
     run_id, what, stream = _parts(uri)
     try:
         folder = await asyncio.to_thread(service.find, run_id, who=who)
@@ -96,9 +96,8 @@ async def read(service: Service, uri: str, *, who: str) -> types.ReadResourceRes
 
 
 def config(service: Service) -> dict[str, Any]:
-    """What a server allows."""
-    rules = asdict(service.rules)
-    return {"version": __version__, "root": str(service.root), **rules, "folders": [str(each) for each in rules["folders"]]}
+    """What a server allows; folders as paths."""
+    return {"version": __version__, "root": service.root, **asdict(service.rules)}
 
 
 def _parts(uri: str) -> tuple[str, str, str]:

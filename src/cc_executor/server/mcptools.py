@@ -200,19 +200,19 @@ async def _monitor(call: Call) -> Answer:
         told = await call.service.status(run_id, who=call.who)
         if (asked := await _settled(call, run_id)) is not None:
             return asked
-        events = await asyncio.to_thread(call.trails.events, folder, after, limit)
+        events = await asyncio.to_thread(call.trails.events, folder, after, limit, call.service.mask)
         if events or told["done"] or time.monotonic() >= until:
             break
         told_at = await _progress(call, told, begun, told_at)
         await asyncio.sleep(LOOK)
     for event in events:
-        await call.say(_level(event), {"run": run_id, **plain(event)})
+        await call.say(_level(event), {"run": run_id, **plain(event, call.service.mask)})
     return {
         "id": run_id,
         "status": told["status"],
         "done": told["done"] and not events,
         "asks": len(call.service.asks(run_id)),
-        "events": [plain(event) for event in events],
+        "events": [plain(event, call.service.mask) for event in events],
         "next": after + len(events),
     }
 
@@ -246,8 +246,8 @@ class Trails:
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, int], _Trail] = OrderedDict()
 
-    def events(self, folder: RunFolder, after: int, limit: int) -> list[Event]:
-        """At most so many events that say something, from a number on, and at most `TEXT_LIMIT` bytes of them. Blocking."""
+    def events(self, folder: RunFolder, after: int, limit: int, mask: Callable[[str], str]) -> list[Event]:
+        """At most so many events that say something, from a number on, and at most `TEXT_LIMIT` bytes of them as they are told, under `mask`. Blocking."""
         trail = self._known.pop((folder.run_id, after), None)
         if trail is None:
             trail = _Trail(JournalReader(folder, agent=folder.request().agent))
@@ -257,7 +257,7 @@ class Trails:
         found: list[Event] = []
         size = 0
         while len(found) < limit and (event := trail.next()) is not None:
-            size += len(json.dumps(plain(event)))
+            size += len(json.dumps(plain(event, mask)))
             if found and size > TEXT_LIMIT:
                 trail.waiting.appendleft(event)
                 break

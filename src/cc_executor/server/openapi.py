@@ -18,7 +18,6 @@ from cc_executor.server.lists import OPS, TASK_OPS
 from cc_executor.server.notices import schemas
 
 METHODS: Final = ("get", "post", "delete", "put", "patch")
-_GROUP: Final = re.compile(r"\([^)]*\)")
 _ERROR: Final = {
     "type": "object",
     "required": ["error"],
@@ -93,18 +92,19 @@ _WORDS: Final = {200: "as asked", 202: "accepted", 400: "not understood; the mes
                  413: "too large", 429: "too many at once", 503: "not possible here; the message says why"}  # fmt: skip
 
 
-def document(routes: Sequence[tuple[str, type[Any]]], *, base: str) -> dict[str, Any]:
+def document(handlers: Sequence[type[Any]], *, base: str) -> dict[str, Any]:
     """The whole document.
 
     Parameters
     ----------
-    routes : sequence of (pattern, handler class)
+    handlers : sequence of handler classes
+        Each with its path as `route`.
     base : str
         The path of the server's URL below which they are.
     """
     paths: dict[str, dict[str, Any]] = {}
-    for pattern, handler in routes:
-        path = _GROUP.sub("{id}", pattern)
+    for handler in handlers:
+        path = handler.route
         for method in METHODS:
             if method in vars(handler):
                 paths.setdefault(path, {})[method] = _operation(method, path, handler)

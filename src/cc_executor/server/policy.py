@@ -15,18 +15,22 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from cc_executor.agents.claude.command import DEFAULT_PERMISSION_MODE as DEFAULT_MODE
 from cc_executor.errors import StateUnusable
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.policy.budget import SMALLEST, Purse
+from cc_executor.runtime.errand import Errand
 from cc_executor.server.owners import Owners
+from cc_executor.server.places import Place, Places
 from cc_executor.server.refusal import Refused
 from cc_executor.shim import records
+from cc_executor.store import roll
 from cc_executor.store.home import StateHome
-from cc_executor.store.journal import RunFolder, RunStanding
+from cc_executor.store.journal import RunFolder
+from cc_executor.store.lock import PATIENCE
 from cc_executor.store.spend import DaySpend, local_day
 
 SOON: Final = 10  # seconds; nobody knows when a run ends, and this is how often it is worth asking
@@ -36,6 +40,8 @@ _ASKING_MODES: Final = ("default", "manual", "dontAsk", "plan")
 _PART: Final = re.compile(r"(\w+)(?:\([^()]*\))?")
 TOO_MANY: Final = "TooManyRuns"
 RESERVED: Final = "DayReserved"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,19 +132,11 @@ def _forbidden(message: str) -> Refused:
     return Refused(403, "NotAllowed", message)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """What is held for a run: a place among its owner's, and dollars (0: it spends none; None: no bound of its own)."""
-
-    owner: str
-    cost: float | None
-
-
 class Admission:
     """Who has room for one more run.
 
-    Looking and reserving are one: requests that come at once are as good as one after the other, and what is promised to a run is held until it is at work,
-    where its folder says the same.
+    Looking and reserving are one, in this server and in all others of the state folder: requests that come at once are as good as one after the other, and
+    what is promised to a run is held until it is at work, where its folder says the same.
 
     Parameters
     ----------
@@ -157,9 +155,13 @@ class Admission:
         self._home = home
         self._owners = owners
         self._spend = DaySpend(home)
-        self._lock = asyncio.Lock()
-        self._held: dict[str, _Place] = {}
+        self._places = Places(home.root)
+        self._lock = asyncio.Lock()  # before the turn among all servers, which is waited for in a thread
         self.promised: Callable[[str], int] = lambda who: 0
+
+    def is_beginning(self, run_id: str) -> bool:
+        """Whether a place is held here for a run."""
+        return self._places.is_mine(run_id)
 
     async def reserve(self, run_id: str, request: RunRequest, who: str) -> RunRequest:
         """Hold a place for a run until `release`; returns the request with the bound that keeps the day's.
@@ -170,14 +172,15 @@ class Admission:
             There is no room: too many runs (`TOO_MANY`), money that others may still spend (`RESERVED`), or the day's money or tokens are spent.
         StateUnusable
         """
-        async with self._lock:
-            before = dict(self._held)  # one that is let go while we look is at work by then, and may have been missed
-            going = await asyncio.to_thread(self._going, who)
-            going |= {each: place.cost for each, place in (before | self._held).items() if place.owner == who}
-            await self._check_room(len(going), 1, who)
-            bounded = await asyncio.to_thread(self._within_day, request, who, tuple(going.values()))
-            self._held[run_id] = _Place(who, bounded.limits.cost if _spends(bounded) else 0.0)
+
+        def hold() -> RunRequest:
+            going = self._going(who)
+            self._check_room(len(going), 1, who)
+            bounded = self._within_day(request, who, tuple(going.values()))
+            self._places.hold(run_id, Place(who, bounded.limits.cost if _spends(bounded) else 0.0))
             return bounded
+
+        return await self._held(hold, run_id)
 
     @asynccontextmanager
     async def room(self, who: str, count: int, tasks: TaskList, spent: float) -> AsyncGenerator[TaskList]:
@@ -193,53 +196,79 @@ class Admission:
         Refused
             As `reserve`.
         """
-        names = [f"{who}\0{secrets.token_hex(8)}" for _ in range(count)]
-        async with self._lock:
-            going = (await asyncio.to_thread(self._going, who)).keys() | {each for each, place in self._held.items() if place.owner == who}
-            await self._check_room(len(going), count, who)
-            bounded = await asyncio.to_thread(self._list_within_day, tasks, spent, who)
-            self._held |= dict.fromkeys(names, _Place(who, 0.0))
+        names = [secrets.token_hex(8) for _ in range(count)]
+
+        def hold() -> TaskList:
+            going = self._going(who)
+            self._check_room(len(going), count, who)
+            bounded = self._list_within_day(tasks, spent, who, tuple(going.values()))
+            try:
+                for name in names:
+                    self._places.hold(name, Place(who, 0.0))
+            except StateUnusable:
+                self.release(*names)
+                raise
+            return bounded
+
+        bounded = await self._held(hold, *names)
         try:
             yield bounded
         finally:
-            for name in names:
-                self.release(name)
+            self.release(*names)
 
-    async def _check_room(self, going: int, count: int, who: str) -> None:
+    async def _held(self, hold: Callable[[], T], *names: str) -> T:
+        """What `hold` gives, in a turn of its own. Whatever ends it early, no place is held afterwards."""
+
+        def held(_: object) -> T:
+            self._home.check()  # before anything is made in it
+            with self._places.turn():
+                return hold()
+
+        async with self._lock:
+            errand = Errand(held, patience=2 * PATIENCE)
+            try:
+                return await errand.run()
+            except BaseException:
+                if errand.result is not None:  # cancelled meanwhile
+                    self.release(*names)
+                raise
+
+    def _check_room(self, going: int, count: int, who: str) -> None:
         most = self.rules.running
         if count > most:
             said = f"{count} tasks of this list would be at work at once, and {most} runs may be here. Give the list `parallel: {most}`, or less."
             raise Refused(429, TOO_MANY, said)
-        if going + await asyncio.to_thread(self.promised, who) + count > most:
+        if going + self.promised(who) + count > most:
             said = f"{most} runs are" if most > 1 else "1 run is"
             raise Refused(429, TOO_MANY, f"{said} at work already. Wait for one to end, or cancel one.", retry_after=SOON)
 
-    def release(self, run_id: str) -> None:
-        """The run is at work, or was not started."""
-        self._held.pop(run_id, None)
+    def release(self, *names: str) -> None:
+        """The runs are at work, or were not started."""
+        for name in names:
+            self._places.release(name)
 
     def _going(self, who: str) -> dict[str, float | None]:
-        """Somebody's runs that go on, with their bounds. Those that are being launched count by themselves. Blocking."""
-        now = time.time()
-        found = [
-            folder
-            for folder in self._home.runs()
-            if is_open(folder) and folder.standing(now) is RunStanding.RUNNING and self._owners.is_own(folder.run_id, who)
-        ]
+        """Somebody's runs that go on or are about to, with their bounds. Blocking.
+
+        What is about to is looked at first: what is let go of meanwhile is at work by then.
+        """
+        held = {name: place.cost for name, place in self._places.all().items() if place.owner == who}
+        found = [self._home.folder(name) for name in roll.going(self._home.root)]
+        own = [folder for folder in found if folder.size(records.EXIT) == 0 and self._owners.is_own(folder.run_id, who)]
         if self.rules.day_cost is None:
-            return dict.fromkeys((folder.run_id for folder in found), 0.0)
-        return {folder.run_id: _bound_of(folder) for folder in found}
+            return dict.fromkeys((folder.run_id for folder in own), 0.0) | held
+        return {folder.run_id: _bound_of(folder) for folder in own} | held
 
     def _within_day(self, request: RunRequest, who: str, reserved: tuple[float | None, ...]) -> RunRequest:
         if not _spends(request) or not self._has_day:
             return request
         return with_cost(request, self._day_bound(request.limits.cost, who, reserved))
 
-    def _list_within_day(self, tasks: TaskList, spent: float, who: str) -> TaskList:
+    def _list_within_day(self, tasks: TaskList, spent: float, who: str, reserved: tuple[float | None, ...]) -> TaskList:
         """The list with what is left of the day as its bound. Its tasks at work are runs of its owner's, and hold their own part."""
         if not self._has_day or not any(_task_spends(task) for task in tasks.tasks):
             return tasks
-        left = self._day_bound(None, who, tuple(self._going(who).values()))
+        left = self._day_bound(None, who, reserved)
         if left is None or (tasks.max_cost is not None and tasks.max_cost <= spent + left):
             return tasks
         return TaskList.model_validate(dict(tasks) | {"max_cost": spent + left})
@@ -279,11 +308,6 @@ def _spends(request: RunRequest) -> bool:
 
 def _task_spends(task: Task) -> bool:
     return task.kind is TaskKind.AGENT and task.options.get("rehearse") is None
-
-
-def is_open(folder: RunFolder) -> bool:
-    """Whether nobody has followed the run to its end yet."""
-    return not (folder.path / records.RECEIPT).exists()
 
 
 def _bound_of(folder: RunFolder) -> float | None:

@@ -10,8 +10,8 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,26 +20,28 @@ from pydantic import ValidationError
 
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.model.request import RunId, RunRequest
-from cc_executor.runtime.summary import RunSummary
+from cc_executor.runtime.summary import READ, RunSummary, beginning
 from cc_executor.runtime.telemetry import carried
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import SOON
 from cc_executor.server.refusal import Refused
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunStanding, request_json
-from cc_executor.store.place import claimed_at
+from cc_executor.store.lock import locked
+from cc_executor.store.place import LONGEST_WAIT, claimed_at
 from cc_executor.store.plain import read_plain
 
-PATIENCE: Final = 24 * 3600.0  # seconds; a run that has waited longer is not started: nobody expects it, or its costs, any more
 ENDED: Final = 500  # kept of those that were never started
 _FOLDER: Final = "queue"
 _SUFFIX: Final = ".json"
-_BEGINNING: Final = 80  # characters of a prompt in a list, as in those of runs
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A run that waits (`status` "queued"), or one that was never started ("cancelled", "refused") and why. `trace`: of `carried`, where it was asked for."""
+    """A run that waits (`status` "queued"), or one that was never started ("cancelled", "refused") and why.
+
+    `since`: epoch seconds from which on it waits, which may be later than its id. `trace`: of `carried`, where it was asked for.
+    """
 
     run_id: RunId
     owner: str
@@ -48,6 +50,7 @@ class Waiting:
     prompt: str
     status: str = "queued"
     why: str = ""
+    since: float = 0.0
     trace: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -55,10 +58,10 @@ class Waiting:
         """Whether it does not wait any more."""
         return self.status != "queued"
 
-    def row(self) -> RunSummary:
+    def row(self, mask: Callable[[str], str]) -> RunSummary:
         """As in a list of runs."""
-        at = claimed_at(self.run_id)
-        return RunSummary(id=self.run_id, status=self.status, started=at, agent=self.agent, label=self.label, prompt=self.prompt)
+        at, prompt = claimed_at(self.run_id), beginning(self.prompt, mask)
+        return RunSummary(id=self.run_id, status=self.status, started=at, agent=self.agent, label=mask(self.label), prompt=prompt)
 
 
 class Queue:
@@ -79,7 +82,7 @@ class Queue:
         self._owners = owners
         self._most = most
         self._known: Mapping[str, Waiting] = {}  # name of the file → what it says; never changed but replaced, for threads go through it
-        self._lock = asyncio.Lock()
+        self._lock = asyncio.Lock()  # before the turn among all servers, which is waited for in a thread
 
     @property
     def is_used(self) -> bool:
@@ -99,14 +102,21 @@ class Queue:
         async with self._lock:  # the place is free when it is looked at, and until it is taken
             return await asyncio.to_thread(self._add, run_id, request, who)
 
+    def _turn(self) -> AbstractContextManager[None]:
+        return locked(self._folder.with_suffix(".lock"))
+
     def _add(self, run_id: RunId, request: RunRequest, who: str) -> Waiting:
+        with self._turn():
+            return self._added(run_id, request, who)
+
+    def _added(self, run_id: RunId, request: RunRequest, who: str) -> Waiting:
         names = self._names()
         if len(self.of(who)) >= self._most:
             said = f"The most runs are at work, and {self._most} wait already. Wait for one to end, or cancel one."
             raise Refused(429, "QueueFull", said, retry_after=SOON)
         number = int(names[-1].partition("-")[0]) + 1 if names else 1
         trace = carried({})
-        entry = Waiting(run_id, who, request.agent, request.label, " ".join(request.prompt[:200].split())[:_BEGINNING], trace=trace)
+        entry = _waiting(run_id, who, request, since=time.time(), trace=trace)
         path = self._folder / f"{number:012d}-{run_id}{_SUFFIX}"
         self._owners.claim(run_id, who)
         try:
@@ -152,35 +162,46 @@ class Queue:
         except (OSError, ValidationError, ValueError, RecursionError) as error:
             raise InvalidRequest("What was kept of this run while it waited cannot be read. Ask again.") from error
 
+    def is_wanted(self, entry: Waiting) -> bool:
+        """Whether it still waits: somebody may have withdrawn it, or another server have started it. Blocking."""
+        return (self._folder / self._name_of(entry.run_id)).exists() and not (self._ended / entry.run_id).exists()
+
     def started(self, entry: Waiting) -> bool:
-        """The run is at work: it waits no more. False when somebody has withdrawn it meanwhile. Blocking."""
-        (self._folder / self._name_of(entry.run_id)).unlink(missing_ok=True)
-        return self._over(entry.run_id) is None
+        """The run is at work: it waits no more. False when somebody has withdrawn it meanwhile. Blocking. Raises `StateUnusable`."""
+        with self._turn():
+            (self._folder / self._name_of(entry.run_id)).unlink(missing_ok=True)
+            withdrawn = self._ended / entry.run_id
+            is_wanted = not withdrawn.exists()
+            withdrawn.unlink(missing_ok=True)  # its own folder says what becomes of it
+            return is_wanted
 
     def withdraw(self, entry: Waiting, *, status: str, why: str) -> bool:
-        """The run is not to be started, and this is kept of it; False when it is at work already. Blocking."""
+        """The run is not to be started, and this is kept of it; False when it is at work, or was withdrawn already. Blocking. Raises `StateUnusable`."""
         told = {"agent": entry.agent, "label": entry.label, "prompt": entry.prompt, "status": status, "why": why}
-        record = self._ended / entry.run_id
-        with suppress(StateUnusable):  # it does not wait any more, which is what was asked for
-            _write(record, json.dumps(told).encode("ascii"))  # before the entry goes: whoever is starting it looks here afterwards
-        try:
-            (self._folder / self._name_of(entry.run_id)).unlink()
-        except OSError:
-            record.unlink(missing_ok=True)
-            return False
+        with self._turn():
+            waits = self._folder / self._name_of(entry.run_id)
+            if not waits.exists():
+                return False
+            with suppress(StateUnusable):  # it does not wait any more, which is what was asked for
+                _write(self._ended / entry.run_id, json.dumps(told).encode("ascii"))
+            try:
+                waits.unlink()
+            except OSError:
+                return False
         for name in sorted(_ids(self._ended))[:-ENDED]:
             (self._ended / name).unlink(missing_ok=True)
         return True
 
     def sweep(self) -> None:
-        """Remove the entries of runs that are at work or were: a server died before it could. Blocking."""
+        """Remove the entries of runs that are at work, or were, or were withdrawn: a server died before it could. Blocking."""
         for name in self._names():
-            if self._home.folder(name[13:-5]).standing(time.time()) in {RunStanding.RUNNING, RunStanding.ENDED}:
+            is_over = (self._ended / name[13:-5]).exists()
+            if is_over or self._home.folder(name[13:-5]).standing(time.time()) in {RunStanding.RUNNING, RunStanding.ENDED}:
                 (self._folder / name).unlink(missing_ok=True)
 
     def over(self) -> list[Waiting]:
         """Those that were never started, newest first. Blocking."""
-        names = sorted(_ids(self._ended), reverse=True)
+        names = [name for name in sorted(_ids(self._ended), reverse=True) if not self._home.folder(name).path.exists()]
         return [entry for name in names if (entry := self._over(name)) is not None]
 
     def _over(self, run_id: str) -> Waiting | None:
@@ -205,18 +226,23 @@ class Queue:
     def _read(self, name: str) -> Waiting | None:
         run_id = RunId(name[13:-5])
         try:
+            since = os.lstat(self._folder / name).st_mtime
             first, _, rest = read_plain(self._folder / name).partition(b"\n")
             head = json.loads(first)
             owner, trace = str(head["owner"]), dict(head.get("trace", {}))
             request = RunRequest.model_validate(json.loads(rest))
         except (OSError, ValidationError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return Waiting(run_id, owner, request.agent, request.label, " ".join(request.prompt[:200].split())[:_BEGINNING], trace=trace)
+        return _waiting(run_id, owner, request, since=since, trace=trace)
+
+
+def _waiting(run_id: RunId, owner: str, request: RunRequest, *, since: float, trace: Mapping[str, str]) -> Waiting:
+    return Waiting(run_id, owner, request.agent, request.label, request.prompt[:READ], since=since, trace=trace)
 
 
 def has_waited_too_long(entry: Waiting, now: float) -> bool:
     """Whether nobody expects it any more."""
-    return now - claimed_at(entry.run_id) > PATIENCE
+    return now - entry.since > LONGEST_WAIT
 
 
 def _ids(folder: Path) -> list[str]:

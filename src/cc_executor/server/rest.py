@@ -39,7 +39,7 @@ PIECE_LIMIT: Final = 1024 * 1024
 DIGITS: Final = 15
 CLICK: Final = 100  # characters; a view's have some 40
 _ID: Final = "([0-9a-f]{26}|[0-9a-f]{20}-[0-9]{1,6})"  # of a run, of a task list
-GROUP: Final = re.compile(r"\([^)]*\)")
+_GROUP: Final = re.compile(r"\([^)]*\)")
 
 P = ParamSpec("P")
 
@@ -311,7 +311,7 @@ class _OpenApi(Api):
     async def get(self) -> None:
         from cc_executor.server import openapi
 
-        self.answer(openapi.document(routes(), base=f"{self.base_url.rstrip('/')}{BASE}"))
+        self.answer(openapi.document([handler for _, handler in routes()], base=f"{self.base_url.rstrip('/')}{BASE}"))
 
 
 ROUTES: Final[tuple[tuple[str, type[_Base]], ...]] = (
@@ -343,5 +343,5 @@ def routes() -> tuple[tuple[str, type[_Base]], ...]:
 def handlers() -> list[tuple[str, type[Traced]]]:
     """Patterns below the server's base URL, and who answers; what is nowhere is said in the same form."""
     for pattern, handler in routes():
-        handler.route = GROUP.sub("{id}", pattern)
+        handler.route = _GROUP.sub("{id}", pattern)
     return [*((f"{BASE}{pattern}", handler) for pattern, handler in routes()), (f"{BASE.rpartition('/')[0]}(?:/.*)?", Nowhere)]

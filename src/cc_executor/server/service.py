@@ -19,12 +19,11 @@ from typing import Any, Final
 from cc_executor.api import make_request
 from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound
 from cc_executor.model.ask import Ask
+from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.redact import Redactor, secret_values
-from cc_executor.runtime.executable import find_executable
 from cc_executor.runtime.hooks import hooks_of_environment
-from cc_executor.runtime.login import LOGIN_CURE, login_of
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
@@ -35,10 +34,11 @@ from cc_executor.server.keys import Keys
 from cc_executor.server.line import WAITS, Line, never_started
 from cc_executor.server.lists import Lists, ListSummary
 from cc_executor.server.listwatch import ListWatch
+from cc_executor.server.login import LoginLook
 from cc_executor.server.notices import Notices
 from cc_executor.server.owners import Owners
 from cc_executor.server.pieces import Piece
-from cc_executor.server.policy import Admission, Rules, is_open
+from cc_executor.server.policy import Admission, Rules
 from cc_executor.server.queue import Waiting
 from cc_executor.server.refusal import Refused, told_as
 from cc_executor.server.tail import Tail, Tails
@@ -46,12 +46,14 @@ from cc_executor.server.watch import Watch
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
+from cc_executor.store.place import claimed_at
 from cc_executor.store.tasklists import LIST_ID, ListFolder
 
 logger = logging.getLogger(__name__)
 
 STREAMS: Final = frozenset({records.STDOUT, records.STDERR, records.CONTROL})
 OPS: Final = ("pause", "resume", "cancel", "kill")
+UNSEALED: Final = frozenset({"queued", "starting", "running", "paused", "ended"})  # no run with a receipt is called so
 # Not for a request that came over a network: where programs lie is the server's affair, and `state` is its own folder.
 NOT_OVER_HTTP: Final = frozenset({"cli", "state", "environ", "on_event", "hooks", "on_ask"})
 
@@ -97,6 +99,7 @@ class Service:
         )
         self.admission.promised = self.lists.unused
         self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
+        self.login = LoginLook(home, environ).told
         self._tails = Tails(self.line.queue.find)
 
     def who(self, username: str) -> str:
@@ -148,8 +151,10 @@ class Service:
         return self._run_row(each)
 
     def _run_row(self, each: RunFolder | Waiting) -> RunSummary:
-        row = each.row() if isinstance(each, Waiting) else summary(each, now=time.time())
-        return replace(row, label=self.mask(row.label), prompt=self.mask(row.prompt))
+        try:
+            return each.row(self.mask) if isinstance(each, Waiting) else summary(each, now=time.time(), mask=self.mask)
+        except OSError:  # its lock is none: somebody has put something in its place
+            return RunSummary(id=each.run_id, status="unreadable", started=claimed_at(each.run_id), agent="")
 
     # --- starting ---
 
@@ -176,7 +181,7 @@ class Service:
             return await self.lists.execute(body, who=who, key=key)
         request = self.request(body)
         await asyncio.to_thread(self.home.prepare)
-        async with self._keys.held(key, who=who, digest=request.digest()) as held:
+        async with self._keys.held(key, who=who, digest=_digest(request)) as held:
             if held.id and await asyncio.to_thread(self._is_known, held.id):
                 return held.id, False
             # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
@@ -204,6 +209,8 @@ class Service:
             return self.admission.rules.applied(make_request(prompt, **options))
         except TypeError as error:
             raise InvalidRequest(str(error)) from error
+        except OverflowError:
+            raise InvalidRequest("A number in the request is larger than anything that it could mean.") from None
 
     async def _start(self, request: RunRequest, who: str, run_id: RunId, attend: Attend | None) -> str:
         # Whoever answers the questions of a run over MCP may be gone when its turn comes.
@@ -223,7 +230,8 @@ class Service:
             try:
                 await self._launch(bounded, run_id, attend)
             except BaseException:
-                self._owners.forget(run_id)
+                if not self.home.folder(run_id).path.exists():  # who is cancelled in the midst of a launch has a run that was ended
+                    self._owners.forget(run_id)
                 raise
         finally:
             self.admission.release(run_id)
@@ -261,10 +269,12 @@ class Service:
     async def resume(self) -> None:
         """Follow what was started by a server before this one and has no receipt yet, and settle what was lost."""
         reconcile(self.home, environ=self._environ)
-        for folder in await asyncio.to_thread(lambda: [each for each in self.home.runs() if is_open(each)]):
-            if self._owners.of(folder.run_id) is not None and folder.run_id not in self._following:
+        for folder in await asyncio.to_thread(lambda: [each for each in self.home.runs() if _is_open(each)]):
+            run_id = folder.run_id
+            # What is begun by a request at this moment is followed by that one.
+            if self._owners.of(run_id) is not None and run_id not in self._following and not self.admission.is_beginning(run_id):
                 with suppress(CCExecutorError):
-                    self._following.take(await Run.attach(self.home, folder.run_id, environ=self._environ))
+                    self._following.take(await Run.attach(self.home, run_id, environ=self._environ))
         await self.lists.resume()
         await self.line.resume()
 
@@ -335,10 +345,15 @@ class Service:
         `everybody`: all that they may see.
         """
         is_listed = self._owners.may_see if everybody else self._owners.is_own
+        is_unsealed = status in UNSEALED  # then most runs need not be read
         found: list[RunSummary | ListSummary] = []
         last = ""
         for place, name, each in self.lists.beside(self.line.among(self.home.runs())):
-            if (before and place >= before) or not is_listed(name, who):
+            if (
+                (before and place >= before)
+                or (is_unsealed and isinstance(each, RunFolder) and not _is_open(each))
+                or not is_listed(name, who)
+            ):
                 continue
             if len(found) == limit:
                 return found, last
@@ -363,7 +378,7 @@ class Service:
         followed = self._following.get(run_id)
         if not told["done"] and followed is not None:
             told |= followed.words()
-        if row.status == RunStanding.RUNNING.value:
+        if row.status in {RunStanding.RUNNING.value, Phase.PAUSED.value}:
             run = await Run.attach(self.home, run_id, environ=self._environ)
             with suppress(ControlFailed):  # it has just ended
                 answer = await run.status()
@@ -423,24 +438,6 @@ class Service:
         """What a run writes, as it is written, for somebody who was given a `piece` of it."""
         return self._tails.watching(self.home.folder(run_id), stream)
 
-    async def login(self) -> dict[str, Any]:
-        """Whether the agent is logged in, as it says itself."""
-
-        def asked() -> dict[str, Any]:
-            found = find_executable(RunRequest(prompt="-", cwd="/"), environ=self._environ, home=self.home)
-            login = login_of(found.path, environ=self._environ)
-            cure = "" if login.logged_in else LOGIN_CURE
-            return {
-                "agent": "claude",
-                "version": found.version,
-                "logged_in": login.logged_in,
-                "method": login.method,
-                "known": login.known,
-                "cure": cure,
-            }
-
-        return await asyncio.to_thread(asked)
-
     async def watch(self, run_id: str, *, who: str) -> Watch | ListWatch:
         """The live view of a run or list, for a page whose kernel does not answer. Raises `RunNotFound`, `StateUnusable`."""
         if LIST_ID.match(run_id):
@@ -474,6 +471,17 @@ class Service:
         }
         answer = await commands[op]()
         return {"id": run_id, "op": op, **_standing(answer)}
+
+
+def _is_open(folder: RunFolder) -> bool:
+    return not (folder.path / records.RECEIPT).exists()
+
+
+def _digest(request: RunRequest) -> str:
+    try:
+        return request.digest()
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The request holds objects within objects to a depth that cannot be written down. Make it flatter.") from None
 
 
 def _standing(answer: Mapping[str, Any]) -> dict[str, Any]:

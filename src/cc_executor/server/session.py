@@ -72,10 +72,12 @@ class Session:
         self._request = request
         self._may = may
         self._send_text = send
+        self._is_gone = False
         self._writing = asyncio.Lock()
         self._room = asyncio.Semaphore(CALLS)
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[Any]] = set()  # those that start a run at this moment: cancelled, they would end it
         self._subscriptions: dict[int, asyncio.Task[None]] = {}
         self._watches: dict[int, Watch | ListWatch] = {}
         self._methods: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
@@ -96,11 +98,15 @@ class Session:
     async def take(self, message: str | bytes) -> None:
         """Begin to answer a message; returns when another one may come."""
         await self._room.acquire()
+        if self._is_gone:  # while it stood in line: nobody would end what it begins
+            self._room.release()
+            return
         self._spawn(self._answer(jsonrpc.parse(message)), done=self._room.release)
 
     def close(self) -> None:
-        """The watcher is gone; the runs go on."""
-        for task in self._tasks:
+        """The watcher is gone; the runs go on, and what is just being started is."""
+        self._is_gone = True
+        for task in self._tasks - self._starting:
             task.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, None], *, done: Callable[[], object] = lambda: None) -> asyncio.Task[None]:
@@ -115,7 +121,7 @@ class Session:
         return task
 
     async def _answer(self, message: jsonrpc.Message) -> None:
-        answers = [answer for call in message.calls if (answer := await self._called(call)) is not None]
+        answers = [answer for call in message.calls if not self._is_gone and (answer := await self._called(call)) is not None]
         if answers:
             await self._send(json.dumps(answers if message.is_batch else answers[0]))
 
@@ -163,7 +169,13 @@ class Session:
         options = dict(params)
         key = _text(options, "idempotency_key", "")
         options.pop("idempotency_key", None)
-        run_id, is_new = await self._service.execute(options, who=self._who, key=key)
+        task = asyncio.current_task()
+        assert task is not None  # of `take`
+        self._starting.add(task)
+        try:
+            run_id, is_new = await self._service.execute(options, who=self._who, key=key)
+        finally:
+            self._starting.discard(task)
         return {"id": run_id, "new": is_new, **await self._service.place(run_id)}
 
     async def control(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -200,23 +212,24 @@ class Session:
         """Have what a run writes sent: `id`, `stream`, `offset`."""
         run_id, stream = _text(params, "id"), _text(params, "stream", "stdout")
         offset = _number(params, "offset", 0, most=10**15)
-        self._take_place()
         service, who = self._service, self._who
         await asyncio.to_thread(service.piece, run_id, who=who, stream=stream, offset=offset, limit=1)  # what is wrong is said now
+        self._check_place()
         number = next(self._numbers)
         self._subscriptions[number] = self._spawn(
             self._feed(number, run_id, stream, offset), done=lambda: self._subscriptions.pop(number, None)
         )
         return {"subscription": number}
 
-    def _take_place(self) -> None:
+    def _check_place(self) -> None:
+        """Asked when the place is taken: between that and this, nothing is waited for."""
         if len(self._subscriptions) >= SUBSCRIPTIONS:
             raise Refused(429, "TooMany", f"A socket may have {SUBSCRIPTIONS} subscriptions. End one, or open another socket.")
 
     async def watch(self, params: dict[str, Any]) -> dict[str, Any]:
         """Have the frames of a run's or a list's live view sent: `id`. Ends with `unsubscribe`."""
-        self._take_place()
         watch = await self._service.watch(_text(params, "id"), who=self._who)
+        self._check_place()
         number = next(self._numbers)
         self._watches[number] = watch
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import anyio
 
@@ -33,6 +33,8 @@ CONNECT: Final = 10.0  # seconds
 SILENCE: Final = 120.0  # seconds; a server that is well says something every 15
 WRONG_CALL: Final = 2  # exit codes, as of every command
 NOT_POSSIBLE: Final = 1
+NOT_FOUND: Final = 404  # to a request of a session: the server does not know it any more (protocol 2025-11-25, transports)
+SESSION: Final = "mcp-session-id"
 _VERSION: Final = "mcp-protocol-version"
 
 
@@ -79,7 +81,13 @@ async def relay(url: str, token: str) -> None:
 
     endpoint = f"{url.rstrip('/')}/{ENDPOINT}"
     timeout = httpx2.Timeout(CONNECT, read=SILENCE)
-    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=timeout) as http:
+
+    async def still_known(answer: httpx2.Response) -> None:
+        if answer.status_code == NOT_FOUND and SESSION in answer.request.headers and answer.request.method != "DELETE":
+            _leave(f"The server at {url} was started anew, or has closed this session: start this command again.")
+
+    hooks = {"response": [still_known]}
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=timeout, event_hooks=hooks) as http:
         await _reached(http, url)
         async with (
             stdio_server() as (from_client, to_client),
@@ -134,8 +142,13 @@ async def _ended_with(url: str) -> AsyncGenerator[None]:
     try:
         yield
     except* httpx2.TransportError as gone:
-        _say(_unreachable(url, next(iter(_leaves(gone)))))
-        os._exit(NOT_POSSIBLE)  # a thread waits for a line of standard input, and nobody can take that back
+        _leave(_unreachable(url, next(iter(_leaves(gone)))))
+
+
+def _leave(why: str) -> NoReturn:
+    """End this process: its client sees that, and has no other way to learn that nothing will be answered any more."""
+    _say(why)
+    os._exit(NOT_POSSIBLE)  # a thread waits for a line of standard input, and nobody can take that back
 
 
 def _unreachable(url: str, error: BaseException) -> str:

@@ -144,7 +144,9 @@ def _claim(spec: Spec) -> int:
     try:
         os.close(os.open(CONTROL, APPEND | os.O_EXCL, 0o600))
     except FileExistsError:
-        raise OSError(errno.EEXIST, "this run was started before") from None
+        raise OSError(
+            errno.EEXIST, "this run was started before, or given up as lost because its start took so long; start it anew"
+        ) from None
     return umask
 
 

@@ -63,6 +63,16 @@ class Blobs:
         """Whether this content is kept."""
         return content in self._places or content in self._pending or content in self._packs() or os.path.exists(self._place(content.hex()))
 
+    def _is_whole(self, content: bytes, size: int) -> bool:
+        """Whether this content is kept, as far as its size tells; what a power cut has left torn is removed, for it is to be kept anew."""
+        if content in self._places or content in self._pending or content in self._packs():
+            return True
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(self._place(content.hex())).st_size == size:
+                return True
+            _remove(self._place(content.hex()))
+        return False
+
     def _packs(self) -> dict[bytes, tuple[str, int, int]]:
         if self._packed is None:
             self._packed = {}
@@ -70,8 +80,11 @@ class Blobs:
                 for name in os.listdir(self.path):
                     if name.endswith(INDEX):
                         stem = name.removesuffix(INDEX)
-                        for content, (offset, size) in _index(self.path / name).places.items():
-                            self._packed[content] = (stem, offset, size)
+                        with contextlib.suppress(FileNotFoundError):
+                            written = os.stat(f"{self.path}/{stem}{PACK}").st_size  # a power cut may have left less than the index names
+                            for content, (offset, size) in _index(self.path / name).places.items():
+                                if offset + size <= written:
+                                    self._packed[content] = (stem, offset, size)
         return self._packed
 
     def put(self, data: bytes) -> bytes:
@@ -83,7 +96,7 @@ class Blobs:
             There is no room.
         """
         content = hashlib.sha256(data).digest()
-        if not self.has(content):
+        if not self._is_whole(content, len(data)):
             self._pending[content] = data
             if len(self._pending) >= (LOOSE if not self._pack else BATCH):
                 self._to_pack()
@@ -162,7 +175,7 @@ class Blobs:
                         return b"", size
                     _write_all(file.fileno(), block)
             content = hasher.digest()
-            if self.has(content):
+            if self._is_whole(content, size):
                 _remove(temporary)
             else:
                 self._folder(content.hex())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -11,7 +10,7 @@ from cc_executor.errors import StateUnusable
 from cc_executor.model.inert import inert
 from cc_executor.model.receipt import RECEIPT_MIME
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.plain import read_plain
+from cc_executor.store.plain import read_plain, write_whole
 
 BUNDLE: Final = "bundle.json"  # what replaces the live view, {"data": …, "metadata": …}
 MARK: Final = "cc_executor"  # the key in an output's and in the notebook's metadata
@@ -34,10 +33,8 @@ def write_list_bundle(folder: Path, bundle: tuple[Json, Json]) -> None:
         The disk is full, or the folder cannot be written.
     """
     data, metadata = bundle
-    unfinished = folder / f".{BUNDLE}.{os.getpid()}"
     try:
-        unfinished.write_bytes(json.dumps({"data": data, "metadata": metadata}).encode())
-        unfinished.replace(folder / BUNDLE)
+        write_whole(folder / BUNDLE, json.dumps({"data": data, "metadata": metadata}).encode(), sync=False)
     except OSError as error:
         raise StateUnusable(f"{folder} cannot be written: {error.strerror}.") from error
 

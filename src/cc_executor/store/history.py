@@ -22,8 +22,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from cc_executor.store.held import held_here
 from cc_executor.store.historyrow import COLUMNS, Filters, HistoryRow
-from cc_executor.store.place import RUN_ID
+from cc_executor.store.place import LONGEST_WAIT, RUN_ID
 
 FILE: Final = "history.sqlite3"
 DAMAGED: Final = "history.damaged"  # what was found broken, for whoever wants to look at it; the next one replaces it
@@ -71,7 +72,7 @@ _META: Final = "CREATE TABLE meta (name TEXT PRIMARY KEY NOT NULL, value TEXT NO
 SCHEMA: Final = (_TABLE, *_INDEXES, _PREDICTED, _META)
 
 
-_LATEST_START: Final = 60.0  # seconds between id and start; a launch is given up after half of that
+_LATEST_START: Final = LONGEST_WAIT + 60.0  # seconds between id and start; a launch is given up after half of a minute
 
 _EQUAL: Final = ("agent", "model", "outcome", "standing", "label", "cwd", "category", "list_id", "prompt_digest")
 
@@ -217,7 +218,7 @@ class HistoryIndex:
     @contextlib.contextmanager
     def _alone(self) -> Generator[None]:
         descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
+        with held_here(descriptor):
             until = time.monotonic() + LOCK_PATIENCE
             while True:
                 try:
@@ -228,8 +229,6 @@ class HistoryIndex:
                         raise Unusable(Trouble.BUSY, "somebody makes it at this moment") from None
                     time.sleep(LOCK_PATIENCE / 100)
             yield
-        finally:
-            os.close(descriptor)
 
     def heal(self) -> bool:
         """Put a damaged file aside, so that a new one is made. False when somebody else has done so meanwhile.

@@ -18,7 +18,8 @@ from cc_executor.model.hook import HookReport, StoredHook
 from cc_executor.store.plain import append_line, read_plain
 
 HOOKS: Final = "hooks.jsonl"
-_LIMIT: Final = 16 * 2**20  # bytes; a list of ten thousand tasks with two hooks each writes some 4 MB
+# What is not read of it would be called twice: ten thousand tasks with two hooks each, which all fail and say as much as is kept, write some 30 MB a round.
+_LIMIT: Final = 256 * 2**20  # bytes
 
 _stored: Final = TypeAdapter(tuple[StoredHook, ...])
 

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
@@ -18,13 +17,13 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from cc_executor.errors import StateUnusable
-from cc_executor.model.event import ControlRecord
+from cc_executor.model.event import ControlRecord, Paused, Resumed
 from cc_executor.model.exit import ExitFacts
 from cc_executor.model.receipt import Receipt, StreamDigest
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.shim import records
 from cc_executor.store.place import claimed_at
-from cc_executor.store.plain import open_plain, read_plain
+from cc_executor.store.plain import open_plain, read_plain, write_whole
 from cc_executor.store.roll import STARTING_GRACE, entered_at, is_held
 
 BLOCK: Final = 256 * 1024  # one read: big enough to cost nothing per byte, small enough to decode between two frames
@@ -89,17 +88,16 @@ class RunFolder:
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all, 0600, and to the disk."""
-        temporary = ""
+        self._put(name, data)
+
+    def keep_first(self, name: str, data: bytes) -> None:
+        """As `replace`, but what stands there already stays."""
+        self._put(name, data, first_stays=True)
+
+    def _put(self, name: str, data: bytes, *, first_stays: bool = False) -> None:
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path / name)
+            write_whole(self.path / name, data, first_stays=first_stays)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
             raise StateUnusable(f"{self.path / name} cannot be written: {error.strerror}.") from error
 
     def size(self, stream: str) -> int:
@@ -157,6 +155,17 @@ class RunFolder:
             with contextlib.suppress(ValueError, RecursionError):
                 found.append(_control.decode(line))
         return found, offset + end
+
+    def is_paused(self) -> bool:
+        """Whether the newest control records of a run that goes on say that its tree stands still."""
+        stands = False
+        with contextlib.suppress(StateUnusable):
+            for line in self.read(records.CONTROL, max(0, self.size(records.CONTROL) - BLOCK)).splitlines():
+                with contextlib.suppress(ValueError, RecursionError):  # a line that is cut, or of a newer version
+                    record = _control.decode(line)
+                    if isinstance(record, Paused | Resumed):
+                        stands = isinstance(record, Paused)
+        return stands
 
     def request(self) -> RunRequest:
         """What was asked for.

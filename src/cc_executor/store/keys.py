@@ -7,20 +7,19 @@ is cryptography is the library's (`pip install 'cc-executor[signing]'`), which i
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import importlib
 import logging
 import os
 import stat
-import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.store.home import StateHome
+from cc_executor.store.lock import locked
 from cc_executor.store.plain import open_plain, read_plain
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ PRIVATE: Final = "signing-key"  # 64 hex digits: the 32 bytes of RFC 8032, in on
 PUBLIC: Final = "signing-keys.pub"  # every key that ever signed here, newest last
 LOCK: Final = "signing.lock"
 NO_LIBRARY: Final = "Signatures need the library `cryptography`: `pip install 'cc-executor[signing]'`."
-PATIENCE: Final = 5.0  # seconds; a key is made in some milliseconds, and a run that has ended must not wait for whoever holds a file
-_LOOK: Final = 0.01  # seconds
 _LIMIT: Final = 1024 * 1024  # bytes; thousands of keys
 _RAW: Final = 32  # bytes of either half
 _BLOB: Final = b"\0\0\0\x0bssh-ed25519\0\0\0\x20"  # RFC 8709, section 4: then the public half
@@ -98,7 +95,7 @@ def signing_key(home: StateHome) -> SigningKey:
     except FileNotFoundError:
         pass
     home.prepare()
-    with _locked(home.root):
+    with locked(home.root / LOCK):
         try:
             return _read(home.root / PRIVATE)
         except FileNotFoundError:
@@ -116,7 +113,7 @@ def rotate(home: StateHome) -> SigningKey:
     if not is_available():
         raise InvalidRequest(NO_LIBRARY)
     home.prepare()
-    with _locked(home.root):
+    with locked(home.root / LOCK):
         return _make(home.root)
 
 
@@ -288,29 +285,3 @@ def _write(place: Path, data: bytes) -> None:
         with suppress(OSError):
             part.unlink()
         raise
-
-
-@contextmanager
-def _locked(root: Path) -> Generator[None]:
-    """One process at a time."""
-    try:
-        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StateUnusable(f"The state folder {root} cannot be written: {error.strerror}.") from error
-    try:
-        until = time.monotonic() + PATIENCE
-        while not _is_taken(descriptor):
-            if time.monotonic() > until:
-                raise StateUnusable(f"Another process has held {root / LOCK} for {PATIENCE:.0f} s: end it, and try again.")
-            time.sleep(_LOOK)  # a lock with a bound cannot be waited for otherwise
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _is_taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from cc_executor.model.notify import Notify
 from cc_executor.store.place import WISH
-from cc_executor.store.plain import append_line, read_plain
+from cc_executor.store.plain import append_line, read_plain, write_whole
 
 _MARK: Final = "told."
 _LIMIT: Final = 1024 * 1024  # bytes
@@ -26,18 +26,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9-]{1,80}")
 
 def keep(folder: Path, wish: Notify) -> None:
     """Write the wish down, 0600, whole or not at all; what stood there is replaced. Raises `OSError`."""
-    part = folder / f".{WISH}.{os.getpid()}"
-    with suppress(FileNotFoundError):  # of somebody who was killed here
-        part.unlink()
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(wish.model_dump_json())
-        part.replace(folder / WISH)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
-        raise
+    write_whole(folder / WISH, wish.model_dump_json().encode(), sync=False)
 
 
 def wish_in(folder: Path) -> Notify | None:

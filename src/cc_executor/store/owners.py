@@ -32,8 +32,12 @@ def claim(root: Path, name: str, owner: str) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(owner.encode("utf-8", "surrogatepass")[:NAME_LIMIT])
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(owner.encode("utf-8", "surrogatepass")[:NAME_LIMIT])
+        except OSError:  # the disk is full; an empty name would be somebody else's, and keep the list for ever
+            (folder / name).unlink()
+            raise
     except OSError as error:
         if isinstance(error, FileExistsError) and owner_of(root, name) == owner:  # a server died before it could start what it had promised
             return

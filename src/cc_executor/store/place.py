@@ -16,6 +16,7 @@ NOTIFY_VARIABLE: Final = "CC_EXECUTOR_NOTIFY"  # who is told of runs and lists
 NOTIFY_SECRET: Final = "CC_EXECUTOR_NOTIFY_SECRET"  # noqa: S105 - the name of one: messages to webhooks are signed by it
 RUNS: Final = "runs"  # the folder below the state folder that has one folder for each run
 WISH: Final = "notify.json"  # in the folder of a run or a list: who is to be told, until they are
+LONGEST_WAIT: Final = 24 * 3600.0  # seconds from the making of an id to its run's start: a server lets runs wait for their turn
 # 12 hex digits of milliseconds, so that names sort by start, and 14 random ones. `\Z`, not `$`: the latter allows a final newline.
 RUN_ID: Final = re.compile(r"[0-9a-f]{26}\Z")
 

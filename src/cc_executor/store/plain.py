@@ -1,4 +1,4 @@
-"""Opening a file of ours, and only that.
+"""Opening a file of ours, and only that; and leaving one that is whole.
 
 The agent runs as the same user and can write here: a link, a pipe or a device in place of a file is refused, not followed and not waited for, and what is
 read whole has a bound.
@@ -10,8 +10,11 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from cc_executor.store.held import held_here
 
 # Bytes. The largest by far is the request, whose prompt of 10 MB may be escaped to six times its size.
 SMALL: Final = 64 * 1024 * 1024
@@ -57,10 +60,55 @@ def read_plain(path: Path, limit: int = SMALL) -> bytes:
     return data
 
 
-def append_line(path: Path, line: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, sync: bool = True, first_stays: bool = False) -> None:
+    """Write a file whole or not at all, 0600; what stood there is replaced, or, if `first_stays`, stays. `sync`: it is on the disk when this returns.
+
+    Raises
+    ------
+    OSError
+        It cannot be written, or there is no room; then nothing is left of it.
+    """
+    part = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        if not first_stays or not _linked(part, path):
+            os.replace(part, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+def _linked(part: Path, path: Path) -> bool:
+    """Give a file its name, unless there is one of that name, which a rename would replace. False where that cannot be done."""
+    try:
+        os.link(part, path)
+    except OSError:  # a file system without hard links, or something stands there
+        if not path.exists():  # a link that leads nowhere is no file, either
+            return False
+    os.unlink(part)
+    return True
+
+
+def append_line(path: Path, line: bytes, *, after: int | None = None) -> int | None:
     """Add a line, which ends with a newline, to a file; on the disk when this returns. From any process: lines of several writers do not mix.
 
     A line that a killed writer left unfinished is ended first.
+
+    Parameters
+    ----------
+    after : int, optional
+        Bytes that the writer knows of. When somebody has added a line to them, nothing is added.
+
+    Returns
+    -------
+    int or None
+        Bytes of the file with the line; None when nothing was added.
 
     Raises
     ------
@@ -68,14 +116,15 @@ def append_line(path: Path, line: bytes) -> None:
         It cannot be written, or there is no room; then nothing was added.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+    with held_here(descriptor):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         size = os.fstat(descriptor).st_size
+        if after is not None and b"\n" in os.pread(descriptor, max(0, size - after), after):
+            return None
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line
         if os.write(descriptor, line) != len(line):
             os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, "there is no room", str(path))
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return size + len(line)

@@ -1,4 +1,4 @@
-"""History rows in a Redis that several machines share: an extra (`pip install 'cc_executor[redis]'`), a mirror, and never in the path of a run.
+"""History rows in a Redis that several machines share: an extra (`pip install 'cc-executor[redis]'`), a mirror, and never in the path of a run.
 
 redis-py 8.1 tries ten times by default: 2.7-4.6 s for each call to a server that is dead, more than 45 s to one that hangs. So here everything is tried
 once, each answer is waited for `PATIENCE` seconds, and whoever calls has a thread for it. What comes back was written by others: it is decoded strictly,
@@ -32,6 +32,8 @@ CHUNK: Final = 200  # rows of one command
 KEPT: Final = 100_000  # rows, some 100 MB; the oldest go
 PULLED: Final = 10_000  # rows that are read at most
 ROW_LIMIT: Final = 16_384  # bytes; ours have about 600
+LATEST: Final = 100e9  # seconds since the epoch: a year that every calendar can show, and every time zone of it
+LARGEST: Final = 1e16  # of any number in a row: sums of them are still numbers
 TEXT_LIMIT: Final = 4_096  # characters of one field: as long as a path may be
 
 SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
@@ -98,7 +100,7 @@ class RedisMirror:
             from redis.backoff import NoBackoff
             from redis.retry import Retry
         except ImportError as error:
-            raise HistoryNotShared("The shared history needs redis-py: `pip install 'cc_executor[redis]'`.") from error
+            raise HistoryNotShared("The shared history needs redis-py: `pip install 'cc-executor[redis]'`.") from error
         self._errors = (redis.RedisError, OSError)
         self._client: Any = cast("Any", redis.Redis).from_url(  # its keywords are typed as partly unknown
             url,
@@ -211,6 +213,8 @@ def _row(name: bytes, data: bytes | None) -> HistoryRow | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     if row.run_id.encode("utf-8", "replace") != name or not RUN_ID.match(row.run_id):
+        return None
+    if not 0 <= row.started <= LATEST or any(isinstance(value, int | float) and abs(value) > LARGEST for value in row.as_dict().values()):
         return None
     texts = {name: clean(value)[:TEXT_LIMIT] for name, value in row.as_dict().items() if isinstance(value, str)}
     return msgspec.structs.replace(row, **texts)

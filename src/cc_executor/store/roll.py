@@ -79,12 +79,14 @@ def missing(root: Path, *, now: float) -> list[str]:
 def going(root: Path) -> list[str]:
     """The runs of this host that have a supervisor, oldest first. Costs as much as `missing`.
 
-    Raises
-    ------
-    OSError
-        The file system has no locks.
+    One whose lock cannot be asked, because something else was put in its place, has none, and hides no other.
     """
-    return [name for name in _entered(root) if _is_own(root, name) and is_held(root / RUNS / name / records.LOCK)]
+    found: list[str] = []
+    for name in _entered(root):
+        with suppress(OSError):
+            if _is_own(root, name) and is_held(root / RUNS / name / records.LOCK):
+                found.append(name)
+    return found
 
 
 def _entered(root: Path) -> list[str]:

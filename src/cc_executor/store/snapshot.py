@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import secrets
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -21,10 +20,11 @@ from cc_executor.errors import StateUnusable
 from cc_executor.model.tree import Change, Tree, contents
 from cc_executor.shim import records
 from cc_executor.store.blobs import Blobs
+from cc_executor.store.held import held_here
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.place import RUN_ID
-from cc_executor.store.plain import read_plain
+from cc_executor.store.plain import read_plain, write_whole
 
 FOLDER: Final = "undo"
 BEFORE: Final = "tree-before"
@@ -130,7 +130,9 @@ class SnapshotStore:
 
     def keep(self, folder: RunFolder, name: str, value: Before | After | Act | _Elsewhere, *, sync: bool = False) -> None:
         """Write a look or an act into its run's folder, whole or not at all. Raises `OSError`."""
-        _write(folder.path / name, msgspec.msgpack.encode(value), sync=sync)
+        write_whole(folder.path / name, msgspec.msgpack.encode(value), sync=sync)
+        if sync:
+            _sync_folder(folder.path)
 
     def before(self, folder: RunFolder) -> Before | None:
         """The look before a run; None when none was asked for, or when it is not kept any more."""
@@ -147,6 +149,11 @@ class SnapshotStore:
             return _read(folder.path / ACT, Act)
         act = _read(folder.path.parent / elsewhere.run / ACT, Act)
         return act if act is not None and folder.run_id in act.runs else None  # that run was undone by itself since
+
+    def is_cut_short(self, folder: RunFolder) -> bool:
+        """Whether an undo of a run was begun and has not ended: what it needs is kept until the next one completes it."""
+        act = self.act(folder)
+        return act is not None and not act.is_done
 
     def keep_act(self, act: Act) -> None:
         """Write an act, to the disk. Raises `OSError`."""
@@ -166,7 +173,7 @@ class SnapshotStore:
 
     def keep_known(self, tree: Tree) -> None:
         """Let the next look begin where this one has ended. Raises `OSError`."""
-        _write(self._known_path(tree.root), msgspec.msgpack.encode(tree))
+        write_whole(self._known_path(tree.root), msgspec.msgpack.encode(tree), sync=False)
 
     def over(self, root: bytes, now: float) -> str:
         """Why the folder was over a bound a short while ago; else nothing."""
@@ -178,19 +185,26 @@ class SnapshotStore:
 
     def keep_over(self, root: bytes, reason: str) -> None:
         """Remember that a folder is over a bound. Raises `OSError`."""
-        _write(self._known_path(root).with_suffix(".over"), reason.encode())
+        write_whole(self._known_path(root).with_suffix(".over"), reason.encode(), sync=False)
 
     # --- who works where ----------------------------------------------------------------------------------------------
 
-    def enter(self, run_id: str, root: bytes) -> None:
-        """Say that a run works in a folder, to those that do so, too. Raises `OSError`."""
-        others = [name for name, other in self.working() if name != run_id and _overlap(root, other) and not self._has_ended(name)]
-        _write(self.path / "working" / run_id, root + b"\0" + "".join(f"{name}\n" for name in others).encode())
-        for name in others:
-            with contextlib.suppress(OSError):
-                descriptor = os.open(self.path / "working" / name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-                with open(descriptor, "wb", buffering=0) as file:
-                    file.write(f"{run_id}\n".encode())
+    def at_work(self, root: bytes) -> list[str]:
+        """The runs that have not ended and work in a folder, above it or below it."""
+        return [name for name, other in self.working() if _overlap(root, other) and not self._has_ended(name)]
+
+    def enter(self, run_id: str, root: bytes, *, met: Iterable[str] = ()) -> None:
+        """Say that a run works in a folder, to those that do so, too; `met`: those that did when the look before it began. Raises `OSError`."""
+        own = self.path / "working" / run_id
+        write_whole(own, root + b"\0" + "".join(f"{name}\n" for name in met).encode(), sync=False)
+        # Looked for after our own file is there: of two that come at once, one at least sees the other, and tells it.
+        for name in self.at_work(root):
+            if name != run_id:
+                for path, other in ((own, name), (self.path / "working" / name, run_id)):
+                    with contextlib.suppress(OSError):
+                        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+                        with open(descriptor, "wb", buffering=0) as file:
+                            file.write(f"{other}\n".encode())
 
     def _has_ended(self, run_id: str) -> bool:
         return (self.home.runs_path / run_id / records.EXIT).exists()
@@ -251,10 +265,10 @@ class SnapshotStore:
             (self.path / SWEPT).touch(mode=0o600)
             wanted: dict[bytes, int] = {}
             used = 0
-            for at, paths in sorted(self._holders(), reverse=True):
+            for at, paths, is_needed in sorted(self._holders(), reverse=True):
                 held = dict(_held(paths))
                 more = sum(size for content, size in held.items() if content not in wanted)
-                if now - at > days * 86400 or (used and used + more > space):
+                if not is_needed and (now - at > days * 86400 or (used and used + more > space)):
                     for path in paths:
                         with contextlib.suppress(OSError):
                             os.unlink(path)
@@ -263,15 +277,15 @@ class SnapshotStore:
                 used += more
             return self.blobs.keep_only(set(wanted))
 
-    def _holders(self) -> Iterator[tuple[float, tuple[Path, ...]]]:
-        """What names contents, with the time that it is from: each run's looks together, and what is known of each folder."""
+    def _holders(self) -> Iterator[tuple[float, tuple[Path, ...], bool]]:
+        """What names contents, with the time that it is from, and whether it must stay: each run's looks together, and what is known of each folder."""
         for folder in self.home.runs():
             paths = tuple(path for name in (BEFORE, AFTER, ACT) if (path := folder.path / name).exists())
             if paths:
-                yield max(path.lstat().st_mtime for path in paths), paths
+                yield max(path.lstat().st_mtime for path in paths), paths, self.is_cut_short(folder)
         with os.scandir(self.path / "folders") as entries:
             for entry in entries:
-                yield entry.stat(follow_symlinks=False).st_mtime, (Path(entry.path),)
+                yield entry.stat(follow_symlinks=False).st_mtime, (Path(entry.path),), False
 
 
 def _held(paths: Iterable[Path]) -> Iterator[tuple[bytes, int]]:
@@ -299,26 +313,12 @@ def _name_of(root: bytes) -> str:
     return hashlib.sha256(root).hexdigest()[:32]
 
 
-def _write(path: Path, data: bytes, *, sync: bool = False) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if sync:
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 # Made while the module is imported: two threads that are the first to need one at the same time crash msgspec 0.22 (41 of 60 processes).
@@ -340,12 +340,10 @@ def _locked(path: Path, kind: int, *, wait: bool) -> Generator[bool]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StateUnusable(f"{path} cannot be used: {error.strerror}. Mend the folder, or make room.") from error
-    try:
+    with held_here(descriptor):
         try:
             fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
         else:
             yield True
-    finally:
-        os.close(descriptor)

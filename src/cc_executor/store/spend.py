@@ -10,10 +10,11 @@ import msgspec
 from cc_executor.errors import StateUnusable
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
+from cc_executor.store.place import LONGEST_WAIT
 from cc_executor.store.plain import read_plain
 
 RECEIPT_LIMIT: Final = 16 * 2**20  # bytes of one receipt
-LONGEST: Final = 24 * 3600.0  # seconds; a run that began longer than this before midnight is not looked for
+LONGEST: Final = 24 * 3600.0  # seconds; a run that was started longer than this before midnight is not looked for
 
 
 class _Times(msgspec.Struct, frozen=True):
@@ -99,7 +100,7 @@ class DaySpend:
         """
         found: list[EndedRun] = []
         for folder in self._home.runs():
-            if folder.created_at < start - LONGEST:
+            if folder.created_at < start - LONGEST - LONGEST_WAIT:
                 break
             known = self._known.get(folder.run_id)
             if known is None:

@@ -11,16 +11,18 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Final
 
 import msgspec
-from pydantic import ValidationError
 
 from cc_executor.errors import StateUnusable, TaskListNotFound
 from cc_executor.model.listrecord import ListState, Record, advance_all
 from cc_executor.model.tasklist import ListId, TaskList
+from cc_executor.store.held import held_here
 from cc_executor.store.home import StateHome
 from cc_executor.store.plain import append_line
 
@@ -34,18 +36,6 @@ READ_LIMIT: Final = 64 * 1024 * 1024  # bytes of new records taken at once; the 
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Record)
-
-# Locks that are held here. A process that somebody forks (multiprocessing) inherits them, and would hold a list for as long as it lives.
-_held: Final[set[int]] = set()
-
-
-def _let_go() -> None:
-    while _held:
-        with contextlib.suppress(OSError):
-            os.close(_held.pop())
-
-
-os.register_at_fork(after_in_child=_let_go)
 
 
 class ListFolder:
@@ -68,8 +58,8 @@ class ListFolder:
             The file is missing or damaged.
         """
         try:
-            return TaskList.model_validate_json((self.path / LIST).read_bytes())
-        except (OSError, ValidationError) as error:
+            return TaskList.model_validate(json.loads((self.path / LIST).read_bytes()))
+        except (OSError, ValueError, RecursionError) as error:
             raise StateUnusable(f"The task list {self.list_id} cannot be read: {error}") from error
 
     def append(self, record: Record) -> None:
@@ -80,8 +70,15 @@ class ListFolder:
         StateUnusable
             The disk is full, or the folder cannot be written.
         """
+        self._append(record, after=None)
+
+    def append_after(self, record: Record, offset: int) -> int | None:
+        """Add one record unless there is one from byte `offset` on: the offset after it, or None. Raises as `append`."""
+        return self._append(record, after=offset)
+
+    def _append(self, record: Record, *, after: int | None) -> int | None:
         try:
-            append_line(self.path / JOURNAL, _line(record))
+            return append_line(self.path / JOURNAL, _line(record), after=after)
         except OSError as error:
             raise StateUnusable(f"The task list {self.list_id} cannot be written: {error.strerror or error}.") from error
 
@@ -100,14 +97,32 @@ class ListFolder:
                 found.append(_decoder.decode(line))
         return found, offset + end
 
-    def state(self) -> ListState:
-        """What is known of the list now."""
-        known, offset = ListState(), 0
+    def records(self) -> Iterator[Record]:
+        """All records, as of now."""
+        offset = 0
         while True:
             records, end = self.read(offset)
             if end == offset:
-                return known
-            known, offset = advance_all(known, records), end
+                return
+            yield from records
+            offset = end
+
+    def advanced(self, state: ListState, offset: int) -> tuple[ListState, int]:
+        """`state`, which was known at byte `offset`, after all that has come since; and the offset of that."""
+        while True:
+            records, end = self.read(offset)
+            if end == offset:
+                return state, offset
+            state, offset = advance_all(state, records), end
+
+    def state(self) -> ListState:
+        """What is known of the list now."""
+        return self.advanced(ListState(), 0)[0]
+
+    def standing(self) -> tuple[ListState, bool]:
+        """What is known of the list now, and whether somebody runs it."""
+        is_run = self.is_run()  # asked before the journal: who runs it no more has written all
+        return self.state(), is_run
 
     @contextlib.contextmanager
     def claimed(self) -> Generator[bool]:
@@ -122,17 +137,13 @@ class ListFolder:
             descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StateUnusable(f"The task list {self.list_id} cannot be run: {self.path / LOCK}: {error.strerror}.") from error
-        _held.add(descriptor)
-        try:
+        with held_here(descriptor):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
             else:
                 yield True
-        finally:
-            _held.discard(descriptor)
-            os.close(descriptor)
 
     def is_run(self) -> bool:
         """Whether somebody runs the list now. Only looks: it needs no right to write."""
@@ -152,7 +163,9 @@ class ListFolder:
         """Put what a task's command may read into a folder of its own, and return that."""
         folder = self.path / NEEDS / task_id
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.exists():  # of an earlier attempt, when other things were made
+                shutil.rmtree(folder)
+            folder.mkdir(mode=0o700, parents=True)
             for name, data in made.items():
                 (folder / name).write_bytes(data)
         except OSError as error:
@@ -216,9 +229,9 @@ class ListHome:
     def _make(self, tasks: TaskList, name: str) -> ListFolder:
         folder = ListFolder(self.path / name)
         # Whole or not at all: somebody else may make the same list at this moment, and finds it finished.
-        unfinished = self.path / f".{name}.{os.getpid()}"
-        unfinished.mkdir(mode=0o700)
-        data = tasks.model_dump_json(indent=1).encode()
+        unfinished = Path(mkdtemp(prefix=f".{name}.", dir=self.path))
+        # ASCII: a folder's name may be no UTF-8, which pydantic refuses.
+        data = json.dumps(tasks.model_dump(mode="json"), indent=1).encode()
         descriptor = os.open(unfinished / LIST, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
             file.write(data)

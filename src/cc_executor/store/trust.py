@@ -10,16 +10,17 @@ import ctypes
 import json
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final, cast
 
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.store.home import StateHome
-from cc_executor.store.plain import read_plain
+from cc_executor.store.lock import locked
+from cc_executor.store.plain import read_plain, write_whole
 
 TRUSTED: Final = "trusted.json"
+LOCK: Final = "trusted.lock"  # or of two who write at once the one brings back what the other has taken away
 FOLDERS: Final = 1000
 _LIMIT: Final = 8 * 1024 * 1024  # bytes: as many entries with the longest paths that there are
 _AT_FDCWD: Final = -100  # statx(2), and its layout: linux/stat.h
@@ -97,35 +98,31 @@ class TrustList:
         InvalidRequest, StateUnusable
         """
         entry = Trusted.of(folder)
-        others = [known for known in self.folders() if known.path != entry.path]
-        if len(others) >= FOLDERS:
-            raise InvalidRequest(f"{FOLDERS} folders are trusted already. Take some back first.")
-        self._write([*others, entry])
+        self._home.prepare()
+        with locked(self._home.root / LOCK):
+            others = [known for known in self.folders() if known.path != entry.path]
+            if len(others) >= FOLDERS:
+                raise InvalidRequest(f"{FOLDERS} folders are trusted already. Take some back first.")
+            self._write([*others, entry])
         return entry
 
     def remove(self, folder: str) -> str | None:
-        """Take the trust in a folder back, also in one that is gone; its path, or None when it was not trusted."""
+        """Take the trust in a folder back, also in one that is gone; its path, or None when it was not trusted. Raises `StateUnusable`."""
         names = {os.path.abspath(folder), os.path.realpath(folder)}
-        known = self.folders()
-        left = [each for each in known if each.path not in names]
-        if len(left) == len(known):
-            return None
-        self._write(left)
+        self._home.prepare()
+        with locked(self._home.root / LOCK):
+            known = self.folders()
+            left = [each for each in known if each.path not in names]
+            if len(left) == len(known):
+                return None
+            self._write(left)
         return next(each.path for each in known if each.path in names)
 
     def _write(self, entries: list[Trusted]) -> None:
-        self._home.prepare()
-        temporary = ""
+        folders = [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.path)]
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=self._home.root, prefix=f".{TRUSTED}.")
-            with open(descriptor, "w", encoding="ascii") as file:
-                json.dump({"folders": [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.path)]}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._file)
+            write_whole(self._file, json.dumps({"folders": folders}, indent=1).encode())
         except OSError as error:
-            with suppress(OSError):
-                os.unlink(temporary)
             raise StateUnusable(f"The list of trusted folders {self._file} cannot be written: {error.strerror}.") from error
 
 

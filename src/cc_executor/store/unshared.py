@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from cc_executor.store.place import RUN_ID
-from cc_executor.store.plain import read_plain
+from cc_executor.store.plain import read_plain, write_whole
 
 FOLDER: Final = "unshared"  # below the state folder
 TROUBLE: Final = "trouble"  # in it: what is to be said; with the other name, what was
@@ -53,11 +53,9 @@ class Unshared:
 
     def tell(self, words: str) -> None:
         """Leave a sentence to be said, unless this outage was told already."""
-        with contextlib.suppress(OSError):  # FileExistsError among them
+        with contextlib.suppress(OSError):
             if not (self._folder / SAID).exists():
-                descriptor = os.open(self._folder / TROUBLE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-                with open(descriptor, "wb") as file:
-                    file.write(words.encode("utf-8", "replace")[:WORDS_LIMIT])
+                write_whole(self._folder / TROUBLE, words.encode("utf-8", "replace")[:WORDS_LIMIT], sync=False)
 
     def told(self) -> str:
         """What is to be said, to the first who asks; mostly nothing."""

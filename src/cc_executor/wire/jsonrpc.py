@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, cast
@@ -76,7 +77,9 @@ def _call(value: Any) -> Call:
         return Call(error=RpcError(Code.INVALID_REQUEST, "Invalid Request: it is not an object"))
     request = cast("dict[str, Any]", value)
     call_id: Any = request.get("id")
-    if isinstance(call_id, bool) or not isinstance(call_id, str | int | float | None):
+    # Python reads NaN, and 1e400 as infinite: an answer that repeated them would be no JSON.
+    is_unfit = isinstance(call_id, bool) or (isinstance(call_id, float) and not math.isfinite(call_id))
+    if is_unfit or not isinstance(call_id, str | int | float | None):
         return Call(error=RpcError(Code.INVALID_REQUEST, "Invalid Request: id must be a string, a number or null"))
     method, params = request.get("method"), request.get("params", {})
     if request.get("jsonrpc") != "2.0" or not isinstance(method, str):

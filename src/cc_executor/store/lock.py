@@ -1,0 +1,50 @@
+"""One process at a time, by a lock on a file of ours, with a bound on how long it is waited for. Plain files; knows nothing of what is done meanwhile."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from cc_executor.errors import StateUnusable
+from cc_executor.store.held import held_here
+
+PATIENCE: Final = 5.0  # seconds; what is done takes some milliseconds, and a run that has ended must not wait for whoever holds a file
+_LOOK: Final = 0.002  # seconds
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Be the only one, of all processes and threads, in blocks with this file. The kernel ends the turn of a process that dies.
+
+    Raises
+    ------
+    StateUnusable
+        The file cannot be made or locked, or somebody has held it for `PATIENCE` seconds.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateUnusable(f"{path} cannot be written: {error.strerror}. Make room, or mend the folder.") from error
+    with held_here(descriptor):
+        until = time.monotonic() + PATIENCE
+        while not _is_ours(descriptor, path):
+            if time.monotonic() > until:
+                raise StateUnusable(f"Another process has held {path} for {PATIENCE:.0f} s: end it, and try again.")
+            time.sleep(_LOOK)  # a lock with a bound cannot be waited for otherwise
+        yield
+
+
+def _is_ours(descriptor: int, path: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise StateUnusable(f"{path} cannot be locked: {error.strerror}. Choose a state folder on a file system with locks.") from error
+    return True

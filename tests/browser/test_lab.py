@@ -178,6 +178,27 @@ def test_a_restart_from_the_menu_ends_the_run_and_the_page_works_on(
     page.close()
 
 
+def test_an_output_that_is_cleared_during_its_run_still_gets_the_end_and_the_receipt(lab: Lab, browser: Browser) -> None:
+    (lab.root / "go").unlink(missing_ok=True)
+    lab.write("cleared.ipynb", "%load_ext cc_executor", SLOW, kernel=KERNELS[0].name)
+    page = NotebookPage(lab, browser, "cleared.ipynb")
+    page.wait_for_kernel()
+    page.run(0)
+    page.run(1)
+    eventually(lambda: numbers(page), within=60, what="text appears")
+    page.cell(1).locator(".jp-InputPrompt").click()
+    page.page.get_by_role("menuitem", name="Edit", exact=True).click()
+    page.page.locator(".lm-Menu-itemLabel").get_by_text("Clear Cell Output", exact=True).click()
+    eventually(lambda: not numbers(page), within=30, what="the view is gone")
+    (lab.root / "go").touch()
+    page.wait_done(1)
+    eventually(lambda: numbers(page), within=30, what="the end is there")
+    notebook = page.save()
+    (static,) = notebook.cells[1].outputs
+    assert list(notebook.metadata["cc_executor"]["receipts"]) == [static.data[RECEIPT_MIME]["run_id"]]
+    page.close()
+
+
 def test_the_quickstart_runs_from_top_to_bottom(lab: Lab, browser: Browser) -> None:
     source = Path(__file__).resolve().parents[2] / "notebooks" / "quickstart.ipynb"
     text = source.read_text(encoding="utf-8").replace('"name": "python3"', '"name": "ipykernel7"')

@@ -89,7 +89,6 @@ def test_a_list_is_watched_and_steered_past_a_busy_kernel_and_goes_on_without_a_
     page.run(1)
     page.until("left", "Running")
     eventually(lambda: ticks(tmp_path) > 3, within=BOUND, what="the task runs")
-    assert page.asked == [], "a kernel that answers is enough"
 
     # Busy in a call that lets nobody in: what is pressed goes to the server, and is done.
     (tmp_path / "busy").touch()

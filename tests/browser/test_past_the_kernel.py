@@ -82,7 +82,6 @@ def begun(lab: Lab, browser: Browser, folder: Path, name: str, kernel: str) -> P
     page.run(0)
     page.run(1)
     page.grows(1, 3, within=40)
-    assert page.asked == [], "a kernel that answers is enough"
     page.run(2)
     return page
 

@@ -89,6 +89,8 @@ def test_a_list_is_watched_steered_reloaded_and_saved_with_every_receipt(lab: La
     expect(row(page, "right").locator(".ccx-task-title")).to_be_focused()
     page.page.keyboard.press("Enter")
     expect(row(page, "right").locator(".ccx-task-title")).to_have_attribute("aria-expanded", "true")
+    expect(row(page, "right").get_by_label("Text of task right")).to_contain_text("cat gate")
+    expect(row(page, "right").get_by_role("status")).to_have_text("Starting")  # it grows no more under what is pressed next
 
     # A task that has not begun gets another text, another one is left out.
     press(page, "Edit last")
@@ -158,7 +160,9 @@ def test_a_list_is_watched_steered_reloaded_and_saved_with_every_receipt(lab: La
 
 def test_stop_ends_what_runs_and_a_second_press_kills(lab: Lab, browser: Browser, tmp_path: Path) -> None:
     stubborn = "trap '' TERM INT; echo stubborn; while :; do sleep 0.1; done"
-    cell = f'%%cc_tasks --max-cost 5\ntasks:\n  - {{id: deaf, run: "{stubborn}"}}\n  - {{id: never, run: echo}}\n'
+    os.mkfifo(tmp_path / "gate")  # a hook waits there when the task has been stopped: a second press has all the time that it needs
+    hooks = "hooks:\n  after_run: {run: cat gate, name: held}\n"
+    cell = f'%%cc_tasks --max-cost 5\n{hooks}tasks:\n  - {{id: deaf, run: "{stubborn}"}}\n  - {{id: never, run: echo}}\n'
     lab.write("stop-tasks.ipynb", LOAD.format(folder=str(tmp_path)), cell, kernel=KERNELS[0].name)
     page = NotebookPage(lab, browser, "stop-tasks.ipynb")
     page.wait_for_kernel()
@@ -168,6 +172,9 @@ def test_stop_ends_what_runs_and_a_second_press_kills(lab: Lab, browser: Browser
     expect(page.output(1).get_by_role("meter", name="Budget")).to_have_attribute("aria-valuetext", "$0.00 of $5.00 spent")
     press(page, "Stop")
     press(page, "Kill now")
+    expect(page.output(1).get_by_role("button", name="Killing…")).to_be_disabled()
+    with (tmp_path / "gate").open("w") as gate:
+        gate.write("open\n")
     page.wait_done(1, within=STEPS)
     assert not await_none([tmp_path])
     eventually(lambda: "TaskListFailed: stopped" in page.output(1).inner_text(), within=STEPS, what="the cell says how the list ended")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from browser.test_view import CARD_CONTRASTS
 from support.lab import Lab, NotebookPage, eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
@@ -92,3 +93,5 @@ def test_a_live_list_and_an_ended_one(page: NotebookPage, tmp_path: Path) -> Non
     for theme in reversed(THEMES):
         page.use_theme(theme)
         view.screenshot(path=folder / f"tasks-ended-{theme.lower()}.png")
+        ground = [255] * 3 if theme == "Light" else [17] * 3
+        assert view.locator(".jp-RenderedHTML").first.evaluate(CARD_CONTRASTS, ground) == {}, "texts that are hard to read"

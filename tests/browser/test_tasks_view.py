@@ -11,10 +11,11 @@ import comm
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
+from browser.test_view_care import COUNTED, LEFT
 from browser.view_page import SITE, ViewPage, WireComm
 from cc_executor.kernel.taskview import TaskListView, script, style
 from cc_executor.model.event import TextWritten
-from cc_executor.model.listrecord import Begun, Ended, ListState, Paused, Record, Resumed, advance
+from cc_executor.model.listrecord import Begun, Ended, ListState, Paused, Record, Resumed, Skipped, Stopped, advance
 from cc_executor.model.state import Phase, RunState
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.model.taskrows import TaskBoard
@@ -164,6 +165,60 @@ def test_pause_is_confirmed_by_the_list_and_what_is_refused_is_said(page: TasksP
     page.root().get_by_role("button", name="Save").click()
     page.until(lambda: page.root().get_by_role("alert").is_visible(), "the refusal")
     expect(page.root().get_by_role("alert")).to_have_text("Task t2 is running: too late for 'edit'.")
+    expect(page.root().get_by_label("New text of task t2", exact=True)).to_have_value("other")  # what was typed is not lost
+    page.root().get_by_role("button", name="Leave as it was").click()
+    expect(page.root().get_by_role("button", name="Edit t2", exact=True)).to_be_focused()
+
+
+def test_a_double_click_on_skip_does_not_bring_the_task_back_and_the_keyboard_stays_in_the_row(page: TasksPage) -> None:
+    page.open()
+    page.settle()
+    skip = page.root().get_by_role("button", name="Skip t1", exact=True)
+    box = skip.bounding_box()
+    assert box is not None
+    skip.click()
+    page.until(lambda: page.folder.state().task("t1").is_unwanted, "the record")
+    page.state = page.folder.state()
+    page.add(Skipped(at=time.time(), task="t1", because="unwanted"))
+    retry = page.root().get_by_role("button", name="Retry t1", exact=True)
+    page.until(retry.count, "another button is in its place")
+    expect(page.row(1).locator(".ccx-task-title")).to_be_focused()
+    page.page.mouse.click(box["x"] + 5, box["y"] + 5)
+    page.settle()
+    assert [said["command"] for said in page.said("command")] == ["skip"]
+    retry.click()
+    page.until(lambda: len(page.said("command")) == 2, "a later click")
+
+
+def test_a_list_that_somebody_else_stops_under_the_hand_is_not_killed(page: TasksPage) -> None:
+    page.open()
+    page.add(begun("t0"))
+    page.settle()
+    page.add(Stopped(at=time.time()))
+    page.until(lambda: page.page.locator(".ccx-dot[data-phase=stopping]").count(), "somebody else has stopped it")
+    page.root().locator(".ccx-bar .ccx-cancel").dispatch_event("click")
+    page.settle()
+    assert page.said("command") == []
+    page.button("Kill now").click()
+    page.until(lambda: [said["command"] for said in page.said("command")] == ["kill"], "a later click")
+
+
+def test_a_list_that_is_removed_leaves_no_timer_and_no_listener(page: TasksPage) -> None:
+    page.make_view(bell="{}")
+    page.page.goto(SITE)
+    page.page.wait_for_function("window.ready")
+    page.page.evaluate(COUNTED)
+    page.open()
+    page.add(begun("t0"))
+    page.settle()
+    page.root().get_by_role("button", name="Stop t0", exact=True).click()
+    page.button("Stop").click()
+    page.add(begun("t1"))
+    page.turn()
+    page.page.evaluate("views[0].close()")
+    page.painted()
+    assert page.page.evaluate(LEFT) == {"timeouts": 0, "intervals": 0, "listeners": 0}
+    assert page.errors == []
 
 
 def test_a_lost_frame_is_noticed_and_a_second_view_has_everything(page: TasksPage) -> None:

@@ -22,6 +22,8 @@ from cc_executor.model.event import (
     ToolCalled,
     ToolReturned,
 )
+from cc_executor.model.outcome import Outcome, OutcomeKind
+from cc_executor.model.receipt import Check
 from cc_executor.wire.feed import ViewStatus
 from kernel.attacks import HOST, PAYLOADS
 from kernel.test_render import receipt
@@ -135,6 +137,10 @@ def test_a_recorded_run_is_shown(view_page: ViewPage) -> None:
 
 def test_the_status_line_says_what_is_going_on(view_page: ViewPage) -> None:
     view_page.open()
+    assert view_page.status() == "Connecting…"
+    view_page.show("starting", is_ticking=True)  # a command that writes nothing stays so
+    view_page.until(lambda: view_page.status() == "Starting", "the kernel has spoken")
+    expect(view_page.button("Pause")).to_be_enabled()
     view_page.show(
         "tool", elapsed=3725.0, tool="Bash(pytest -q)", model="claude-opus-4-8", input_tokens=14_204, output_tokens=532, cost=0.0421
     )
@@ -683,6 +689,29 @@ CONTRASTS = """(ground) => {
   }
   return result;
 }"""
+# The words of the card, and their contrast where it is too low; a single sign is a drawing, for which 3 is enough.
+CARD_CONTRASTS = """(root, page) => {
+  const rgba = (text) => { const c = text.match(/[\\d.]+/g).map(Number); return c.length === 4 ? c : [...c, 1]; };
+  const over = (top, below) => below.map((value, i) => top[i] * top[3] + value * (1 - top[3]));
+  const channel = (v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = (c) => { const [r, g, b] = c.map((v) => channel(v / 255)); return .2126 * r + .7152 * g + .0722 * b; };
+  const low = {};
+  for (const node of root.querySelectorAll("*")) {
+    const words = [...node.childNodes].filter((each) => each.nodeType === 3).map((each) => each.data.trim()).join("");
+    if (!words) continue;
+    const up = [];
+    for (let each = node; each !== root; each = each.parentElement) up.unshift(getComputedStyle(each));
+    const below = up.reduce((ground, style) => over(rgba(style.backgroundColor), ground), page);
+    const seen = up.reduce((share, style) => share * style.opacity, 1);
+    const [r, g, b, a] = rgba(getComputedStyle(node).color);
+    const [one, other] = [light(over([r, g, b, a * seen], below)), light(below)];
+    const contrast = (Math.max(one, other) + .05) / (Math.min(one, other) + .05);
+    if (contrast < (words.length > 1 ? 4.5 : 3)) low[words] = contrast;
+  }
+  return low;
+}"""
+CANCELLED = Outcome(kind=OutcomeKind.CANCELLED, summary="Somebody cancelled it.", evidence=("SIGINT",), cure="Run it again.")
+CHECKS = (Check(what="tests pass", passed=True), Check(what="file a.py", passed=False), Check(what="other", passed=None))
 THEMES = [
     ("light", "", (255, 255, 255)),
     ("dark", "", (22, 24, 28)),
@@ -713,6 +742,11 @@ def test_text_is_readable_in_every_theme(
         assert {
             name: round(value, 1) for name, value in contrasts.items() if value < 4.4
         } == {}  # WCAG 2.2 AA is 4.5; Lab's own secondary ink is 4.4
+        told = receipt(outcome=CANCELLED, rehearsed="tour", checks=CHECKS, text="Some `code` and a [link](https://example.org).")
+        view_page.page.evaluate(PUT, static_bundle(told, view_page.transcript)[0]["text/html"])
+        view_page.page.evaluate(f"document.body.style.color = '{'#fff' if ground[0] < 128 else 'rgba(0,0,0,.87)'}'")
+        low = view_page.page.locator("#static").evaluate(CARD_CONTRASTS, list(ground))
+        assert low == {}, "words of the card that are hard to read"
         view_page.page.screenshot(path=tmp_path / "view.png")
         assert (tmp_path / "view.png").stat().st_size > 5000
 

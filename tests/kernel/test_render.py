@@ -172,6 +172,15 @@ def test_the_card_tells_the_story() -> None:
     assert page.attributes <= {"class", "style", "title", "href", "rel", "target", "start"}
 
 
+def test_the_card_of_a_run_with_more_tool_calls_than_a_page_holds_does_not_say_that_these_were_all() -> None:
+    page = Transcript()
+    for n in range(10_000):
+        page.feed([ToolCalled(tool_id=f"t{n}", name="Bash", input="{}"), ToolReturned(tool_id=f"t{n}", text="x")])
+    shown = html_of(receipt(), page).text
+    assert f"the last {len(page.items):,} tool calls" in shown
+    assert len(page.items) < 10_000
+
+
 def test_the_final_text_is_no_step_even_in_many_parts() -> None:
     text = "".join(f"Line {n} of the answer.\n\n" for n in range(200))
     page = html_of(receipt(text=text), transcript(TextWritten(block="a:0", text=text, whole=True)))

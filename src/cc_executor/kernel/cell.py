@@ -97,6 +97,8 @@ async def _attach(shell: Any, run_id: str) -> ShownResult:
     task = own(watch.follow(), name=f"cc_executor {run.run_id}")
     with shell_pump(getattr(shell, "kernel", None)):
         stopped = await outlast(task, lambda _: task.cancel())
+    if not task.cancelled() and task.exception() is None:
+        watch.show_again()
     if stopped is not None and task.cancelled():
         watch.display.leave(f"Run {run.run_id} goes on; `%cc attach {run.run_id}` watches it again, `%cc cancel {run.run_id}` ends it.")
         raise cancelled(stopped, f"run {run.run_id} goes on")
@@ -202,6 +204,7 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
             watch = _Watch(run, home=home, display=display, owns=True, asks=CellAsks(shell, run, display, owns=True))
             watches[:] = [watch]
             result = await watch.follow()
+            watch.show_again()
             again = await attempts.after(result.receipt, run.state)
             if again is None or run.is_unwanted:
                 return result
@@ -325,6 +328,10 @@ class _Watch:
             show_static(bundle)
         self._keep(bundle)
         return ShownResult(receipt, self._run.folder.path, bundle)
+
+    def show_again(self) -> None:
+        """Show the end where the view was cleared away."""
+        self._show(self.display.show_again)
 
     def _show(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """What `act` of the display gives; None when the display fails or has failed."""

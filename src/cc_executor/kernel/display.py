@@ -46,6 +46,10 @@ class Display(Protocol):
         """
         ...
 
+    def show_again(self) -> None:
+        """Show the end once more if somebody has cleared the view away; in the cell that shows the run."""
+        ...
+
     def leave(self, note: str) -> None:
         """Stop watching a run that goes on."""
         ...
@@ -111,6 +115,9 @@ class StaticDisplay:
     def repeat(self) -> None:
         """Nothing was shown while others listened."""
 
+    def show_again(self) -> None:
+        """Nothing was there to be cleared."""
+
     def leave(self, note: str) -> None:
         """Say that the run goes on."""
         show_mime({"text/plain": note}, {})
@@ -161,6 +168,9 @@ class TextDisplay:
 
     def repeat(self) -> None:
         """Lines are not written twice."""
+
+    def show_again(self) -> None:
+        """The end is an output of its own."""
 
     def leave(self, note: str) -> None:
         """Say that the run goes on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,11 +19,12 @@ from cc_executor.runtime.run import Batch, Run
 from cc_executor.runtime.runpage import RunPage
 from cc_executor.store.place import process_mark
 from cc_executor.wire.feed import ViewStatus
-from cc_executor.wire.pace import FRAME_SECONDS
+from cc_executor.wire.pace import FRAME_SECONDS, HEARTBEAT_SECONDS
 
 WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 # A tab that is opened again after the end finds its view as long as the kernel keeps it; each holds at most 5,000 lines.
 VIEWS_KEPT: Final = 20
+SPEAKS_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS  # a page that shows a view answers each frame that asks
 NO_CODE: Final = "export default {};"  # a module that shows nothing, should a page come too late
 
 _kept: Final[deque[RunView]] = deque()
@@ -55,15 +57,25 @@ class WidgetDisplay:
         )
         self.was_looked_at = False
         self._last: Bundle | None = None
+        self._spoke: dict[str, float] = {}  # when a page last did
+        self._was_cleared = False
         self._view.on_msg(self._look)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
         self._display_id = f"cc-executor-{run.run_id}-{id(self):x}"
         words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it (in a new kernel after `%load_ext cc_executor`)."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
         show_mime(data, {"cc_executor": {**self._mark()["cc_executor"], "kernel": process_mark()}}, display_id=self._display_id)
 
-    def _look(self, *_: object) -> None:
-        """A page speaks: it asks for what there is when it opens the view."""
+    def _look(self, _widget: object, content: object, _buffers: object) -> None:
+        """A page speaks: it asks for what there is when it opens the view, and says when somebody has cleared the view out of a cell."""
         self.was_looked_at = True
+        match content:
+            case {"op": "cleared", "view": str(view)}:
+                self._was_cleared = True
+                self._spoke.pop(view, None)
+            case {"view": str(view)}:
+                self._spoke[view] = time.monotonic()
+            case _:
+                pass
 
     def _mark(self) -> dict[str, dict[str, str]]:
         """What lets a save find the run of this output, and put its end in place if the page missed it."""
@@ -94,6 +106,12 @@ class WidgetDisplay:
         """Put the end in its place once more."""
         if self._last is not None:
             replace_mime(*self._last, display_id=self._display_id)
+
+    def show_again(self) -> None:
+        """Show the end as a new output where the view was cleared away: there is nothing left in whose place it could be put."""
+        is_seen = any(time.monotonic() - at < SPEAKS_SECONDS for at in self._spoke.values())
+        if self._last is not None and self._was_cleared and not is_seen:
+            show_mime(*self._last)
 
     def leave(self, note: str) -> None:
         """Say that the run goes on, and stop following it."""

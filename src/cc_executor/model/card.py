@@ -28,37 +28,43 @@ CHECKS: Final = 10
 LINE_CHARS: Final = 200  # of a check, a file name, a piece of evidence
 SENTENCE_CHARS: Final = 600  # of what went wrong, and of its cure
 
-# Middle tones: at least 3:1 against white and against JupyterLab's dark #111 (WCAG 2.2, 1.4.11); text itself keeps the page's colour.
-_GREEN: Final = "#2f9e58"
-_RED: Final = "#e0524d"
-_AMBER: Final = "#c07f14"
-_GREY: Final = "#808a94"
-_LINE: Final = "rgba(128,138,148,.35)"
-_SHADE: Final = "rgba(128,138,148,.10)"
-_MONO: Final = "font-family:var(--jp-code-font-family,ui-monospace,SFMono-Regular,Menlo,Consolas,monospace);font-size:12px"
+# Middle tones: at least 3:1 against white and against JupyterLab's dark #111 (WCAG 2.2, 1.4.11), for signs and borders. Words need 4.5:1 (1.4.3), which no
+# one tone has on both grounds: they keep the page's colour.
+GREEN: Final = "#2f9e58"
+RED: Final = "#e0524d"
+AMBER: Final = "#c07f14"
+GREY: Final = "#808a94"
+LINE: Final = "rgba(128,138,148,.35)"
+SHADE: Final = "rgba(128,138,148,.10)"
+MONO: Final = "font-family:var(--jp-code-font-family,ui-monospace,SFMono-Regular,Menlo,Consolas,monospace);font-size:12px"
 
 _CARD: Final = (
-    f"border:1px solid {_LINE};border-radius:6px;margin:2px 0;max-width:960px;overflow:hidden;"
+    f"border:1px solid {LINE};border-radius:6px;margin:2px 0;max-width:960px;overflow:hidden;"
     "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5"
 )
-_HEAD: Final = f"padding:6px 12px;border-bottom:1px solid {_LINE};background:{_SHADE}"
+_HEAD: Final = f"padding:6px 12px;border-bottom:1px solid {LINE};background:{SHADE}"
 _BODY: Final = "padding:4px 12px;overflow-wrap:anywhere"
-_PRE: Final = f"{_MONO};line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;padding:6px 8px;background:{_SHADE};border-radius:4px"
-_QUIET: Final = "opacity:.72"
+_PRE: Final = (
+    f"{MONO};line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;padding:6px 8px;background:{SHADE};border-radius:4px"
+)
+QUIET: Final = "opacity:.72"
+
+_START: Final = "text-align:start;unicode-bidi:plaintext"  # each paragraph begins where its script does
 
 _STYLES: Final = {
     "a": "color:inherit;text-decoration:underline",
-    "blockquote": f"margin:6px 0;padding-left:10px;border-left:3px solid {_LINE}",
-    "code": _MONO,
-    "p": "margin:6px 0",
+    "blockquote": f"margin:6px 0;padding-left:10px;border-left:3px solid {LINE}",
+    "code": MONO,
+    "li": _START,
+    "p": f"margin:6px 0;{_START}",
     "pre": _PRE,
     "table": "border-collapse:collapse;margin:6px 0;font-size:12px;color:inherit",
-    "td": f"border:1px solid {_LINE};padding:2px 8px;text-align:left",
-    "th": f"border:1px solid {_LINE};padding:2px 8px;text-align:left",
+    "td": f"border:1px solid {LINE};padding:2px 8px;{_START}",
+    "th": f"border:1px solid {LINE};padding:2px 8px;{_START}",
 }
 
-_STANDING_COLOURS: Final = {Standing.VERIFIED: _GREEN, Standing.CLAIMED: _GREY, Standing.CONTRADICTED: _RED}
-_LEVEL_COLOURS: Final = {Level.INFO: _GREY, Level.WARN: _AMBER, Level.ERROR: _RED}
+_STANDING_COLOURS: Final = {Standing.VERIFIED: GREEN, Standing.CLAIMED: GREY, Standing.CONTRADICTED: RED}
+_LEVEL_COLOURS: Final = {Level.INFO: GREY, Level.WARN: AMBER, Level.ERROR: RED}
 
 
 def card(receipt: Receipt, items: Iterable[Item], *, left_out: int = 0) -> str:
@@ -78,29 +84,33 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
-def _badge(text: str, colour: str, *, title: str = "") -> str:
+def badge(text: str, colour: str, *, mark: str = "", title: str = "") -> str:
+    """A word in a frame of that colour."""
     hint = f' title="{escape(title, quote=True)}"' if title else ""
     return (
         f'<span{hint} style="display:inline-block;padding:0 8px;margin-right:6px;border:1px solid {colour};border-radius:10px;'
-        f'color:{colour};font-weight:600;font-size:12px">{escape(text)}</span>'
+        f'font-weight:600;font-size:12px">{sign(mark, colour) + " " if mark else ""}{escape(text)}</span>'
     )
 
 
+def sign(mark: str, colour: str) -> str:
+    """One mark in that colour; the words beside it keep the page's."""
+    return f'<span style="color:{colour}">{escape(mark)}</span>'
+
+
 def _colour(outcome: Outcome) -> str:
-    return _GREEN if outcome.ok else _AMBER if outcome.kind is OutcomeKind.CANCELLED else _RED
+    return GREEN if outcome.ok else AMBER if outcome.kind is OutcomeKind.CANCELLED else RED
 
 
 def _head(receipt: Receipt) -> str:
     outcome = receipt.outcome
     colour = _colour(outcome)
-    badges = [
-        _badge(f"{'✓' if outcome.ok else '✗'} {outcome.kind.value.replace('_', ' ')}", colour, title=one_line(clean(outcome.summary)))
-    ]
-    badges.append(_badge(receipt.standing.value, _STANDING_COLOURS[receipt.standing], title=STANDINGS[receipt.standing]))
+    badges = [badge(outcome.kind.value.replace("_", " "), colour, mark="✓" if outcome.ok else "✗", title=one_line(clean(outcome.summary)))]
+    badges.append(badge(receipt.standing.value, _STANDING_COLOURS[receipt.standing], title=STANDINGS[receipt.standing]))
     if receipt.rehearsed is not None:
-        badges.append(_badge("rehearsal", _AMBER, title=REHEARSAL))
-    said = f'<div style="color:{_AMBER};font-weight:600">{escape(REHEARSAL)}</div>' if receipt.rehearsed is not None else ""
-    return f'<div style="{_HEAD}">{"".join(badges)}<span style="{_QUIET}">{escape(" · ".join(figures(receipt)))}</span>{said}</div>'
+        badges.append(badge("rehearsal", AMBER, title=REHEARSAL))
+    said = f'<div style="font-weight:600">{sign("!", AMBER)} {escape(REHEARSAL)}</div>' if receipt.rehearsed is not None else ""
+    return f'<div style="{_HEAD}">{"".join(badges)}<span style="{QUIET}">{escape(" · ".join(figures(receipt)))}</span>{said}</div>'
 
 
 def _problem(receipt: Receipt) -> str:
@@ -108,7 +118,7 @@ def _problem(receipt: Receipt) -> str:
     if outcome.ok:
         return ""
     rows = [f"<div><b>{escape(one_line(clean(outcome.summary), SENTENCE_CHARS))}</b></div>"]
-    rows += [f'<div style="{_MONO};{_QUIET}">{escape(one_line(clean(item), LINE_CHARS))}</div>' for item in outcome.evidence[:CHECKS]]
+    rows += [f'<div style="{MONO};{QUIET}">{escape(one_line(clean(item), LINE_CHARS))}</div>' for item in outcome.evidence[:CHECKS]]
     if outcome.cure:
         rows.append(f"<div>→ {escape(one_line(clean(outcome.cure), SENTENCE_CHARS))}</div>")
     return f'<div style="{_BODY};border-left:3px solid {_colour(outcome)};margin:8px 12px">{"".join(rows)}</div>'
@@ -137,15 +147,15 @@ def _pre(text: str, *, lines: int, chars: int, room: int) -> str:
 def _checks(receipt: Receipt) -> str:
     if not receipt.checks:
         return ""
-    rows = [
-        f'<div style="color:{_GREEN if check.passed else _GREY if check.passed is None else _RED}">{escape(one_line(check_words(check), LINE_CHARS))}</div>'
-        for check in receipt.checks[:CHECKS]
-    ]
+    rows: list[str] = []
+    for check in receipt.checks[:CHECKS]:
+        mark, _, words = one_line(check_words(check), LINE_CHARS).partition(" ")
+        rows.append(f"<div>{sign(mark, GREEN if check.passed else GREY if check.passed is None else RED)} {escape(words)}</div>")
     return f'<div style="{_BODY}">{"".join(rows)}{_more(len(receipt.checks) - CHECKS, "check")}</div>'
 
 
 def _hooks(receipt: Receipt) -> str:
-    rows = [f'<div style="color:{_AMBER}">! {escape(one_line(clean(said), SENTENCE_CHARS))}</div>' for said in hook_words(receipt)[:CHECKS]]
+    rows = [f"<div>{sign('!', AMBER)} {escape(one_line(clean(said), SENTENCE_CHARS))}</div>" for said in hook_words(receipt)[:CHECKS]]
     return f'<div style="{_BODY}">{"".join(rows)}</div>' if rows else ""
 
 
@@ -156,7 +166,7 @@ def _files(receipt: Receipt) -> str:
     count = len(receipt.files)
     return (
         f'<details style="{_BODY}"><summary style="cursor:pointer">{count} {"file" if count == 1 else "files"}</summary>'
-        f'<div style="{_MONO};padding:2px 0 2px 16px">{"".join(rows)}{_more(count - FILES, "file")}</div></details>'
+        f'<div style="{MONO};padding:2px 0 2px 16px">{"".join(rows)}{_more(count - FILES, "file")}</div></details>'
     )
 
 
@@ -166,14 +176,14 @@ def _file_words(file: FileChange) -> str:
 
 
 def _more(count: int, noun: str) -> str:
-    return f'<div style="{_QUIET}">and {count:,} more {noun}{"" if count == 1 else "s"} in the receipt</div>' if count > 0 else ""
+    return f'<div style="{QUIET}">and {count:,} more {noun}{"" if count == 1 else "s"} in the receipt</div>' if count > 0 else ""
 
 
 def _foot(receipt: Receipt) -> str:
     said = one_line(undo_words(receipt), SENTENCE_CHARS)
     undo = f" · {escape(said)}" if said else ""
     trusted = " · the workspace was trusted: its own settings could take effect" if receipt.workspace_trusted else ""
-    return f'<div style="{_MONO};{_QUIET};padding:4px 12px;border-top:1px solid {_LINE};font-size:11px">run {escape(clean(receipt.run_id))}{trusted}{undo}</div>'
+    return f'<div style="{MONO};{QUIET};padding:4px 12px;border-top:1px solid {LINE};font-size:11px">run {escape(clean(receipt.run_id))}{trusted}{undo}</div>'
 
 
 # --- what happened ----------------------------------------------------------------------------------------------------
@@ -210,9 +220,10 @@ def _steps(items: list[Item], *, room: int, left_out: int) -> str:
     if not shown and not missing:
         return ""
     tools = sum(item.kind is Kind.TOOL for item in items)
-    label = f"{tools} tool {'call' if tools == 1 else 'calls'}" if tools else "What happened"
+    last = "the last " if left_out and tools > 1 else ""  # how many there were before, nobody has counted
+    label = f"{last}{tools:,} tool {'call' if tools == 1 else 'calls'}" if tools else "What happened"
     more = (
-        f'<div style="{_QUIET}">{missing:,} earlier {"line is" if missing == 1 else "lines are"} in the journal only</div>'
+        f'<div style="{QUIET}">{missing:,} earlier {"line is" if missing == 1 else "lines are"} in the journal only</div>'
         if missing
         else ""
     )
@@ -225,14 +236,14 @@ def _steps(items: list[Item], *, room: int, left_out: int) -> str:
 def _step(item: Item) -> str:
     match item.kind:
         case Kind.TOOL:
-            mark, colour = {ItemState.FAILED: ("✗", _RED), ItemState.DONE: ("✓", _GREEN)}.get(item.state, ("–", _GREY))
-            head = f'<span style="color:{colour}">{mark}</span> <b>{escape(one_line(item.title, 80))}</b> <span style="{_MONO}">{escape(item.summary)}</span>'
+            mark, colour = {ItemState.FAILED: ("✗", RED), ItemState.DONE: ("✓", GREEN)}.get(item.state, ("–", GREY))
+            head = f'{sign(mark, colour)} <b>{escape(one_line(item.title, 80))}</b> <span style="{MONO}">{escape(item.summary)}</span>'
             body = "".join(_short(text) for text in (item.input, item.text) if text)
             return _folded(head, body) if body else f"<div>{head}</div>"
         case Kind.THINKING:
-            return _folded(f'<i style="{_QUIET}">Thinking</i>', _short(item.text))
+            return _folded(f'<i style="{QUIET}">Thinking</i>', _short(item.text))
         case Kind.NOTICE:
-            return f'<div style="color:{_LEVEL_COLOURS[item.level]}">{escape(one_line(item.text, SENTENCE_CHARS))}</div>'
+            return f"<div>{sign('•', _LEVEL_COLOURS[item.level])} {escape(one_line(item.text, SENTENCE_CHARS))}</div>"
         case Kind.TEXT:
             shown = excerpt(item.text.strip("\n"), lines=STEP_LINES, chars=STEP_CHARS).text
             return f'<div style="white-space:pre-wrap;margin:4px 0">{escape(shown)}</div>'

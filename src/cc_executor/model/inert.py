@@ -16,9 +16,10 @@ _TAGS: Final = {
 }  # fmt: skip
 _ATTRIBUTES: Final = {"*": {"style", "title"}, "a": {"href", "target"}, "ol": {"start"}}
 _PREFIXES: Final = ("http://", "https://", "mailto:")
-# JupyterLab sets whatever stands between dollars as a formula, in every HTML output; in this class its MathJax leaves the text alone. Prices are no
-# formulas, and a formula can hold links and styles that came past this list.
-NO_MATH: Final = "mathjax_ignore"
+# JupyterLab and nbconvert's pages set whatever stands between dollars as a formula, in every HTML output; in these classes MathJax leaves the text alone
+# (JupyterLab's is version 3, nbconvert's version 2). Prices are no formulas, and a formula can hold links and styles that came past this list.
+NO_MATH: Final = "mathjax_ignore tex2jax_ignore"
+_CLASSES: Final = {NO_MATH, "mathjax_ignore"}  # the second alone is in cards that were stored before
 # Text inside these is no text; without this, a script's source would be left to read.
 EMPTIED: Final = {"script", "style", "iframe", "object", "embed", "template", "noscript", "title", "textarea", "svg", "math"}
 # A style can load (`url()` and its kin, also behind an escape), and lie over what is not ours.
@@ -34,7 +35,7 @@ def inert(html: str) -> str:
         clean_content_tags=EMPTIED,
         attributes=_ATTRIBUTES,
         attribute_filter=_harmless,
-        tag_attribute_values={"div": {"class": {NO_MATH}}},
+        tag_attribute_values={"div": {"class": _CLASSES}},
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow",
         set_tag_attribute_values={"a": {"target": "_blank"}},

@@ -1,6 +1,6 @@
 """A task list that has ended, as the one output that stays in the notebook: a table as HTML and as text. Inline styles, no script, nothing loaded.
 
-Everything that is not ours goes through `_text`; there is no other way into the page.
+Everything that is not ours goes through `escape`; there is no other way into the page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from html import escape
 from typing import Any, Final
 
 from cc_executor.model.ansi import clean
-from cc_executor.model.inert import inert
+from cc_executor.model.card import AMBER, CARD_BYTES, GREEN, GREY, LINE, MONO, QUIET, RED, SHADE, badge, sign
+from cc_executor.model.inert import NO_MATH, inert
 from cc_executor.model.item import excerpt
 from cc_executor.model.listrecord import ListState, ListStatus, TaskState, TaskStatus
 from cc_executor.model.notice import duration
@@ -20,43 +21,34 @@ from cc_executor.model.taskrows import first_line, last_line
 from cc_executor.model.toolcall import one_line
 from cc_executor.model.words import SMALL_COST
 
-CARD_BYTES: Final = 48 * 1024  # as for the card of one run
 ROWS: Final = 100  # each is some 1.5 KB, most of it the styles; of ten thousand tasks nobody reads all in a cell
 TEXT_CHARS: Final = 1_500  # of what one task has made
 TEXT_LINES: Final = 24
 LINE_CHARS: Final = 160
 PLAIN_CHARS: Final = 72  # of a sentence in the text table
 
-_GREEN: Final = "#2e8540"
-_AMBER: Final = "#b7791f"
-_RED: Final = "#d64541"
-_GREY: Final = "#808a94"
-_LINE: Final = "rgba(128,138,148,.35)"
-_SHADE: Final = "rgba(128,138,148,.10)"
-_MONO: Final = "font-family:var(--jp-code-font-family,ui-monospace,SFMono-Regular,Menlo,Consolas,monospace);font-size:12px"
-_QUIET: Final = "opacity:.72"
 _CARD: Final = (
-    f"border:1px solid {_LINE};border-radius:6px;margin:2px 0;max-width:960px;overflow-x:auto;"
+    f"border:1px solid {LINE};border-radius:6px;margin:2px 0;max-width:960px;overflow-x:auto;"
     "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5"
 )
-_CELL: Final = f"border:0;border-top:1px solid {_LINE};padding:5px 10px;text-align:left;vertical-align:top;white-space:normal"
+_CELL: Final = f"border:0;border-top:1px solid {LINE};padding:5px 10px;text-align:left;vertical-align:top;white-space:normal"
 _FIGURE: Final = f"{_CELL};white-space:nowrap;font-variant-numeric:tabular-nums"
 
 MARKS: Final = {
-    TaskStatus.OK: ("✓", "ok", _GREEN),
-    TaskStatus.FAILED: ("✗", "failed", _RED),
+    TaskStatus.OK: ("✓", "ok", GREEN),
+    TaskStatus.FAILED: ("✗", "failed", RED),
     TaskStatus.SKIPPED: ("–", "skipped", "inherit"),
-    TaskStatus.STOPPED: ("■", "stopped", _AMBER),
-    TaskStatus.RUNNING: ("▶", "running", _AMBER),
+    TaskStatus.STOPPED: ("■", "stopped", AMBER),
+    TaskStatus.RUNNING: ("▶", "running", AMBER),
     TaskStatus.WAITING: ("○", "not begun", "inherit"),
 }
 LIST_MARKS: Final = {
-    ListStatus.OK: ("✓", "ok", _GREEN),
-    ListStatus.FAILED: ("✗", "failed", _RED),
-    ListStatus.STOPPED: ("■", "stopped", _AMBER),
-    ListStatus.BUDGET: ("✗", "budget used up", _AMBER),
-    ListStatus.LIMITED: ("✗", "usage limit reached", _AMBER),
-    ListStatus.OPEN: ("○", "goes on", _GREY),
+    ListStatus.OK: ("✓", "ok", GREEN),
+    ListStatus.FAILED: ("✗", "failed", RED),
+    ListStatus.STOPPED: ("■", "stopped", AMBER),
+    ListStatus.BUDGET: ("✗", "budget used up", AMBER),
+    ListStatus.LIMITED: ("✗", "usage limit reached", AMBER),
+    ListStatus.OPEN: ("○", "goes on", GREY),
 }
 
 
@@ -132,65 +124,57 @@ def list_card(ended: EndedList) -> str:
         rows.append(html if room > 0 else _row(ended, number, task, with_text=False))
     more = len(order) - ROWS
     if more > 0:
-        rows.append(f'<tr style="background:none"><td style="{_CELL}"></td><td style="{_CELL};{_QUIET}">and {more:,} more</td></tr>')
+        rows.append(f'<tr style="background:none"><td style="{_CELL}"></td><td style="{_CELL};{QUIET}">and {more:,} more</td></tr>')
     mark, word, colour = LIST_MARKS[ended.state.status]
-    badge = (
-        f'<span style="display:inline-block;padding:0 8px;margin-right:6px;border:1px solid {colour};border-radius:10px;color:{colour};'
-        f'font-weight:600;font-size:12px;white-space:nowrap">{mark} {word}</span>'
-    )
-    name = f"<b>{_text(one_line(clean(ended.tasks.name), 80))}</b> · " if ended.tasks.name else ""
-    note = f'<div style="{_QUIET}">{_text(ended.note)}</div>' if ended.note else ""
-    note += "".join(f'<div style="color:{_AMBER}">! {_text(one_line(clean(told), LINE_CHARS * 2))}</div>' for told in ended.state.notes)
+    shown = badge(word, colour, mark=mark)
+    name = f"<b>{escape(one_line(clean(ended.tasks.name), 80))}</b> · " if ended.tasks.name else ""
+    note = f'<div style="{QUIET}">{escape(ended.note)}</div>' if ended.note else ""
+    note += "".join(f"<div>{sign('!', AMBER)} {escape(one_line(clean(told), LINE_CHARS * 2))}</div>" for told in ended.state.notes)
     head = (
-        f'<div style="padding:6px 12px;background:{_SHADE}">{badge}{name}{_text(one_line(ended.sentence(), LINE_CHARS * 2))}'
-        f'<span style="{_QUIET}">{_text("".join(f" · {part}" for part in _figures(ended)))}</span>{note}</div>'
+        f'<div style="padding:6px 12px;background:{SHADE}">{shown}{name}{escape(one_line(ended.sentence(), LINE_CHARS * 2))}'
+        f'<span style="{QUIET}">{escape("".join(f" · {part}" for part in _figures(ended)))}</span>{note}</div>'
     )
     titles = "".join(
-        f'<th style="{_CELL};{_QUIET};font-weight:600;font-size:12px;background:none">{title}</th>'
+        f'<th style="{_CELL};{QUIET};font-weight:600;font-size:12px;background:none">{title}</th>'
         for title in ("#", "task", "state", "what became of it", "time", "cost")
     )
     # JupyterLab's own tables are `fixed`: every column as wide as the number's.
     style = "border-collapse:collapse;width:100%;margin:0;font-size:13px;color:inherit;table-layout:auto"
     head_row = f'<thead><tr style="background:none">{titles}</tr></thead>'
     table = f'<table style="{style}">{head_row}<tbody>{"".join(rows)}</tbody></table>'
-    foot = f'<div style="{_MONO};{_QUIET};padding:4px 12px;border-top:1px solid {_LINE};font-size:11px">list {escape(ended.list_id)}</div>'
+    foot = f'<div style="{MONO};{QUIET};padding:4px 12px;border-top:1px solid {LINE};font-size:11px">list {escape(ended.list_id)}</div>'
     # Whatever was overlooked on the way to here goes no further.
-    return inert(f'<div style="{_CARD}">{head}{table}{foot}</div>')
+    return inert(f'<div class="{NO_MATH}" style="{_CARD}">{head}{table}{foot}</div>')
 
 
 def _row(ended: EndedList, number: int, task: Task, *, with_text: bool = True) -> str:
     known = ended.state.task(task.id)
     mark, word, colour = MARKS[known.status]
-    title = f'<div style="{_QUIET}">{_text(one_line(clean(task.title), 100))}</div>' if task.title else ""
+    title = f'<div style="{QUIET}">{escape(one_line(clean(task.title), 100))}</div>' if task.title else ""
     parts = [f"group {task.group}" if task.group else "", f"needs {', '.join(task.all_needs)}" if task.all_needs else ""]
     place = " · ".join(part for part in parts if part)
-    needs = f'<div style="{_QUIET};font-size:12px">{_text(one_line(clean(place), 120))}</div>' if place else ""
-    run = f'<div style="{_MONO};opacity:.6;font-size:11px">run {escape(known.run_id)}</div>' if known.run_id else ""
-    attempts = f' <span style="{_QUIET};font-weight:400">({known.begun} attempts)</span>' if known.begun > 1 else ""
+    needs = f'<div style="{QUIET};font-size:12px">{escape(one_line(clean(place), 120))}</div>' if place else ""
+    run = f'<div style="{MONO};{QUIET};font-size:11px">run {escape(known.run_id)}</div>' if known.run_id else ""
+    attempts = f' <span style="{QUIET};font-weight:400">({known.begun} attempts)</span>' if known.begun > 1 else ""
     cells = (
         (_FIGURE, str(number)),
         (f"{_CELL};min-width:120px;width:32%;overflow-wrap:anywhere", f"<b>{escape(task.id)}</b>{title}{needs}"),
-        (f"{_FIGURE};color:{colour};font-weight:600", f"{mark} {word}{attempts}"),
+        (f"{_FIGURE};font-weight:600", f"{sign(mark, colour)} {word}{attempts}"),
         (f"{_CELL};overflow-wrap:anywhere", _what(task, known, with_text=with_text) + run),
         (_FIGURE, escape(duration(known.seconds)) if known.seconds else ""),
-        (_FIGURE, _text(_cost(ended, task, known))),
+        (_FIGURE, escape(_cost(ended, task, known))),
     )
     drawn = "".join(f'<td style="{style}">{html}</td>' for style, html in cells)
     return f'<tr style="background:none">{drawn}</tr>'
 
 
-def _text(text: str) -> str:
-    """Text for the page. JupyterLab looks for formulas in it: two amounts in dollars would be one; a sign alone in its element is none."""
-    return escape(text).replace("$", "<span>$</span>").replace("\\", "<span>\\</span>")
-
-
 def _what(task: Task, known: TaskState, *, with_text: bool) -> str:
-    said = _text(_said(task, known))
+    said = escape(_said(task, known))
     text = clean(known.text).strip("\n")
     if not with_text or not text.strip() or (known.status is TaskStatus.OK and "\n" not in text.strip() and len(text) <= LINE_CHARS):
         return said
     shown = escape(excerpt(text, lines=TEXT_LINES, chars=TEXT_CHARS).text)
-    style = f"{_MONO};line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;padding:6px 8px;background:{_SHADE};border-radius:4px"
+    style = f"{MONO};line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;padding:6px 8px;background:{SHADE};border-radius:4px"
     return f'<details><summary style="cursor:pointer">{said}</summary><pre style="{style}">{shown}</pre></details>'
 
 

@@ -49,7 +49,6 @@ class Spot {
     const { width, height: tall } = graph.size;
     const [x, y] = graph.at(column, height);
     this.box = [x - width / 2, y - tall / 2, width, tall];
-    this.middle = [x, y];
     this.node = svg("g", "ccx-spot", { role: "button", tabindex: -1 });
     this.outline = svg("path", "ccx-spot-outline");
     this.sign = svg("text", "ccx-spot-sign", { x: this.box[0] + 12, y, "dominant-baseline": "central", "text-anchor": "middle" });

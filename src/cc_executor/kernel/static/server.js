@@ -86,6 +86,12 @@ class Detour {
     socket?.close();
   }
 
+  /** Nobody looks any more: what is still answered opens nothing. */
+  dispose() {
+    this.base = null;
+    this.close();
+  }
+
   watch() {
     this.call("watch", { id: this.id }).then(
       ({ subscription }) => {

@@ -4,12 +4,9 @@
 
 // A view hears its kernel. When that is silent, it is sent the same frames by the server (server.js), as the view of a run is.
 
-const { element, button, setText, clockText, shortNumber, readState, saveOnce, Bell, Detour, LIST_ID, KERNEL_MS, SILENT_MS, RESYNC_MS } = RunView;
+const { element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, readState, saveOnce, Bell, Detour } = RunView;
+const { LIST_ID, ACK_MS, SYNC_RETRY_MS, ANSWER_MS, GUARD_MS, KERNEL_MS, SILENT_MS, RESYNC_MS } = RunView;
 
-const ACK_MS = 200; // at most 5 acknowledgements a second
-const SYNC_RETRY_MS = [1000, 2000, 5000, 10000]; // then give up: no kernel answers
-const ANSWER_MS = 6000; // after this, a button says that nobody answers
-const KILL_GUARD_MS = 500; // a double click on Stop is one click
 const ANNOUNCE_MS = 2500; // what a screen reader is told, at most this often
 
 const WORDS = { waiting: "Waiting", running: "Running", ok: "Done", failed: "Failed", skipped: "Skipped", stopped: "Stopped" };
@@ -27,12 +24,6 @@ function money(cost) {
 
 function plural(count, noun) {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
-}
-
-function disable(node, isDisabled) {
-  // Disabled for hand and ear, but still focused: a button that vanishes under the keyboard loses the reader's place.
-  if (isDisabled) node.setAttribute("aria-disabled", "true");
-  else node.removeAttribute("aria-disabled");
 }
 
 // --- an opened run ---------------------------------------------------------------------------------------------------
@@ -77,6 +68,7 @@ class TaskRow {
     this.row = row;
     this.at = performance.now();
     this.pending = null; // a command that nobody has confirmed
+    this.draft = null; // a text that was sent and that nobody has taken
     this.isOpen = false;
     this.run = null; // the opened run
     this.make();
@@ -133,7 +125,7 @@ class TaskRow {
     head.append(this.number, this.state, what, side, this.actions);
     this.body = element("div", "ccx-task-body");
     this.body.hidden = true;
-    this.body.id = `ccx-task-${crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2)}`;
+    this.body.id = `ccx-${uniqueId()}`;
     this.title.setAttribute("aria-controls", this.body.id);
     this.title.addEventListener("click", () => this.open(!this.isOpen));
     this.node.append(head, this.body);
@@ -185,9 +177,11 @@ class TaskRow {
     const can = row.can || [];
     for (const [command, node] of Object.entries(this.buttons)) {
       const isPending = this.pending === command;
-      node.hidden = !isPending && !can.includes(command);
+      const isShown = isPending || can.includes(command);
+      if (!isShown) yieldFocus(node, this.title);
+      node.hidden = !isShown;
       setText(node, isPending ? PENDING[command] : ACTIONS[command]);
-      disable(node, this.pending !== null);
+      disable(node, this.pending !== null || this.guards);
     }
     this.drawClock();
   }
@@ -206,7 +200,7 @@ class TaskRow {
   }
 
   press(command) {
-    if (this.pending) return;
+    if (this.pending || this.guards) return;
     if (command === "edit") return this.edit();
     this.begin(command);
     this.list.command(command, this.row.id);
@@ -214,7 +208,13 @@ class TaskRow {
 
   begin(command) {
     this.pending = command;
+    this.guards = true; // a double click on Skip is no Retry
     this.list.say("");
+    clearTimeout(this.guardTimer);
+    this.guardTimer = setTimeout(() => {
+      this.guards = false;
+      this.draw();
+    }, GUARD_MS);
     clearTimeout(this.answerTimer);
     this.answerTimer = setTimeout(() => {
       this.settle();
@@ -233,6 +233,7 @@ class TaskRow {
 
   open(wanted) {
     this.isOpen = wanted;
+    if (!wanted) yieldFocus(this.body, this.title);
     this.body.hidden = !wanted;
     this.title.setAttribute("aria-expanded", String(wanted));
     if (wanted) this.fill();
@@ -267,6 +268,7 @@ class TaskRow {
 
   shut() {
     if (!this.run) return;
+    yieldFocus(this.place, this.title);
     this.endRun();
     this.list.runs.delete(this.run.run);
     this.list.ask({ op: "close", run: this.run.run, view: this.list.view });
@@ -297,7 +299,7 @@ class TaskRow {
     if (this.whole.is_cut) return this.list.say(`The text of task ${this.row.id} is too long to be edited here.`);
     if (!this.form.hidden) return;
     const field = element("textarea", "ccx-task-field");
-    field.value = this.whole.text;
+    field.value = this.draft?.text ?? this.whole.text;
     field.rows = Math.min(16, Math.max(3, this.whole.text.split("\n").length + 1));
     field.setAttribute("aria-label", `New text of task ${this.row.id}`);
     const save = button("Save", "ccx-task-button");
@@ -306,11 +308,11 @@ class TaskRow {
       this.form.hidden = true;
       this.form.replaceChildren();
       this.text.hidden = false;
-      this.buttons.edit.focus();
+      (this.buttons.edit.hidden ? this.title : this.buttons.edit).focus();
     };
     save.addEventListener("click", () => {
       this.list.say("");
-      this.list.command("edit", this.row.id, field.value);
+      this.draft = { text: field.value, click: this.list.command("edit", this.row.id, field.value) };
       leave();
     });
     cancel.addEventListener("click", leave);
@@ -318,6 +320,7 @@ class TaskRow {
       event.stopPropagation();
       if (event.key === "Escape") leave();
     });
+    this.draft = null;
     const buttons = element("div", "ccx-task-formbuttons");
     buttons.append(save, cancel);
     this.form.replaceChildren(field, buttons);
@@ -326,9 +329,21 @@ class TaskRow {
     field.focus();
   }
 
+  taken(click) {
+    if (this.draft?.click === click) this.draft = null;
+  }
+
+  /** Nothing that was typed is lost: the form is there again. */
+  refused(click) {
+    this.settle();
+    this.draw();
+    if (this.draft?.click === click) this.edit();
+  }
+
   dispose() {
     clearTimeout(this.answerTimer);
-    if (this.run) this.endRun();
+    clearTimeout(this.guardTimer);
+    this.shut();
   }
 }
 
@@ -395,9 +410,21 @@ class Head {
     this.at = performance.now();
     const { pending } = this;
     if ((pending === "pause" && totals.is_paused) || (pending === "resume" && !totals.is_paused) || (pending === "stop" && totals.is_stopping)) this.settle();
-    if (totals.is_stopping) this.hasStopped = true;
-    else if (before.is_stopping) this.hasStopped = this.hasKilled = false;
+    if (totals.is_stopping && !this.hasStopped) {
+      this.hasStopped = true;
+      this.guard(); // a Stop that was on its way when somebody else had stopped it is no Kill
+    } else if (!totals.is_stopping && before.is_stopping) this.hasStopped = this.hasKilled = false;
     this.draw();
+  }
+
+  /** Takes no click for a moment. */
+  guard() {
+    this.guards = true;
+    clearTimeout(this.guardTimer);
+    this.guardTimer = setTimeout(() => {
+      this.guards = false;
+      this.draw();
+    }, GUARD_MS);
   }
 
   settle() {
@@ -410,11 +437,8 @@ class Head {
     this.pending = command;
     this.list.say("");
     if (command === "stop") {
-      this.guards = this.hasStopped = true;
-      setTimeout(() => {
-        this.guards = false;
-        this.draw();
-      }, KILL_GUARD_MS);
+      this.hasStopped = true;
+      this.guard();
     }
     if (command === "kill") this.hasKilled = true;
     clearTimeout(this.answerTimer);
@@ -491,8 +515,11 @@ class Head {
     disable(this.toggle, this.pending !== null || phase === "stopping" || Boolean(this.hasStopped));
     setText(this.stop, this.hasKilled ? "Killing…" : this.guards ? "Stopping…" : this.hasStopped ? "Kill now" : "Stop");
     disable(this.stop, Boolean(this.hasKilled || this.guards));
-    this.toggle.hidden = isOver || (this.isAlone && !totals.can_continue);
+    if (isOver) yieldFocus(this.buttons, this.list.current.title);
     this.stop.hidden = isOver;
+    const isToggled = !isOver && (!this.isAlone || totals.can_continue);
+    if (!isToggled) yieldFocus(this.toggle, this.stop);
+    this.toggle.hidden = !isToggled;
     this.drawClock();
   }
 
@@ -501,7 +528,8 @@ class Head {
   }
 
   dispose() {
-    clearTimeout(this.answerTimer);
+    clearTimeout(this.guardTimer);
+    this.settle();
   }
 }
 
@@ -546,7 +574,7 @@ class Announcer {
 class List {
   constructor(model, el) {
     this.model = model;
-    this.view = crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2);
+    this.view = uniqueId();
     this.rows = new Map();
     this.runs = new Map();
     this.dirty = new Set();
@@ -592,7 +620,9 @@ class List {
     this.onMessage = (content, buffers) => this.receive(content, buffers);
     this.onState = () => {
       const state = readState(model);
-      if (this.seq !== null && state.seq > this.seq) setTimeout(() => this.seq !== null && state.seq > this.seq && this.sync(), 300);
+      if (this.seq === null || !(state.seq > this.seq)) return;
+      clearTimeout(this.stateTimer);
+      this.stateTimer = setTimeout(() => this.seq !== null && state.seq > this.seq && this.sync(), 300); // its frame may be on the way
     };
     model.on("msg:custom", this.onMessage);
     model.on("change:state", this.onState);
@@ -619,17 +649,23 @@ class List {
     this.clicks += 1;
     const click = `${this.view} ${this.clicks}`;
     const said = { op: command === "stop" ? "cancel" : command, task, text, click };
-    if (this.isRound) return this.goRound(said);
-    this.ask({ op: "command", command, task, text, view: this.view, click });
-    this.untaken.set(click, setTimeout(() => this.goRound(said), KERNEL_MS));
+    if (this.isRound) this.goRound(said);
+    else {
+      this.ask({ op: "command", command, task, text, view: this.view, click });
+      this.untaken.set(click, setTimeout(() => this.goRound(said), KERNEL_MS));
+    }
+    return click;
   }
 
   goRound(said) {
     if (!this.detour.isPossible) return; // then the kernel may yet take it
     this.untaken.delete(said.click);
     this.detour.control(said).then(
-      () => this.detour.open(),
-      (error) => error.message && this.refused(said.task, error.message),
+      () => {
+        this.rows.get(said.task)?.taken(said.click);
+        this.detour.open();
+      },
+      (error) => error.message && this.refused(said.task, error.message, said.click),
     );
   }
 
@@ -693,17 +729,16 @@ class List {
         if (content.click && !this.untaken.has(content.click)) break; // another view's, or so late that it no longer matters
         clearTimeout(this.untaken.get(content.click));
         this.untaken.delete(content.click);
-        if (content.op === "refused") this.refused(content.task, content.text);
+        if (content.op === "refused") this.refused(content.task, content.text, content.click);
+        else this.rows.get(content.task)?.taken(content.click);
         break;
     }
   }
 
-  refused(task, text) {
+  refused(task, text, click) {
     const row = this.rows.get(task);
-    if (row) {
-      row.settle();
-      row.draw();
-    } else this.head.refused();
+    if (row) row.refused(click);
+    else this.head.refused();
     this.say(text || "That cannot be done now.");
   }
 
@@ -820,7 +855,8 @@ class List {
     if (this.owed === null) return;
     const wait = this.lastAck + ACK_MS - performance.now();
     if (wait > 0) {
-      setTimeout(() => this.schedule(), wait);
+      clearTimeout(this.ackTimer);
+      this.ackTimer = setTimeout(() => this.schedule(), wait);
       return;
     }
     this.lastAck = performance.now();
@@ -872,9 +908,8 @@ class List {
     this.model.off("change:state", this.onState);
     cancelAnimationFrame(this.painting);
     clearInterval(this.timer);
-    clearTimeout(this.syncTimer);
-    for (const timer of this.untaken.values()) clearTimeout(timer);
-    this.detour.close();
+    for (const timer of [this.syncTimer, this.stateTimer, this.ackTimer, ...this.untaken.values()]) clearTimeout(timer);
+    this.detour.dispose();
     for (const row of this.rows.values()) row.dispose();
     this.head.dispose();
     this.bell.dispose();

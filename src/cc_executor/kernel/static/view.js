@@ -13,9 +13,10 @@ const KERNEL_MS = 1000; // after this, a command that the kernel has not taken g
 const SILENT_MS = 4500; // a kernel that can speaks every 2 s
 const SHOWN_MS = 3000; // after this, a command that was taken and changed nothing (it came late) is no longer waited for
 const RESYNC_MS = 2000;
-const KILL_GUARD_MS = 500; // a double click on Cancel is one click
+const GUARD_MS = 500; // a double click is one click; and what has just come under the pointer takes none
 const ANNOUNCE_MS = 4000; // what a screen reader is told, at most this often
 const ANNOUNCE_CHARS = 200;
+const TOLD_PHASES = ["retrying", "waiting", "paused", "stopping", "ended"]; // the others come and go with every step
 const NEAR_END_PX = 24;
 const PAGED_LINES = 10000; // older lines that are held besides the live ones
 
@@ -38,8 +39,24 @@ function button(label, className) {
   return node;
 }
 
+/** Not `crypto.randomUUID`: a page that came over plain http has none. */
+function uniqueId() {
+  return Math.random().toString(36).slice(2) + Math.random().toString(36).slice(2);
+}
+
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
+}
+
+/** Before `node` goes: if the keyboard is in it, `heir` has it now. Else the next key would be nobody's, and a reader's place be lost. */
+function yieldFocus(node, heir) {
+  if (node?.contains(document.activeElement)) heir.focus({ preventScroll: true });
+}
+
+/** Disabled for hand and ear, but still focused: a button that vanishes under the keyboard loses the reader's place. */
+function disable(node, isDisabled) {
+  if (isDisabled) node.setAttribute("aria-disabled", "true");
+  else node.removeAttribute("aria-disabled");
 }
 
 /** The only way in for markup: `html` was made by `markdown_html`. */
@@ -92,14 +109,9 @@ class Row {
     this.node.className = classes.join(" ");
     if (item.kind === "tool") this.drawTool();
     else if (item.kind === "thinking") this.drawThinking();
-    else if (item.html !== undefined) this.drawHtml();
-    else setText(this.node, item.text || "");
-  }
-
-  drawHtml() {
-    if (this.shownHtml === this.item.html) return;
-    this.shownHtml = this.item.html;
-    setCleanHtml(this.node, this.item.html);
+    else if (item.html === undefined) setText(this.node, item.text || "");
+    else if (this.shownHtml !== item.html) setCleanHtml(this.node, item.html);
+    this.shownHtml = item.html;
   }
 
   /** A folded item. What is inside is made when somebody opens it. */
@@ -160,6 +172,9 @@ class Log {
   constructor(askForPage) {
     this.askForPage = askForPage;
     this.rows = new Map();
+    this.before = new Map(); // what was here before everything was sent anew
+    this.isCleared = false;
+    this.anchor = null; // what stood at the top for somebody who reads, and where
     this.dirty = new Set();
     this.floor = 0; // older items are in the journal
     this.elided = 0; // lines of these
@@ -207,13 +222,28 @@ class Log {
 
   dispose() {
     this.observer.disconnect();
+    clearTimeout(this.pageTimer);
   }
 
+  /** Everything comes anew. What is the same stays as the reader has left it: open, and where it stood. */
   clear() {
-    this.rows.clear();
+    const top = this.scroller.getBoundingClientRect().top;
+    const node = this.follows ? null : [...this.list.children].find((each) => each.getBoundingClientRect().bottom > top);
+    if (node) this.anchor = { number: Number(node.dataset.number), top: node.getBoundingClientRect().top };
+    this.before = this.rows;
+    this.rows = new Map();
     this.dirty.clear();
-    this.list.replaceChildren();
+    this.isCleared = true;
     this.first = null;
+  }
+
+  /** The row that showed this item before everything was sent anew. */
+  known(item) {
+    const row = this.before.get(item.number);
+    if (!row || row.item.kind !== item.kind || row.item.input !== item.input) return null;
+    this.before.delete(item.number);
+    row.update(item);
+    return row;
   }
 
   put(item, isPaged) {
@@ -221,7 +251,7 @@ class Log {
     if (row && isPaged) return; // what is live is fresher
     if (row) row.update(item);
     else if (item.append !== undefined) throw new Error("a piece of an item that is not here");
-    else this.rows.set(item.number, new Row(item));
+    else this.rows.set(item.number, this.known(item) || new Row(item));
     const held = this.rows.get(item.number);
     held.isPaged = Boolean(isPaged);
     this.dirty.add(held);
@@ -230,7 +260,8 @@ class Log {
   remove(number) {
     const row = this.rows.get(number);
     if (!row) return;
-    if (row.node) row.node.remove();
+    yieldFocus(row.node, this.scroller);
+    row.node?.remove();
     this.dirty.delete(row);
     this.rows.delete(number);
   }
@@ -254,7 +285,8 @@ class Log {
   }
 
   page() {
-    this.pagerButton.disabled = true;
+    if (this.pagerButton.hasAttribute("aria-disabled")) return;
+    disable(this.pagerButton, true);
     setText(this.pagerButton, "Reading…");
     this.askForPage(this.start);
     clearTimeout(this.pageTimer);
@@ -298,6 +330,7 @@ class Log {
 
   draw() {
     this.boundPages();
+    if (this.isCleared) this.takeOut();
     for (const row of [...this.dirty].sort((a, b) => a.item.number - b.item.number)) {
       row.draw();
       if (!row.node.parentNode) this.place(row.node, row.item.number);
@@ -306,6 +339,25 @@ class Log {
     this.empty.hidden = this.rows.size > 0;
     this.drawPager();
     if (this.follows) this.toEnd();
+    else if (this.anchor) this.standStill();
+  }
+
+  /** What was here and has not come again, or not yet. */
+  takeOut() {
+    this.isCleared = false;
+    for (const node of [...this.list.children]) {
+      if (this.rows.get(Number(node.dataset.number))?.node === node) continue;
+      yieldFocus(node, this.scroller);
+      node.remove();
+    }
+  }
+
+  standStill() {
+    const row = this.rows.get(this.anchor.number);
+    if (!row) return; // it may come with the next frame
+    this.scroller.scrollTop += row.node.getBoundingClientRect().top - this.anchor.top;
+    this.anchor = null;
+    this.remember();
   }
 
   place(node, number) {
@@ -319,10 +371,12 @@ class Log {
     let missing = this.elided;
     for (const row of this.rows.values()) if (row.isPaged) missing -= row.lines;
     const isFull = this.first === null ? 0 : [...this.rows.values()].reduce((sum, row) => sum + (row.isPaged ? row.lines : 0), 0) >= PAGED_LINES;
+    if (missing <= 0 || this.start <= 0) yieldFocus(this.pager, this.scroller);
     this.pager.hidden = missing <= 0 || this.start <= 0;
     setText(this.pagerText, `${NUMBERS.format(missing)} more ${missing === 1 ? "line" : "lines"} in the journal`);
     setText(this.pagerButton, "Show earlier");
-    this.pagerButton.disabled = false;
+    disable(this.pagerButton, false);
+    if (isFull) yieldFocus(this.pagerButton, this.scroller);
     this.pagerButton.hidden = Boolean(isFull);
   }
 
@@ -358,8 +412,10 @@ class Log {
 
 /** Phase, clock, figures and the buttons. */
 class Bar {
-  constructor(command, rehearsalNote) {
+  /** `heir`: what has the keyboard when the buttons are gone. */
+  constructor(command, rehearsalNote, heir) {
     this.command = command;
+    this.heir = heir;
     this.status = {};
     this.at = performance.now();
     this.isDone = false;
@@ -371,6 +427,7 @@ class Bar {
     this.dot.setAttribute("aria-hidden", "true");
     this.phase = element("span", "ccx-phase");
     this.phase.setAttribute("role", "status");
+    this.phase.setAttribute("aria-live", "off"); // it changes with every step of the agent; `Announcer` says what matters
     this.clock = element("span", "ccx-clock");
     this.clock.setAttribute("role", "timer");
     this.clock.setAttribute("aria-label", "Elapsed");
@@ -398,8 +455,8 @@ class Bar {
 
   dispose() {
     clearInterval(this.timer);
-    clearTimeout(this.answerTimer);
     clearTimeout(this.guardTimer);
+    this.settle();
   }
 
   get isPaused() {
@@ -415,16 +472,29 @@ class Bar {
   }
 
   show(status, isDone) {
-    this.status = status;
+    this.status = { phase: "starting", ...status }; // what a frame leaves out is as `ViewStatus` has it by default
     this.at = performance.now();
     this.isDone = Boolean(isDone);
     const { waitsFor } = this;
     if ((waitsFor === "pause" && this.isPaused) || (waitsFor === "resume" && !this.isPaused) || this.isOver || (waitsFor === "cancel" && this.isEnding)) {
       this.settle();
     }
-    if (this.isEnding) this.hasCancelled = true;
+    if (this.isEnding && !this.hasCancelled) {
+      this.hasCancelled = true;
+      this.guard(); // a Cancel that was on its way when somebody else had cancelled is no Kill
+    }
     if (this.isOver) clearInterval(this.timer);
     this.draw();
+  }
+
+  /** Takes no click for a moment. */
+  guard() {
+    this.guards = true;
+    clearTimeout(this.guardTimer);
+    this.guardTimer = setTimeout(() => {
+      this.guards = false;
+      this.draw();
+    }, GUARD_MS);
   }
 
   press(node, command) {
@@ -432,13 +502,8 @@ class Bar {
     this.waitsFor = command;
     this.say("");
     if (command === "cancel") {
-      this.guards = true;
       this.hasCancelled = true;
-      clearTimeout(this.guardTimer);
-      this.guardTimer = setTimeout(() => {
-        this.guards = false;
-        this.draw();
-      }, KILL_GUARD_MS);
+      this.guard();
     }
     if (command === "kill") this.hasKilled = true;
     clearTimeout(this.answerTimer);
@@ -492,20 +557,16 @@ class Bar {
       status.model || "",
     ];
     setText(this.figures, figures.filter(Boolean).join(" · "));
+    this.figures.title = this.figures.textContent;
     this.rehearsal.hidden = !status.rehearsal;
 
     setText(this.toggle, this.waitsFor === "pause" ? "Pausing…" : this.waitsFor === "resume" ? "Resuming…" : this.isPaused ? "Resume" : "Pause");
-    this.disable(this.toggle, this.waitsFor !== null || this.isEnding || this.hasCancelled || !status.phase || status.phase === "queued");
+    disable(this.toggle, this.waitsFor !== null || this.isEnding || this.hasCancelled || !status.phase || status.phase === "queued");
     setText(this.cancel, this.hasKilled ? "Killing…" : this.guards ? "Cancelling…" : this.hasCancelled ? "Kill now" : "Cancel");
-    this.disable(this.cancel, this.hasKilled || this.guards);
+    disable(this.cancel, this.hasKilled || this.guards);
+    if (this.isOver) yieldFocus(this.buttons, this.heir);
     this.toggle.hidden = this.cancel.hidden = this.isOver;
     this.drawClock();
-  }
-
-  /** Disabled for hand and ear, but still focused: a button that vanishes under the keyboard loses the reader's place. */
-  disable(node, isDisabled) {
-    if (isDisabled) node.setAttribute("aria-disabled", "true");
-    else node.removeAttribute("aria-disabled");
   }
 
   drawClock() {
@@ -527,7 +588,7 @@ class Ask {
     this.node.setAttribute("role", "group");
     this.node.dataset.ask = ask.id;
     this.title = element("div", "ccx-ask-title");
-    this.title.id = `ccx-${Math.random().toString(36).slice(2)}`;
+    this.title.id = `ccx-${uniqueId()}`;
     this.node.setAttribute("aria-labelledby", this.title.id);
     this.problem = element("div", "ccx-ask-problem");
     this.problem.setAttribute("role", "alert");
@@ -535,6 +596,22 @@ class Ask {
     this.buttons = [];
     if (ask.kind === "question") this.drawQuestions();
     else this.drawPermission();
+    this.guard();
+  }
+
+  /** It has come, or moved, under the pointer: a click that was meant for something else answers nothing. */
+  guard() {
+    this.guards = true;
+    this.drawButtons();
+    clearTimeout(this.guardTimer);
+    this.guardTimer = setTimeout(() => {
+      this.guards = false;
+      this.drawButtons();
+    }, GUARD_MS);
+  }
+
+  drawButtons() {
+    for (const node of this.buttons) disable(node, this.guards || this.isSent || (node === this.sender && !this.answers.every(Boolean)));
   }
 
   drawPermission() {
@@ -588,7 +665,7 @@ class Ask {
       if (question.header) legend.append(element("span", "ccx-ask-chip", question.header));
       legend.append(question.text);
       set.append(legend);
-      const name = `ccx-${Math.random().toString(36).slice(2)}`;
+      const name = `ccx-${uniqueId()}`;
       const own = element("input", "ccx-ask-input");
       const choices = (question.options || []).map((option) => {
         const label = element("label", "ccx-ask-option");
@@ -597,7 +674,7 @@ class Ask {
         box.name = name;
         box.addEventListener("change", () => {
           if (!question.multiple) own.value = "";
-          this.drawSend();
+          this.drawButtons();
         });
         const words = element("span");
         words.append(element("span", "ccx-ask-label", option.label));
@@ -611,7 +688,7 @@ class Ask {
       own.setAttribute("aria-label", `${own.placeholder}: ${question.text}`);
       own.addEventListener("input", () => {
         if (!question.multiple && own.value.trim()) choices.forEach(({ box }) => (box.checked = false));
-        this.drawSend();
+        this.drawButtons();
       });
       own.addEventListener("keydown", (event) => {
         if (event.key !== "Enter" || event.isComposing) return;
@@ -626,18 +703,12 @@ class Ask {
     this.sender = this.act("Send", "ccx-ask-first", () => this.sendAnswers());
     row.append(this.sender, this.act("Do not answer", "ccx-ask-deny", () => this.send({ decision: "deny" })));
     this.node.append(row, this.problem);
-    this.drawSend();
   }
 
   /** What was chosen and typed for each question; where several can be ticked, words of one's own go with them. */
   get answers() {
     return this.fields.map(({ choices, own }) =>
       [...choices.filter(({ box }) => box.checked).map(({ label }) => label), own.value.trim()].filter(Boolean).join(", "));
-  }
-
-  drawSend() {
-    if (this.answers.every(Boolean)) this.sender.removeAttribute("aria-disabled");
-    else this.sender.setAttribute("aria-disabled", "true");
   }
 
   sendAnswers() {
@@ -649,7 +720,7 @@ class Ask {
 
   act(label, className, press) {
     const node = button(label, className);
-    node.addEventListener("click", press);
+    node.addEventListener("click", () => this.guards || press());
     this.buttons.push(node);
     return node;
   }
@@ -659,7 +730,7 @@ class Ask {
     this.isSent = true;
     this.say("");
     this.node.classList.add("ccx-is-sent");
-    for (const node of this.buttons) node.setAttribute("aria-disabled", "true");
+    this.drawButtons();
     this.timer = setTimeout(() => this.failed("The kernel does not answer. In a terminal, cc-executor answer does the same."), ANSWER_MS);
     this.answer({ ask: this.ask.id, ...said });
   }
@@ -668,8 +739,7 @@ class Ask {
     clearTimeout(this.timer);
     this.isSent = false;
     this.node.classList.remove("ccx-is-sent");
-    for (const node of this.buttons) node.removeAttribute("aria-disabled");
-    if (this.sender) this.drawSend();
+    this.drawButtons();
     this.say(text);
   }
 
@@ -680,14 +750,17 @@ class Ask {
 
   dispose() {
     clearTimeout(this.timer);
+    clearTimeout(this.guardTimer);
     this.node.remove();
   }
 }
 
 /** All that is open. What somebody types in one stays while others come and go. */
 class Asks {
-  constructor(answer) {
+  /** `heir`: what has the keyboard when the question that had it is gone. Not the next question: a key that is pressed twice would answer that. */
+  constructor(answer, heir) {
     this.answer = answer;
+    this.heir = heir;
     this.known = new Map();
     this.node = element("div", "ccx-asks");
     this.node.hidden = true;
@@ -698,8 +771,14 @@ class Asks {
   show(asks, isOver) {
     const open = isOver ? [] : asks || [];
     const ids = new Set(open.map((ask) => ask.id));
+    let hasMoved = false;
     for (const [id, ask] of [...this.known]) {
-      if (ids.has(id)) continue;
+      if (ids.has(id)) {
+        if (hasMoved) ask.guard();
+        continue;
+      }
+      hasMoved = true;
+      yieldFocus(ask.node, this.heir);
       ask.dispose();
       this.known.delete(id);
     }
@@ -732,7 +811,17 @@ class Announcer {
     this.node = element("div", "ccx-unseen");
     this.node.setAttribute("aria-live", "polite");
     this.next = "";
+    this.word = "";
     this.number = -1;
+  }
+
+  /** What the run has come to, and that it goes on again. */
+  hearPhase(phase, word) {
+    const isTold = phase !== this.phase && (TOLD_PHASES.includes(phase) || TOLD_PHASES.includes(this.phase));
+    this.phase = phase;
+    if (!isTold) return;
+    this.word = word;
+    this.later();
   }
 
   hear(row) {
@@ -741,12 +830,17 @@ class Announcer {
     if (!["text", "tool", "notice"].includes(item.kind)) return;
     this.number = item.number;
     this.next = item.kind === "tool" ? `${item.title} ${item.summary || ""}` : (node.textContent || "").trim().slice(0, ANNOUNCE_CHARS);
+    this.later();
+  }
+
+  later() {
     if (!this.timer) this.timer = setTimeout(() => this.speak(), ANNOUNCE_MS);
   }
 
   speak() {
     this.timer = null;
-    setText(this.node, this.next);
+    setText(this.node, [this.word, this.next].filter(Boolean).join(". "));
+    this.word = this.next = "";
   }
 
   dispose() {
@@ -775,19 +869,19 @@ function saveOnce(model) {
 
 /** `run`: the run's id, where the list that shows this view was told it by whoever has it; `isSilent`: that list's kernel says nothing. */
 function render({ model, el, run, isSilent }) {
-  const view = crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2);
+  const view = uniqueId();
   const decoder = new TextDecoder();
   const root = element("div", "ccx");
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", model.get("title") || "Agent run");
   root.dataset.lmSuppressShortcuts = "true"; // JupyterLab: keys pressed on our buttons are no notebook commands (D, D deletes a cell)
   const rehearsal = element("div", "ccx-rehearsal", "Rehearsal: scripted model, no real agent speaks, nothing is spent.");
-  const bar = new Bar(command, rehearsal);
   const log = new Log((before) => (isRound ? detour.page(view, before) : send({ op: "page", view, before })));
+  const bar = new Bar(command, rehearsal, log.scroller);
   const asks = new Asks((said) => {
     if (isRound) detour.answer(said).catch((error) => asks.failed(said.ask, error.message));
     else send({ op: "answer", view, ...said });
-  });
+  }, log.scroller);
   const detour = new Detour(onServerMessage);
   const announcer = new Announcer();
   const bell = new Bell(model, "Agent run", (text) => bar.say(text));
@@ -798,6 +892,8 @@ function render({ model, el, run, isSilent }) {
   let seq = null; // the last frame that was understood; null: waits for a reset
   let lastAck = 0;
   let owed = null; // the frame to acknowledge
+  let ackTimer = null;
+  let stateTimer = null;
   let painting = 0;
   let syncTries = 0;
   let syncTimer = null;
@@ -807,6 +903,7 @@ function render({ model, el, run, isSilent }) {
   let isRound = false; // what is shown comes from the server
   let clicks = 0;
   let clickTimer = null;
+  let cell = null; // of a notebook, that shows this output
 
   function send(content) {
     try {
@@ -854,6 +951,7 @@ function render({ model, el, run, isSilent }) {
 
   function paint() {
     painting = 0;
+    cell ||= el.closest(".jp-Cell");
     const fresh = [...log.dirty];
     log.draw();
     fresh.forEach((row) => announcer.hear(row));
@@ -864,7 +962,8 @@ function render({ model, el, run, isSilent }) {
     if (owed === null) return;
     const wait = lastAck + ACK_MS - performance.now();
     if (wait > 0) {
-      setTimeout(() => schedule(), wait);
+      clearTimeout(ackTimer);
+      ackTimer = setTimeout(schedule, wait);
       return;
     }
     lastAck = performance.now();
@@ -907,6 +1006,7 @@ function render({ model, el, run, isSilent }) {
     bar.show(frame.status || {}, frame.done);
     asks.show(frame.status?.asks, bar.isOver);
     bell.hearRun(frame.status || {}, frame.done);
+    announcer.hearPhase(bar.isOver ? "ended" : bar.status.phase, bar.phase.textContent);
     schedule();
   }
 
@@ -949,7 +1049,10 @@ function render({ model, el, run, isSilent }) {
     const state = readState(model);
     if (state.status) bell.hearRun(state.status, state.done); // the end may be here before its frame, which a hidden page gets late
     if (seq === null && state.status) bar.show(state.status, state.done);
-    else if (seq !== null && state.seq > seq) setTimeout(() => seq !== null && state.seq > seq && sync(), 300); // its frame may be on the way
+    else if (seq !== null && state.seq > seq) {
+      clearTimeout(stateTimer);
+      stateTimer = setTimeout(() => seq !== null && state.seq > seq && sync(), 300); // its frame may be on the way
+    }
   }
 
   model.on("msg:custom", onMessage);
@@ -964,15 +1067,15 @@ function render({ model, el, run, isSilent }) {
     model.off("msg:custom", onMessage);
     model.off("change:state", onState);
     cancelAnimationFrame(painting);
-    clearTimeout(syncTimer);
-    clearTimeout(clickTimer);
+    for (const timer of [syncTimer, clickTimer, ackTimer, stateTimer]) clearTimeout(timer);
     clearInterval(lookout);
-    detour.close();
+    detour.dispose();
     bar.dispose();
     asks.dispose();
     log.dispose();
     announcer.dispose();
     bell.dispose();
+    if (!run && !bar.isOver) setTimeout(() => cell?.isConnected && send({ op: "cleared", view })); // not a page that was closed, nor a cell
   };
 }
 

@@ -18,6 +18,7 @@ from cc_executor.policy.redact import MASK
 from cc_executor.server.audit import FILE, FILE_LIMIT, OLDER, Audit
 from cc_executor.server.eventlog import RunEvents
 from support.lab import eventually
+from support.receipts import code_cell, live_output, notebook
 from support.served import TOKEN, Server, serving
 
 API: Final = "/cc-executor/api/v1"
@@ -221,39 +222,70 @@ c.CCExecutorServer.max_queued = 1
 """
 
 
-def test_where_people_have_names_each_has_a_queue_and_the_servers_owner_alone_sees_the_audit(tmp_path: Path) -> None:
-    (tmp_path / "config.py").write_text(NAMED)
+class People:
+    """Several people at one server, whose owner is olga."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def ask(self, who: str, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = {"X-Name": who, "X-Request-Id": f"{who}-{path[1:5]}"}
+        return self.server.client.request(method, path if path.startswith("/api/") else f"{API}{path}", headers=headers, **more)
+
+    def end(self, who: str, run_id: str) -> None:
+        self.ask(who, "DELETE", f"/executions/{run_id}")
+        eventually(lambda: self.ask(who, "GET", f"/executions/{run_id}/results").json()["done"], within=BOUND, what="the run ends")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
+    folder = tmp_path_factory.mktemp("people")
+    (folder / "config.py").write_text(NAMED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTERHUB_USER", "olga")
-        with serving(tmp_path, f"--config={tmp_path / 'config.py'}") as server:
+        with serving(folder, f"--config={folder / 'config.py'}") as server:
+            yield People(server)
 
-            def asked(who: str, method: str, path: str, **more: Any) -> httpx.Response:
-                return server.client.request(method, f"{API}{path}", headers={"X-Name": who, "X-Request-Id": f"{who}-{path[1:5]}"}, **more)
 
-            sleep = {"prompt": "sleep 600", "agent": "shell"}
-            told = {who: [asked(who, "POST", "/execute", json=sleep) for _ in range(3)] for who in ("ada", "bob")}
-            for answers in told.values():
-                assert [answer.status_code for answer in answers] == [202, 202, 429]
-                assert [answer.json().get("place") for answer in answers[:2]] == [None, 1]
-            waiting = told["ada"][1].json()["id"]
-            for method, path in (("GET", "/status"), ("GET", "/results"), ("GET", "/events"), ("DELETE", "")):
-                assert asked("bob", method, f"/executions/{waiting}{path}").status_code == 404, "it is not there for others"
-            assert len(asked("bob", "GET", "/executions").json()["executions"]) == 2
-            for path in ("/admin/audit", "/admin/usage"):
-                assert asked("ada", "GET", path).status_code == 403
-                assert asked("olga", "GET", path).status_code == 200
-            rows = asked("olga", "GET", "/admin/audit", params={"who": "bob", "decision": "refused"}).json()["rows"]
-            assert {(row["what"], row["run"]) for row in rows} >= {("DELETE /executions/{id}", waiting), ("POST /execute", "")}
-            assert {row["who"] for row in rows} == {"bob"}
-            for who, answers in told.items():
-                for answer in answers[1::-1]:  # the one that waits first
-                    asked(who, "DELETE", f"/executions/{answer.json()['id']}")
-                run_id = answers[0].json()["id"]
-                eventually(
-                    lambda who=who, run_id=run_id: asked(who, "GET", f"/executions/{run_id}/results").json()["done"],
-                    within=BOUND,
-                    what="the run ends",
-                )
+def test_where_people_have_names_each_has_a_queue_and_the_servers_owner_alone_sees_the_audit(people: People) -> None:
+    sleep = {"prompt": "sleep 600", "agent": "shell"}
+    told = {who: [people.ask(who, "POST", "/execute", json=sleep) for _ in range(3)] for who in ("ada", "bob")}
+    for answers in told.values():
+        assert [answer.status_code for answer in answers] == [202, 202, 429]
+        assert [answer.json().get("place") for answer in answers[:2]] == [None, 1]
+    waiting = told["ada"][1].json()["id"]
+    for method, path in (("GET", "/status"), ("GET", "/results"), ("GET", "/events"), ("DELETE", "")):
+        assert people.ask("bob", method, f"/executions/{waiting}{path}").status_code == 404, "it is not there for others"
+    assert len(people.ask("bob", "GET", "/executions").json()["executions"]) == 2
+    for path in ("/admin/audit", "/admin/usage"):
+        assert people.ask("ada", "GET", path).status_code == 403
+        assert people.ask("olga", "GET", path).status_code == 200
+    rows = people.ask("olga", "GET", "/admin/audit", params={"who": "bob", "decision": "refused"}).json()["rows"]
+    assert {(row["what"], row["run"]) for row in rows} >= {("DELETE /executions/{id}", waiting), ("POST /execute", "")}
+    assert {row["who"] for row in rows} == {"bob"}
+    for who, answers in told.items():
+        people.ask(who, "DELETE", f"/executions/{answers[1].json()['id']}")
+        people.end(who, answers[0].json()["id"])
+
+
+@pytest.mark.row("threats", "somebody else on a shared server", "gets no receipt by writing the id of another's run into a notebook")
+def test_a_notebook_gets_the_ends_of_runs_of_whoever_opens_or_saves_it(people: People) -> None:
+    run_id = people.ask("ada", "POST", "/execute", json={"prompt": "echo hers", "agent": "shell"}).json()["id"]
+    eventually(lambda: people.ask("ada", "GET", f"/executions/{run_id}/results").json()["done"], within=BOUND, what="the run ends")
+    output = live_output()
+    output["metadata"]["cc_executor"]["run_id"] = run_id
+    content = notebook(code_cell("a", output))
+
+    def saved_and_opened(who: str) -> str:
+        model = {"type": "notebook", "format": "json", "content": content}
+        people.ask(who, "PUT", f"/api/contents/of-{who}.ipynb", json=model).raise_for_status()
+        return people.ask(who, "GET", f"/api/contents/of-{who}.ipynb").raise_for_status().text
+
+    digest = people.ask("ada", "GET", f"/executions/{run_id}/receipt").json()["digest"]
+    assert digest in saved_and_opened("ada")
+    taken = saved_and_opened("bob")
+    assert digest not in taken
+    assert "hers" not in taken
 
 
 @pytest.mark.row("threats", "secrets in what a server says and keeps of runs", "0 canaries in answers, events, logs and the audit")

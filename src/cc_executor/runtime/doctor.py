@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -93,12 +94,13 @@ def _package(name: str, *, required: bool) -> Finding:
 
 
 def _server_extension() -> Finding:
-    """Whether the file that enables the server extension lies where a Jupyter server of this environment looks."""
-    there = Path(sys.prefix, "etc", "jupyter", "jupyter_server_config.d", "cc_executor.json").is_file()
+    """Whether there is a Jupyter server in this environment, and the file that enables the server extension lies where it looks."""
+    is_installed = importlib.util.find_spec("jupyter_server") is not None
+    there = is_installed and Path(sys.prefix, "etc", "jupyter", "jupyter_server_config.d", "cc_executor.json").is_file()
     return Finding(
         what="server extension",
         ok=there,
-        detail="enabled" if there else "not enabled in this environment",
+        detail="enabled" if there else "not enabled in this environment" if is_installed else "no jupyter_server in this environment",
         cure=""
         if there
         else "Install cc-executor where the Jupyter server runs, so that saving lifts receipts; `cc-executor lift NOTEBOOK` does the same.",

@@ -38,7 +38,7 @@ from cc_executor.store.keys import private_values
 START_BUDGET: Final = 20.0  # seconds for the shim's answer: 25-60 ms in the measurements, more on a machine that swaps
 # A cancelled launch waits for its thread: asking for the version, and the shim's answer. It is told, and both are quick, or end at their own budgets.
 ABANDON_BUDGET: Final = VERSION_BUDGET + START_BUDGET + 2.0
-END_BUDGET: Final = 10.0  # seconds for the end of a run that nobody wants any more; the ladder's last rung takes some milliseconds
+END_BUDGET: Final = 10.0  # seconds for the end of a run that nobody wants any more, which may tidy up for the 2 s that every run has
 REAP_BUDGET: Final = 0.5  # seconds; a shim ends some milliseconds after its last record, or when a slow disk has it all
 # What a supervisor gets of our own environment, whose secrets it must not show in /proc to every process of this user: what finds the libraries of a Python
 # that was built or loaded as a module, and the mark of the run within which this one is started. The agent's environment comes with the spec.

@@ -123,7 +123,7 @@ class Run:
         )
 
         async def unwanted(folder: RunFolder) -> None:
-            await cls(folder, request, environ=environ, started_here=True, hooks=hooking).end(reason="interrupt", by="python", now=True)
+            await cls(folder, request, environ=environ, started_here=True, hooks=hooking).end(reason="interrupt", by="python")
 
         def keep(folder: RunFolder) -> None:
             hooking.keep(folder)

@@ -17,7 +17,9 @@ from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from traitlets import Enum, Float, default
 
+from cc_executor.server import asker
 from cc_executor.server.audit import Audit
+from cc_executor.server.authorizer import name_of
 from cc_executor.server.eventlog import RunEvents
 from cc_executor.server.extension import register
 from cc_executor.server.jsonlog import log_as_json
@@ -29,14 +31,16 @@ from cc_executor.server.websocket import PATH, RunsSocket
 from cc_executor.store.place import RUNS, state_path
 
 if TYPE_CHECKING:
+    from jupyter_server.base.handlers import JupyterHandler
+
     from cc_executor.server.activity import AtWork
     from cc_executor.server.service import Service
 
 logger = logging.getLogger(__name__)
 
-# Providers of jupyter_server itself: a token without a cookie gets a new random name for every request (5 of 5 in the measurements).
 STARTED_HERE: Final = Path("server", "owners")  # in the state folder: there was a run that a server started
 ON_PAGE: Final = "ccExecutor"  # as in `static/server.js`
+# Providers of jupyter_server itself: a token without a cookie gets a new random name for every request (5 of 5 in the measurements).
 _NAMELESS: Final = (IdentityProvider, PasswordIdentityProvider, LegacyIdentityProvider)
 
 
@@ -92,6 +96,7 @@ class CCExecutorServer(PolicySettings, ExtensionApp):
         register(self._server)  # where no start hook is run (pytest-jupyter runs none, nor do applications that embed the server)
         self.settings["cc_executor_service"] = self.service
         self.settings["cc_executor_mcp"] = self.mcp
+        self.settings[asker.SETTING] = self.may_take
         # What JupyterLab and Notebook 7 write into their pages: a live view knows from it that there is a server to ask, and asks no other.
         self._server.web_app.settings.setdefault("page_config_data", {})[ON_PAGE] = True
         self.settings["cc_executor_ping_interval"] = self.ping_interval
@@ -117,6 +122,10 @@ class CCExecutorServer(PolicySettings, ExtensionApp):
             self._service.notices.own = self.own_notify()
             self._service.tell = self._events.tell
         return self._service
+
+    def may_take(self, handler: JupyterHandler, wanted: str) -> bool:
+        """Whether what is kept of a run or a list may be put into a notebook that somebody opens or saves: it is theirs, or nobody's."""
+        return not self._by_name() or self.service().may_take(wanted, who=name_of(handler, self.service()))
 
     def audit(self) -> Audit:
         """Where it is noted who wanted what, made when it is first needed."""

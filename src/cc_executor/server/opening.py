@@ -1,7 +1,7 @@
 """A notebook that is opened: a view whose run has ended without a page shows its end, and one whose kernel is gone says how to see the run.
 
 Knows the contents manager's `get`. What is in the file stays as it is until somebody saves. An opened notebook makes nothing happen: what is put in is what
-this server's user keeps of runs of theirs, and a name that is no run of theirs stands for nothing.
+is kept here of runs of whoever opens it, and a name that is no run of theirs stands for nothing.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def _live_marks(content: Any) -> Iterator[Any]:
 
 
 def _mend(content: Any, path: str, environ: Mapping[str, str]) -> None:
+    from cc_executor.server.asker import for_who_asks
     from cc_executor.store.home import StateHome, state_path
     from cc_executor.store.notebook import lift, stored_bundles, stored_list_bundles, stored_receipts, without_dead_views
 
@@ -78,7 +79,13 @@ def _mend(content: Any, path: str, environ: Mapping[str, str]) -> None:
         return receipt
 
     try:
-        lift(content, previous=None, receipt_of=receipt_of, bundle_of=stored_bundles(home), list_bundle_of=stored_list_bundles(home))
+        lift(
+            content,
+            previous=None,
+            receipt_of=for_who_asks(receipt_of),
+            bundle_of=for_who_asks(stored_bundles(home)),
+            list_bundle_of=for_who_asks(stored_list_bundles(home)),
+        )
         without_dead_views(content)
     except Exception:  # the root of our part of an opening: the user is owed the notebook, and the log the reason
         _logger.exception("the ends of runs could not be put into %s; it is opened as it is", path)

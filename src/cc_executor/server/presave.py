@@ -56,6 +56,7 @@ def _lift(content: dict[str, Any], path: str, contents_manager: Any, environ: Ma
     if not before and not _has_traces(content):
         return
     # Imported here: 0.2 s of CPU that a server pays once, at the first save of a notebook that holds a run.
+    from cc_executor.server.asker import for_who_asks
     from cc_executor.store.home import StateHome, state_path
     from cc_executor.store.notebook import lift, parse_notebook, stored_bundles, stored_list_bundles, stored_receipts
 
@@ -64,9 +65,9 @@ def _lift(content: dict[str, Any], path: str, contents_manager: Any, environ: Ma
     lift(
         content,
         previous=previous,
-        receipt_of=stored_receipts(home),
-        bundle_of=stored_bundles(home),
-        list_bundle_of=stored_list_bundles(home),
+        receipt_of=for_who_asks(stored_receipts(home)),
+        bundle_of=for_who_asks(stored_bundles(home)),
+        list_bundle_of=for_who_asks(stored_list_bundles(home)),
     )
 
 

@@ -328,6 +328,10 @@ class Service:
             return None
         return self.line.queue.find(run_id)
 
+    def may_take(self, run_id: str, *, who: str) -> bool:
+        """Whether a run or a list is nobody's, somebody's own, or theirs to oversee."""
+        return not self._owners.owner(run_id) or self._owners.may_see(run_id, who)
+
     def is_own(self, run_id: str, *, who: str) -> bool:
         """Whether a run is somebody's own."""
         return self._owners.is_own(run_id, who)

@@ -19,6 +19,7 @@ import pytest
 
 from cc_executor.errors import ControlFailed, LaunchFailed
 from cc_executor.model.event import ApiRetried, Started
+from cc_executor.model.receipt import Receipt
 from cc_executor.runtime import control, launch, reconcile, seal
 from cc_executor.runtime import run as running
 from cc_executor.runtime.control import command
@@ -268,10 +269,17 @@ async def test_whoever_is_interrupted_while_a_receipt_is_written_gets_that_one(
     assert (receipt.digest, receipt.standing.value) == (stored.digest, "verified")
 
 
-async def test_two_who_seal_without_a_turn_have_the_receipt_that_is_kept(tmp_path: Path, home: StateHome) -> None:
-    run = await started(
-        "echo hello", home=home, cwd=tmp_path, verify="echo x >> each; date +%s%N; while [ $(wc -l < each) -lt 2 ]; do sleep 0.01; done"
-    )
+async def test_two_who_seal_without_a_turn_have_the_receipt_that_is_kept(
+    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, both = seal._keep, threading.Barrier(2, timeout=BOUND)
+
+    def meet(*arguments: Any) -> Receipt:
+        both.wait()
+        return keep(*arguments)
+
+    monkeypatch.setattr(seal, "_keep", meet)
+    run = await started("echo hello", home=home, cwd=tmp_path, verify="date +%s%N")
     other = await Run.attach(home, run.run_id, environ=os.environ)
     (run.folder.path / "sealing").mkdir()  # what stands there cannot be locked; nor can a file when descriptors have run out
     loop = asyncio.get_running_loop()

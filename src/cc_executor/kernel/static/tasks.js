@@ -4,8 +4,8 @@
 
 // A view hears its kernel. When that is silent, it is sent the same frames by the server (server.js), as the view of a run is.
 
-const { element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, readState, saveOnce, Bell, Detour } = RunView;
-const { LIST_ID, ACK_MS, SYNC_RETRY_MS, ANSWER_MS, GUARD_MS, KERNEL_MS, SILENT_MS, RESYNC_MS } = RunView;
+const { element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, readState, saveOnce, Bell, Detour, Guard } = RunView;
+const { LIST_ID, ACK_MS, SYNC_RETRY_MS, ANSWER_MS, KERNEL_MS, SILENT_MS, RESYNC_MS } = RunView;
 
 const ANNOUNCE_MS = 2500; // what a screen reader is told, at most this often
 
@@ -71,6 +71,7 @@ class TaskRow {
     this.draft = null; // a text that was sent and that nobody has taken
     this.isOpen = false;
     this.run = null; // the opened run
+    this.guard = new Guard(() => this.draw());
     this.make();
   }
 
@@ -181,7 +182,7 @@ class TaskRow {
       if (!isShown) yieldFocus(node, this.title);
       node.hidden = !isShown;
       setText(node, isPending ? PENDING[command] : ACTIONS[command]);
-      disable(node, this.pending !== null || this.guards);
+      disable(node, this.pending !== null || this.guard.isUp);
     }
     this.drawClock();
   }
@@ -200,7 +201,7 @@ class TaskRow {
   }
 
   press(command) {
-    if (this.pending || this.guards) return;
+    if (this.pending || this.guard.isUp) return;
     if (command === "edit") return this.edit();
     this.begin(command);
     this.list.command(command, this.row.id);
@@ -208,13 +209,8 @@ class TaskRow {
 
   begin(command) {
     this.pending = command;
-    this.guards = true; // a double click on Skip is no Retry
+    this.guard.raise(); // a double click on Skip is no Retry
     this.list.say("");
-    clearTimeout(this.guardTimer);
-    this.guardTimer = setTimeout(() => {
-      this.guards = false;
-      this.draw();
-    }, GUARD_MS);
     clearTimeout(this.answerTimer);
     this.answerTimer = setTimeout(() => {
       this.settle();
@@ -342,7 +338,7 @@ class TaskRow {
 
   dispose() {
     clearTimeout(this.answerTimer);
-    clearTimeout(this.guardTimer);
+    this.guard.dispose();
     this.shut();
   }
 }
@@ -354,6 +350,7 @@ class Head {
     this.list = list;
     this.totals = {};
     this.pending = null;
+    this.guard = new Guard(() => this.draw());
     this.elapsed = 0;
     this.at = performance.now();
     this.node = element("div", "ccx-bar");
@@ -412,19 +409,9 @@ class Head {
     if ((pending === "pause" && totals.is_paused) || (pending === "resume" && !totals.is_paused) || (pending === "stop" && totals.is_stopping)) this.settle();
     if (totals.is_stopping && !this.hasStopped) {
       this.hasStopped = true;
-      this.guard(); // a Stop that was on its way when somebody else had stopped it is no Kill
+      this.guard.raise(); // a Stop that was on its way when somebody else had stopped it is no Kill
     } else if (!totals.is_stopping && before.is_stopping) this.hasStopped = this.hasKilled = false;
     this.draw();
-  }
-
-  /** Takes no click for a moment. */
-  guard() {
-    this.guards = true;
-    clearTimeout(this.guardTimer);
-    this.guardTimer = setTimeout(() => {
-      this.guards = false;
-      this.draw();
-    }, GUARD_MS);
   }
 
   settle() {
@@ -438,7 +425,7 @@ class Head {
     this.list.say("");
     if (command === "stop") {
       this.hasStopped = true;
-      this.guard();
+      this.guard.raise();
     }
     if (command === "kill") this.hasKilled = true;
     clearTimeout(this.answerTimer);
@@ -513,8 +500,8 @@ class Head {
     }
     setText(this.toggle, this.pending === "pause" ? "Pausing…" : this.pending === "resume" ? "Resuming…" : this.isAlone ? "Continue" : totals.is_paused ? "Resume" : "Pause");
     disable(this.toggle, this.pending !== null || phase === "stopping" || Boolean(this.hasStopped));
-    setText(this.stop, this.hasKilled ? "Killing…" : this.guards ? "Stopping…" : this.hasStopped ? "Kill now" : "Stop");
-    disable(this.stop, Boolean(this.hasKilled || this.guards));
+    setText(this.stop, this.hasKilled ? "Killing…" : this.guard.isUp ? "Stopping…" : this.hasStopped ? "Kill now" : "Stop");
+    disable(this.stop, Boolean(this.hasKilled || this.guard.isUp));
     if (isOver) yieldFocus(this.buttons, this.list.current.title);
     this.stop.hidden = isOver;
     const isToggled = !isOver && (!this.isAlone || totals.can_continue);
@@ -528,7 +515,7 @@ class Head {
   }
 
   dispose() {
-    clearTimeout(this.guardTimer);
+    this.guard.dispose();
     this.settle();
   }
 }

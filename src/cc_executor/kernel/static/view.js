@@ -76,6 +76,28 @@ function shortNumber(n) {
   return n < 10000 ? NUMBERS.format(n) : n < 1e6 ? `${(n / 1000).toFixed(n < 1e5 ? 1 : 0)}k` : `${(n / 1e6).toFixed(1)}M`;
 }
 
+/** Lets no click through for a moment, because what is under the pointer has just come or changed. */
+class Guard {
+  /** `draw` is called when the moment is over. */
+  constructor(draw) {
+    this.draw = draw;
+    this.isUp = false;
+  }
+
+  raise() {
+    this.isUp = true;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      this.isUp = false;
+      this.draw();
+    }, GUARD_MS);
+  }
+
+  dispose() {
+    clearTimeout(this.timer);
+  }
+}
+
 // --- items -----------------------------------------------------------------------------------------------------------
 
 /** One item: its data and, once it was drawn, its node. */
@@ -450,12 +472,13 @@ class Bar {
     this.note.hidden = true;
     this.rehearsal = rehearsalNote;
     this.timer = setInterval(() => this.drawClock(), 1000);
+    this.guard = new Guard(() => this.draw());
     this.draw();
   }
 
   dispose() {
     clearInterval(this.timer);
-    clearTimeout(this.guardTimer);
+    this.guard.dispose();
     this.settle();
   }
 
@@ -481,20 +504,10 @@ class Bar {
     }
     if (this.isEnding && !this.hasCancelled) {
       this.hasCancelled = true;
-      this.guard(); // a Cancel that was on its way when somebody else had cancelled is no Kill
+      this.guard.raise(); // a Cancel that was on its way when somebody else had cancelled is no Kill
     }
     if (this.isOver) clearInterval(this.timer);
     this.draw();
-  }
-
-  /** Takes no click for a moment. */
-  guard() {
-    this.guards = true;
-    clearTimeout(this.guardTimer);
-    this.guardTimer = setTimeout(() => {
-      this.guards = false;
-      this.draw();
-    }, GUARD_MS);
   }
 
   press(node, command) {
@@ -503,7 +516,7 @@ class Bar {
     this.say("");
     if (command === "cancel") {
       this.hasCancelled = true;
-      this.guard();
+      this.guard.raise();
     }
     if (command === "kill") this.hasKilled = true;
     clearTimeout(this.answerTimer);
@@ -562,8 +575,8 @@ class Bar {
 
     setText(this.toggle, this.waitsFor === "pause" ? "Pausing…" : this.waitsFor === "resume" ? "Resuming…" : this.isPaused ? "Resume" : "Pause");
     disable(this.toggle, this.waitsFor !== null || this.isEnding || this.hasCancelled || !status.phase || status.phase === "queued");
-    setText(this.cancel, this.hasKilled ? "Killing…" : this.guards ? "Cancelling…" : this.hasCancelled ? "Kill now" : "Cancel");
-    disable(this.cancel, this.hasKilled || this.guards);
+    setText(this.cancel, this.hasKilled ? "Killing…" : this.guard.isUp ? "Cancelling…" : this.hasCancelled ? "Kill now" : "Cancel");
+    disable(this.cancel, this.hasKilled || this.guard.isUp);
     if (this.isOver) yieldFocus(this.buttons, this.heir);
     this.toggle.hidden = this.cancel.hidden = this.isOver;
     this.drawClock();
@@ -594,24 +607,20 @@ class Ask {
     this.problem.setAttribute("role", "alert");
     this.problem.hidden = true;
     this.buttons = [];
+    this.guard = new Guard(() => this.drawButtons());
     if (ask.kind === "question") this.drawQuestions();
     else this.drawPermission();
-    this.guard();
+    this.shield();
   }
 
   /** It has come, or moved, under the pointer: a click that was meant for something else answers nothing. */
-  guard() {
-    this.guards = true;
+  shield() {
+    this.guard.raise();
     this.drawButtons();
-    clearTimeout(this.guardTimer);
-    this.guardTimer = setTimeout(() => {
-      this.guards = false;
-      this.drawButtons();
-    }, GUARD_MS);
   }
 
   drawButtons() {
-    for (const node of this.buttons) disable(node, this.guards || this.isSent || (node === this.sender && !this.answers.every(Boolean)));
+    for (const node of this.buttons) disable(node, this.guard.isUp || this.isSent || (node === this.sender && !this.answers.every(Boolean)));
   }
 
   drawPermission() {
@@ -720,7 +729,7 @@ class Ask {
 
   act(label, className, press) {
     const node = button(label, className);
-    node.addEventListener("click", () => this.guards || press());
+    node.addEventListener("click", () => this.guard.isUp || press());
     this.buttons.push(node);
     return node;
   }
@@ -750,7 +759,7 @@ class Ask {
 
   dispose() {
     clearTimeout(this.timer);
-    clearTimeout(this.guardTimer);
+    this.guard.dispose();
     this.node.remove();
   }
 }
@@ -774,7 +783,7 @@ class Asks {
     let hasMoved = false;
     for (const [id, ask] of [...this.known]) {
       if (ids.has(id)) {
-        if (hasMoved) ask.guard();
+        if (hasMoved) ask.shield();
         continue;
       }
       hasMoved = true;

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cc_executor.kernel.display import Bundle, replace_mime, show_mime
 from cc_executor.kernel.loop import own
@@ -21,6 +21,9 @@ from cc_executor.store.place import process_mark
 from cc_executor.wire.feed import ViewStatus
 from cc_executor.wire.pace import FRAME_SECONDS, HEARTBEAT_SECONDS
 
+if TYPE_CHECKING:
+    from anywidget import AnyWidget
+
 WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 # A tab that is opened again after the end finds its view as long as the kernel keeps it; each holds at most 5,000 lines.
 VIEWS_KEPT: Final = 20
@@ -28,6 +31,33 @@ SPEAKS_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS  # a page that shows a view answ
 NO_CODE: Final = "export default {};"  # a module that shows nothing, should a page come too late
 
 _kept: Final[deque[RunView]] = deque()
+
+
+class Audience:
+    """The pages that show one live view, as far as they have spoken. `view`: tells what they say."""
+
+    def __init__(self, view: AnyWidget) -> None:
+        self.was_there = False
+        self._spoke: dict[str, float] = {}  # when a page last did
+        self._was_cleared = False
+        view.on_msg(self._hear)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+
+    def _hear(self, _widget: object, content: object, _buffers: object) -> None:
+        """A page speaks: it asks for what there is when it opens the view, and says when somebody has cleared the view out of a cell."""
+        self.was_there = True
+        match content:
+            case {"op": "cleared", "view": str(view)}:
+                self._was_cleared = True
+                self._spoke.pop(view, None)
+            case {"view": str(view)}:
+                self._spoke[view] = time.monotonic()
+            case _:
+                pass
+
+    @property
+    def has_lost_it(self) -> bool:
+        """Whether the view was cleared away, and no page has it: then there is nothing in whose place its end could be put."""
+        return self._was_cleared and not any(time.monotonic() - at < SPEAKS_SECONDS for at in self._spoke.values())
 
 
 class WidgetDisplay:
@@ -55,27 +85,17 @@ class WidgetDisplay:
             save_on_start=save_on_start,
             bell=bell,
         )
-        self.was_looked_at = False
         self._last: Bundle | None = None
-        self._spoke: dict[str, float] = {}  # when a page last did
-        self._was_cleared = False
-        self._view.on_msg(self._look)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+        self._audience = Audience(self._view)
         self._display_id = f"cc-executor-{run.run_id}-{id(self):x}"
         words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it (in a new kernel after `%load_ext cc_executor`)."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
         show_mime(data, {"cc_executor": {**self._mark()["cc_executor"], "kernel": process_mark()}}, display_id=self._display_id)
 
-    def _look(self, _widget: object, content: object, _buffers: object) -> None:
-        """A page speaks: it asks for what there is when it opens the view, and says when somebody has cleared the view out of a cell."""
-        self.was_looked_at = True
-        match content:
-            case {"op": "cleared", "view": str(view)}:
-                self._was_cleared = True
-                self._spoke.pop(view, None)
-            case {"view": str(view)}:
-                self._spoke[view] = time.monotonic()
-            case _:
-                pass
+    @property
+    def was_looked_at(self) -> bool:
+        """Whether a page has ever shown it."""
+        return self._audience.was_there
 
     def _mark(self) -> dict[str, dict[str, str]]:
         """What lets a save find the run of this output, and put its end in place if the page missed it."""
@@ -108,9 +128,8 @@ class WidgetDisplay:
             replace_mime(*self._last, display_id=self._display_id)
 
     def show_again(self) -> None:
-        """Show the end as a new output where the view was cleared away: there is nothing left in whose place it could be put."""
-        is_seen = any(time.monotonic() - at < SPEAKS_SECONDS for at in self._spoke.values())
-        if self._last is not None and self._was_cleared and not is_seen:
+        """Show the end as a new output where the view was cleared away."""
+        if self._last is not None and self._audience.has_lost_it:
             show_mime(*self._last)
 
     def leave(self, note: str) -> None:

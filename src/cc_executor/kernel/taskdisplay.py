@@ -131,22 +131,17 @@ class WidgetListDisplay:
     def __init__(
         self, board: TaskBoard, *, commands: TaskCommands, home: StateHome, list_id: str, save_on_start: bool, bell: str = ""
     ) -> None:
-        from cc_executor.kernel.live import WIDGET_MIME
+        from cc_executor.kernel.live import WIDGET_MIME, Audience
         from cc_executor.kernel.taskview import TaskListView
 
         self._view = TaskListView(
             board, commands=commands, home=home, title=f"Task list {board.tasks.name or list_id}", save_on_start=save_on_start, bell=bell
         )
-        self._was_looked_at = False
-        self._view.on_msg(self._look)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+        self._audience = Audience(self._view)
         self._display_id = f"cc-executor-{list_id}-{id(self):x}"
         words = f"The task list {list_id} is going on. Run this cell again to see it live; what ended well is not done again."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
         show_mime(data, {"cc_executor": {"list_id": list_id, "status": "running", "kernel": process_mark()}}, display_id=self._display_id)
-
-    def _look(self, *_: object) -> None:
-        """A page speaks: it asks for what there is when it opens the view."""
-        self._was_looked_at = True
 
     def changed(self, task_ids: list[str]) -> None:
         """The next tick shows it."""
@@ -161,12 +156,15 @@ class WidgetListDisplay:
 
         bundle = list_bundle(ended)
         self._view.finish(time.monotonic())
-        if not self._was_looked_at:  # as for a run: nobody will, and the view's code is some 60 KB
+        if not self._audience.was_there:  # as for a run: nobody will, and the view's code is some 60 KB
             self._view.set_trait("_esm", NO_CODE)
             self._view.set_trait("_css", "")
         self._view.on_msg(answer_later(self._view))  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
         _kept.append(self._view)
         if len(_kept) > LISTS_KEPT:
             _kept.popleft().close()
-        replace_mime(*bundle, display_id=self._display_id)
+        if self._audience.has_lost_it:
+            show_mime(*bundle)
+        else:
+            replace_mime(*bundle, display_id=self._display_id)
         return bundle

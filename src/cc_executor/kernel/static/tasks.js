@@ -566,6 +566,7 @@ class List {
     this.runs = new Map();
     this.dirty = new Set();
     this.isDone = false;
+    this.cell = null; // of a notebook, that shows this output
     this.told = "";
     this.seq = null; // the last frame that was understood; null: waits for a reset
     this.lastAck = 0;
@@ -758,6 +759,7 @@ class List {
     const isFirst = this.rows.size === 0;
     if (frame.now) this.skew = frame.now - Date.now() / 1000;
     this.isDone = Boolean(frame.done);
+    this.cell ||= this.root.closest(".jp-Cell");
     if (body.graph && !this.graph) this.makeGraph(body.graph);
     for (const row of body.rows || []) this.put(row, !isFirst && !isReset);
     this.head.show(frame.totals, frame.elapsed);
@@ -901,6 +903,7 @@ class List {
     this.head.dispose();
     this.bell.dispose();
     this.announcer.dispose();
+    if (!this.isDone) setTimeout(() => this.cell?.isConnected && this.ask({ op: "cleared", view: this.view })); // not a page that was closed, nor a cell
   }
 }
 

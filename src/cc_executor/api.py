@@ -22,7 +22,7 @@ from cc_executor.errors import InvalidRequest
 from cc_executor.model.care import Care, OnLimit, OnOutputLimit
 from cc_executor.model.event import Event
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.request import SURELY_FITS, Limits, OnKernelExit, RunRequest
+from cc_executor.model.request import STALL, SURELY_FITS, Limits, OnKernelExit, RunRequest
 from cc_executor.model.size import size_of
 from cc_executor.model.toollist import split_tools
 from cc_executor.policy.ask import Place, answerer
@@ -77,8 +77,10 @@ def make_request(
         For agent ``"shell"`` the command.
     cwd : path, optional
         Where the agent works; the current folder if not given.
-    timeout, stall_timeout : float, optional
+    timeout : float, optional
         Seconds.
+    stall_timeout : float, optional
+        Seconds without a sign of life; 0 means no limit. For an agent 600 if neither this nor `limits` is given; a command may be silent for ever.
     max_cost : float, optional
         US dollars.
     linger : float, optional
@@ -117,12 +119,13 @@ def make_request(
     if "output_schema" in more:
         raise InvalidRequest("There is no option 'output_schema': it is called schema.")
     try:
-        given = {"wall": timeout, "stall": stall_timeout, "cost": max_cost, "turns": max_turns, "linger": linger}
+        given = {"wall": timeout, "cost": max_cost, "turns": max_turns, "linger": linger}
+        named = {name: value for name, value in given.items() if value is not None}
         return RunRequest(
             prompt=prompt,
             agent=agent,
             cwd=_absolute("cwd", "." if cwd is None else cwd),
-            limits=_limits(limits, {name: value for name, value in given.items() if value is not None} | _journal(journal_limit)),
+            limits=_limits(limits, named | _stall(stall_timeout, limits, agent) | _journal(journal_limit)),
             tools=split_tools(tools) if isinstance(tools, str) else tuple(_several("tools", tools)),
             add_dirs=tuple(_absolute("add_dirs", path) for path in _several("add_dirs", add_dirs)),
             expect=tuple(_path_text("expect", path) for path in _several("expect", expect)),
@@ -149,6 +152,12 @@ def _limits(base: Any, given: dict[str, Any]) -> Limits:
     if base is not None and not isinstance(base, Limits):
         raise InvalidRequest(f"limits must be a cc_executor.Limits, not {type(base).__name__}.")
     return Limits(**{**(base.model_dump() if base is not None else {}), **given})
+
+
+def _stall(seconds: float | None, limits: Limits | None, agent: str) -> dict[str, float | None]:
+    if seconds is None:
+        return {"stall": STALL} if limits is None and agent != "shell" else {}
+    return {"stall": None if seconds == 0 else seconds}
 
 
 def _journal(limit: str | int | None) -> dict[str, int | None]:

@@ -24,6 +24,7 @@ from cc_executor import CCExecutionError, CCExecutorError, Limits, OutcomeKind, 
 from cc_executor.api import make_request
 from cc_executor.errors import AgentNotFound, InvalidRequest
 from cc_executor.model.event import ApiRetried, Event, Exited, Started, TextWritten
+from cc_executor.model.request import STALL
 from cc_executor.runtime.blocking import run_blocking, run_in_thread
 from cc_executor.store.home import StateHome
 from support.environments import CHECKOUT
@@ -72,6 +73,14 @@ def test_options_become_a_request(tmp_path: Path) -> None:
     assert make_request("Go.", limits=Limits(wall=1, turns=2), timeout=3).limits == Limits(wall=3, turns=2)
     assert make_request("Go.", tools=["Bash", "Write"]).tools == ("Bash", "Write")
     assert make_request("Go.").cwd == str(tmp_path)
+
+
+def test_an_agent_that_hangs_is_ended_unless_somebody_wants_otherwise() -> None:
+    assert make_request("Go.").limits.stall == STALL
+    assert make_request("Go.", timeout=5, stall_timeout=0).limits == Limits(wall=5)
+    assert make_request("Go.", limits=Limits(stall=7), stall_timeout=0).limits.stall is None
+    assert make_request("Go.", limits=Limits(wall=5)).limits.stall is None
+    assert make_request("true", agent="shell").limits.stall is None
 
 
 def test_equal_requests_have_equal_digests() -> None:

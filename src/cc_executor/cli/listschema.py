@@ -37,7 +37,7 @@ _WRITTEN: Final[Mapping[str, str]] = {"validation": "validate"}
 _SAID_BY_EACH: Final = frozenset(
     {"id", "kind", "text", "title", "needs", "group", "on_failure", "retry", "options", "validation", "on_unchecked"}
 )
-_POSITIVE: Final = frozenset({"timeout", "stall_timeout", "max_cost", "linger"})
+_POSITIVE: Final = frozenset({"timeout", "max_cost", "linger"})
 _SHELLS: Final = ("bash", "sh", "zsh")
 
 
@@ -155,6 +155,7 @@ def options() -> dict[str, Schema]:
     for name in found.keys() & _POSITIVE:
         found[name]["exclusiveMinimum"] = 0
     found["max_turns"]["minimum"] = 1
+    found["stall_timeout"]["minimum"] = 0
     found["shell"]["enum"] = list(_SHELLS)
     for name, schema in found.items():
         if said := words.get(_FLAGS.get(name, name)):

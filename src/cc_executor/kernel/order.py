@@ -69,7 +69,7 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         agent=options.agent or settings.agent,
         cwd=_path(options.cwd or settings.cwd),
         timeout=_given(options.timeout, settings.timeout),
-        stall_timeout=_given(options.stall_timeout, settings.stall_timeout),
+        stall_timeout=_given(options.stall_timeout, settings.stall_timeout) or 0,
         max_cost=_given(options.max_cost, settings.max_cost),
         max_turns=_given(options.max_turns, settings.max_turns),
         linger=_given(options.linger, settings.linger),

@@ -31,6 +31,9 @@ class OnKernelExit(StrEnum):
 # ten minutes of a cell for a server that never will.
 LINGER: Final = 60.0
 
+# Seconds without output and without a running tool. An agent that thinks or throttles says so every few seconds; one that hangs would do so for ever.
+STALL: Final = 600.0
+
 # Bytes. Far more than anybody reads, and less than most disks have left: an endless `yes` in a run that nobody looks at fills a disk in minutes.
 JOURNAL: Final = 20 * 10**9
 JOURNAL_LEAST: Final = 10**6  # a closing statement has to fit

@@ -216,8 +216,9 @@ def execute_schema() -> dict[str, Any]:
     fields: dict[str, Any] = {name: _inlined(schema, whole.get("$defs", {})) for name, schema in whole["properties"].items()}
     by_name = {name for name, each in inspect.signature(make_request).parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY}
     named = {name: fields.get(name, {}) for name in by_name | (fields.keys() - {"limits", "output_schema"})}
-    for name in ("timeout", "stall_timeout", "max_cost", "linger"):
+    for name in ("timeout", "max_cost", "linger"):
         named[name] = {"type": "number", "exclusiveMinimum": 0}
+    named["stall_timeout"] = {"type": "number", "minimum": 0}
     named["max_turns"] = {"type": "integer", "minimum": 1}
     properties = {name: schema for name, schema in sorted(named.items()) if name not in NOT_OVER_HTTP | {"limits"}} | schemas()
     return {"type": "object", "required": ["prompt"], "properties": properties, "additionalProperties": False}

@@ -56,7 +56,8 @@ def run_command(
         float | None, typer.Option(metavar="SECONDS", help="End the run after this time; the clock stands still while it is paused.")
     ] = None,
     stall_timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="End the run after this time without a sign of life: 600 for an agent; 0 for no limit.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="End the run after this time without a sign of life: 600 for an agent; 0 for no limit."),
     ] = None,
     max_cost: Annotated[float | None, typer.Option(metavar="DOLLARS", help="End the run when it has cost this much.")] = None,
     max_cost_per_day: limits.PerDay = None,

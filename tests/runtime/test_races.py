@@ -143,15 +143,16 @@ async def test_a_run_that_was_started_is_owned_although_lost_ones_cannot_be_sett
 async def test_what_an_agent_has_begun_ends_with_a_supervisor_that_dies_before_it_answers(
     tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    os.mkfifo(tmp_path / "begun")
     program = tmp_path / "shim.py"
     program.write_text(
-        f"import os, signal, sys, time\nsys.path.append({str(Path(launch.__file__).parents[2])!r})\nfrom cc_executor.shim import start\n"
-        f"def die(reply):\n    while not os.path.exists({str(tmp_path / 'tool')!r}): time.sleep(0.01)\n"
+        f"import os, signal, sys\nsys.path.append({str(Path(launch.__file__).parents[2])!r})\nfrom cc_executor.shim import start\n"
+        f"def die(reply):\n    open({str(tmp_path / 'begun')!r}).read()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\nstart._answer = die\nstart.main()\n"
     )
     monkeypatch.setattr(launch, "_SHIM", program)
     with pytest.raises(LaunchFailed):
-        await started("setsid bash -c 'echo $$ > new; mv new tool; exec sleep 1000'; sleep 1000", home=home, cwd=tmp_path)
+        await started("setsid bash -c 'echo $$ > tool; echo > begun; exec sleep 1000'; sleep 1000", home=home, cwd=tmp_path)
     assert not alive(int((tmp_path / "tool").read_text()))
     assert run_folders(home.root) == []
 
@@ -231,7 +232,7 @@ async def test_leftovers_are_ended_where_there_are_no_pidfds(tmp_path: Path, hom
     def refuse(_: int) -> int:
         raise PermissionError(errno.EPERM, "seccomp")  # some containers; Linux before 5.3 says ENOSYS
 
-    run = await started("setsid bash -c 'echo $$ > new; mv new tool; exec sleep 1000'; sleep 1000", home=home, cwd=tmp_path)
+    run = await started("setsid bash -c 'echo $$ > tool; echo > begun; exec sleep 1000'; sleep 1000", home=home, cwd=tmp_path)
     await eventually((tmp_path / "tool").exists)
     os.kill(supervisor(run.folder), signal.SIGKILL)
     monkeypatch.setattr(os, "pidfd_open", refuse)

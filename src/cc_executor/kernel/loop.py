@@ -14,15 +14,14 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
+from cc_executor.runtime.blocking import SINGLE_CONTEXT
+
 logger = logging.getLogger(__name__)
 
 # How a cancellation says that a person wants the cell to stop; others (a timeout around the cell's run) come from the cell's own code.
 INTERRUPT: Final = "cc_executor: interrupted"
 
 T = TypeVar("T")
-
-# The version of ipykernel from which on all cells run in one context, which a nested loop cannot enter again: its messages are lost (measured).
-SINGLE_CONTEXT: Final = 7
 
 # Loops keep only weak references to their tasks; these are the strong ones. A task leaves when it is done.
 _tasks: Final[set[asyncio.Task[Any]]] = set()

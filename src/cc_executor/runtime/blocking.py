@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+# The version of ipykernel from which on all cells run in one context, which a nested loop cannot enter again: its messages are lost (measured).
+SINGLE_CONTEXT: Final = 7
 _SIGNAL_LOOK: Final = 0.1  # seconds; short, so that the main thread still takes signals
 
 
@@ -34,11 +36,11 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _can_nest(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether nesting is safe. Measured: on ipykernel >= 7 nest-asyncio loses shell messages, so the next cells never run."""
+    """Whether nesting is safe."""
     if not isinstance(loop, asyncio.BaseEventLoop):
         return False  # uvloop and others cannot be patched
     kernel = sys.modules.get("ipykernel")
-    return kernel is None or int(str(kernel.__version__).split(".")[0]) < 7  # noqa: PLR2004 - the version that runs cells in one context
+    return kernel is None or int(str(kernel.__version__).split(".")[0]) < SINGLE_CONTEXT
 
 
 def _run_nested(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:

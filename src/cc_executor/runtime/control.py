@@ -70,12 +70,12 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
                 raise ControlFailed(
                     f"Run {folder.run_id} cannot be reached ({error.strerror or error}): {_why(folder, standing, error)}."
                 ) from error
-            time.sleep(_CALL_AGAIN)
+            time.sleep(_CALL_AGAIN)  # the socket is made at its supervisor's own time, and this call is a blocking one
             continue
         # A shim with its 64 places taken hangs up on who calls next. Every command can be given twice, but for what goes to the agent's stdin.
         if answer or op == "stdin" or time.monotonic() >= deadline:
             return _checked(answer, folder, op)
-        time.sleep(_CALL_AGAIN)
+        time.sleep(_CALL_AGAIN)  # for a place to become free, of which nobody tells
 
 
 def _why(folder: RunFolder, standing: RunStanding, error: OSError) -> str:
@@ -115,7 +115,7 @@ def _connect(connection: socket.socket, path: str, deadline: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise
-            time.sleep(_CALL_AGAIN)
+            time.sleep(_CALL_AGAIN)  # a full backlog has no event: a socket of this kind refuses at once
 
 
 def _read_line(connection: socket.socket, deadline: float) -> bytes:

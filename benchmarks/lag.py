@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from benchmarks.place import kernel, producer, remove_runs, run, shell_words
+from benchmarks.place import Kernel, kernel, producer, remove_runs, run, shell_words
 from benchmarks.table import Bench, Row, spread
 
 # The second word of schedstat: nanoseconds that the thread could have run and no core was free for it. What is left may still be a wait, for another thread
@@ -47,9 +47,10 @@ async def gathered(count):
     line = '--agent shell --shell bash'
     return await asyncio.gather(*(ip.run_cell_magic('cc_execute_async', line, script) for _ in range(count)))
 """
-# All wait for one gate, so that what is looked at is the draining and not the starting.
-GATE = "read x < {gate}; {work}; sleep 1"
-FULL_RATE = "yes 'the quick brown fox jumps over the lazy dog and then sleeps until the next morning' | head -c {size}"
+# All wait for one gate, so that what is looked at is the draining and not the starting; nor the ending.
+FULL_RATE = (
+    "read x < {gate}; yes 'the quick brown fox jumps over the lazy dog and then sleeps until the next morning' | head -c {size}; sleep 1"
+)
 AGENT_RATE = 26_000  # bytes a second: a talkative agent with partial messages writes some 100 lines of 260 bytes
 SECONDS = 4
 
@@ -62,23 +63,24 @@ LIMIT = (
 def loop_lag(bench: Bench) -> list[Row]:
     """The p99 of a 5 ms ticker in a real kernel: idle, and while runs write, as fast as they are read and as fast as agents write."""
     rows: list[Row] = []
+    gate = bench.folder / "gate"
     total = min(bench.scale.drained, 300 * 10**6)
     for count in bench.scale.runs:
-        full = FULL_RATE.format(size=total // count)
+        full = FULL_RATE.format(gate=gate, size=total // count)
         rows.append(_row(bench, count, f"{count} run{'s write' if count > 1 else ' writes'} as fast as possible", full, 0.8))
     count = bench.scale.runs[-1]
-    paced = shell_words(producer(AGENT_RATE * SECONDS, bench.folder / "told", AGENT_RATE))
+    paced = shell_words(producer(AGENT_RATE * SECONDS, bench.folder / "told", AGENT_RATE, gate=gate)) + "; sleep 1"
     rows.append(_row(bench, count, f"{count} runs write as talkative agents do ({AGENT_RATE // 1000} kB/s each)", paced, SECONDS - 1))
     return rows
 
 
-def _row(bench: Bench, count: int, words: str, work: str, seconds: float) -> Row:
+def _row(bench: Bench, count: int, words: str, script: str, seconds: float) -> Row:
     gate, runs = bench.folder / "gate", bench.folder / "state" / "runs"
     found: dict[str, list[float]] = {name: [] for name in ("idle", "busy", "own", "worst", "ticks", "round", "longest")}
     with kernel(bench.folder, TICKER) as shell:
         run(shell, "%%cc_execute --agent shell\ntrue")
-        run(shell, f"script = {GATE.format(gate=gate, work=work)!r}")
-        for _ in range(bench.scale.rounds if count < 100 else 2):
+        run(shell, f"script = {script!r}")
+        for _ in range(bench.scale.rounds if count < 100 else 3):
             gate.unlink(missing_ok=True)
             os.mkfifo(gate)
             before = sum(1 for _ in runs.iterdir())
@@ -86,13 +88,10 @@ def _row(bench: Bench, count: int, words: str, work: str, seconds: float) -> Row
             end = time.monotonic() + 120
             while _started(runs) < before + count and time.monotonic() < end:
                 time.sleep(0.1)  # the runs of another process have no event here
-            time.sleep(1 + count / 50)  # the shells reach the gate: who waits to open it for reading is seen by nobody
-            shell.value("taken()")
-            run(shell, "await asyncio.sleep(2)")
-            found["idle"].append(json.loads(shell.value("taken()"))[1])
+            time.sleep(1 + count / 25)  # they reach the gate: who waits to open it for reading is seen by nobody
+            found["idle"].append(_looked(shell, 2)[1])
             os.close(os.open(gate, os.O_WRONLY))
-            run(shell, f"await asyncio.sleep({seconds})")  # the scripts wait a second before they end: the ends are not what is looked at
-            for name, value in zip(("ticks", "busy", "own", "worst", "round", "longest"), json.loads(shell.value("taken()")), strict=True):
+            for name, value in zip(("ticks", "busy", "own", "worst", "round", "longest"), _looked(shell, seconds), strict=True):
                 found[name].append(value)
             run(shell, "done = await runs\nassert all(each.status == 'ok' for each in done)")
     remove_runs(bench.folder)
@@ -108,6 +107,12 @@ def _row(bench: Bench, count: int, words: str, work: str, seconds: float) -> Row
         found,
         limit=LIMIT,
     )
+
+
+def _looked(shell: Kernel, seconds: float) -> list[float]:
+    """What the ticker finds while a cell waits; what the kernel does to begin and end that cell is left out."""
+    run(shell, f"await asyncio.sleep(0.1); taken(); await asyncio.sleep({seconds}); found = taken()")
+    return json.loads(shell.value("found"))
 
 
 def _started(runs: Path) -> int:

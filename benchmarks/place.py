@@ -86,9 +86,9 @@ def worker(name: str, *arguments: str, env: dict[str, str] | None = None) -> dic
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def producer(size: int, report: Path, pace: float = 0.0) -> list[str]:
-    """The command that writes `size` bytes."""
-    return [*PRODUCER, str(size), str(report), *([str(pace)] if pace else [])]
+def producer(size: int, report: Path, pace: float = 0.0, *, gate: Path | None = None) -> list[str]:
+    """The command that writes `size` bytes; `gate`: as soon as somebody opens that fifo for writing."""
+    return [*PRODUCER, str(size), str(report), str(pace), *([str(gate)] if gate else [])]
 
 
 def shell_words(argv: list[str]) -> str:

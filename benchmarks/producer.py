@@ -1,6 +1,6 @@
 """Writes so many bytes of 100-byte lines to stdout and says in a file how long it took and how long it was held up at most.
 
-``python -I -S producer.py BYTES REPORT [BYTES_PER_SECOND]``
+``python -I -S producer.py BYTES REPORT [BYTES_PER_SECOND [FIFO]]``; it begins when somebody opens FIFO for writing.
 """
 
 import json
@@ -18,6 +18,8 @@ def main() -> None:
     block = b"".join(LINE % number for number in range(BLOCK // 100))
     step = int(pace / 50) if pace else len(block)
     block = (block * (step // len(block) + 1))[:step]
+    if len(sys.argv) > 4:
+        os.close(os.open(sys.argv[4], os.O_RDONLY))
     began, longest, written = time.monotonic(), 0.0, 0
     while written < size:
         before = time.monotonic()

@@ -9,7 +9,7 @@ import anyio
 from anyio.lowlevel import RunVar
 
 TURN: Final = 0.0005  # seconds; with the rest of a piece about 1 ms
-SHARE: Final = 0.001  # seconds between two that are woken; to look, find little and wait again costs some 0.2 ms of the loop
+SHARE: Final = 0.002  # seconds between two that are woken; to look, find little and wait again costs some 0.2 ms of the loop
 
 
 class Turns:

@@ -11,6 +11,7 @@ from cc_executor.shim.child import signal_name
 from cc_executor.shim.clock import TICK
 from cc_executor.shim.commands import OPERATIONS, refused
 from cc_executor.shim.door import Door
+from cc_executor.shim.intake import Intake
 from cc_executor.shim.ladder import KILL_PATIENCE, STOP, SWEEP, Ladder
 from cc_executor.shim.lease import POLL_INTERVAL, Lease
 from cc_executor.shim.ledger import by_stream
@@ -109,8 +110,7 @@ class Shim:
         self._survivors = 0
         self._reap_due = True
         self._look_again = 0.0
-        for stream in journal.streams:
-            self.poller.add(stream.pipe, IN, self._drain_of(stream))
+        self._intake = Intake(journal, self.poller, self._took)
         self.poller.add(bell, IN, self._rung)
         if self._lease is not None and self._lease.fd is not None:
             self.poller.add(self._lease.fd, IN, self._lease_ended)
@@ -129,7 +129,7 @@ class Shim:
                 wake = min(now + TICK, self._step(now))
                 if self.phase == EXITED:
                     break
-                wake = max(now, min(wake, self._door.tell(now, self._pushed_status)))
+                wake = max(now, min(wake, self._door.tell(now, self._pushed_status), self._intake.until))
                 self.clock.asleep(wake)
                 events = self.poller.wait(wake - time.monotonic())
                 now = time.monotonic()
@@ -137,6 +137,7 @@ class Shim:
                 if frozen:
                     self.ledger.write("frozen", seconds=round(frozen, 3))
                     self._door.nudge()
+                self._intake.woke(0.0 if events else now - wake)
                 self.poller.dispatch(events)
         except BaseException:  # noqa: BLE001  # an agent without an owner is the one thing that must not be; who waits learns it from the exit record
             self._fail()
@@ -152,7 +153,7 @@ class Shim:
             self.ledger.flush()
             self.journal.look_at_sync()
             self._door.listen_again()
-        wake = self._look_again
+        wake = min(self._look_again, self._syncer.step(now))
         if self.phase == RUNNING:
             wake = min(wake, self._while_running(now))
         if self.phase == SETTLING:
@@ -252,24 +253,18 @@ class Shim:
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
-    def _drain_of(self, stream: Stream) -> Callable[[int], None]:
-        def drain(_bits: int) -> None:
-            pipe = stream.pipe
-            if self.journal.drain(stream):
-                active = self.clock.active(time.monotonic())
-                self._limits.sign(active)
-                if stream.last_word is not None:
-                    self._limits.spoke(active, is_done=stream.last_word.said)
-                    if self._asks is not None and stream.last_word.said:
-                        self._asks.forget()
-                        # The Claude Code CLI ends by itself then; it would wait for another prompt for ever.
-                        self.stdin.write(b"", close=True)
-                self._syncer.touch()
-            if stream.ended:
-                self.poller.remove(pipe)
-            self._door.nudge()
-
-        return drain
+    def _took(self, stream: Stream, size: int) -> None:
+        if size:
+            active = self.clock.active(time.monotonic())
+            self._limits.sign(active)
+            if stream.last_word is not None:
+                self._limits.spoke(active, is_done=stream.last_word.said)
+                if self._asks is not None and stream.last_word.said:
+                    self._asks.forget()
+                    # The Claude Code CLI ends by itself then; it would wait for another prompt for ever.
+                    self.stdin.write(b"", close=True)
+            self._syncer.touch()
+        self._door.nudge()
 
     def _rung(self, _bits: int) -> None:
         """Signals: each byte is a number (signal.set_wakeup_fd)."""
@@ -420,11 +415,7 @@ class Shim:
 
     def _finish(self, now: float) -> None:
         """The last words: exit.json first, so that whoever sees the `exited` record finds it."""
-        for stream in self.journal.streams:
-            if not stream.ended:
-                self.poller.remove(stream.pipe)
-                self.journal.drain(stream)  # once is all that a pipe holds
-                self.journal.close(stream)
+        self._intake.close()
         self._syncer.touch()
         code, name = self.reaper.ended_how()
         streams = self.journal.streams

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import _thread  # `threading` costs 2 ms of the shim's start, and one thread needs nothing of it
 import os
-import select
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-WINDOW: Final = 0.025  # seconds; group commit at 25 ms / 8 MiB reached 0.87 of the disk's own speed
+WINDOW: Final = 0.035  # seconds; the loop is awake then anyway, when a stream that trickles is looked at again
+# Where a sync takes long, for the disk or the cores are busy, the window grows: at most one part in so many of the time is spent in them.
+SHARE: Final = 50
+LONGEST_WINDOW: Final = 1.0
 WINDOW_BYTES: Final = 8 * 2**20
 _flush = os.fdatasync if hasattr(os, "fdatasync") else os.fsync  # macOS has no fdatasync
 
@@ -32,15 +35,15 @@ class File:
 
 
 class Syncer:
-    """The thread that syncs. `start` it after the last fork."""
+    """The thread that syncs, when it is told to. `start` it after the last fork."""
 
     def __init__(self, files: tuple[File, ...]) -> None:
         self._files = files
         self._reading, self._writing = os.pipe()
-        os.set_blocking(self._writing, False)
-        self._asleep = False
+        self._due = float("inf")
+        self._window = WINDOW
+        self._is_busy = False
         self._closing = False
-        self._hurried = False
         self._done = _thread.allocate_lock()
         self._done.acquire()
 
@@ -49,13 +52,19 @@ class Syncer:
         _thread.start_new_thread(self._run, ())
 
     def touch(self) -> None:
-        """Something was written. Called by the drain; never waits."""
-        if self._asleep:
-            self._asleep = False
-            self._ring()
-        elif not self._hurried and sum(file.written - file.durable for file in self._files) >= WINDOW_BYTES:
-            self._hurried = True
-            self._ring()
+        """Something was written. Never waits."""
+        now = time.monotonic()
+        self._due = min(self._due, now + self._window)
+        if sum(file.written - file.durable for file in self._files) >= WINDOW_BYTES:
+            self._due = now
+
+    def step(self, now: float) -> float:
+        """Let it sync, if that is due; returns when to be called again."""
+        if self._is_busy or now < self._due:
+            return max(self._due, now + WINDOW) if self._is_busy else self._due
+        self._due = float("inf")
+        self._ring()
+        return self._due
 
     def close(self, patience: float) -> bool:
         """Sync all that is left and end; False when the disk did not answer within `patience` seconds."""
@@ -64,26 +73,16 @@ class Syncer:
         return self._done.acquire(timeout=patience)
 
     def _ring(self) -> None:
-        try:
-            os.write(self._writing, b"\n")
-        except BlockingIOError:
-            return  # the pipe is full of rings
-
-    def _dirty(self) -> bool:
-        return any(file.written > file.durable and file.written != file.refused for file in self._files)
+        self._is_busy = True
+        os.write(self._writing, b"\n")  # at most two are on their way
 
     def _run(self) -> None:
-        bell = select.poll()
-        bell.register(self._reading, select.POLLIN)
         while not self._closing:
-            self._asleep = True
-            if not self._dirty():  # looked at after `_asleep` was set, so that no ring is lost
-                os.read(self._reading, 4096)
-            self._asleep = False
-            if not self._closing:
-                bell.poll(WINDOW * 1000)
-            self._hurried = False
+            os.read(self._reading, 1)
+            began = time.monotonic()
             self._sync()
+            self._window = min(LONGEST_WINDOW, max(WINDOW, SHARE * (time.monotonic() - began)))
+            self._is_busy = False
         self._sync()
         self._done.release()
 

@@ -154,7 +154,7 @@ def _way(lines: int, wall: float, cpu: float, told: str) -> Found:
 
 
 async def way_ours(path: str, told: str) -> Found:
-    """A run as a cell follows it: journal and receipt included, every event typed and folded."""
+    """A run as a cell follows it: journal included, every event typed and folded; `sealed`: with its receipt, whose digests read the journal again."""
     from cc_executor.api import make_request
     from cc_executor.model.joined import pieces_of
     from cc_executor.runtime.run import Run
@@ -168,10 +168,13 @@ async def way_ours(path: str, told: str) -> Found:
     run = await Run.start(request, home=home, environ=os.environ)
     async for batch in run.follow():
         events += sum(pieces_of(event) for event in batch.events)
+    followed, mine = time.monotonic() - began, _cpu(resource.RUSAGE_SELF)
     await run.finish()
+    sealed, sealing = time.monotonic() - began, _cpu(resource.RUSAGE_SELF) - mine
     assert events >= lines, events
-    wall = time.monotonic() - began
-    return _way(lines, wall, _own_and_children() - before, told)
+    cpu = _own_and_children() - before  # the supervisor's, too, which has been waited for by now
+    whole = _way(lines, sealed, cpu, told)
+    return _way(lines, followed, cpu - sealing, told) | {f"{name} sealed": value for name, value in whole.items()}
 
 
 async def way_sdk(path: str, told: str) -> Found:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lag import AGENT_RATE
 from benchmarks.place import ROOT, kernel, producer, remove_runs, report, run, worker
 from benchmarks.table import Bench, Row, interleaved, ratios, spread
 
@@ -266,6 +267,25 @@ def control(bench: Bench) -> list[Row]:
         words = ", ".join(f"{name} {spread(values, '.0f')}" for name, values in columns.items())
         words += "; after pause each stands (state T), after cancel none lives"  # else the worker fails
         rows.append(Row(f"a tree of {count} process{'es' if count > 1 else ''}, each in its own session (ms)", words, samples=columns))
+    remove_runs(bench.folder)
+    return rows
+
+
+def talk(bench: Bench) -> list[Row]:
+    """What a run costs beside its agent, while that talks."""
+    rows: list[Row] = []
+    for count in bench.scale.runs[:2]:
+        arguments = (str(count), str(AGENT_RATE), str(bench.folder / "told"))
+        found = interleaved({"run": partial(worker, "talk", *arguments)}, bench.scale.rounds)["run"]
+        columns = {name: [each[name] for each in found] for name in ("supervisor", "follower")}
+        words = "; ".join(f"{name} {spread(values, '.1f')}" for name, values in columns.items())
+        rows.append(
+            Row(
+                f"{count} run{'s' if count > 1 else ''} of {AGENT_RATE // 1000} kB/s in pieces of {AGENT_RATE // 50} bytes: CPU for each (ms a second)",
+                words,
+                samples=columns,
+            )
+        )
     remove_runs(bench.folder)
     return rows
 

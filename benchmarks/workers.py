@@ -293,6 +293,45 @@ async def control(count: str) -> Found:
     return found
 
 
+# --- what a run costs while its agent talks: RUNS BYTES_PER_SECOND REPORT ---------------------------------------------------
+
+WATCHED = 4.0  # seconds
+
+
+async def talk(count: str, rate: str, path: str) -> Found:
+    """Milliseconds of CPU that one supervisor, and this process for each run, use in a second."""
+    from cc_executor.api import make_request
+    from cc_executor.runtime.run import Run
+    from cc_executor.store.home import StateHome, state_path
+
+    home = StateHome(state_path(os.environ))
+    words = subprocess.list2cmdline([*PRODUCER, str(60 * int(rate)), path, rate])
+    runs = [await Run.start(make_request(words, agent="shell"), home=home, environ=os.environ) for _ in range(int(count))]
+
+    async def follow(run: Run) -> None:
+        async for _ in run.follow():
+            pass
+
+    async with asyncio.TaskGroup() as tasks:
+        for run in runs:
+            tasks.create_task(follow(run))
+        supervisors = [json.loads((run.folder.path / "control.jsonl").read_text("utf-8").splitlines()[0])["shim_pid"] for run in runs]
+        await asyncio.sleep(2)  # they all write by then
+        before, mine, began = _scheduled(supervisors), _cpu(resource.RUSAGE_SELF), time.monotonic()
+        await asyncio.sleep(WATCHED)
+        seconds = (time.monotonic() - began) * int(count)
+        found = {"supervisor": _scheduled(supervisors) - before, "follower": _cpu(resource.RUSAGE_SELF) - mine}
+        for run in runs:
+            await run.cancel(now=True)
+    return {name: value * 1e3 / seconds for name, value in found.items()}
+
+
+def _scheduled(pids: list[int]) -> float:
+    """Seconds of CPU that all threads of these processes have used (proc(5): schedstat)."""
+    threads = (thread for pid in pids for thread in Path(f"/proc/{pid}/task").iterdir())
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
 def main() -> None:
     name, *arguments = sys.argv[1:]
     found = globals()[name](*arguments)

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 import cc_executor.shim.records as fmt
-from cc_executor.shim.rest import BUSY, BUSY_SIZE, LATE_FACTOR, LONGEST, REST, TRICKLE, Rest
-from support.shims import Run, until
+from cc_executor.shim.rest import BUSY, LATE_FACTOR, LONGEST, REST, TRICKLE, Rest
+from support.shims import Run, cpu, until, watch
 
 Start = Callable[..., Run]
 
+ROOM = 2**20
 TRICKLING = "import os, time\nfor _ in range(200):\n    os.write(1, b'x\\n')\n    time.sleep(0.002)"
 TWO_WORDS = """
 import os, time
@@ -22,6 +23,28 @@ while not os.path.exists("go"):
 os.write(1, b"two")
 open("done", "w").close()
 time.sleep(60)
+"""
+LAST_AND_CLOSED = """
+import os, time
+os.write(1, b"last")
+os.close(1)
+time.sleep(60)
+"""
+HALF_A_SECRET = """
+import os, time
+os.write(1, b"a word, and sec")
+while not os.path.exists("go"):
+    time.sleep(0.0005)
+os.close(1)
+time.sleep(60)
+"""
+SMALL_PIPE = """
+import fcntl, os, time
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 4096)
+os.write(1, b"first ")
+while not os.path.exists("go"):
+    time.sleep(0.0005)
+os.write(1, bytes(400 * 4096))
 """
 STDERR_LAST = """
 import os, time
@@ -36,36 +59,36 @@ time.sleep(60)
 
 def test_a_trickle_rests_and_silence_does_not() -> None:
     rest = Rest()
-    assert rest.looked(100, 7.0)
+    assert rest.looked(100, 7.0, ROOM)
     assert rest.until == 7.0 + REST
-    assert not rest.looked(0, 7.0 + REST)
+    assert not rest.looked(0, 7.0 + REST, ROOM)
     assert rest.until == float("inf")
 
 
 def test_a_writer_that_writes_a_lot_is_not_left_alone() -> None:
     rest = Rest()
-    assert not rest.looked(TRICKLE, 0.0)
-    assert not rest.looked(1, 0.9 * BUSY)
-    assert rest.looked(1, 1.1 * BUSY)
+    assert not rest.looked(TRICKLE, 0.0, ROOM)
+    assert not rest.looked(1, 0.9 * BUSY, ROOM)
+    assert rest.looked(1, 1.1 * BUSY, ROOM)
 
 
 def test_quick_looks_at_a_quick_writer_find_little_and_it_is_busy_all_the_same() -> None:
     rest = Rest()
-    rest.looked(TRICKLE, 0.0)
+    rest.looked(TRICKLE, 0.0, ROOM)
     looks = int(10 * BUSY / 0.001)  # one a millisecond
-    assert not any(rest.looked(BUSY_SIZE // 40, 0.001 * number) for number in range(1, looks))
+    assert not any(rest.looked(TRICKLE // 10, 0.001 * number, ROOM) for number in range(1, looks))
 
 
 @pytest.mark.parametrize("late", [0.0, 0.001, 0.1, 5.0])
 def test_where_no_core_is_free_the_rest_is_longer_but_never_long(late: float) -> None:
     rest = Rest()
     rest.came_back(late)
-    assert rest.looked(1, 0.0)
+    assert rest.looked(1, 0.0, ROOM)
     assert rest.until == pytest.approx(min(LONGEST, REST + LATE_FACTOR * late))
-    for _ in range(100):
+    for _ in range(25):  # a second of looks: nor for long
         rest.came_back(0.0)
-    rest.looked(1, 0.0)
-    assert rest.until == pytest.approx(REST)
+    rest.looked(1, 0.0, ROOM)
+    assert rest.until == pytest.approx(REST, abs=0.001)
 
 
 def test_a_trickling_child_is_looked_at_no_more_often_than_the_rests_allow(start: Start) -> None:
@@ -94,3 +117,33 @@ def test_stderr_never_overtakes_what_was_written_to_stdout_before_it(start: Star
     assert run.read() == b"first second"
     run.ask(op="cancel", now=True)
     run.wait()
+
+
+def test_a_stream_that_ended_while_it_rested_costs_nothing(start: Start) -> None:
+    run = start(LAST_AND_CLOSED)
+    until(lambda: run.read() == b"last")
+    watch(2 * LONGEST)  # the rest is over
+    before = cpu(run.process.pid)
+    watch(0.5)
+    assert cpu(run.process.pid) - before < 0.1  # all of it, on a quiet machine, where a rest in the past was waited for
+    run.ask(op="cancel", now=True)
+    run.wait()
+
+
+def test_what_a_closed_stream_held_back_becomes_durable(start: Start, tmp_path: Path) -> None:
+    run = start(HALF_A_SECRET, secrets=["secret-of-somebody"])
+    until(lambda: run.ask(op="status")["durable"][fmt.STDOUT] == len("a word, and "))
+    (tmp_path / "go").touch()
+    until(lambda: run.ask(op="status")["durable"][fmt.STDOUT] == len("a word, and sec"))
+    run.ask(op="cancel", now=True)
+    run.wait()
+
+
+def test_a_flood_through_a_small_pipe_is_not_looked_at_in_rests(start: Start, tmp_path: Path) -> None:
+    run = start(SMALL_PIPE)
+    until(lambda: run.read() == b"first ")
+    (tmp_path / "go").touch()
+    run.wait()
+    times = [t for _, t, _, stream in fmt.INDEX.iter_unpack(run.read(fmt.INDEX_FILE)) if stream == 0]
+    assert len(run.read()) == len("first ") + 400 * 4096
+    assert times[-1] - times[1] < 350 * REST  # with a rest for each 4096 bytes at least 400

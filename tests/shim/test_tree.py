@@ -55,6 +55,18 @@ def test_the_count_is_reused_for_a_while(owner: subprocess.Popen[bytes], portabl
     assert tree.count(101.5, 1.0) == 0
 
 
+def test_more_children_than_the_system_tells_at_a_time_are_counted() -> None:
+    code = "import os, time\nfor _ in range(1000):\n    if os.fork() == 0: time.sleep(60), os._exit(0)\nprint('up', flush=True)\ntime.sleep(60)"
+    with subprocess.Popen((*PYTHON, code), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        tree = Tree(process.pid)
+        count = tree.count(100.0, 1.0)
+        tree.kill()
+        process.kill()
+    assert count == 1000
+
+
 @pytest.mark.parametrize("portable", [False, True])
 def test_a_tree_that_stands_has_as_many_as_stand_whatever_was_counted_before(portable: bool) -> None:
     code = "import os, time\ninput()\nfor _ in range(3):\n    if os.fork() == 0: break\nprint('up', flush=True)\ntime.sleep(60)"

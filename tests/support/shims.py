@@ -38,6 +38,11 @@ def watch(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def cpu(pid: int) -> float:
+    """The seconds of processor time that a process and its threads have used."""
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 class Client:
     """One connection to a shim."""
 

@@ -38,7 +38,7 @@ class Turns:
             self._owner, self._until = who, time.monotonic() + TURN
 
     async def rest(self) -> None:
-        """Let the others go first, after everything was read that there was: who follows alone rests for a millisecond, one of 200 for 200."""
+        """Let the others go first, after everything was read that there was: who follows alone rests for 2 ms, one of 200 for 400."""
         async with self._resting:
             await anyio.sleep(SHARE)
 

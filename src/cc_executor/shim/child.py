@@ -20,6 +20,7 @@ OOM_SCORE: Final = 500  # added to the agent's, so that a machine out of memory 
 # The CLI loses its last output when 64 KiB are pending for 0.3 s; a larger pipe forgives a longer hiccup. An ordinary user has 64 such pipes (pipe(7),
 # pipe-user-pages-soft), then the call fails and the smaller size is tried.
 PIPE_SIZES: Final = (2**20, 256 * 1024)
+LEAST_ROOM: Final = 16 * 1024  # bytes that a pipe of macOS holds at first
 _CANNOT_BE_HANDLED: Final = (signal.SIGKILL, signal.SIGSTOP)
 
 
@@ -87,6 +88,13 @@ def widen(pipe: int) -> None:
         except OSError:
             continue
         return
+
+
+def room(pipe: int) -> int:
+    """How many bytes a pipe holds. An agent may change that; and of a user whose pipes hold very much already each new one holds 8 KiB (pipe(7))."""
+    if not hasattr(fcntl, "F_GETPIPE_SZ"):
+        return LEAST_ROOM
+    return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
 
 
 def start(spec: Spec, streams: tuple[int, int, int], umask: int) -> int:

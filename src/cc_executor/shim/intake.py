@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from cc_executor.shim import child
 from cc_executor.shim.poller import IN
 from cc_executor.shim.rest import Rest
 
@@ -42,13 +43,12 @@ class Intake:
     @property
     def until(self) -> float:
         """When to come back at the latest, in monotonic seconds; infinite when the poller wakes for whatever comes."""
-        return self._rest.until
+        return float("inf") if self._stdout.ended else self._rest.until
 
     def woke(self, late: float) -> None:
         """The loop is back, whatever for: nothing rests any more. `late`: by how many seconds a timer rang too late; 0 when it was no timer."""
         self._rest.came_back(late)
-        if self._rest.until < float("inf") and not self._stdout.ended:
-            self._poller.change(self._stdout.pipe, IN)
+        if self.until < float("inf"):
             self._look(self._stdout)
 
     def close(self) -> None:
@@ -64,7 +64,8 @@ class Intake:
         size = self._journal.drain(stream)
         if stream.ended:
             self._poller.remove(pipe)
-        elif stream is self._stdout and self._rest.looked(size, time.monotonic()):
-            self._poller.change(pipe, 0)  # its end is told all the same
+        elif stream is self._stdout:
+            rests = self._rest.looked(size, time.monotonic(), child.room(pipe))
+            self._poller.change(pipe, 0 if rests else IN)  # with 0 its end is told all the same
         if size or stream.ended:
             self._took(stream, size)

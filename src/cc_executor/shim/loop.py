@@ -153,7 +153,9 @@ class Shim:
             self.ledger.flush()
             self.journal.look_at_sync()
             self._door.listen_again()
-        wake = min(self._look_again, self._syncer.step(now))
+        wake, sync_at = self._look_again, self._syncer.step(now)
+        if self._intake.until == float("inf"):  # a rest ends soon enough; to end it for a sync would double the looks
+            wake = min(wake, sync_at)
         if self.phase == RUNNING:
             wake = min(wake, self._while_running(now))
         if self.phase == SETTLING:
@@ -263,7 +265,7 @@ class Shim:
                     self._asks.forget()
                     # The Claude Code CLI ends by itself then; it would wait for another prompt for ever.
                     self.stdin.write(b"", close=True)
-            self._syncer.touch()
+        self._syncer.touch()  # at its end, too: then comes what was held back
         self._door.nudge()
 
     def _rung(self, _bits: int) -> None:

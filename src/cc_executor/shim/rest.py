@@ -15,9 +15,10 @@ REST: Final = 0.04  # seconds; a view shows 25 frames a second
 # longer than this: the Claude Code CLI loses its last output when nobody reads for 0.3 s with a full pipe.
 LONGEST: Final = 0.1
 LATE_FACTOR: Final = 10
-TRICKLE: Final = 16 * 1024  # bytes at one look; a quarter of what a pipe holds
+TRICKLE: Final = 16 * 1024  # bytes at one look …
+PART: Final = 4  # … and at most one part in so many of what the pipe holds: it fills up when the child begins to write a lot
 BUSY: Final = 0.05  # seconds without a rest after more than a trickle
-BUSY_SIZE: Final = 64 * 1024  # bytes in the meantime that prolong it: a quick look at a quick writer finds little, too
+BUSY_TRICKLES: Final = 4  # so many in the meantime prolong it: a quick look at a quick writer finds little, too
 
 
 class Rest:
@@ -31,14 +32,15 @@ class Rest:
 
     def came_back(self, late: float) -> None:
         """A timer rang so many seconds late."""
-        self._late = max(late, 0.8 * self._late)
+        self._late = max(min(late, LONGEST / LATE_FACTOR), 0.8 * self._late)
 
-    def looked(self, size: int, now: float) -> bool:
-        """So many bytes were found; whether the stream may rest now, `until`."""
+    def looked(self, size: int, now: float, room: int) -> bool:
+        """So many bytes were found in a pipe that holds `room`; whether the stream may rest now, `until`."""
+        trickle = min(TRICKLE, room // PART)
         self.until = float("inf")
         if now < self._busy_until:
             self._size += size
-        if size >= TRICKLE or self._size >= BUSY_SIZE:
+        if size >= trickle or self._size >= BUSY_TRICKLES * trickle:
             self._busy_until = now + BUSY
             self._size = 0
         if not size or now < self._busy_until:

@@ -23,7 +23,8 @@ HAS_CHILDREN: Final = os.path.exists("/proc/thread-self/children")  # CONFIG_PRO
 THREADS: Final = 17  # place of num_threads among the fields after the name
 COMMAND_LENGTH: Final = 200  # characters of a command that are told; enough to recognise it
 COMMAND_READ: Final = 64 * 1024  # bytes of it that are read; far more, so that a secret in it is seen whole and masked
-CHILDREN_READ: Final = 64 * 1024  # bytes of the children of one thread
+MANY: Final = 256  # descendants; of more, each by itself costs more than reading the whole table
+CHILDREN_READ: Final = 4096  # bytes of one thread's children; /proc gives no more at a time, and it is more than `MANY` take (8 bytes each)
 BURST: Final = 0.02  # seconds; how long newborns are hunted before the pipes are looked after again
 CALM: Final = 3  # looks in which nothing was born; then the hunt is over
 FAR: Final = 4096  # process numbers; beyond that, reading the whole table is cheaper than asking for each
@@ -87,10 +88,11 @@ class Tree:
     def count(self, now: float, max_age: float) -> int:
         """How many descendants live, as of at most `max_age` seconds ago."""
         if now - self._counted_at > max_age:
-            if self._portable or not HAS_CHILDREN:
+            few = None if self._portable or not HAS_CHILDREN else _few_descendants(self._root)
+            if few is None:
                 self.scan()
             else:
-                self._count = sum(process.state not in DEAD for process in _rows(_descendants(self._root)))
+                self._count = sum(process.state not in DEAD for process in _rows(few))
             self._counted_at = now
         return self._count
 
@@ -214,23 +216,25 @@ def _thaw(members: list[Process], *, everybody: bool) -> None:
     _send(signal.SIGCONT, members if everybody else [process for process in members if process.state in "Tt"])
 
 
-def _descendants(root: int) -> list[int]:
-    """All below `root`, as each thread tells its children (proc(5)).
+def _few_descendants(root: int) -> set[int] | None:
+    """All below `root`, as each thread tells its children (proc(5)); None when they are more than `MANY`.
 
     Costs as much as the tree is large, not as the machine has processes. But it may miss one that is born or handed on meanwhile, so it is good for a
     count and not for a kill.
     """
-    found: list[int] = []
+    found: set[int] = set()
     pending = [root]
     while pending:
+        if len(found) > MANY:
+            return None
         pid = pending.pop()
         try:
             threads = os.listdir(f"/proc/{pid}/task")
         except OSError:  # it has just ended
             continue
         for thread in threads:
-            children = [int(child) for child in _read(f"/proc/{pid}/task/{thread}/children", CHILDREN_READ).split()]
-            found += children
+            children = {int(child) for child in _read(f"/proc/{pid}/task/{thread}/children", CHILDREN_READ).split()} - found
+            found |= children
             pending += children
     return found
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from cc_executor.shim.spec import Spec
 
 OOM_SCORE: Final = 500  # added to the agent's, so that a machine out of memory ends the agent rather than the kernel that started it
-# The CLI loses its last output when 64 KiB are pending for 0.3 s; a larger pipe forgives a longer hiccup. An ordinary user has 64 such pipes (pipe(7),
-# pipe-user-pages-soft), then the call fails and the smaller size is tried.
-PIPE_SIZES: Final = (2**20, 256 * 1024)
+# The CLI loses its last output when 64 KiB are pending for 0.3 s; a larger pipe forgives a longer hiccup. Not the largest possible: all pipes of an ordinary
+# user share 64 MiB (pipe(7), pipe-user-pages-soft), and beyond that each new one, in whatever program, holds 8 KiB.
+PIPE_SIZE: Final = 256 * 1024
 LEAST_ROOM: Final = 16 * 1024  # bytes that a pipe of macOS holds at first
 _CANNOT_BE_HANDLED: Final = (signal.SIGKILL, signal.SIGSTOP)
 
@@ -79,14 +79,12 @@ def signal_name(number: int) -> str:
 
 
 def widen(pipe: int) -> None:
-    """Make a pipe as large as the system allows."""
+    """Make a pipe larger than it is by default, where the system allows it."""
     if not hasattr(fcntl, "F_SETPIPE_SZ"):
         return
-    for size in PIPE_SIZES:
-        try:
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
-        except OSError:
-            continue
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    except OSError:  # the user's pipes hold very much already
         return
 
 

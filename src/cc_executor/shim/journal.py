@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cc_executor.shim.linger import LastWord
 
 BLOCK: Final = 64 * 1024  # what a pipe holds by default; larger buffers were slower
-ROUND: Final = 16  # blocks of one stream before the loop looks at everything else: 1 MiB, the size of the largest pipe
+ROUND: Final = 16  # blocks of one stream before the loop looks at everything else: 1 MiB, which an agent may make of its pipe
 
 
 class Index:

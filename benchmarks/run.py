@@ -32,6 +32,7 @@ SUITES: dict[str, Suite] = {
     "held-up": suites.held_up,
     "memory": suites.memory,
     "control": suites.control,
+    "talk": suites.talk,
     "loading": suites.loading,
     "cell": suites.flood_in_cell,
     "page": page.frames,

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lag import AGENT_RATE
 from benchmarks.place import ROOT, kernel, producer, remove_runs, report, run, worker
 from benchmarks.table import Bench, Row, interleaved, ratios, spread
 
@@ -178,10 +179,12 @@ def _decoded(bench: Bench, words: str, path: Path, told: Path) -> list[Row]:
     ways = interleaved({name: partial(way, name) for name in ("ours", "sdk")}, bench.scale.rounds)
     rate, cpu = _column(ways, "rate"), _column(ways, "cpu")
     faster, cheaper = ratios(rate["ours"], rate["sdk"]), ratios(cpu["ours"], cpu["sdk"])
+    sealed = {name: [found[f"{name} sealed"] for found in ways["ours"]] for name in ("rate", "cpu")}
     return [
         Row(
-            f"{words}: typed events a second, journal and receipt included, `claude_agent_sdk.query` = 1",
-            f"{spread(faster, '.1f')}: {median(rate['ours']):,.0f} lines/s against {median(rate['sdk']):,.0f}",
+            f"{words}: typed events a second, journal on, `claude_agent_sdk.query` = 1",
+            f"{spread(faster, '.1f')}: {median(rate['ours']):,.0f} lines/s against {median(rate['sdk']):,.0f}; "
+            f"with the receipt {spread(ratios(sealed['rate'], rate['sdk']), '.1f')}",
             "≥ 8",
             median(faster) >= 8,
             rate,
@@ -189,7 +192,8 @@ def _decoded(bench: Bench, words: str, path: Path, told: Path) -> list[Row]:
         ),
         Row(
             f"{words}: CPU for it, all processes, the SDK = 1",
-            f"{spread(cheaper, '.3f')}: {spread(cpu['ours'])} µs a line against {spread(cpu['sdk'])}",
+            f"{spread(cheaper, '.3f')}: {spread(cpu['ours'])} µs a line against {spread(cpu['sdk'])}; "
+            f"with the receipt {spread(ratios(sealed['cpu'], cpu['sdk']), '.3f')}",
             "≤ 0.125",
             median(cheaper) <= 0.125,
             cpu,
@@ -263,6 +267,25 @@ def control(bench: Bench) -> list[Row]:
         words = ", ".join(f"{name} {spread(values, '.0f')}" for name, values in columns.items())
         words += "; after pause each stands (state T), after cancel none lives"  # else the worker fails
         rows.append(Row(f"a tree of {count} process{'es' if count > 1 else ''}, each in its own session (ms)", words, samples=columns))
+    remove_runs(bench.folder)
+    return rows
+
+
+def talk(bench: Bench) -> list[Row]:
+    """What a run costs beside its agent, while that talks."""
+    rows: list[Row] = []
+    for count in bench.scale.runs[:2]:
+        arguments = (str(count), str(AGENT_RATE), str(bench.folder / "told"))
+        found = interleaved({"run": partial(worker, "talk", *arguments)}, bench.scale.rounds)["run"]
+        columns = {name: [each[name] for each in found] for name in ("supervisor", "follower")}
+        words = "; ".join(f"{name} {spread(values, '.1f')}" for name, values in columns.items())
+        rows.append(
+            Row(
+                f"{count} run{'s' if count > 1 else ''} of {AGENT_RATE // 1000} kB/s in pieces of {AGENT_RATE // 50} bytes: CPU for each (ms a second)",
+                words,
+                samples=columns,
+            )
+        )
     remove_runs(bench.folder)
     return rows
 

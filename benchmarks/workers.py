@@ -154,7 +154,7 @@ def _way(lines: int, wall: float, cpu: float, told: str) -> Found:
 
 
 async def way_ours(path: str, told: str) -> Found:
-    """A run as a cell follows it: journal and receipt included, every event typed and folded."""
+    """A run as a cell follows it: journal included, every event typed and folded; `sealed`: with its receipt, whose digests read the journal again."""
     from cc_executor.api import make_request
     from cc_executor.model.joined import pieces_of
     from cc_executor.runtime.run import Run
@@ -168,10 +168,13 @@ async def way_ours(path: str, told: str) -> Found:
     run = await Run.start(request, home=home, environ=os.environ)
     async for batch in run.follow():
         events += sum(pieces_of(event) for event in batch.events)
+    followed, mine = time.monotonic() - began, _cpu(resource.RUSAGE_SELF)
     await run.finish()
+    sealed, sealing = time.monotonic() - began, _cpu(resource.RUSAGE_SELF) - mine
     assert events >= lines, events
-    wall = time.monotonic() - began
-    return _way(lines, wall, _own_and_children() - before, told)
+    cpu = _own_and_children() - before  # the supervisor's, too, which has been waited for by now
+    whole = _way(lines, sealed, cpu, told)
+    return _way(lines, followed, cpu - sealing, told) | {f"{name} sealed": value for name, value in whole.items()}
 
 
 async def way_sdk(path: str, told: str) -> Found:
@@ -288,6 +291,45 @@ async def control(count: str) -> Found:
     receipt = await run.finish()
     assert receipt.exit is not None
     return found
+
+
+# --- what a run costs while its agent talks: RUNS BYTES_PER_SECOND REPORT ---------------------------------------------------
+
+WATCHED = 4.0  # seconds
+
+
+async def talk(count: str, rate: str, path: str) -> Found:
+    """Milliseconds of CPU that one supervisor, and this process for each run, use in a second."""
+    from cc_executor.api import make_request
+    from cc_executor.runtime.run import Run
+    from cc_executor.store.home import StateHome, state_path
+
+    home = StateHome(state_path(os.environ))
+    words = subprocess.list2cmdline([*PRODUCER, str(60 * int(rate)), path, rate])
+    runs = [await Run.start(make_request(words, agent="shell"), home=home, environ=os.environ) for _ in range(int(count))]
+
+    async def follow(run: Run) -> None:
+        async for _ in run.follow():
+            pass
+
+    async with asyncio.TaskGroup() as tasks:
+        for run in runs:
+            tasks.create_task(follow(run))
+        supervisors = [json.loads((run.folder.path / "control.jsonl").read_text("utf-8").splitlines()[0])["shim_pid"] for run in runs]
+        await asyncio.sleep(2)  # they all write by then
+        before, mine, began = _scheduled(supervisors), _cpu(resource.RUSAGE_SELF), time.monotonic()
+        await asyncio.sleep(WATCHED)
+        seconds = (time.monotonic() - began) * int(count)
+        found = {"supervisor": _scheduled(supervisors) - before, "follower": _cpu(resource.RUSAGE_SELF) - mine}
+        for run in runs:
+            await run.cancel(now=True)
+    return {name: value * 1e3 / seconds for name, value in found.items()}
+
+
+def _scheduled(pids: list[int]) -> float:
+    """Seconds of CPU that all threads of these processes have used (proc(5): schedstat)."""
+    threads = (thread for pid in pids for thread in Path(f"/proc/{pid}/task").iterdir())
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 def main() -> None:

@@ -37,7 +37,8 @@ SETTINGS: Final = (
     f"Environment variables alone are `{STATE_VARIABLE}`, the folder that keeps the runs, `{REDIS_VARIABLE}`, the address of a "
     f"[history that machines share](redis.md), `{NOTIFY_SECRET}`, by which [messages](notifications.md) are signed, and `{TOKEN[0]}`, a server's token "
     "for [`cc-executor mcp --url`](mcp.md).\n\n"
-    "They are the settings of cells. In a terminal and in Python the options are those that are given; of the variables the bounds hold there, too, for what "
+    "They are the settings of cells. Of what a notebook runs from Python or in a list, `max_cost` and `max_cost_per_day` hold, too, for what has none of its "
+    "own. In a terminal and in Python the options are those that are given; of the variables the bounds hold there, too, for what "
     "has none of its own: `CC_EXECUTOR_TIMEOUT`, `CC_EXECUTOR_MAX_COST`, `CC_EXECUTOR_MAX_TURNS` for runs, `CC_EXECUTOR_MAX_COST_PER_DAY` also for lists; "
     "and so do `CC_EXECUTOR_HOOKS` and those that begin with `CC_EXECUTOR_NOTIFY`. A server has [settings of its own](server.md#settings)."
 )

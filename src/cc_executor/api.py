@@ -300,7 +300,8 @@ async def cc_execute(
         usage limit at most limit_wait_max seconds away), on_output_limit (``"stop"``, ``"continue"``, ``"concise"``, ``"outline"``), reask (ask once more for a
         missing structured result); max_cost_per_day (US dollars for everything that is run today); and who is told of the run: notify (``"command:…"``,
         an https address, ``"env:NAME"``, or several), notify_after (seconds, 30 if not given), notify_on (of ``"done"``, ``"failed"``, ``"input"``).
-        For timeout, max_cost, max_turns and max_cost_per_day that are not given, the environment's ``CC_EXECUTOR_TIMEOUT`` and so on hold.
+        For timeout, max_cost, max_turns and max_cost_per_day that are not given, the environment's ``CC_EXECUTOR_TIMEOUT`` and so on hold;
+        in a notebook that has loaded the extension also its settings' max_cost and max_cost_per_day.
 
     Returns
     -------

@@ -26,6 +26,7 @@ from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import Close, bounded, due, set_back
 from cc_executor.runtime.blocking import run_blocking
 from cc_executor.runtime.bounds import DAY, bounds_of
+from cc_executor.runtime.caps import standing_caps
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
@@ -281,8 +282,10 @@ def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
 
 
 def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, session: str) -> RunRequest:
-    """The run of a task. Raises `InvalidRequest`."""
+    """The run of a task. `max_cost`: what the list has left for it. Raises `InvalidRequest`."""
     options: dict[str, Any] = dict(task.options)
+    if task.kind is TaskKind.AGENT and options.get("max_cost") is None and (cap := standing_caps().get("max_cost")) is not None:
+        max_cost = cap if max_cost is None else min(cap, max_cost)
     options["cwd"] = os.path.join(tasks.cwd, os.path.expanduser(options.get("cwd", "")))
     if max_cost is not None:
         options["max_cost"] = max_cost

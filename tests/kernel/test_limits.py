@@ -143,3 +143,44 @@ def test_an_interrupt_while_a_run_is_sealed_keeps_another_attempt_from_being_mad
     assert (answer.status, kernel.value("result.status")) == ("error", "'schema'")
     assert len(run_folders(state_folder)) == 1
     assert "its receipt is kept" in answer.evalue + answer.traceback
+
+
+# --- a notebook's caps ------------------------------------------------------------------------------------------------
+
+BOUNDS = """
+import json
+from cc_executor import cc_execute, cc_execute_list, cc_execute_sync
+def bounds(*results):
+    return [json.loads((result.folder / 'request.json').read_text())['limits']['cost'] for result in results]
+tasks = [{'id': 'a', 'prompt': 'one', 'rehearse': 'hello'}, {'id': 'b', 'prompt': 'two', 'rehearse': 'hello', 'max_cost': 0.5}]
+"""
+
+
+@NEWEST_LINE
+def test_a_cap_of_the_notebook_holds_for_what_python_and_lists_run(kernel: Kernel) -> None:
+    kernel.run(f"{BOUNDS}\n%config CCExecutor.max_cost = 0.25")
+    assert (
+        kernel.value("bounds(await cc_execute('true', agent='shell'), await cc_execute('true', agent='shell', max_cost=5))")
+        == "[0.25, 5.0]"
+    )
+    assert kernel.value("bounds(cc_execute_sync('true', agent='shell'))") == "[0.25]"
+    kernel.run("listed = await cc_execute_list(tasks, max_cost=5)")
+    assert kernel.value("bounds(*(listed.result(name) for name in 'ab'))") == "[0.25, 0.5]"
+    kernel.run("%config CCExecutor.max_cost = 0.125")
+    assert kernel.run("%%cc_tasks -o listed\n- {id: c, prompt: one, rehearse: hello}").status == "ok"
+    assert kernel.value("bounds(listed.result('c'))") == "[0.125]"
+    kernel.run("%config CCExecutor.max_cost = None")
+    assert kernel.value("bounds(await cc_execute('true', agent='shell'))") == "[None]"
+
+
+@NEWEST_LINE
+def test_a_cap_of_the_notebook_for_the_day_holds_for_what_python_runs_until_it_is_taken_back(kernel: Kernel, state_folder: Path) -> None:
+    kernel.run(f"{BOUNDS}\n%config CCExecutor.max_cost_per_day = 0.005")
+    assert kernel.run("await cc_execute('x')").ename == "DaySpent"
+    assert list(run_folders(state_folder)) == []
+    assert kernel.value("(await cc_execute_list(tasks)).status") == "'budget'"
+    for wrong in ("-1", "float('nan')"):
+        kernel.run(f"%config CCExecutor.max_cost_per_day = {wrong}")
+        assert "The setting CCExecutor.max_cost_per_day is" in kernel.run("await cc_execute('true', agent='shell')").evalue
+    kernel.run("%unload_ext cc_executor")
+    assert kernel.value("(await cc_execute('true', agent='shell')).status") == "'ok'"

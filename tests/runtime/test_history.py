@@ -320,8 +320,8 @@ def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
 def test_pruned_journals_are_told_and_receipts_stay(home: StateHome) -> None:
     receipts = [shell(f"echo {number} {'x' * 20_000}") for number in range(3)]
     with pytest.raises(InvalidRequest, match="--older-than"):
-        plan_pruning(home, environ=os.environ)
-    planned = plan_pruning(home, environ=os.environ, keep=1)
+        plan_pruning(home, environ=os.environ, now=time.time())
+    planned = plan_pruning(home, environ=os.environ, now=time.time(), keep=1)
     assert [each.row.run_id for each in planned.candidates] == [receipt.run_id for receipt in receipts[:2]]
     assert planned.freed > 40_000
     assert planned.total > planned.freed
@@ -338,7 +338,7 @@ def test_pruned_journals_are_told_and_receipts_stay(home: StateHome) -> None:
     assert [row.is_pruned for row in rows] == [0, 1, 1]
     rebuild(home, environ=os.environ)
     assert [row.as_dict() for row in history()] == [row.as_dict() for row in rows]
-    assert plan_pruning(home, environ=os.environ, keep=1).candidates == ()
+    assert plan_pruning(home, environ=os.environ, now=time.time(), keep=1).candidates == ()
 
 
 def test_whole_runs_go_but_a_known_notebook_or_list_keeps_its_receipts(home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +347,7 @@ def test_whole_runs_go_but_a_known_notebook_or_list_keeps_its_receipts(home: Sta
     shown = shell("true")
     monkeypatch.setenv("JPY_SESSION_NAME", "0c7e-a-session-id")
     assert Plan.of(home.folder(shell("true").run_id)).notebook == ""
-    planned = plan_pruning(home, environ=os.environ, keep=0, whole=True)
+    planned = plan_pruning(home, environ=os.environ, now=time.time(), keep=0, whole=True)
     reasons = {each.row.run_id: (each.is_whole, each.because) for each in planned.candidates}
     assert reasons[plain.run_id] == (True, "")
     assert reasons[shown.run_id] == (False, "the notebook analysis.ipynb shows it")
@@ -360,7 +360,7 @@ def test_whole_runs_go_but_a_known_notebook_or_list_keeps_its_receipts(home: Sta
 
 async def test_a_list_keeps_what_it_was_made_of(home: StateHome, tmp_path: Path) -> None:
     listed = await cc_execute_list([{"id": "a", "run": "echo made"}], cwd=tmp_path)
-    planned = plan_pruning(home, environ=os.environ, keep=0, whole=True)
+    planned = plan_pruning(home, environ=os.environ, now=time.time(), keep=0, whole=True)
     assert [each.because for each in planned.candidates] == [f"the task list {listed.list_id} needs it"]
     prune(home, planned, environ=os.environ, now=time.time())
     assert listed.result("a").text.strip() == "made"
@@ -371,7 +371,7 @@ async def test_a_list_keeps_what_it_was_made_of(home: StateHome, tmp_path: Path)
 def test_who_is_killed_while_a_whole_run_goes_leaves_no_run_without_its_receipt(home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be sealed again by whoever looks at it next, over a journal that is gone, and be a run that failed."""
     gone = shell("echo said")
-    planned = plan_pruning(home, environ=os.environ, keep=0, whole=True)
+    planned = plan_pruning(home, environ=os.environ, now=time.time(), keep=0, whole=True)
 
     def killed(path: Path, **_: object) -> None:
         (path / records.RECEIPT).unlink()  # the first file that goes, as it may be
@@ -383,7 +383,7 @@ def test_who_is_killed_while_a_whole_run_goes_leaves_no_run_without_its_receipt(
             prune(home, planned, environ=os.environ, now=time.time())
     assert list(home.runs()) == []
     assert ids(history()) == []
-    prune(home, plan_pruning(home, environ=os.environ, keep=0), environ=os.environ, now=time.time())
+    prune(home, plan_pruning(home, environ=os.environ, now=time.time(), keep=0), environ=os.environ, now=time.time())
     assert list(home.runs_path.iterdir()) == [], f"the rest of {gone.run_id} goes with the next pruning"
 
 
@@ -399,7 +399,7 @@ async def test_a_run_that_was_away_for_a_while_is_of_its_list_again(home: StateH
 async def test_a_run_that_goes_on_is_not_pruned(home: StateHome, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "gate")
     run = await Run.start(make_request("cat gate", cwd=tmp_path, **BASH), home=home, environ=os.environ)
-    planned = plan_pruning(home, environ=os.environ, keep=0, whole=True)
+    planned = plan_pruning(home, environ=os.environ, now=time.time(), keep=0, whole=True)
     assert (planned.candidates, planned.unsealed) == ((), 1)
     (tmp_path / "gate").write_text("go")
     assert (await run.finish()).outcome.ok

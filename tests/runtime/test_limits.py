@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from cc_executor import cc_execute
@@ -20,8 +21,9 @@ from cc_executor.model.listrecord import Begun, Hurried, ListState, Stopped, Tas
 from cc_executor.model.receipt import Receipt
 from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn, Usage
 from cc_executor.rehearsal.server import ServedRehearsal, serving
+from cc_executor.runtime.retention import plan_pruning, prune
 from cc_executor.store.home import StateHome, state_path
-from cc_executor.store.spend import DaySpend
+from cc_executor.store.spend import LONGEST_DAY, DaySpend
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.tasks import ListResult, cc_execute_list, plan
 from support.runs import eventually
@@ -193,6 +195,25 @@ async def test_the_day_has_a_cap_for_lists_and_for_single_runs(tmp_path: Path, s
     second = await cc_execute("four", cwd=tmp_path, max_cost_per_day=0.5)
     assert "--max-budget-usd=0.3" in second.receipt.argv
     assert asked(served) == 2
+
+
+@pytest.mark.usefixtures("noon")
+async def test_what_was_paid_today_stays_spent_whatever_is_pruned(tmp_path: Path, serve: Serve, home: StateHome) -> None:
+    served = serve(says(usage=TWENTY_CENTS))
+    paid = (await cc_execute("one", cwd=tmp_path)).receipt
+    free = (await cc_execute("true", agent="shell", cwd=tmp_path)).receipt
+    command = [sys.executable, "-m", "cc_executor.cli", "history", "prune", "--keep", "0", "--whole", "--yes"]
+    done = await anyio.run_process(command, check=True)
+    (kept,) = [line for line in done.stdout.decode().splitlines() if line.startswith(paid.run_id)]
+    assert "journal; what it has cost counts for the bound of its day" in kept
+    assert "1 keep their receipt all the same" in done.stderr.decode()
+    with pytest.raises(DaySpent, match=r"\$0\.20 of the day's \$0\.20 are spent"):
+        await cc_execute("two", cwd=tmp_path, max_cost_per_day=0.2)
+    assert asked(served) == 1
+    assert receipts(home) == [paid], f"{free.run_id} cost nothing, and went"
+    later = time.time() + LONGEST_DAY
+    prune(home, plan_pruning(home, environ=os.environ, now=later, keep=0, whole=True), environ=os.environ, now=later)
+    assert receipts(home) == []
 
 
 async def test_a_resumed_session_costs_what_came_since(tmp_path: Path, serve: Serve) -> None:

@@ -279,10 +279,13 @@ async def test_two_who_seal_without_a_turn_have_the_receipt_that_is_kept(
         both.wait()
         return keep(*arguments)
 
+    def nothing(*_: Any, **__: Any) -> None:
+        """As when descriptors have run out."""
+
     monkeypatch.setattr(seal, "_keep", meet)
+    monkeypatch.setattr(seal, "_claim", nothing)
     run = await started("echo hello", home=home, cwd=tmp_path, verify="date +%s%N")
     other = await Run.attach(home, run.run_id, environ=os.environ)
-    (run.folder.path / "sealing").mkdir()  # what stands there cannot be locked; nor can a file when descriptors have run out
     loop = asyncio.get_running_loop()
     with anyio.fail_after(BOUND):
         one, two = [await task for task in [loop.create_task(each.finish()) for each in (run, other)]]

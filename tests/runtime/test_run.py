@@ -394,8 +394,11 @@ async def test_a_run_whose_agent_is_killed_has_crashed(tmp_path: Path, home: Sta
 # --- sealing ------------------------------------------------------------------------------------------------------
 
 
-async def test_many_who_finish_together_get_one_receipt_and_the_check_is_made_once(tmp_path: Path, home: StateHome) -> None:
+@pytest.mark.parametrize("has_file", [True, False], ids=["a file", "no file can be made"])
+async def test_many_who_finish_together_get_one_receipt_and_the_check_is_made_once(has_file: bool, tmp_path: Path, home: StateHome) -> None:
     run = await started("true", home=home, cwd=tmp_path, verify="echo checked >> checks; sleep 0.3")
+    if not has_file:
+        (run.folder.path / "sealing").mkdir()
     runs = [run, run, *[await Run.attach(home, run.run_id, environ=os.environ) for _ in range(4)]]
     elsewhere = follower(run.run_id)
     receipts: list[Receipt] = []

@@ -621,12 +621,12 @@ def test_an_undo_that_was_cut_short_keeps_what_completes_it(by: str, home: State
         for days in (31, 3000):
             SnapshotStore(home).sweep(time.time() + days * 86400, space=1)
     else:
-        planned = plan_pruning(home, environ=os.environ, keep=0, whole=True)
+        planned = plan_pruning(home, environ=os.environ, now=time.time(), keep=0, whole=True)
         assert (planned.candidates, planned.unsealed) == ((), 0)
     undo(home, [receipt.run_id])
     assert walk(root) == before
     if by == "pruning":
-        assert len(plan_pruning(home, environ=os.environ, keep=0, whole=True).candidates) == 1
+        assert len(plan_pruning(home, environ=os.environ, now=time.time(), keep=0, whole=True).candidates) == 1
 
 
 def test_an_undo_that_cannot_be_written_down_leaves_none_behind(home: StateHome, root: Path) -> None:

@@ -61,6 +61,19 @@ def test_what_nobody_wants_is_removed_and_a_pack_is_thinned(tmp_path: Path) -> N
     assert not [path for path in (tmp_path / "contents").rglob("*") if path.is_file()]
 
 
+def test_a_pack_whose_index_cannot_be_read_now_is_kept(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "contents")
+    names = [blobs.put(str(number).encode() * 100) for number in range(2 * LOOSE)]
+    blobs.flush()
+    (index,) = (tmp_path / "contents").glob(f"*{INDEX}")
+    aside = index.rename(tmp_path / "aside")
+    index.symlink_to(aside)
+    with pytest.raises(OSError, match="symbolic link"):
+        Blobs(tmp_path / "contents").keep_only(set(names))
+    aside.replace(index)
+    assert all(taken(Blobs(tmp_path / "contents"), name) for name in names)
+
+
 @pytest.mark.parametrize("count", [1, 2 * LOOSE])
 def test_a_torn_content_is_never_taken_for_whole(tmp_path: Path, count: int) -> None:
     blobs = Blobs(tmp_path / "contents")

@@ -100,7 +100,8 @@ def prune_command(
     whole: Annotated[
         bool,
         typer.Option(
-            "--whole", help="Whole runs with their receipts, not just journals; those of known notebooks and task lists keep receipts."
+            "--whole",
+            help="Whole runs with their receipts, not just journals; those of known notebooks and task lists, and what was paid today, keep receipts.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, it is only shown what would go.")] = False,
@@ -110,7 +111,7 @@ def prune_command(
     runs, now = home(), time.time()
     before = when(older_than, now=now)
     reconcile(runs, environ=os.environ, patience=LIST_PATIENCE)
-    planned = plan_pruning(runs, environ=os.environ, before=before, keep=keep, whole=whole)
+    planned = plan_pruning(runs, environ=os.environ, now=now, before=before, keep=keep, whole=whole)
     freed = prune(runs, planned, environ=os.environ, now=now) if yes else 0
     _say(planned.notes)
     if as_json:

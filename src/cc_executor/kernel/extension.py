@@ -11,7 +11,9 @@ from typing import Any, Final
 from cc_executor.errors import UnsupportedPlatform
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.magics import CELL_MAGICS, COMPLETED, LINE_MAGICS, CCMagics, complete, transform
+from cc_executor.runtime.caps import drop_caps, keep_caps
 
+CAPS: Final = ("max_cost", "max_cost_per_day")  # settings that hold for what is run from Python and in lists, too
 RECEIPT: Final = ("cc_executor.model.receipt", "Receipt")  # by name: the model is not loaded before something is run
 
 
@@ -38,6 +40,7 @@ def load(shell: Any) -> None:
         line_magics["cc"] = others
         print("cc_executor: %cc belongs to another extension and was left alone; use %cc_list, %cc_show, … instead.")  # noqa: T201 - the user's own question
     shell.configurables.append(settings)
+    keep_caps(id(shell), lambda: {name: getattr(settings, name) for name in CAPS})
     shell.display_formatter.formatters["text/plain"].for_type_by_name(*RECEIPT, _receipt_text)
     shell.input_transformers_post.append(transform)
     shell.events.register("pre_run_cell", _remember_raw_cell)
@@ -48,6 +51,7 @@ def load(shell: Any) -> None:
 
 def unload(shell: Any) -> None:
     """Take back what `load` registered. Runs that are going on go on."""
+    drop_caps(id(shell))
     shell.input_transformers_post[:] = [known for known in shell.input_transformers_post if not _is_ours(known, "transform")]
     # By name: to go through a table would load every lazy magic of IPython 9 (40 ms of CPU).
     for kind, names in (("line", LINE_MAGICS), ("cell", CELL_MAGICS)):

@@ -1,4 +1,4 @@
-"""Bounds that the environment sets for what is run outside of cells, whose settings have the same names. Knows no run."""
+"""Bounds that the environment and a notebook's caps set for what is run outside of cells, whose settings have the same names. Knows no run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.request import Limits
+from cc_executor.runtime.caps import standing_caps
 
 PREFIX: Final = "CC_EXECUTOR_"
 DAY: Final = "max_cost_per_day"
@@ -15,12 +16,12 @@ _FIELDS: Final = {"timeout": "wall", "max_cost": "cost", "max_turns": "turns", D
 
 
 def bounds_of(environ: Mapping[str, str]) -> dict[str, float]:
-    """What the environment says of timeout, max_cost, max_turns and max_cost_per_day.
+    """What the environment says of timeout, max_cost, max_turns and max_cost_per_day; or the notebook, in whose kernel this is, of money, if that is less.
 
     Raises
     ------
     InvalidRequest
-        A variable's value is no bound.
+        A variable's value, or a setting's, is no bound.
     """
     found: dict[str, float] = {}
     for name in _FIELDS:
@@ -37,6 +38,8 @@ def bounds_of(environ: Mapping[str, str]) -> dict[str, float]:
                 f"The environment variable {variable} is {text!r}; it must be a number greater than 0, or none. Change or unset it."
             )
         found[name] = value
+    for name, value in standing_caps().items():
+        found[name] = min(value, found.get(name, value))
     return found
 
 

@@ -1,7 +1,7 @@
 """Giving the disk back: journals of old runs go, receipts stay unless somebody wants whole runs gone. Blocking.
 
 What would go is shown first, with sizes. A run whose journal was removed says so by itself: `verify` reads the note that stays in its place. A run that a
-notebook or a task list is known to point to keeps its receipt in any case.
+notebook or a task list is known to point to keeps its receipt in any case, and so does one whose cost counts for a day's bound.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import shutil
 import sqlite3
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from cc_executor.store.historyrow import Filters, HistoryRow
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.snapshot import SnapshotStore
+from cc_executor.store.spend import LONGEST_DAY, DaySpend
 
 # What a notebook shows, and what says that the run has ended. Together some 20 KB.
 KEPT: Final = frozenset({records.RECEIPT, records.REQUEST, records.EXIT, records.LOCK, PLAN, BUNDLE, PRUNED, "sealing"})
@@ -84,7 +85,7 @@ class Pruning:
                 f"{whole} go whole, with their receipts: a notebook that shows one of them keeps its own copy, and nothing here confirms it."
             )
         if kept := [candidate for candidate in self.candidates if candidate.because]:
-            said.append(f"{len(kept)} keep their receipt all the same, for a notebook or a task list needs it.")
+            said.append(f"{len(kept)} keep their receipt all the same, for a notebook, a task list or the bound of the day needs it.")
         if self.unsealed:
             said.append(f"{self.unsealed} that go on, or have no readable receipt, are left alone.")
         return said
@@ -101,7 +102,7 @@ def size_words(size: int) -> str:
 
 
 def plan_pruning(
-    home: StateHome, *, environ: Mapping[str, str], before: float | None = None, keep: int | None = None, whole: bool = False
+    home: StateHome, *, environ: Mapping[str, str], now: float, before: float | None = None, keep: int | None = None, whole: bool = False
 ) -> Pruning:
     """What would go. Removes nothing.
 
@@ -110,6 +111,8 @@ def plan_pruning(
     home : StateHome
     environ : mapping of str to str
         Its secrets are masked.
+    now : float
+        Seconds since the epoch: receipts of what was spent today stay.
     before : float, optional
         Only runs that started before this moment (seconds since the epoch).
     keep : int, optional
@@ -136,7 +139,8 @@ def plan_pruning(
     except Unusable as error:
         raise StateUnusable(f"The history cannot be read ({error}).") from error
     chosen = [row for row in rows[keep or 0 :] if before is None or row.started < before]
-    candidates = [found for row in reversed(chosen) if (found := _candidate(home, row, whole=whole)) is not None]
+    spent = {run.run_id for run in DaySpend(home).since(now - LONGEST_DAY) if run.cost or run.tokens} if whole else set[str]()
+    candidates = [found for row in reversed(chosen) if (found := _candidate(home, row, spent, whole=whole)) is not None]
     known = {row.run_id for row in rows}
     folders = list(home.runs())
     return Pruning(
@@ -147,7 +151,7 @@ def plan_pruning(
     )
 
 
-def _candidate(home: StateHome, row: HistoryRow, *, whole: bool) -> Candidate | None:
+def _candidate(home: StateHome, row: HistoryRow, spent: Container[str], *, whole: bool) -> Candidate | None:
     folder = home.folder(row.run_id)
     if folder.is_supervised() or SnapshotStore(home).is_cut_short(folder):
         return None
@@ -155,6 +159,8 @@ def _candidate(home: StateHome, row: HistoryRow, *, whole: bool) -> Candidate | 
     because = ""
     if whole and (row.notebook or row.list_id):
         because = f"the notebook {Path(row.notebook).name} shows it" if row.notebook else f"the task list {row.list_id} needs it"
+    elif whole and row.run_id in spent:
+        because = "what it has cost counts for the bound of its day"
     is_whole = whole and not because
     freed = size if is_whole else sum(_size(path) for path in _journal(folder))
     return Candidate(row=row, size=size, freed=freed, is_whole=is_whole, because=because) if freed or is_whole else None

@@ -125,9 +125,8 @@ async def _sealed(
 @asynccontextmanager
 async def _turn(folder: RunFolder, *, head_start: float) -> AsyncGenerator[None]:
     """Wait for the one turn to seal. `head_start`: seconds that are left to others who may want it."""
-    try:
-        descriptor = os.open(folder.path / _CLAIM, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError:  # a full disk, or an archive that cannot be written: nothing will be kept either
+    descriptor = _claim(folder, make=True)
+    if descriptor is None:
         yield
         return
     with held_here(descriptor):
@@ -142,16 +141,21 @@ async def _turn(folder: RunFolder, *, head_start: float) -> AsyncGenerator[None]
 @contextmanager
 def claimed(folder: RunFolder) -> Generator[bool]:
     """Hold the one turn to seal a run, if nobody has it; False if somebody has."""
-    try:
-        descriptor = os.open(folder.path / _CLAIM, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:  # its folder was removed
-        yield True
-        return
-    except OSError:
-        yield False
+    descriptor = _claim(folder)
+    if descriptor is None:
+        yield not os.path.lexists(folder.path)  # it was removed
         return
     with held_here(descriptor):
         yield _is_free(descriptor, take=True)
+
+
+def _claim(folder: RunFolder, *, make: bool = False) -> int | None:
+    """A descriptor of what is locked by whoever seals; None where nothing can be opened."""
+    # The folder itself, where no file can be made, for the disk is full or it is an archive: two who made the check at once would end each other's.
+    for path, flags in ((folder.path / _CLAIM, os.O_RDWR | (os.O_CREAT if make else 0)), (folder.path, os.O_RDONLY | os.O_DIRECTORY)):
+        with suppress(OSError):
+            return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return None
 
 
 def _is_free(descriptor: int, *, take: bool = False) -> bool:

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,10 +25,21 @@ logger = logging.getLogger(__name__)
 SLACK: Final = 1.0  # seconds after a run's end in which its last words may still reach the disk
 SECONDS_BESIDE: Final = 60.0  # seconds; nobody waits
 SECONDS_AFTER: Final = 20.0  # seconds; nobody waits for an agent here, and what the run did is to be known
+PATIENCE: Final = 15.0  # seconds for a sweep: mostly milliseconds, seconds with hundreds of large looks, for ever where it is frozen
+# Seconds for a sweep that began between `outlast_sweep` and the look before: this, the look and the supervisor's answer are within the grace of a start.
+MOMENT: Final = 0.5
+PATIENCE_AFTER: Final = 60.0  # seconds for a sweep; nobody waits for an agent, and without the look there is no undo
 SAID: Final = 16 * 1024  # bytes; a reason is shorter, and a larger file is a look, which takes its time to read
 NAMED: Final = 5  # paths in a sentence
 NOTEBOOK: Final = "JPY_SESSION_NAME"  # how jupyter_server tells a kernel the path of its notebook
 CURE: Final = "Let git ignore what is large, work in a smaller folder, or set undo=False to hear no more of it."
+
+
+def outlast_sweep(request: RunRequest, *, home: StateHome, is_over: Callable[[], bool]) -> None:
+    """Wait for a sweep, as far as it comes to its end, while there is no folder of the run yet: one that is not started for so long is taken for a lost one."""
+    if request.undo:
+        with suppress(StateUnusable):  # the look meets the same, and says so
+            SnapshotStore(home).outlast_sweep(patience=PATIENCE, is_over=is_over)
 
 
 def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, environ: Mapping[str, str]) -> None:
@@ -42,7 +53,7 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
         tree, reason = None, ""
         met = store.at_work(_root_of(request))  # whoever ends while we look has written into what is seen
         try:
-            with store.in_use():
+            with store.in_use(patience=MOMENT):
                 tree = _before(request, store, environ)
                 store.keep(folder, BEFORE, Before(tree, "", time.monotonic() - started))
         except TooLarge as error:
@@ -54,7 +65,7 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
             if store.is_sweep_due(time.time()):
                 threading.Thread(target=_sweep, args=(store,), name="cc_executor sweep", daemon=True).start()
     except (OSError, StateUnusable) as error:
-        reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        reason = _reason(error)
         logger.warning("no snapshot for run %s: %s", folder.run_id, reason)
         with suppress(OSError):
             store.keep(folder, BEFORE, Before(None, f"{request.cwd} could not be looked at: {reason}.", time.monotonic() - started))
@@ -91,7 +102,7 @@ def _read_on(root: bytes, home: StateHome, environ: Mapping[str, str]) -> None:
     """Read the rest of a folder beside the run, so that the next one's look is short. It is no look before this run, which works there already."""
     store = SnapshotStore(home)
     try:
-        with store.in_use():
+        with store.in_use(patience=PATIENCE):
             look = _look(root, store, environ, known=store.known(root), seconds=SECONDS_BESIDE)
             try:
                 tree = look.take()
@@ -152,7 +163,7 @@ def take_after(request: RunRequest, folder: RunFolder, *, ended_at: float, claim
     shared = store.met(folder.run_id)
     said = tuple(dict.fromkeys(path for name in claimed if (path := _below(tree.root, request.cwd, name))))
     try:
-        with store.in_use():
+        with store.in_use(patience=PATIENCE_AFTER):
             try:
                 seen = _look(tree.root, store, environ, known=tree, before=tree, seconds=SECONDS_AFTER).take()
                 store.blobs.flush()
@@ -163,11 +174,15 @@ def take_after(request: RunRequest, folder: RunFolder, *, ended_at: float, claim
                 after = After(seen, "", _late(tree, seen, ended_at), shared, said)
             store.keep(folder, AFTER, after)
     except (OSError, StateUnusable) as error:
-        reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        reason = _reason(error)
         logger.warning("no look after run %s: %s", folder.run_id, reason)
         with suppress(OSError):
             store.keep(folder, AFTER, After(None, f"what the run left could not be looked at: {reason}", shared=shared, claimed=said))
     store.leave(folder.run_id)
+
+
+def _reason(error: OSError | StateUnusable) -> str:
+    return ((error.strerror if isinstance(error, OSError) else "") or str(error)).rstrip(".")
 
 
 def _late(before: Tree, after: Tree, ended_at: float) -> tuple[bytes, ...]:

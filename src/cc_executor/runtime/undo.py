@@ -20,6 +20,7 @@ from cc_executor.model.listrecord import Begun
 from cc_executor.model.tree import Change, Entry, Kind, Tree, changes, reversed_changes, same, same_content
 from cc_executor.model.undone import SHOWN, Step, Undone
 from cc_executor.policy.undo import NOT_KEPT, Conflict, Plan, Unit, plan
+from cc_executor.runtime.snapshot import PATIENCE
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.restore import Ground, HalfDone
@@ -185,7 +186,7 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
     stack = ExitStack()
     try:
         store.prepare()
-        stack.enter_context(store.in_use())
+        stack.enter_context(store.in_use(patience=PATIENCE))
         for root in sorted(roots):
             if not stack.enter_context(store.undoing(root)):
                 raise UndoRefused(f"Somebody else undoes something in {os.fsdecode(root)} at this moment. Wait for it.")

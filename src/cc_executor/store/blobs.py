@@ -239,8 +239,23 @@ class Blobs:
         for path in packs:
             _sync(path)
 
+    def size(self) -> int:
+        """Bytes of everything that is kept."""
+        found = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    found += os.lstat(f"{folder}/{name}").st_size
+        return found
+
     def keep_only(self, wanted: set[bytes]) -> tuple[int, int]:
-        """Remove every other content, and what was left half written; returns how many files and bytes are gone. Only where nobody else writes."""
+        """Remove every other content, and what was left half written; returns how many files and bytes are gone. Only where nobody else writes.
+
+        Raises
+        ------
+        OSError
+            Something cannot be read now, or there is no room. What is wanted is there.
+        """
         gone: list[int] = []
 
         def remove(path: str) -> None:
@@ -270,7 +285,7 @@ class Blobs:
     def _thin(self, stem: str, wanted: set[bytes], remove: Callable[[str], None]) -> None:
         """Remove a pack of which nothing is wanted; write one anew of which less than half is."""
         pack, index = f"{self.path}/{stem}{PACK}", f"{self.path}/{stem}{INDEX}"
-        places = _index(Path(index)).places
+        places = _read_index(Path(index)).places
         kept = {content: place for content, place in places.items() if content in wanted}
         if kept and sum(size for _, size in kept.values()) * 2 < sum(size for _, size in places.values()):
             for content in kept:
@@ -287,8 +302,15 @@ _pack: Final = msgspec.msgpack.Decoder(_Pack)
 
 
 def _index(path: Path) -> _Pack:
-    """What a pack holds; nothing, where its index is missing, half written, or something else."""
-    with contextlib.suppress(OSError, msgspec.DecodeError):
+    """What a pack holds; nothing, where its index is missing, half written, or something else, or cannot be read."""
+    with contextlib.suppress(OSError):
+        return _read_index(path)
+    return _Pack({})
+
+
+def _read_index(path: Path) -> _Pack:
+    """What a pack holds; nothing, where its index is missing, half written, or something else. Raises `OSError` where it cannot be read."""
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
         return _pack.decode(read_plain(path, INDEX_LIMIT))
     return _Pack({})
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
-from collections.abc import Generator, Iterable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -26,7 +28,11 @@ from cc_executor.store.journal import RunFolder
 from cc_executor.store.place import RUN_ID
 from cc_executor.store.plain import read_plain, write_whole
 
+logger = logging.getLogger(__name__)
+
 FOLDER: Final = "undo"
+KNOWN: Final = "folders"
+OVER: Final = ".over"
 BEFORE: Final = "tree-before"
 AFTER: Final = "tree-after"
 ACT: Final = "undone"
@@ -36,6 +42,7 @@ DAYS: Final = 30.0  # for which a look is kept
 SPACE: Final = 2 * 2**30  # bytes of all contents; the newest looks are kept, whatever their size
 SWEEP_EVERY: Final = 6 * 3600.0  # seconds
 AGAIN: Final = 600.0  # seconds for which a folder that was over a bound is not looked at again
+TRY: Final = 0.02  # seconds
 
 T = TypeVar("T")
 
@@ -120,7 +127,7 @@ class SnapshotStore:
 
     def prepare(self) -> None:
         """Make the folders if need be. Raises `OSError`."""
-        for name in ("", "folders", "working", "locks"):
+        for name in ("", KNOWN, "working", "locks"):
             with contextlib.suppress(FileExistsError):
                 (self.path / name).mkdir(mode=0o700)
         if not (self.path / SWEPT).exists():
@@ -144,15 +151,24 @@ class SnapshotStore:
 
     def act(self, folder: RunFolder) -> Act | None:
         """The last undo of a run, or of several together with it."""
-        elsewhere = _read(folder.path / ACT, _Elsewhere)
+        with contextlib.suppress(OSError):
+            return self._act(folder)
+        return None
+
+    def _act(self, folder: RunFolder) -> Act | None:
+        """As `act`. Raises `OSError` where what is there cannot be read."""
+        elsewhere = _found(folder.path / ACT, _Elsewhere)
         if elsewhere is None or not RUN_ID.match(elsewhere.run):
-            return _read(folder.path / ACT, Act)
-        act = _read(folder.path.parent / elsewhere.run / ACT, Act)
+            return _found(folder.path / ACT, Act)
+        act = _found(folder.path.parent / elsewhere.run / ACT, Act)
         return act if act is not None and folder.run_id in act.runs else None  # that run was undone by itself since
 
     def is_cut_short(self, folder: RunFolder) -> bool:
-        """Whether an undo of a run was begun and has not ended: what it needs is kept until the next one completes it."""
-        act = self.act(folder)
+        """Whether an undo of a run was begun and has not ended, for all that can be read: what it needs is kept until the next one completes it."""
+        try:
+            act = self._act(folder)
+        except OSError:
+            return True
         return act is not None and not act.is_done
 
     def keep_act(self, act: Act) -> None:
@@ -165,7 +181,7 @@ class SnapshotStore:
     # --- what is known of a folder --------------------------------------------------------------------------------------
 
     def _known_path(self, root: bytes) -> Path:
-        return self.path / "folders" / _name_of(root)
+        return self.path / KNOWN / _name_of(root)
 
     def known(self, root: bytes) -> Tree | None:
         """The newest look at a folder."""
@@ -177,7 +193,7 @@ class SnapshotStore:
 
     def over(self, root: bytes, now: float) -> str:
         """Why the folder was over a bound a short while ago; else nothing."""
-        path = self._known_path(root).with_suffix(".over")
+        path = self._known_path(root).with_suffix(OVER)
         with contextlib.suppress(OSError, UnicodeDecodeError):
             if 0 <= now - path.lstat().st_mtime < AGAIN:
                 return read_plain(path, 4096).decode()
@@ -185,7 +201,7 @@ class SnapshotStore:
 
     def keep_over(self, root: bytes, reason: str) -> None:
         """Remember that a folder is over a bound. Raises `OSError`."""
-        write_whole(self._known_path(root).with_suffix(".over"), reason.encode(), sync=False)
+        write_whole(self._known_path(root).with_suffix(OVER), reason.encode(), sync=False)
 
     # --- who works where ----------------------------------------------------------------------------------------------
 
@@ -238,15 +254,35 @@ class SnapshotStore:
     # --- one at a time ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def in_use(self, *, alone: bool = False, wait: bool = True) -> Generator[bool]:
-        """Keep the sweeper out for as long as the block lasts; or, alone, everybody else. False: somebody is there, and one did not want to wait."""
-        with _locked(self.path / "lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH, wait=wait) as mine:
-            yield mine
+    def in_use(self, *, patience: float, is_over: Callable[[], bool] = lambda: False) -> Generator[None]:
+        """Keep the sweeper out for as long as the block lasts.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds for which a sweep that goes on is waited for.
+        is_over : callable
+            Whether nobody wants to wait any more.
+
+        Raises
+        ------
+        StateUnusable
+            The sweep goes on still, or the folder cannot be used.
+        """
+        with _locked(self.path / "lock", fcntl.LOCK_SH, patience=patience, is_over=is_over) as mine:
+            if not mine:
+                raise StateUnusable(f"Another process clears up {self.path}, and does not come to an end: let it go on, or end it.")
+            yield
+
+    def outlast_sweep(self, *, patience: float, is_over: Callable[[], bool]) -> None:
+        """Wait for a sweep that goes on. Takes and raises the same as `in_use`."""
+        with self.in_use(patience=patience, is_over=is_over):
+            pass
 
     @contextlib.contextmanager
     def undoing(self, root: bytes) -> Generator[bool]:
         """Be the only one who undoes something in a folder. False: somebody else does."""
-        with _locked(self.path / "locks" / _name_of(root), fcntl.LOCK_EX, wait=False) as mine:
+        with _locked(self.path / "locks" / _name_of(root), fcntl.LOCK_EX) as mine:
             yield mine
 
     # --- sweeping -----------------------------------------------------------------------------------------------------
@@ -258,51 +294,80 @@ class SnapshotStore:
         return False
 
     def sweep(self, now: float, *, days: float = DAYS, space: int = SPACE) -> tuple[int, int]:
-        """Forget looks that are old or beyond the space that there is, newest kept, and remove contents that no look names; how many, and how many bytes."""
-        with self.in_use(alone=True, wait=False) as mine:
+        """Forget looks that are old or beyond the space that there is, newest kept, and remove contents that no look names; how many, and how many bytes.
+
+        A look that is damaged, or of another version, may name everything: while it is kept, and there is space, nothing is removed.
+
+        Raises
+        ------
+        OSError
+            A look cannot be read now. Nothing was removed that it may name.
+        StateUnusable
+        """
+        with _locked(self.path / "lock", fcntl.LOCK_EX) as mine:
             if not mine:
                 return 0, 0
             (self.path / SWEPT).touch(mode=0o600)
             wanted: dict[bytes, int] = {}
+            damaged: list[Path] = []
             used = 0
             for at, paths, is_needed in sorted(self._holders(), reverse=True):
-                held = dict(_held(paths))
+                if not is_needed and now - at > days * 86400:
+                    _forget(paths)
+                    continue
+                held: dict[bytes, int] = {}
+                for path in paths:
+                    try:
+                        held |= _held(path)
+                    except msgspec.DecodeError:
+                        damaged.append(path)
                 more = sum(size for content, size in held.items() if content not in wanted)
-                if not is_needed and (now - at > days * 86400 or (used and used + more > space)):
-                    for path in paths:
-                        with contextlib.suppress(OSError):
-                            os.unlink(path)
+                if not is_needed and used and used + more > space:
+                    _forget(paths)
                     continue
                 wanted |= held
                 used += more
+            if any(path.exists() for path in damaged):
+                if self.blobs.size() <= space:
+                    logger.warning("nothing is removed from %s, for these cannot be read: %s", self.path, ", ".join(map(str, damaged)))
+                    return 0, 0
+                _forget(damaged)
             return self.blobs.keep_only(set(wanted))
 
     def _holders(self) -> Iterator[tuple[float, tuple[Path, ...], bool]]:
         """What names contents, with the time that it is from, and whether it must stay: each run's looks together, and what is known of each folder."""
         for folder in self.home.runs():
-            paths = tuple(path for name in (BEFORE, AFTER, ACT) if (path := folder.path / name).exists())
-            if paths:
-                yield max(path.lstat().st_mtime for path in paths), paths, self.is_cut_short(folder)
-        with os.scandir(self.path / "folders") as entries:
+            found: dict[Path, float] = {}
+            for path in (folder.path / name for name in (BEFORE, AFTER, ACT)):
+                with contextlib.suppress(FileNotFoundError):  # and nothing else: what cannot be looked at may be there
+                    found[path] = path.lstat().st_mtime
+            if found:
+                yield max(found.values()), tuple(found), self.is_cut_short(folder)
+        with os.scandir(self.path / KNOWN) as entries:
             for entry in entries:
                 yield entry.stat(follow_symlinks=False).st_mtime, (Path(entry.path),), False
 
 
-def _held(paths: Iterable[Path]) -> Iterator[tuple[bytes, int]]:
+def _held(path: Path) -> dict[bytes, int]:
+    """The contents that a file names, with their sizes. Raises `OSError`, `msgspec.DecodeError`."""
+    try:
+        if path.parent.name == KNOWN:
+            known = _found(path, Tree) if path.suffix != OVER else None  # where it is damaged, nobody goes by it
+            return contents(known.entries.values()) if known is not None else {}
+        if path.name != ACT:
+            tree = _opened(path, Before if path.name == BEFORE else After).tree
+            return contents(tree.entries.values()) if tree is not None else {}
+        if _found(path, _Elsewhere) is not None:
+            return {}
+        return contents(entry for change in _opened(path, Act).changes for entry in (change.before, change.after) if entry)
+    except FileNotFoundError:  # it went with its run
+        return {}
+
+
+def _forget(paths: Iterable[Path]) -> None:
     for path in paths:
-        match path.name:
-            case "tree-before" | "tree-after":
-                look = _read(path, Before if path.name == BEFORE else After)
-                if look is not None and look.tree is not None:
-                    yield from contents(look.tree.entries.values()).items()
-            case "undone":
-                act = _read(path, Act)
-                if act is not None:
-                    yield from contents(entry for change in act.changes for entry in (change.before, change.after) if entry).items()
-            case _:
-                tree = _read(path, Tree)
-                if tree is not None:
-                    yield from contents(tree.entries.values()).items()
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def _overlap(one: bytes, other: bytes) -> bool:
@@ -328,22 +393,41 @@ _DECODERS: Final[dict[type[Any], msgspec.msgpack.Decoder[Any]]] = {
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
-    """What was written there; None where nothing is, or something else."""
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        return cast("T", _DECODERS[kind].decode(read_plain(path, LOOK_LIMIT)))
+    """What was written there; None where nothing is, or something else, or it cannot be read."""
+    with contextlib.suppress(OSError):
+        return _found(path, kind)
     return None
 
 
+def _found(path: Path, kind: type[T]) -> T | None:
+    """What was written there; None where nothing is, or something else. Raises `OSError` where it cannot be read."""
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        return _opened(path, kind)
+    return None
+
+
+def _opened(path: Path, kind: type[T]) -> T:
+    """What was written there. Raises `OSError`, and `msgspec.DecodeError` for something else."""
+    return cast("T", _DECODERS[kind].decode(read_plain(path, LOOK_LIMIT)))
+
+
 @contextlib.contextmanager
-def _locked(path: Path, kind: int, *, wait: bool) -> Generator[bool]:
+def _locked(path: Path, kind: int, *, patience: float = 0.0, is_over: Callable[[], bool] = lambda: False) -> Generator[bool]:
+    """Hold a lock for as long as the block lasts. False: somebody else has it for longer than `patience` seconds."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StateUnusable(f"{path} cannot be used: {error.strerror}. Mend the folder, or make room.") from error
     with held_here(descriptor):
-        try:
-            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        until = time.monotonic() + patience
+        while not (mine := _is_taken(descriptor, kind)) and time.monotonic() < until and not is_over():
+            time.sleep(TRY)
+        yield mine
+
+
+def _is_taken(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

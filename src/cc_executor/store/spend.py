@@ -14,6 +14,7 @@ from cc_executor.store.place import LONGEST_WAIT
 from cc_executor.store.plain import read_plain
 
 RECEIPT_LIMIT: Final = 16 * 2**20  # bytes of one receipt
+LONGEST_DAY: Final = 25 * 3600.0  # seconds; one on which clocks are put back, in whatever time zone somebody counts
 LONGEST: Final = 24 * 3600.0  # seconds; a run that was started longer than this before midnight is not looked for
 
 

@@ -298,6 +298,30 @@ def test_what_would_change_is_shown_against_what_is_there(tmp_path: Path) -> Non
     assert page_of("Write", tmp_path, file_path="pipe", content="x").body == "+x", "a pipe is not opened"
 
 
+def test_a_path_below_the_runs_folder_is_shown_from_there_and_every_other_one_whole(tmp_path: Path) -> None:
+    cwd = tmp_path / "work"
+    cwd.mkdir()
+    (cwd / "a.txt").write_text("one\n")
+    page = page_of("Write", cwd, file_path=f"{cwd}/a.txt", content="two\n")
+    assert (page.about, page.body) == ("a.txt", "@@ -1 +1 @@\n-one\n+two"), "it is compared with what is there"
+    assert page_of("Read", cwd, file_path=f"{cwd}/sub/b.txt", limit=3).body == "file_path: sub/b.txt\nlimit: 3"
+    (tmp_path / "link").symlink_to(cwd)
+    assert page_of("Read", tmp_path / "link", file_path=f"{cwd}/a.txt").about == "a.txt", "the CLI says where a link leads"
+    others = (
+        "/etc/passwd",
+        f"{cwd}/../a.txt",
+        f"{cwd}/sub/../../a.txt",
+        f"{cwd}/~/a.txt",
+        f"{cwd}//etc/passwd",
+        f"{cwd}x/a.txt",
+        f"{cwd}/",
+        f"{cwd}",
+    )
+    for path in others:
+        assert (page_of("Read", cwd, file_path=path).about, page_of("Read", cwd, file_path=path).body) == (path, f"file_path: {path}")
+    assert page_of("Read", Path("/"), file_path="/etc/passwd").about == "/etc/passwd"
+
+
 @pytest.mark.row("threats", "a command hides in what is not seen", "shown as what it is before anybody allows it")
 def test_a_command_cannot_hide_what_it_does(tmp_path: Path) -> None:
     page = page_of("Bash", tmp_path, command="rm -rf ~\recho hi \u202e s3cret \x1b[2K", description="Say\u200b hi")

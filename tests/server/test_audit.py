@@ -17,6 +17,7 @@ from jupyter_events import EventLogger
 from cc_executor.policy.redact import MASK
 from cc_executor.server.audit import FILE, FILE_LIMIT, OLDER, Audit
 from cc_executor.server.eventlog import RunEvents
+from cc_executor.server.strangers import ADDRESSES, EACH, HOUR, OTHERS, Strangers
 from support.lab import eventually
 from support.receipts import code_cell, live_output, notebook
 from support.served import TOKEN, Server, serving
@@ -316,6 +317,47 @@ def test_no_secret_is_in_what_the_server_says_and_keeps(server: Server) -> None:
     assert MASK in seen["events"]
     assert MASK in seen["audit"]
     assert MASK in seen["receipt"]
+
+
+@pytest.mark.row(
+    "threats", "a flood of requests without a login", "pushes out no line of what others did, and is told with its size and origin"
+)
+def test_who_does_not_get_in_fills_nothing(server: Server) -> None:
+    post(server, "before-the-flood", agent="claude")
+    file, number = server.home.root / "server" / FILE, 300
+    before = max((row["count"] for row in audited(server) if row["who"] is None), default=0)
+    with httpx.Client(base_url=server.client.base_url, trust_env=False, timeout=BOUND) as nobody:
+        for each in range(number):
+            assert nobody.post(f"{API}/execute", json={}, headers={"X-Request-Id": f"f-{each}"}).status_code == 403
+    rows = [row for row in audited(server) if row["who"] is None]
+    assert (rows[0]["from"], rows[0]["count"], rows[0]["request"]) == ("127.0.0.1", before + number, f"f-{number - 1}")
+    assert (rows[0]["what"], rows[0]["status"], rows[0]["reason"]) == ("POST /execute", 403, "NotLoggedIn")
+    assert len([row for row in rows if row["request"].startswith("f-")]) < 20
+    assert '"f-' not in file.read_text()
+    assert of(audited(server), "before-the-flood")
+    assert audited(server, before=rows[0]["at"])[0]["at"] < rows[0]["at"]
+
+
+def test_of_many_addresses_few_are_counted_by_themselves_and_all_together(tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "state", environ={}, by_name=True)
+    for number in range(3 * ADDRESSES):
+        audit.note(who=None, door="rest", what="POST /execute", status=403, origin=f"192.0.2.{number}")
+    told = {row["from"]: row["count"] for row in reversed(list(audit.rows()))}
+    assert len(told) == ADDRESSES + 1
+    assert told[OTHERS] == 2 * ADDRESSES
+    assert sum(told.values()) == 3 * ADDRESSES
+
+
+def test_a_new_hour_is_counted_anew_and_what_was_not_told_of_the_last_one_is(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    strangers = Strangers(rows.append)
+    for number in range(2 * EACH + 5):
+        strangers.take({"request": f"{number}"}, "192.0.2.1", now=HOUR + number)
+    assert [row["count"] for row in rows] == [*range(1, EACH + 1), 2 * EACH]
+    strangers.take({"request": "next"}, "192.0.2.1", now=2 * HOUR + 1)
+    assert [(row["count"], row["request"]) for row in rows[-2:]] == [(2 * EACH + 5, f"{2 * EACH + 4}"), (1, "next")]
+    strangers.settle()
+    assert rows[-1]["request"] == "next", "it is told already"
 
 
 def test_of_what_stands_in_an_address_only_ids_are_noted(tmp_path: Path) -> None:

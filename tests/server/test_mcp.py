@@ -19,7 +19,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ResourceUpdated
 from mcp.shared.exceptions import MCPError
 
+from cc_executor.server.mcphttp import SHARE
 from cc_executor.shim import records
+from support.lab import eventually
 from support.mcp import BOB, BOUND, LOOKS, PATH, asked, claude_uses, ended, people, tool
 from support.served import TOKEN, Server, serving
 
@@ -419,13 +421,17 @@ def _message(method: str, number: int = 1, **params: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
 
 
+def _open(client: httpx.Client, **headers: str) -> httpx.Response:
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
+    return client.post(PATH, json=_message("initialize", **about), headers=headers)
+
+
 @contextlib.contextmanager
 def _opened(server: Server) -> Iterator[httpx.Client]:
     """A client with a session, by hand."""
     headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json, text/event-stream"}
     with httpx.Client(base_url=server.client.base_url, headers=headers, timeout=BOUND, trust_env=False) as client:
-        about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
-        answer = client.post(PATH, json=_message("initialize", **about))
+        answer = _open(client)
         assert answer.status_code == 200, answer.text
         client.headers.update({"Mcp-Session-Id": answer.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"})
         assert client.post(PATH, json={"jsonrpc": "2.0", "method": "notifications/initialized"}).status_code == 202
@@ -472,6 +478,32 @@ def test_nobody_takes_over_somebody_elses_session_or_hears_its_answers(server: S
         assert told["id"] == 5
         assert client.delete(PATH).status_code == 200
         assert client.post(PATH, json=_message("tools/list")).status_code == 404
+
+
+@pytest.mark.row(
+    "threats", "one person who opens MCP sessions without end", "others get theirs; of one's own, the one that is idle for longest goes"
+)
+def test_nobody_takes_all_sessions(server: Server) -> None:
+    accept = {"Accept": "application/json, text/event-stream"}
+    with contextlib.ExitStack() as stack:
+        own = [stack.enter_context(_opened(server)) for _ in range(SHARE)]
+        assert own[0].post(PATH, json=_message("tools/list")).status_code == 200, "this one is not the idle one any more"
+        more = stack.enter_context(_opened(server))
+        gone = [client for client in own if client.post(PATH, json=_message("tools/list")).status_code == 404]
+        assert gone == [own[1]]
+        in_use = [client for client in [*own, more] if client is not own[1]]
+        streams = [stack.enter_context(client.stream("GET", PATH)) for client in in_use]
+        assert [stream.status_code for stream in streams] == [200] * SHARE
+        refused = _open(server.client, **accept)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
+        assert "End a client" in refused.json()["error"]["message"]
+        assert _open(server.client, **accept, Authorization=f"Bearer {BOB}").status_code == 200, "somebody else gets one"
+        streams[5].close()
+        eventually(
+            lambda: _open(server.client, **accept).status_code == 200, within=BOUND, what="a session that nobody uses any more makes room"
+        )
+        assert in_use[5].post(PATH, json=_message("tools/list")).status_code == 404
+        assert in_use[4].post(PATH, json=_message("tools/list")).status_code == 200
 
 
 def test_somebody_elses_runs_are_not_there(server: Server) -> None:

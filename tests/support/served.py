@@ -45,8 +45,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str, port: int | None = None) -> Iterator[Server]:
-    root, state = folder / "root", folder / "state"
+def serving(folder: Path, *arguments: str, port: int | None = None, state: Path | None = None) -> Iterator[Server]:
+    """`state`: another server's state folder, to share it."""
+    root, state = folder / "root", state or folder / "state"
     root.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     environ = os.environ | {

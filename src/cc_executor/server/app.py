@@ -160,6 +160,8 @@ class CCExecutorServer(PolicySettings, ExtensionApp):
             self._beating.cancel()
         if self._mcp is not None:
             self._mcp.close()
+        if self._audit is not None:
+            self._audit.settle()
         if self._log_handler is not None:
             logging.getLogger("cc_executor").removeHandler(self._log_handler)
         if self._service is not None:

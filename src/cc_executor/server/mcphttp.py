@@ -18,6 +18,7 @@ from tornado import web
 
 from cc_executor.server.asgi import answered
 from cc_executor.server.authorizer import RESOURCE, name_of
+from cc_executor.server.refusal import Refused
 from cc_executor.server.trace import Traced
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ PATH: Final = "/cc-executor/mcp"
 MANIFEST: Final = "/.well-known/mcp/cc-executor.json"
 BODY_LIMIT: Final = 12 * 1024 * 1024  # bytes; a prompt of 10 MB
 SESSIONS: Final = 256  # open at once; each is closed after half an hour without a request
+SHARE: Final = 32  # of one person, where people are told apart: eight of them fill all, with four for each run that they may have at work
 
 
 class Manager:
@@ -49,7 +51,8 @@ class Manager:
             from cc_executor.server.mcp import Runs
             from cc_executor.server.mcpevents import Sessions
 
-            manager = Sessions(Runs(self._service).server(), max_request_body_size=BODY_LIMIT, max_sessions=SESSIONS)
+            share = SHARE if self._service.is_by_name else SESSIONS
+            manager = Sessions(Runs(self._service).server(), share=share, most=SESSIONS, body_limit=BODY_LIMIT)
             async with manager.run():
                 ready.set_result(manager.handle_request)
                 await asyncio.Event().wait()
@@ -128,7 +131,21 @@ class McpHandler(Traced, ExtensionHandlerMixin, JupyterHandler):  # pyright: ign
         caller = Caller(name_of(self, service), self._may)
         # By this the SDK tells whose a session is. The token itself stays here.
         user = AuthenticatedUser(AccessToken(token="-", client_id=RESOURCE, scopes=[], subject=caller.who))  # noqa: S106 - it is none
-        await answered(self, application, self._gone, user=user, **{CALLER: caller})
+        try:
+            await answered(self, application, self._gone, user=user, **{CALLER: caller})
+        except Refused as refused:
+            self._refuse(refused)
+
+    def _refuse(self, refused: Refused) -> None:
+        """As the SDK does, in our words: no request of the protocol's has been read yet."""
+        from cc_executor.wire.jsonrpc import Code
+
+        self.kind, self.reason = refused.kind, str(refused)
+        self.set_status(refused.status)
+        if refused.retry_after is not None:
+            self.set_header("Retry-After", str(refused.retry_after))
+        self.set_header("Content-Type", "application/json")
+        self.finish({"jsonrpc": "2.0", "id": None, "error": {"code": Code.REFUSED.value, "message": str(refused)}})  # pyright: ignore[reportUnknownMemberType] - as above
 
     def _same(self, origin: str) -> bool:
         return origin.split("://", 1)[-1] == self.request.host

@@ -31,6 +31,7 @@ from cc_executor.server.audit import Audit
 from cc_executor.server.following import Attend, Following
 from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
+from cc_executor.server.leftovers import sweep
 from cc_executor.server.line import WAITS, Line, never_started
 from cc_executor.server.lists import Lists, ListSummary
 from cc_executor.server.listwatch import ListWatch
@@ -277,6 +278,8 @@ class Service:
                     self._following.take(await Run.attach(self.home, run_id, environ=self._environ))
         await self.lists.resume()
         await self.line.resume()
+        with suppress(CCExecutorError):  # the next server tries again
+            await asyncio.to_thread(sweep, self.home, self._keys, now=time.time())
 
     async def aclose(self) -> None:
         """Let go of all runs; they go on. Those that wait do, until the next server."""

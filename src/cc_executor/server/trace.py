@@ -111,6 +111,7 @@ class Traced(JupyterHandler):
             run=self.about or "".join(self.path_args[:1]),
             reason=": ".join(filter(None, (self.kind, self.reason))),
             request=self.request_id,
+            origin=self.request.remote_ip or "",
         )
 
 

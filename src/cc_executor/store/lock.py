@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,32 @@ def locked(path: Path) -> Generator[None]:
                 raise StateUnusable(f"Another process has held {path} for {PATIENCE:.0f} s: end it, and try again.")
             time.sleep(_LOOK)  # a lock with a bound cannot be waited for otherwise
         yield
+
+
+@contextmanager
+def taken(path: Path) -> Generator[bool]:
+    """Whether one is the only one, of all processes and threads, in a block with this file; nobody is waited for. The file goes with the end of the block.
+
+    Raises
+    ------
+    OSError
+        The file cannot be made or locked.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with held_here(descriptor):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # One that was removed between the opening and the locking is nobody's any more, and the next comer locks another.
+            is_ours = os.path.samestat(os.fstat(descriptor), os.lstat(path))
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                with suppress(OSError):  # then it stays, and nobody holds it
+                    os.unlink(path)
 
 
 def _is_ours(descriptor: int, path: Path) -> bool:

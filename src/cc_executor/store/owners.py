@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from cc_executor.errors import StateUnusable
+from cc_executor.store.lock import locked
 from cc_executor.store.plain import read_plain
 
 FOLDER: Final = Path("server", "owners")  # in the state folder
 NAME_LIMIT: Final = 1024  # bytes
+
+
+def _lock(root: Path) -> Path:
+    return (root / FOLDER).with_suffix(".lock")
 
 
 def claim(root: Path, name: str, owner: str) -> None:
@@ -39,8 +46,11 @@ def claim(root: Path, name: str, owner: str) -> None:
             (folder / name).unlink()
             raise
     except OSError as error:
-        if isinstance(error, FileExistsError) and owner_of(root, name) == owner:  # a server died before it could start what it had promised
-            return
+        if isinstance(error, FileExistsError):  # a server died before it could start what it had promised
+            with locked(_lock(root)), suppress(OSError):
+                if owner_of(root, name) == owner:
+                    os.utime(folder / name)  # promised anew: whoever sweeps leaves it until there is a run
+                    return
         raise StateUnusable(f"{folder} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder.") from error
 
 
@@ -57,3 +67,31 @@ def inherit(root: Path, name: str, *, of: str) -> None:
     owner = owner_of(root, of)
     if owner is not None:
         claim(root, name, owner)
+
+
+def sweep(root: Path, is_gone: Callable[[str], bool], *, before: float) -> None:
+    """Forget whose the runs and lists were that are gone.
+
+    Parameters
+    ----------
+    root : Path
+        The state folder.
+    is_gone : callable
+        Takes an id.
+    before : float
+        Seconds since the epoch; what was claimed later than that stays, for it may be about to begin.
+
+    Raises
+    ------
+    StateUnusable
+    """
+    try:
+        paths = list((root / FOLDER).iterdir())
+    except OSError:  # no server has started anything here
+        return
+    for path in paths:
+        with suppress(OSError):  # gone at this moment
+            if path.lstat().st_mtime < before and is_gone(path.name):
+                with locked(_lock(root)):
+                    if path.lstat().st_mtime < before and is_gone(path.name):
+                        path.unlink()

@@ -27,7 +27,7 @@ LOOSE_LOCK: Final = VENVS / "matrix.lock"  # without the pin of ipykernel
 KERNEL_TESTS: Final = ("test_cells.py", "test_magic_corners.py", "test_headless.py", "test_company.py")
 PURE_TESTS: Final = ("model", "agents", "policy", "store")
 FIGURES: Final = "figures.py"  # needs matplotlib, which is 40 MB with what it needs: where messages are handled in another way
-FOR_PURE_TESTS: Final = ("pytest>=8.4", "pytest-timeout", "hypothesis", "psutil", "nbformat", "jsonschema")
+FOR_PURE_TESTS: Final = ("pytest>=8.4", "pytest-timeout", "hypothesis", "psutil", "nbformat", "jsonschema", "redis>=5", "cryptography>=42")
 BUDGET: Final = 1500.0  # seconds for one environment's tests; 150 on an idle machine
 
 

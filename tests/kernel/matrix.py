@@ -98,9 +98,9 @@ def _numbers(path: Path) -> list[int]:
 
 
 def make(environment: Environment) -> None:
-    """Make the environment, or leave one that is newer than the lock."""
+    """Make the environment, or leave one that is newer than all that says what is in it."""
     ready = environment.folder / ".ready"
-    if ready.exists() and ready.stat().st_mtime > max(LOCK.stat().st_mtime, (CHECKOUT / "pyproject.toml").stat().st_mtime):
+    if ready.exists() and ready.stat().st_mtime > max(path.stat().st_mtime for path in (LOCK, CHECKOUT / "pyproject.toml", Path(__file__))):
         return
     python = find_python(environment.python)
     VENVS.mkdir(exist_ok=True)

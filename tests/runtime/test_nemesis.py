@@ -178,7 +178,8 @@ class Attempt:
     async def relent(self) -> None:
         """Nothing stays stopped or full for ever."""
         for pid in self.stopped:
-            self.signal(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # it ends at this moment
+                self.signal(pid, signal.SIGCONT)
         if self.choose.random() < 0.7:
             self.empty()
         with contextlib.suppress(ControlFailed):

@@ -55,8 +55,8 @@ AGENT_RATE = 26_000  # bytes a second: a talkative agent with partial messages w
 SECONDS = 4
 
 LIMIT = (
-    "what is counted is what the kernel's own work holds up; more runs that write at full rate than there are cores take the cores from the kernel, too, "
-    "which only a lower priority of agents would change"
+    "what is counted is what the kernel's own work holds up, and what its threads wait for each other; programs and supervisors that take all cores prolong "
+    "that, which only a lower priority of agents would change"
 )
 
 
@@ -88,7 +88,7 @@ def _row(bench: Bench, count: int, words: str, script: str, seconds: float) -> R
             end = time.monotonic() + 120
             while _started(runs) < before + count and time.monotonic() < end:
                 time.sleep(0.1)  # the runs of another process have no event here
-            time.sleep(1 + count / 25)  # they reach the gate: who waits to open it for reading is seen by nobody
+            time.sleep(1 + count / 25)  # until all wait at the gate, which nobody is told: a FIFO says no more than that somebody does
             found["idle"].append(_looked(shell, 2)[1])
             os.close(os.open(gate, os.O_WRONLY))
             for name, value in zip(("ticks", "busy", "own", "worst", "round", "longest"), _looked(shell, seconds), strict=True):

@@ -133,9 +133,8 @@ STREAMS = {"a talkative run": "15a-turn1.jsonl", "short runs with tools": "0[12]
 
 
 DECODING_LIMIT = (
-    "a quarter is decoding (a half of that msgspec, which is the floor for reading whole lines), a tenth the fold, a quarter the pipe and the page cache, a "
-    "quarter start and end (of 100,000 lines), the rest the loop and the SHA-256 of the receipt; it would take a receipt without a digest of the journal, and "
-    "decoding and fold in C"
+    "a third is decoding (a half of that msgspec, which is the floor for reading whole lines), a third the pipe and the page cache, a tenth the fold, the "
+    "rest start, end and the loop; with the receipt its SHA-256, too; it would take decoding and fold in C"
 )
 
 

@@ -16,6 +16,7 @@ from typing import Final
 import pytest
 from hypothesis import settings
 
+from cc_executor.store.home import StateHome
 from support import environments, tables
 from support.leaks import await_none
 
@@ -138,6 +139,12 @@ def state_folder(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -
     path = pytestconfig.stash[WORLD].new_state()
     monkeypatch.setenv("CC_EXECUTOR_STATE", str(path))
     return path
+
+
+@pytest.fixture
+def home(state_folder: Path) -> StateHome:
+    """The state folder of the test, as the product sees it."""
+    return StateHome(state_folder)
 
 
 saw = tables.saw

@@ -31,11 +31,6 @@ ODD: Final = {
 }
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 def page_of(events: list[Event]) -> Transcript:
     page = Transcript()
     for event in events:

@@ -42,11 +42,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 def sealer(run_id: str) -> subprocess.Popen[bytes]:
     """Another process that makes the check of this run and seals it."""
     return subprocess.Popen([sys.executable, "-c", SEALER, run_id], env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src")})

@@ -34,11 +34,6 @@ BOUND: Final = 60.0
 needs_cli = pytest.mark.usefixtures("claude_cli")
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 async def asked(folder: Path, *, rehearse: str = "approval", on_ask: Any = None, **more: Any) -> Result:
     with anyio.fail_after(BOUND):
         return await cc_execute("Go.", cwd=folder, rehearse=rehearse, permission_mode="default", ask=True, on_ask=on_ask, **more)

@@ -35,11 +35,6 @@ from support.shims import alive
 Json = dict[str, Any]
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -23,11 +23,6 @@ from support.shims import alive
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 def no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an environment without claude-agent-sdk."""
     monkeypatch.setitem(sys.modules, "claude_agent_sdk", None)

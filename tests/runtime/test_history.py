@@ -51,11 +51,6 @@ def shell(script: str, **options: Any) -> Receipt:
     return receipt
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 def ids(found: History) -> list[str]:
     return [row.run_id for row in found]
 

@@ -38,11 +38,6 @@ NOBODY: Final = 65534
 IS_ROOT: Final = os.geteuid() == 0
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 async def echo(state: Path, tmp_path: Path, **options: Any) -> str:
     """One run in this state folder: its outcome's name."""
     return (await cc_execute("echo hello", **BASH, cwd=tmp_path, state=state, **options)).status

@@ -36,11 +36,6 @@ Serve = Callable[..., ServedRehearsal]
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Serve]:
     """A scripted API that the CLI takes for the real one: what is counted is counted, sessions are kept, and a subscription logs in."""
     with ExitStack() as stack:

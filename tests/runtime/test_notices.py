@@ -47,11 +47,6 @@ def receiver() -> Iterator[Receiver]:
         yield made
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 async def ran(command: str = "true", **more: Any) -> Result:
     return await cc_execute(command, **BASH, **{"notify_after": 0, **more})
 

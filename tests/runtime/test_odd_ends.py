@@ -28,11 +28,6 @@ pytestmark = pytest.mark.usefixtures("claude_cli")
 RECORDED: Final = Path(__file__).parents[1] / "recordings"
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 # --- signals from elsewhere: the CLI itself is the agent, without the wrapper that a rehearsal puts around it ------------------
 
 

@@ -33,11 +33,6 @@ from support.runs import BOUND, eventually, run_folders, shell, started, to_end
 from support.shims import alive
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 class Held:
     """One call that waits at a gate: `there` says that it is at it, `go` opens it."""
 

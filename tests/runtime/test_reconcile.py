@@ -42,11 +42,6 @@ PROMISE: Final = 5.0  # seconds
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
     """A process that belongs to no run."""
     with subprocess.Popen(("/bin/sleep", "100")) as process:

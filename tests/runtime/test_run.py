@@ -49,11 +49,6 @@ SOURCE: Final = str(CHECKOUT / "src")
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 def gate(tmp_path: Path) -> Callable[[], None]:
     """Lets a command go on that waits with ``read x < gate``."""
     os.mkfifo(tmp_path / "gate")

@@ -32,11 +32,6 @@ from support.runs import BASH, eventually
 UNAFFECTED = 5.0  # seconds that a run may take on a busy machine; the retries of redis-py held one up for 45
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 @pytest.fixture(autouse=True)
 def rested(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test finds this process rested, and leaves no thread that sends."""

@@ -20,11 +20,6 @@ BASH: Mapping[str, Any] = {"agent": "shell", "shell": "bash"}
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 async def signed(home: StateHome, tmp_path: Path) -> Receipt:
     return (await cc_execute("echo hello", **BASH, cwd=tmp_path)).receipt
 

@@ -23,11 +23,6 @@ from support.trees import begun, ended, walk, worked
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 def root(tmp_path: Path) -> Path:
     path = tmp_path / "work"
     path.mkdir()

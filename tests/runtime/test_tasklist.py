@@ -39,11 +39,6 @@ from support.leaks import await_none
 from support.runs import eventually
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 def step(task_id: str, command: str = "true", *needs: str, **more: object) -> dict[str, object]:
     """A command that says when it began and when it ended."""
     return {

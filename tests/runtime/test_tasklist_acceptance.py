@@ -43,11 +43,6 @@ IS_ROOT: Final = os.geteuid() == 0
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 def model(tmp_path: Path, claude_cli: Path) -> Iterator[ServedRehearsal]:
     """A model that says to every session its id."""
     with serving(SAYS_ITS_SESSION, cwd=str(tmp_path), pace=0) as served:

@@ -40,11 +40,6 @@ from support.runs import eventually
 BUDGET = 60  # seconds
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 def begun(folder: ListFolder) -> list[str]:
     return [record.task for record in folder.read()[0] if isinstance(record, Begun)]
 

@@ -30,11 +30,6 @@ from support.spans import recorded, told
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 def tree(spans: list[ReadableSpan]) -> dict[str, str]:
     """The name of each span's parent, by its own name."""
     names = {span.context.span_id: span.name for span in spans if span.context}

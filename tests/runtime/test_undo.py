@@ -64,11 +64,6 @@ text = "Done."
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 def root(tmp_path: Path) -> Path:
     path = tmp_path / "work"
     path.mkdir()

@@ -28,11 +28,6 @@ SCRIPT = "echo one; echo two >&2; printf 'three without a newline'"
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 async def sealed(home: StateHome, tmp_path: Path) -> Receipt:
     """The receipt of a command that has run."""
     result = await cc_execute(SCRIPT, **BASH, cwd=tmp_path, verify="true")

@@ -47,11 +47,6 @@ FOREIGN = pytest.mark.row("threats", "state folder of somebody else", "neither w
 STRANGER = pytest.mark.row("threats", "another user at the control socket", "hung up on, also where the modes were opened by hand")
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 # --- files in a run's folder --------------------------------------------------------------------------------------
 
 

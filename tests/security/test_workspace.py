@@ -31,11 +31,6 @@ pytestmark = pytest.mark.timeout(90)
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     folder = tmp_path / "from the internet"
     folder.mkdir()

@@ -32,11 +32,6 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
-@pytest.fixture
 def at_work(home: StateHome, clock: Clock) -> AtWork:
     return AtWork(home.root, most=MOST, clock=clock)
 

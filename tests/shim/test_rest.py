@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,47 +15,59 @@ from support.shims import Run, cpu, until, watch
 Start = Callable[..., Run]
 
 ROOM = 2**20
-TRICKLING = "import os, time\nfor _ in range(200):\n    os.write(1, b'x\\n')\n    time.sleep(0.002)"
-TWO_WORDS = """
+TRICKLING = """
 import os, time
+for _ in range(200):
+    os.write(1, b"x\\n")
+    time.sleep(0.002)  # a trickle is what comes in time
+"""
+TWO_WORDS = """
+import os, signal
 os.write(1, b"one ")
-while not os.path.exists("go"):
-    time.sleep(0.0005)
+open("go").close()
 os.write(1, b"two")
 open("done", "w").close()
-time.sleep(60)
+signal.pause()
 """
 LAST_AND_CLOSED = """
-import os, time
+import os, signal
 os.write(1, b"last")
 os.close(1)
-time.sleep(60)
+signal.pause()
 """
 HALF_A_SECRET = """
-import os, time
+import os, signal
 os.write(1, b"a word, and sec")
-while not os.path.exists("go"):
-    time.sleep(0.0005)
+open("go").close()
 os.close(1)
-time.sleep(60)
+signal.pause()
 """
 SMALL_PIPE = """
-import fcntl, os, time
+import fcntl, os
 fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 4096)
 os.write(1, b"first ")
-while not os.path.exists("go"):
-    time.sleep(0.0005)
+open("go").close()
 os.write(1, bytes(400 * 4096))
 """
 STDERR_LAST = """
-import os, time
+import os, signal
 os.write(1, b"first ")
-while not os.path.exists("go"):
-    time.sleep(0.0005)
+open("go").close()
 os.write(1, b"second")
 os.write(2, b"third")
-time.sleep(60)
+signal.pause()
 """
+
+
+@pytest.fixture(autouse=True)
+def gate(tmp_path: Path) -> None:
+    """Where agents wait for `let_go`, as soon as they have written their first word."""
+    os.mkfifo(tmp_path / "go")
+
+
+def let_go(folder: Path) -> None:
+    with (folder / "go").open("w"):
+        pass
 
 
 def test_a_trickle_rests_and_silence_does_not() -> None:
@@ -102,21 +115,17 @@ def test_a_trickling_child_is_looked_at_no_more_often_than_the_rests_allow(start
 def test_what_was_written_before_a_command_is_kept_before_its_answer(start: Start, tmp_path: Path) -> None:
     run = start(TWO_WORDS)
     until(lambda: run.read() == b"one ")
-    (tmp_path / "go").touch()
+    let_go(tmp_path)
     until((tmp_path / "done").exists)
     assert run.ask(op="status")["written"][fmt.STDOUT] == len("one two")
-    run.ask(op="cancel", now=True)
-    run.wait()
 
 
 def test_stderr_never_overtakes_what_was_written_to_stdout_before_it(start: Start, tmp_path: Path) -> None:
     run = start(STDERR_LAST)
     until(lambda: run.read() == b"first ")
-    (tmp_path / "go").touch()
+    let_go(tmp_path)
     until(lambda: run.read(fmt.STDERR) == b"third")
     assert run.read() == b"first second"
-    run.ask(op="cancel", now=True)
-    run.wait()
 
 
 def test_a_stream_that_ended_while_it_rested_costs_nothing(start: Start) -> None:
@@ -126,23 +135,19 @@ def test_a_stream_that_ended_while_it_rested_costs_nothing(start: Start) -> None
     before = cpu(run.process.pid)
     watch(0.5)
     assert cpu(run.process.pid) - before < 0.1  # all of it, on a quiet machine, where a rest in the past was waited for
-    run.ask(op="cancel", now=True)
-    run.wait()
 
 
 def test_what_a_closed_stream_held_back_becomes_durable(start: Start, tmp_path: Path) -> None:
     run = start(HALF_A_SECRET, secrets=["secret-of-somebody"])
     until(lambda: run.ask(op="status")["durable"][fmt.STDOUT] == len("a word, and "))
-    (tmp_path / "go").touch()
+    let_go(tmp_path)
     until(lambda: run.ask(op="status")["durable"][fmt.STDOUT] == len("a word, and sec"))
-    run.ask(op="cancel", now=True)
-    run.wait()
 
 
 def test_a_flood_through_a_small_pipe_is_not_looked_at_in_rests(start: Start, tmp_path: Path) -> None:
     run = start(SMALL_PIPE)
     until(lambda: run.read() == b"first ")
-    (tmp_path / "go").touch()
+    let_go(tmp_path)
     run.wait()
     times = [t for _, t, _, stream in fmt.INDEX.iter_unpack(run.read(fmt.INDEX_FILE)) if stream == 0]
     assert len(run.read()) == len("first ") + 400 * 4096

@@ -31,12 +31,6 @@ from cc_executor.store.keys import (
 )
 from support.environments import CHECKOUT
 
-
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    return StateHome(state_folder)
-
-
 MAKERS = """
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -55,10 +55,10 @@ def shown(ask: Ask, *, cwd: str, mask: Callable[[str], str]) -> ShownAsk:
         questions = tuple(_question(question, said) for question in ask.questions)
         return ShownAsk(id=ask.ask_id, kind="question", title=_line(said(ask.source)) or "The agent", questions=questions)
     call = toolcall.fields(ask.input) or {}
-    kind, text = _body(ask, call, cwd)
-    call = _from(call, cwd)
+    there = _from(call, cwd)
+    kind, text = _body(ask, call, there, cwd)
     cut = excerpt(said(text), lines=BODY_LINES, chars=BODY_CHARS)
-    about = call.get("description") if ask.name == "Bash" else call.get("file_path") or call.get("notebook_path")
+    about = call.get("description") if ask.name == "Bash" else there.get("file_path") or there.get("notebook_path")
     return ShownAsk(
         id=ask.ask_id,
         kind="permission",
@@ -84,13 +84,13 @@ def _question(question: Question, said: Callable[[str], str]) -> Question:
     return Question(text=text, header=_line(said(question.header)), options=options[:20], multiple=question.multiple)
 
 
-def _body(ask: PermissionAsked, call: dict[str, Any], cwd: str) -> tuple[Body, str]:
+def _body(ask: PermissionAsked, call: dict[str, Any], there: dict[str, Any], cwd: str) -> tuple[Body, str]:
     if ask.name in EDITS and (difference := _difference(call, cwd)) is not None:
         return Body.DIFF, difference
     telling = call.get(_TELLING.get(ask.name, ""))
     if isinstance(telling, str):
         return (Body.COMMAND if ask.name == "Bash" else Body.TEXT), telling
-    return Body.TEXT, toolcall.readable(_from(call, cwd)) if call else ask.input
+    return Body.TEXT, toolcall.readable(there) if call else ask.input
 
 
 def _from(call: dict[str, Any], cwd: str) -> dict[str, Any]:

@@ -421,7 +421,7 @@ def _locked(path: Path, kind: int, *, patience: float = 0.0, is_over: Callable[[
     with held_here(descriptor):
         until = time.monotonic() + patience
         while not (mine := _is_taken(descriptor, kind)) and time.monotonic() < until and not is_over():
-            time.sleep(TRY)
+            time.sleep(TRY)  # a lock with a bound cannot be waited for otherwise
         yield mine
 
 

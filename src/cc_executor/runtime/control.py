@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NewType, cast
 
 import anyio
@@ -19,6 +17,7 @@ from cc_executor.model.ansi import clean
 from cc_executor.model.event import Started
 from cc_executor.model.toolcall import one_line
 from cc_executor.shim import records
+from cc_executor.store.filesystem import socket_path
 from cc_executor.store.journal import RunFolder, RunStanding
 
 Status = NewType("Status", dict[str, Any])
@@ -29,20 +28,6 @@ _REASON_CHARS: Final = 300
 _GOES_ON: Final = frozenset({RunStanding.STARTING, RunStanding.RUNNING})
 _NOT_THERE: Final = (FileNotFoundError, ConnectionRefusedError)  # no socket, or nobody listens at it
 _LINE_LIMIT: Final = 1 << 20  # bytes; a status object has some 300
-
-
-@contextmanager
-def _short_path(folder: Path) -> Generator[str]:
-    """The socket's path, however deep the state folder lies: a Unix socket's name holds 107 bytes (unix(7))."""
-    path = os.path.join(folder, records.SOCKET)
-    if len(os.fsencode(path)) <= 100:  # noqa: PLR2004 - 104 on macOS, 108 on Linux, less the final NUL
-        yield path
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{records.SOCKET}"
-    finally:
-        os.close(descriptor)
 
 
 def command(folder: RunFolder, op: str, **fields: object) -> Status:
@@ -100,7 +85,7 @@ def _standing(folder: RunFolder) -> RunStanding:
 
 
 def _ask(folder: RunFolder, request: bytes, deadline: float) -> bytes:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _short_path(folder.path) as path:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, socket_path(folder.path, records.SOCKET) as path:
         connection.settimeout(max(_CALL_AGAIN, deadline - time.monotonic()))
         _connect(connection, path, deadline)
         connection.sendall(request)
@@ -154,7 +139,7 @@ async def nudges(folder: RunFolder) -> AsyncGenerator[anyio.abc.ByteReceiveStrea
         Nobody listens.
     """
     try:
-        with _short_path(folder.path) as path, anyio.fail_after(ANSWER_BUDGET):
+        with socket_path(folder.path, records.SOCKET) as path, anyio.fail_after(ANSWER_BUDGET):
             stream = await anyio.connect_unix(path)
     except OSError as error:
         raise ControlFailed(f"Run {folder.run_id} cannot be reached ({error.strerror or error}).") from error

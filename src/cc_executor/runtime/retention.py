@@ -7,6 +7,7 @@ notebook or a task list is known to point to keeps its receipt in any case, and 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
 import sqlite3
@@ -209,7 +210,7 @@ def prune(home: StateHome, pruning: Pruning, *, environ: Mapping[str, str], now:
                 freed += size_of(folder.path)
                 # First under a name that is no run's: one that lost its receipt, and not its other files, would be sealed anew by whoever looks at it.
                 with contextlib.suppress(FileNotFoundError):  # another pruning was faster
-                    shutil.rmtree(folder.path.rename(folder.path.with_name(f".{folder.run_id}{GOING}")))
+                    _remove_folder(folder.path.rename(folder.path.with_name(f".{folder.run_id}{GOING}")))
                 gone.append(folder.run_id)
             elif (row := facts_of(folder, redactor)) is not None:
                 rows.append(row)
@@ -230,11 +231,21 @@ def _remove_journal(folder: RunFolder, now: float) -> int:
         folder.replace(PRUNED, json.dumps(note).encode())
     for path in journal:
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            _remove_folder(path)
         else:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
     return freed
+
+
+def _remove_folder(path: Path) -> None:
+    """A network disk keeps what somebody still has open, under a hidden name, and its folder with it: that goes with the next pruning."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EBUSY}:
+            raise
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _tell(home: StateHome, rows: Sequence[HistoryRow], gone: Sequence[str], environ: Mapping[str, str]) -> None:

@@ -131,10 +131,11 @@ async def _turn(folder: RunFolder, *, head_start: float) -> AsyncGenerator[None]
         return
     with held_here(descriptor):
         until = time.monotonic() + head_start
-        while time.monotonic() < until and folder.receipt() is None and _is_free(descriptor):  # noqa: ASYNC110 - a lock of a file
-            await anyio.sleep(LOOK)
-        while not _is_free(descriptor, take=True):  # noqa: ASYNC110 - as above
-            await anyio.sleep(LOOK)
+        with suppress(OSError):  # the file system has lost its locks: whoever waits for the receipt gets it all the same
+            while time.monotonic() < until and folder.receipt() is None and _is_free(descriptor):  # noqa: ASYNC110 - a lock of a file
+                await anyio.sleep(LOOK)
+            while not _is_free(descriptor, take=True):  # noqa: ASYNC110 - as above
+                await anyio.sleep(LOOK)
         yield
 
 
@@ -146,7 +147,11 @@ def claimed(folder: RunFolder) -> Generator[bool]:
         yield not os.path.lexists(folder.path)  # it was removed
         return
     with held_here(descriptor):
-        yield _is_free(descriptor, take=True)
+        try:
+            is_ours = _is_free(descriptor, take=True)
+        except OSError:  # the file system has lost its locks: who has it cannot be known
+            is_ours = False
+        yield is_ours
 
 
 def _claim(folder: RunFolder, *, make: bool = False) -> int | None:
@@ -185,8 +190,8 @@ def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor) -> Receipt:
 
 def _free_set_aside(folder: RunFolder) -> None:
     """What a supervisor that was killed had set aside for its last words is room for the receipt, on a disk that may be full."""
-    if not folder.is_supervised():
-        with suppress(OSError):  # mostly: it has said them
+    with suppress(OSError):  # mostly: it has said them
+        if not folder.is_supervised():
             (folder.path / records.EXIT_PART).unlink()
 
 

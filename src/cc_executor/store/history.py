@@ -1,7 +1,7 @@
 """The history: one row for each sealed run, in an SQLite file beside the runs. An index; the truth are the receipts and journals, and it can be made anew.
 
-Nothing waits for it: a write that finds the file locked gives up after `WRITE_PATIENCE`, and whoever reads next catches up. WAL, so that readers never
-wait for a writer; `synchronous=NORMAL`, for what a power cut loses is caught up too. A connection lives for one operation.
+Nothing waits for it: a write that finds the file locked gives up after `WRITE_PATIENCE`, and whoever reads next catches up. WAL where it can be had,
+so that readers never wait for a writer; `synchronous=NORMAL`, for what a power cut loses is caught up too. A connection lives for one operation.
 
 Knows SQLite and rows; knows no receipt and no prompt.
 """
@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from cc_executor.store.filesystem import is_shared
 from cc_executor.store.held import held_here
 from cc_executor.store.historyrow import COLUMNS, Filters, HistoryRow
 from cc_executor.store.place import LONGEST_WAIT, RUN_ID
@@ -203,17 +204,34 @@ class HistoryIndex:
             with self._alone():
                 if self._is_there():
                     return
-                # Made under another name, so that nobody meets it half done.
-                for left in self.root.glob(f".{FILE}.*"):  # by somebody who was killed here
-                    os.unlink(left)
-                made = self.root / f".{FILE}.{os.getpid()}"
-                os.close(os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-                with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
-                    make_tables(connection)
-                os.rename(made, self.path)
+                os.rename(self._made(), self.path)  # so that nobody meets it half done
         except OSError as error:
             raise Unusable(Trouble.UNWRITABLE, error.strerror or str(error)) from error
+
+    def _made(self) -> Path:
+        """A new file under another name.
+
+        Readers of a WAL never wait, but it needs memory that all who have the file open share (https://sqlite.org/wal.html): several machines have none, nor
+        have some file systems.
+        """
+        if not is_shared(self.root):
+            with contextlib.suppress(sqlite3.OperationalError):
+                return self._made_with("WAL")
+        return self._made_with("DELETE")
+
+    def _made_with(self, journal_mode: str) -> Path:
+        self._sweep()
+        made = self.root / f".{FILE}.{os.getpid()}"
+        os.close(os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as connection:
+            connection.execute(f"PRAGMA journal_mode={journal_mode}")
+            make_tables(connection)
+        return made
+
+    def _sweep(self) -> None:
+        """Remove what was left by somebody who could not make it, or was killed at it."""
+        for left in self.root.glob(f".{FILE}.*"):
+            os.unlink(left)
 
     @contextlib.contextmanager
     def _alone(self) -> Generator[None]:
@@ -247,7 +265,7 @@ class HistoryIndex:
                 except Unusable as error:
                     if error.trouble is Trouble.BUSY:
                         raise
-                for ending in ("-wal", "-shm"):
+                for ending in ("-wal", "-shm", "-journal"):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(f"{self.path}{ending}")
                 if os.path.islink(self.path):

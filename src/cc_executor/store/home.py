@@ -18,12 +18,14 @@ from typing import Final
 from cc_executor.errors import RunNotFound, StateUnusable
 from cc_executor.model.request import RunId
 from cc_executor.store import roll
+from cc_executor.store.filesystem import lacking
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.place import RUN_ID, RUNS, STATE_VARIABLE, state_path
 
 __all__ = ["RUN_ID", "STATE_VARIABLE", "StateHome", "new_run_id", "state_path"]
 
 _SHORTEST_PREFIX: Final = 4
+_able: Final[set[tuple[int, int]]] = set()  # device and inode of state folders that have all that runs need
 _CURE: Final = f"Mend it, or set {STATE_VARIABLE} to a folder of your own."
 
 
@@ -65,7 +67,7 @@ class StateHome:
         Raises
         ------
         StateUnusable
-            Not a folder, a symbolic link, another user's, open to others, or not writable.
+            Not a folder, a symbolic link, another user's, open to others, not writable, or on a file system that cannot keep runs.
         """
         for path in (self.root, self.runs_path):
             try:
@@ -77,6 +79,7 @@ class StateHome:
             _check(path)  # before anything is made in it
             if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
                 raise StateUnusable(f"The state folder {path} cannot be read and written. {_CURE}")
+        _check_abilities(self.root)
 
     def check(self) -> None:
         """Refuse folders in which somebody else could have put something: what is read here is answered, obeyed and shown. Those that are missing are none.
@@ -186,9 +189,23 @@ def _check(path: Path) -> bool:
         raise StateUnusable(f"The state folder {path} belongs to another user (uid {status.st_uid}). {_CURE}")
     if status.st_mode & 0o077:
         raise StateUnusable(
-            f"The state folder {path} is open to others (mode {stat.S_IMODE(status.st_mode):o}). `chmod 700 {path}` mends it."
+            f"The state folder {path} is open to others (mode {stat.S_IMODE(status.st_mode):o}). `chmod 700 {path}` mends it, unless its "
+            f"file system keeps no modes: then set {STATE_VARIABLE} to a folder on a local disk."
         )
     return True
+
+
+def _check_abilities(root: Path) -> None:
+    """Refuse a file system on which a run could not be owned or spoken to. Tried once in a process, at the cost of some system calls."""
+    status = root.stat()
+    if (known := (status.st_dev, status.st_ino)) in _able:
+        return
+    if (what := lacking(root)) is not None:
+        raise StateUnusable(
+            f"The state folder {root} lies on a file system without {what}, which every run needs. "
+            f"Set {STATE_VARIABLE} to a folder on a local disk."
+        )
+    _able.add(known)
 
 
 def _is_real_folder(path: Path) -> bool:

@@ -19,6 +19,7 @@ from cc_executor.model.tasklist import TaskKind, TaskList
 from cc_executor.model.taskrows import TaskBoard, run_ids
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.forecast import ListForecast, forecast_list
+from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.run import Batch
 from cc_executor.store.bundle import write_list_bundle
 from cc_executor.store.home import StateHome
@@ -49,7 +50,7 @@ class ListPage:
         self._folder = folder
         self._tasks = tasks
         self._home = home
-        self.board = TaskBoard(tasks, list_id=folder.list_id)
+        self.board = TaskBoard(tasks, list_id=folder.list_id, roots=roots_of(tasks.cwd))
 
     def apply(self, task_id: str, batch: Batch) -> None:
         """Take what a task's run has written."""

@@ -50,7 +50,9 @@ def test_a_file_is_shown_from_the_runs_folder_and_kept_with_its_whole_path(tmp_p
     assert "\n  file sub/made.txt: " in cli("show").stdout
     report = cli("report").stdout
     assert "\n| sub/made.txt |" in report
-    assert re.search(r"\| Write \| /[^|]+/work/sub/made\.txt \|", report), "where the link leads is in no record, and a report is made of these alone"
+    assert re.search(r"\| Write \| /[^|]+/work/sub/made\.txt \|", report), (
+        "where the link leads is in no record, and a report is made of these alone"
+    )
 
     (folder,) = StateHome(state_folder).runs()
     assert f'"file_path":"{work}/sub/made.txt"'.encode() in (folder.path / "stdout").read_bytes()

@@ -106,7 +106,7 @@ def test_wherever_a_call_is_shown_its_path_is_seen_from_the_runs_folder() -> Non
     assert "⏺ Read(sub/r.py)\n" in stream.getvalue()
     told = run_report(SEALED, [(0.0, EVENTS)])
     assert [call.about for call in told.calls] == ["sub/r.py", "w.py"]
-    board = TaskBoard(TaskList(tasks=(Task(id="a", text="p"),), cwd=CWD), roots=(CWD,))
+    board = TaskBoard(TaskList(tasks=(Task(id="a", text="p"),), cwd=CWD), roots=lambda _: (CWD,))
     board.show(list_state(ListState(), Begun(at=0.0, task="a", attempt=1, run_id="r")))
     board.apply("a", EVENTS[:3], RunState(), 0.0)
     shown = [

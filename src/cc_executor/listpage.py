@@ -6,6 +6,7 @@ Knows a list's folder and its runs' receipts; knows no widget and no socket, so 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,11 +20,12 @@ from cc_executor.model.tasklist import TaskKind, TaskList
 from cc_executor.model.taskrows import TaskBoard, run_ids
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.forecast import ListForecast, forecast_list
+from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.run import Batch
 from cc_executor.store.bundle import write_list_bundle
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder
-from cc_executor.tasks import request_of
+from cc_executor.tasks import cwd_of, request_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class ListPage:
         self._folder = folder
         self._tasks = tasks
         self._home = home
-        self.board = TaskBoard(tasks, list_id=folder.list_id)
+        self.board = TaskBoard(tasks, list_id=folder.list_id, roots=lambda task: roots_of(os.path.abspath(cwd_of(tasks, task))))
 
     def apply(self, task_id: str, batch: Batch) -> None:
         """Take what a task's run has written."""

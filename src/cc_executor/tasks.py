@@ -286,7 +286,7 @@ def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, s
     options: dict[str, Any] = dict(task.options)
     if task.kind is TaskKind.AGENT and options.get("max_cost") is None and (cap := standing_caps().get("max_cost")) is not None:
         max_cost = cap if max_cost is None else min(cap, max_cost)
-    options["cwd"] = os.path.join(tasks.cwd, os.path.expanduser(options.get("cwd", "")))
+    options["cwd"] = cwd_of(tasks, task)
     if max_cost is not None:
         options["max_cost"] = max_cost
     if session:
@@ -295,6 +295,11 @@ def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, s
         options = {"agent": "shell", "shell": SHELL, "undo": True} | options  # a list is undone whole or not at all
     # A list outlives the kernel that began it; whoever runs it next adopts what goes on.
     return make_request(text, label=task.title or task.id, on_kernel_exit="continue", **options)
+
+
+def cwd_of(tasks: TaskList, task: Task) -> str:
+    """The folder of a task's runs."""
+    return os.path.join(tasks.cwd, os.path.expanduser(task.options.get("cwd", "")))
 
 
 def day_bounded(planned: Plan, environ: Mapping[str, str]) -> Plan:

@@ -158,3 +158,25 @@ def test_cancel_reaches_the_run_of_a_busy_kernel_of_the_older_line(lab: Lab, bro
     eventually(lambda: page.output(1).locator(".ccx").count() == 0, within=60, what="the card stands in its place")
     assert page.complaints == []
     page.close()
+
+
+@pytest.mark.row("kernels", "page loaded anew while the kernel is busy", "the view is there, whole, when the kernel answers")
+def test_a_page_that_is_loaded_anew_beside_a_busy_kernel_has_the_whole_view_when_the_kernel_answers(
+    lab: Lab, browser: Browser, tmp_path: Path
+) -> None:
+    page = begun(lab, browser, tmp_path, "anew.ipynb", IPYKERNEL7.name)
+    page.save()
+    page.page.reload()
+    # What JupyterLab says in the place of a widget that it does not know yet, whatever else the output holds; the docs quote it.
+    expect(page.output(1).get_by_text("Loading widget...", exact=True)).to_be_visible()
+    before = ticks(tmp_path)
+    eventually(lambda: ticks(tmp_path) > before + 5, within=60, what="the run goes on meanwhile")
+    assert page.output(1).locator(".ccx").count() == 0
+    page.interrupt()
+    eventually(lambda: len(page.numbers(1)) > before, within=60, what="the view is there")
+    page.grows(1, 3)
+    (tmp_path / "stop").touch()
+    eventually(lambda: "ok: " in page.output(1).inner_text().lower(), within=60, what="the view says how it ended")
+    assert page.numbers(1) == list(range(1, ticks(tmp_path) + 1))
+    assert page.complaints == []
+    page.close()

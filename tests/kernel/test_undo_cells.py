@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ def test_a_cell_of_an_agent_is_undone_and_redone(kernel: Kernel, tmp_path: Path)
     after = walk(tmp_path)
     assert after.keys() - before.keys()
     assert answer.displays[0][RECEIPT_MIME]["undo"]["ready"] is True
+    assert re.findall(r"<b>Write</b> <span[^>]*>([^<]*)", answer.displays[0]["text/html"]) == ["hello.txt"], "as it is seen from the folder"
+    assert [file["path"] for file in answer.displays[0][RECEIPT_MIME]["files"]] == [str(tmp_path / "hello.txt")], "as it is"
     would = kernel.run("%cc undo --dry-run")
     assert "nothing was changed" in would.stream
     assert walk(tmp_path) == after

@@ -20,6 +20,7 @@ from cc_executor.errors import InvalidTaskList, StateUnusable, TaskListFailed
 from cc_executor.listpage import ListPage
 from cc_executor.model import event
 from cc_executor.model.listrecord import (
+    Begun,
     Edited,
     ListState,
     ListStatus,
@@ -30,11 +31,13 @@ from cc_executor.model.listrecord import (
     SkipAsked,
     Stopped,
     TaskStatus,
+    advance,
 )
 from cc_executor.model.reference import Made
+from cc_executor.model.state import RunState
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import JOURNAL, ListFolder, ListHome
-from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list, plan
+from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list, open_list, plan
 from support.leaks import await_none
 from support.runs import eventually
 
@@ -399,3 +402,17 @@ async def test_what_stays_of_a_list_names_the_runs_that_have_looked_at_its_work(
     ended = ListPage(folder, planned.tasks, home).ended(folder.state())
     assert {each["run_id"] for each in ended.receipts} == {run.run_id for run in home.runs()}
     assert len(ended.receipts) == 2
+
+
+def test_a_row_names_a_file_from_the_folder_of_its_own_task(tmp_path: Path, home: StateHome) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "own").symlink_to("real")
+    tasks = plan([{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x", "cwd": "own"}], cwd=tmp_path)
+    page = ListPage(open_list(tasks, home), tasks.tasks, home)
+    state = ListState()
+    for task in ("a", "b"):
+        state = advance(state, Begun(at=0.0, task=task, attempt=1, run_id=f"{task}-1"))
+        page.board.show(state)
+        read = event.ToolCalled(tool_id="t", name="Read", input=json.dumps({"file_path": f"{tmp_path}/real/f.py"}))
+        page.board.apply(task, [read], RunState(), 0.0)
+    assert [page.board.row(task).line for task in ("a", "b")] == ["Read(real/f.py)", "Read(f.py)"]

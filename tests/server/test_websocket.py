@@ -340,14 +340,20 @@ def test_a_question_is_answered_in_a_view(server: Server) -> None:
         assert client.code("answer", subscription=number, ask=asks[0]["id"], decision="perhaps") == -32602
         assert client.code("answer", subscription=number + 1, ask=asks[0]["id"], decision="allow") == -32602
         answered: set[str] = set()
+        calls: dict[str, str] = {}
+        told: list[str] = []
         while True:
             if new := {ask["id"] for ask in asks} - answered:
                 client.ok("answer", subscription=number, ask=min(new), decision="allow")
                 answered.add(min(new))
-            content = frame(client)[0]
+            content, body = frame(client)
             asks = content["status"].get("asks", [])
+            calls |= {item["title"]: item["summary"] for item in body["items"] if "summary" in item}
+            told += [item["text"] for item in body["items"] if item.get("kind") == "notice"]
             if content.get("done"):
                 break
+        assert calls == {"Write": "plan.md", "Bash": "touch approved.txt; rm -f draft.txt"}
+        assert any(text.endswith(": Write: plan.md") for text in told), told
         assert client.results(run_id)["status"] == "ok"
 
 

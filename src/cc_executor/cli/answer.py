@@ -19,6 +19,7 @@ from cc_executor.policy.ask import Answerer, in_terminal
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.answers import AskCallback, give, open_asks
 from cc_executor.runtime.askpage import shown
+from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.prompt import heading, prompted, question_words
 from cc_executor.runtime.run import Run
 from cc_executor.store.journal import RunFolder
@@ -68,7 +69,7 @@ def answer_command(
     if as_json:
         print_json({"id": folder.run_id, "ask": chosen.ask_id, "decision": wanted.decision.value})
     else:
-        typer.echo(f"{DECISION_WORDS[wanted.decision]}: {what_of(chosen)}")
+        typer.echo(f"{DECISION_WORDS[wanted.decision]}: {what_of(chosen, roots_of(folder.request().cwd))}")
 
 
 def _wanted(*, allow: bool, allow_run: bool, deny: bool, reason: str, texts: list[str]) -> Answer | None:

@@ -35,6 +35,7 @@ from cc_executor.cli.validate import WRONG, validate_command
 from cc_executor.cli.writer import closing_lines
 from cc_executor.model.ansi import clean
 from cc_executor.model.notice import duration, processes
+from cc_executor.model.paths import below
 from cc_executor.runtime.control import command
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.summary import RunSummary, summaries, summary
@@ -139,7 +140,7 @@ def show(run: RunName = "", *, as_json: AsJson = False) -> None:
         typer.echo(line)
     for change in receipt.files:
         size = "" if change.size is None else f", {change.size:,} bytes"
-        typer.echo(f"  file {clean(change.path)}: {clean(change.words)}{size}")
+        typer.echo(f"  file {clean(below(change.path, (receipt.cwd,)))}: {clean(change.words)}{size}")
     typer.echo(f"  {receipt.agent} {receipt.agent_version} {receipt.model}".rstrip() + f" in {clean(receipt.cwd)}")
     typer.echo(f"  started {receipt.times.started.astimezone():%Y-%m-%d %H:%M:%S}, journal {folder.path}")
     typer.echo(f"  digest {receipt.digest}")

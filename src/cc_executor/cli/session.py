@@ -30,6 +30,7 @@ from cc_executor.policy.retry import Again
 from cc_executor.runtime.again import Attempts, wait_until
 from cc_executor.runtime.answers import attended
 from cc_executor.runtime.hooks import hooks_of_environment
+from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.workspace import remark
 from cc_executor.store.home import StateHome
@@ -126,6 +127,7 @@ def _receipt(found: list[Receipt | CCExecutorError]) -> Receipt:
 
 
 async def _show(run: Run, writer: TerminalWriter, *, owns: bool) -> Receipt:
+    writer.roots = roots_of(run.request.cwd)
     if said := remark(run.folder):
         writer.say(f"  · {clean(said)}")
 

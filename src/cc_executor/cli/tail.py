@@ -15,6 +15,7 @@ from cc_executor.cli.codes import OUTCOME_CODES
 from cc_executor.cli.kept import LIST_LENGTH, RunName, hint, home, run_folder
 from cc_executor.cli.session import receipt_of
 from cc_executor.cli.writer import TerminalWriter, closing_lines
+from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.store.journal import RunFolder, RunStanding
 
@@ -65,9 +66,11 @@ def tail_command(
 ) -> None:
     """Show the last lines of a run's text. Ctrl-C ends the watching, not the run."""
     folder = run_folder(run)
-    reader = JournalReader(folder, agent=folder.request().agent)
+    request = folder.request()
+    reader = JournalReader(folder, agent=request.agent)
     out, err = Held(sys.stdout, lines), Held(sys.stderr, 0)
     writer = TerminalWriter(out, err, pieces=True)
+    writer.roots = roots_of(request.cwd)
     _show(reader, writer)
     if not follow:
         writer.close()

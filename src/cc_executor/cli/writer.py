@@ -14,6 +14,7 @@ from cc_executor.model import toolcall
 from cc_executor.model.ansi import Cleaner, clean
 from cc_executor.model.event import Event, MessageStarted, StderrWritten, TextWritten, ToolCalled, ToolReturned
 from cc_executor.model.notice import duration, notice
+from cc_executor.model.paths import Roots
 from cc_executor.model.receipt import Receipt
 
 BLOCKS_LIMIT: Final = 64  # texts that are being written at the same time; agents write one
@@ -37,6 +38,11 @@ class TerminalWriter:
     pieces : bool
         Write a text as it grows, for people. Without, each text is written once it is whole, so that a pipe gets no text that becomes void.
         A command's own output is always written as it comes.
+
+    Attributes
+    ----------
+    roots : Roots
+        From where the paths of tools are seen: the run's, once there is one.
     """
 
     def __init__(self, out: TextIO, err: TextIO, *, pieces: bool) -> None:
@@ -45,6 +51,7 @@ class TerminalWriter:
         self._mid_line = False
         self._stands = False
         self._stderr = Cleaner()
+        self.roots: Roots = ()
         self.lost: OSError | None = None  # why not everything was written
 
     def feed(self, events: Iterable[Event]) -> None:
@@ -104,7 +111,7 @@ class TerminalWriter:
                     self.say("  (the answer was cut off; it begins anew)")
                 self._open = {name: shown for name, shown in self._open.items() if ":" not in name}
             case ToolCalled(whole=True, name=name, input=source, parent=parent):
-                about = toolcall.summary(toolcall.fields(source) or {})
+                about = toolcall.summary(toolcall.fields(source, self.roots) or {})
                 self.say(f"{'    ' if parent else '  '}→ {clean(name)}{f': {clean(about)}' if about else ''}")
             case ToolReturned(is_error=True, text=text, parent=parent):
                 self.say(f"{'    ' if parent else '  '}✗ {toolcall.one_line(clean(text), ERROR_CHARS)}")
@@ -113,7 +120,7 @@ class TerminalWriter:
                 self._end_line()
                 self._err.write(self._stderr.feed(text))
             case _:
-                said = notice(event)
+                said = notice(event, self.roots)
                 if said is not None:
                     self.say(f"  · {clean(said.text)}")
 

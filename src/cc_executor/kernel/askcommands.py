@@ -11,6 +11,7 @@ from cc_executor.model.ask import DECISION_WORDS, Answer, Decision, what_of
 from cc_executor.policy.redact import Redactor
 from cc_executor.runtime.answers import give, open_asks
 from cc_executor.runtime.askpage import shown
+from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.prompt import heading, question_words
 
 USAGE: Final = "`%cc answer [RUN] allow`, `… run`, `… deny REASON`, or `… text ANSWER ANSWER`, one in quotes for each question"
@@ -47,4 +48,4 @@ def answer_verb(shell: Any, line: str) -> None:
     decision = _WORDS[words[0]]
     texts = tuple(words[1:]) if decision is Decision.ANSWER else ()
     give(folder, asks[0], Answer(decision=decision, text="" if texts else " ".join(words[1:]), answers=texts), by="magic")
-    print(f"{DECISION_WORDS[decision]}: {what_of(asks[0])}")  # noqa: T201 - the command's answer
+    print(f"{DECISION_WORDS[decision]}: {what_of(asks[0], roots_of(folder.request().cwd))}")  # noqa: T201 - the command's answer

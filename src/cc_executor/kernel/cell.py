@@ -175,7 +175,7 @@ async def _begin(shell: Any, order: Order, home: StateHome, *, followed_later: b
     if not followed_later:
         unattended(order.request)
     run = await Run.start(await _attempts(order, home).request(), home=home, environ=os.environ, hooks=_hooks(shell), notify=order.notify)
-    display = _display(shell, run) if followed_later else SilentDisplay()
+    display = _display(shell, run) if followed_later else SilentDisplay(run)
     asks = CellAsks(shell, run, display, owns=True) if followed_later else None
     handle = RunHandle(run, _Watch(run, home=home, display=display, owns=True, asks=asks), is_shown=followed_later)
     if followed_later:
@@ -259,7 +259,7 @@ async def ended_bundle(shell: Any, run_id: str) -> Bundle:
     """The view of a run that has ended and that nobody followed to its end; made from the journal."""
     home = home_of(shell)
     run = await Run.attach(home, run_id, environ=os.environ)
-    return (await _Watch(run, home=home, display=SilentDisplay()).follow()).bundle or ({}, {})
+    return (await _Watch(run, home=home, display=SilentDisplay(run)).follow()).bundle or ({}, {})
 
 
 def _display(shell: Any, run: Run) -> Display:
@@ -268,7 +268,7 @@ def _display(shell: Any, run: Run) -> Display:
         return make_display(shell, run, settings=settings_of(shell))
     except Exception as error:  # noqa: BLE001 - as in `_Watch._show`
         _tell_of_view(run, error)
-        return StaticDisplay()
+        return StaticDisplay(run)
 
 
 def _tell_of_view(run: Run, error: Exception) -> None:
@@ -324,7 +324,7 @@ class _Watch:
                 self._asks.close()
         bundle = self._show(self.display.finish, receipt)
         if bundle is None and not isinstance(self.display, SilentDisplay):
-            bundle = (await _Watch(self._run, home=self._home, display=SilentDisplay()).follow()).bundle
+            bundle = (await _Watch(self._run, home=self._home, display=SilentDisplay(self._run)).follow()).bundle
             show_static(bundle)
         self._keep(bundle)
         return ShownResult(receipt, self._run.folder.path, bundle)

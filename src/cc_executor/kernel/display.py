@@ -15,6 +15,7 @@ from cc_executor.kernel.render import TerminalView, static_bundle
 from cc_executor.model.item import Level
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.transcript import Transcript
+from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.run import Batch, Run
 
 Bundle = tuple[dict[str, Any], dict[str, Any]]
@@ -58,7 +59,7 @@ class Display(Protocol):
 def make_display(shell: Any, run: Run, *, settings: CCExecutor) -> Display:
     """The display that fits this shell and these settings."""
     if isinstance(shell.display_pub, CapturingDisplayPublisher):
-        return StaticDisplay()
+        return StaticDisplay(run)
     if settings.view == "widget" or (settings.view == "auto" and hasattr(shell, "kernel")):
         from cc_executor.kernel.live import WidgetDisplay
 
@@ -92,8 +93,8 @@ def show_static(bundle: Bundle | None, *, note: str = "", in_notebook: bool = Fa
 class StaticDisplay:
     """Nothing until the end: what is captured is kept, and a live view in it would be dead."""
 
-    def __init__(self) -> None:
-        self._transcript = Transcript()
+    def __init__(self, run: Run) -> None:
+        self._transcript = Transcript(roots=roots_of(run.request.cwd))
 
     def note(self, text: str) -> None:
         """Remember it for the end."""
@@ -138,7 +139,7 @@ class TextDisplay:
     """Lines as they come; in a notebook the static view below them at the end."""
 
     def __init__(self, run: Run, *, in_notebook: bool) -> None:
-        self._transcript = Transcript()
+        self._transcript = Transcript(roots=roots_of(run.request.cwd))
         self._view = TerminalView(sys.stdout)
         self._in_notebook = in_notebook
         if run.request.rehearse is not None:

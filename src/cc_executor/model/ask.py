@@ -12,11 +12,14 @@ from msgspec.structs import replace
 
 from cc_executor.model import toolcall
 from cc_executor.model.event import Answered, PermissionAsked, Question, QuestionAsked
+from cc_executor.model.paths import Roots, below
 
 Ask = PermissionAsked | QuestionAsked
 
 ASK_USER: Final = "AskUserQuestion"  # Claude Code's own tool for questions
 WHAT_CHARS: Final = 300  # of a question in a record or a receipt
+# Claude Code 2.1's tools whose line is a path (`toolcall.summary`). Of another one a record does not tell a path from a command.
+BY_PATH: Final = frozenset({"Read", "Write", "Edit", "MultiEdit", "NotebookEdit"})
 OPEN_LIMIT: Final = 20
 ASKED_LIMIT: Final = 100  # the journal has all of them
 REASON_CHARS: Final = 2000  # of what a person types; the record in the journal keeps as much
@@ -154,9 +157,15 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
         return replace(self, open=()) if self.open else self
 
 
-def what_of(ask: Ask) -> str:
-    """The question in one line."""
+def what_of(ask: Ask, roots: Roots = ()) -> str:
+    """The question in one line; for records with whole paths, for people with `roots`."""
     if isinstance(ask, QuestionAsked):
         return toolcall.one_line("; ".join(question.text for question in ask.questions), WHAT_CHARS)
-    about = toolcall.summary(toolcall.fields(ask.input) or {})
+    about = toolcall.summary(toolcall.fields(ask.input, roots) or {})
     return toolcall.one_line(f"{ask.name}: {about}" if about else ask.name, WHAT_CHARS)
+
+
+def what_from(what: str, roots: Roots) -> str:
+    """What a record says of a question, for people."""
+    name, colon, about = what.partition(": ")
+    return f"{name}{colon}{below(about, roots)}" if name in BY_PATH else what

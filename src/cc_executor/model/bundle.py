@@ -33,11 +33,12 @@ def static_bundle(receipt: Receipt, transcript: Transcript | None = None) -> tup
     metadata : dict
         ``{"cc_executor": {"run_id", "digest", "status"}}``.
     """
+    roots = transcript.roots if transcript is not None else (receipt.cwd,)
     items = transcript.items if transcript is not None else ()
     left_out = transcript.elided_lines if transcript is not None else 0
     data: dict[str, object] = {
         "text/plain": plain_text(receipt),
-        "text/html": card(receipt, items, left_out=left_out),
+        "text/html": card(receipt, items, left_out=left_out, roots=roots),
         RECEIPT_MIME: _receipt(receipt),
     }
     mark = {"run_id": receipt.run_id, "digest": receipt.digest, "status": receipt.outcome.kind.value}

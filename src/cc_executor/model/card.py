@@ -14,6 +14,7 @@ from cc_executor.model.inert import NO_MATH, inert
 from cc_executor.model.item import Item, ItemState, Kind, Level, excerpt
 from cc_executor.model.markdown import markdown_html
 from cc_executor.model.outcome import Outcome, OutcomeKind
+from cc_executor.model.paths import Roots, below
 from cc_executor.model.receipt import FileChange, Receipt, Standing
 from cc_executor.model.toolcall import one_line
 from cc_executor.model.words import REHEARSAL, STANDINGS, check_words, figures, hook_words, undo_words
@@ -67,12 +68,12 @@ _STANDING_COLOURS: Final = {Standing.VERIFIED: GREEN, Standing.CLAIMED: GREY, St
 _LEVEL_COLOURS: Final = {Level.INFO: GREY, Level.WARN: AMBER, Level.ERROR: RED}
 
 
-def card(receipt: Receipt, items: Iterable[Item], *, left_out: int = 0) -> str:
-    """The card. `left_out`: lines of the run that are in none of `items`."""
+def card(receipt: Receipt, items: Iterable[Item], *, left_out: int = 0, roots: Roots = ()) -> str:
+    """The card. `left_out`: lines of the run that are in none of `items`; `roots`: from where paths are seen."""
     steps = _without_final(list(items), receipt)
     if receipt.agent == "shell":
         left_out = 0  # the excerpt of its output says what is left out
-    top = [_head(receipt), _problem(receipt), _final(receipt), _checks(receipt), _hooks(receipt), _files(receipt)]
+    top = [_head(receipt), _problem(receipt), _final(receipt), _checks(receipt), _hooks(receipt), _files(receipt, roots)]
     room = CARD_BYTES - sum(_size(part) for part in top)
     # Whatever was overlooked on the way to here goes no further.
     return inert(
@@ -159,10 +160,10 @@ def _hooks(receipt: Receipt) -> str:
     return f'<div style="{_BODY}">{"".join(rows)}</div>' if rows else ""
 
 
-def _files(receipt: Receipt) -> str:
+def _files(receipt: Receipt, roots: Roots) -> str:
     if not receipt.files:
         return ""
-    rows = [f"<div>{escape(_file_words(file))}</div>" for file in receipt.files[:FILES]]
+    rows = [f"<div>{escape(_file_words(file, roots))}</div>" for file in receipt.files[:FILES]]
     count = len(receipt.files)
     return (
         f'<details style="{_BODY}"><summary style="cursor:pointer">{count} {"file" if count == 1 else "files"}</summary>'
@@ -170,9 +171,9 @@ def _files(receipt: Receipt) -> str:
     )
 
 
-def _file_words(file: FileChange) -> str:
+def _file_words(file: FileChange, roots: Roots) -> str:
     size = f", {file.size:,} bytes" if file.size is not None else ""
-    return f"{one_line(clean(file.path), LINE_CHARS)}  {one_line(clean(file.words), LINE_CHARS)}{size}"
+    return f"{one_line(clean(below(file.path, roots)), LINE_CHARS)}  {one_line(clean(file.words), LINE_CHARS)}{size}"
 
 
 def _more(count: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Final, NamedTuple, assert_never
 
 from cc_executor.model import toolcall
-from cc_executor.model.ask import DECISION_WORDS, Decision, what_of
+from cc_executor.model.ask import BY_PATH, DECISION_WORDS, Decision, what_from, what_of
 from cc_executor.model.event import (
     AgentFailed,
     Answered,
@@ -47,6 +47,7 @@ from cc_executor.model.event import (
     UsageCounted,
 )
 from cc_executor.model.item import Level
+from cc_executor.model.paths import Roots, below
 
 NAMED_PROCESSES: Final = 5
 RAW_CHARS: Final = 200
@@ -76,8 +77,8 @@ _REASONS: Final = {
 }
 
 
-def notice(event: Event) -> Notice | None:
-    """The notice for `event`, or None if it has its own kind of item or says nothing to a reader."""
+def notice(event: Event, roots: Roots = ()) -> Notice | None:
+    """The notice for `event`, its paths seen from `roots`, or None if it has its own kind of item or says nothing to a reader."""
     match event:
         case (  # first, for these are nine of ten events, and each class is asked for in turn
             Noise()
@@ -100,7 +101,7 @@ def notice(event: Event) -> Notice | None:
             lost = [f"{name} ({status})" for name, status in servers if status in {"failed", "needs-auth"}]
             return Notice("mcp", f"MCP servers not connected: {', '.join(lost)}", Level.WARN, replaces=True) if lost else None
         case PermissionAsked(name=name, input=source):
-            about = toolcall.summary(toolcall.fields(source) or {})
+            about = toolcall.summary(toolcall.fields(source, roots) or {})
             return Notice("permission", f"Waits for leave to use {name}{f': {about}' if about else ''}", Level.WARN)
         case QuestionAsked():
             return Notice("question", f"Asks: {what_of(event)}", Level.WARN)
@@ -109,7 +110,7 @@ def notice(event: Event) -> Notice | None:
         case HostAsked(what=what):
             return Notice("permission", f"The agent asked for {what}, which cc_executor does not offer; it was told so", Level.WARN)
         case Answered(what=what, decision=decision, by=by, note=note):
-            about = f": {what}" if what else ""
+            about = f": {what_from(what, roots)}" if what else ""
             said = f" ({toolcall.one_line(note, RAW_CHARS)})" if note else ""
             if decision == Decision.REFUSED:
                 return Notice("answer", f"Refused, for nobody could answer{about}", Level.WARN)
@@ -124,7 +125,7 @@ def notice(event: Event) -> Notice | None:
         case HookRan(name=name, status=status, text=text):
             return _hook(name, status, text)
         case Repeated(name=name, about=about, count=count):
-            call = f"{name}({about})" if about else name
+            call = f"{name}({below(about, roots) if name in BY_PATH else about})" if about else name
             said = f"The agent goes round in a circle: {call} came back with the same result {count} times"
             return Notice("loop", said, Level.WARN, replaces=True)
         case StatusChanged(status=status):

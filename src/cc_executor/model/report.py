@@ -14,6 +14,7 @@ from cc_executor.model.ansi import clean
 from cc_executor.model.event import ApiRetried, Degraded, Event, HookRan, RateLimited, ToolCalled, ToolReturned
 from cc_executor.model.item import Level
 from cc_executor.model.notice import notice
+from cc_executor.model.paths import Roots
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.state import Phase, RunState, advance_all
 
@@ -118,7 +119,7 @@ def run_report(
     mask : callable
         Takes secrets out of a text; the receipt is without them.
     """
-    fold = _Fold(mask)
+    fold = _Fold(mask, (receipt.cwd,))
     for t, events in timed:
         fold.take(t, events)
     return RunReport(
@@ -139,8 +140,8 @@ def run_report(
 
 
 class _Fold:
-    def __init__(self, mask: Callable[[str], str]) -> None:
-        self._mask = mask
+    def __init__(self, mask: Callable[[str], str], roots: Roots) -> None:
+        self._mask, self._roots = mask, roots
         self.state = RunState()
         self.t = 0.0
         self.phases: dict[Phase, float] = {}
@@ -195,7 +196,7 @@ class _Fold:
         if event.tool_id in self.open:
             return
         source = self._mask(event.input)  # before it is cut: the beginning of a secret is not recognised
-        call = toolcall.fields(source)
+        call = toolcall.fields(source, self._roots)
         about = toolcall.summary(call) if call is not None else toolcall.one_line(source)
         name = self._mask(clean(event.name)) or "tool"
         made = ToolCall(name, self._mask(clean(about)), t, is_nested=event.parent is not None)
@@ -219,7 +220,7 @@ class _Fold:
         use.seconds += made.seconds
 
     def _note(self, t: float, event: Event) -> None:
-        said = notice(event)
+        said = notice(event, self._roots)
         if said is None or said.level is Level.INFO:
             return
         note = Note(t, said.level, self._mask(clean(said.text)))

@@ -18,6 +18,7 @@ from cc_executor.model.listreport import ListReport, TaskReport
 from cc_executor.model.markdown import markdown_html
 from cc_executor.model.notice import duration
 from cc_executor.model.outcome import OutcomeKind
+from cc_executor.model.paths import below
 from cc_executor.model.receipt import Receipt, Standing
 from cc_executor.model.report import RunReport
 from cc_executor.model.reportstyle import STYLE
@@ -222,7 +223,7 @@ def _asked(receipt: Receipt) -> str:
 def _files(receipt: Receipt) -> str:
     rows = [
         (
-            f"<code>{_line(file.path)}</code>",
+            f"<code>{_line(below(file.path, (receipt.cwd,)))}</code>",
             _t(change(file)),
             f"{file.size:,}" if file.size is not None else "",
             _digest(file.before),

@@ -10,6 +10,7 @@ from cc_executor.model.ansi import clean
 from cc_executor.model.item import excerpt
 from cc_executor.model.listreport import ListReport
 from cc_executor.model.notice import duration
+from cc_executor.model.paths import below
 from cc_executor.model.report import RunReport
 from cc_executor.model.reportwords import (
     CLAIM,
@@ -88,7 +89,7 @@ def run_text(told: RunReport, *, level: int = 1, heading: str = "") -> str:
     if receipt.files:
         rows = [
             (
-                file.path,
+                below(file.path, (receipt.cwd,)),
                 change(file),
                 f"{file.size:,}" if file.size is not None else "",
                 (file.before or "")[:DIGEST_CHARS],

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cc_executor.model.ansi import clean
+from cc_executor.model.ask import what_from
 from cc_executor.model.hook import HookStatus
 from cc_executor.model.listreport import ListReport, TaskReport
 from cc_executor.model.notice import duration
@@ -158,7 +159,10 @@ def how_it_ended(receipt: Receipt) -> str:
 
 def asked_rows(receipt: Receipt) -> list[tuple[str, str, str, str]]:
     """What the agent asked, what it was told, by whom, and what was said."""
-    return [(each.what, each.decision.replace("_", " ") or "nobody answered", each.by, each.note) for each in receipt.asked]
+    return [
+        (what_from(each.what, (receipt.cwd,)), each.decision.replace("_", " ") or "nobody answered", each.by, each.note)
+        for each in receipt.asked
+    ]
 
 
 def list_figures(told: ListReport) -> list[tuple[str, str]]:

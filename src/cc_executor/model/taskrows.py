@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -15,6 +15,7 @@ from cc_executor.model.ask import what_of
 from cc_executor.model.event import Event, StderrWritten, TextWritten, ToolCalled
 from cc_executor.model.graph import Graph, graph_of
 from cc_executor.model.listrecord import OWED, ListState, ListStatus, TaskState, TaskStatus
+from cc_executor.model.paths import Roots
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.state import Phase, RunState
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
@@ -99,11 +100,12 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LastLine:
-    """The last line of what a run writes, whatever it writes and however much."""
+    """The last line of what a run writes, whatever it writes and however much. `roots`: from where its paths are seen."""
 
-    __slots__ = ("_block", "_line", "_tail")
+    __slots__ = ("_block", "_line", "_tail", "roots")
 
-    def __init__(self) -> None:
+    def __init__(self, roots: Roots = ()) -> None:
+        self.roots = roots
         self._block = ""
         self._tail = ""
         self._line = ""
@@ -119,7 +121,7 @@ class LastLine:
                     self._tail = ((self._tail if self._block == "stderr" else "") + text)[-TAIL_CHARS:]
                     self._block = "stderr"
                 case ToolCalled(name=name, input=call, whole=True):
-                    known = toolcall.fields(call)
+                    known = toolcall.fields(call, self.roots)
                     about = toolcall.summary(known) if known is not None else ""
                     self._block, self._tail, self._line = "", "", f"{name}({about})"
                 case _:
@@ -160,14 +162,16 @@ class TaskBoard:
     ----------
     tasks : TaskList
     list_id : str
+    roots : callable
+        From where the paths of a task's runs are seen: each may have a folder of its own.
     """
 
-    def __init__(self, tasks: TaskList, *, list_id: str = "") -> None:
+    def __init__(self, tasks: TaskList, *, list_id: str = "", roots: Callable[[Task], Roots] = lambda _: ()) -> None:
         self.tasks = tasks
         self.order: tuple[Task, ...] = tasks.in_order()
         self.state = ListState()
         self.dirty: dict[str, None] = {task.id: None for task in self.order}
-        self._list_id = list_id
+        self._list_id, self._roots = list_id, roots
         self._numbers = {task.id: number for number, task in enumerate(self.order, start=1)}
         self._runs: dict[str, _Run] = {}
         self._estimates: Mapping[str, str] = {}
@@ -220,7 +224,7 @@ class TaskBoard:
         run = self._run(task_id)
         run.line.feed(events)
         run.phase, run.tokens, run.cost = state.phase, state.usage.input_tokens + state.usage.output_tokens, state.cost
-        run.asks = what_of(state.asks[0]) if state.asks else ""
+        run.asks = what_of(state.asks[0], run.line.roots) if state.asks else ""
         if state.started is not None:
             until = state.exited.at if state.exited is not None else now
             run.settled, run.at = max(0.0, until - state.started.at - state.paused - state.frozen), now
@@ -237,7 +241,7 @@ class TaskBoard:
         run_id = _newest(self.state.task(task_id))
         run = self._runs.get(task_id)
         if run is None or run.run_id != run_id:
-            run = self._runs[task_id] = _Run(LastLine(), run_id=run_id)
+            run = self._runs[task_id] = _Run(LastLine(self._roots(self.tasks.task(task_id))), run_id=run_id)
         return run
 
     def elapsed(self, task_id: str, now: float) -> float:

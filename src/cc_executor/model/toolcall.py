@@ -6,23 +6,34 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from cc_executor.model.paths import Roots, below
+
 SUMMARY_CHARS: Final = 120  # one line of a cell
 
 # The field that says what a call is about, most telling first (Claude Code 2.1's own tools, and what MCP servers commonly call theirs).
 _TELLING: Final = (
     "command", "file_path", "notebook_path", "pattern", "path", "query", "url", "description", "skill", "name", "prompt", "question",
 )  # fmt: skip
+_PATHS: Final = frozenset({"file_path", "notebook_path", "path"})  # of these, those that are a path and nothing else
 _TODO_MARKS: Final = {"completed": "☑", "in_progress": "◐"}
 
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def fields(source: str) -> dict[str, Any] | None:
-    """The input of a call as an object; None while it is incomplete or no object."""
+def fields(source: str, roots: Roots = ()) -> dict[str, Any] | None:
+    """The input of a call as an object; None while it is incomplete or no object.
+
+    With `roots`, for people: its paths are seen from there, for where the run's folder is on the machine is nobody's business who reads a page. A command
+    stays as it is run.
+    """
     try:
-        return _decode(source)
+        call = _decode(source)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):  # the last: half a pair of surrogates
         return None
+    for name in _PATHS & call.keys() if roots else ():
+        if isinstance(call[name], str):
+            call[name] = below(call[name], roots)
+    return call
 
 
 def summary(call: dict[str, Any]) -> str:

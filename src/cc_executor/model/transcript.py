@@ -29,6 +29,7 @@ from cc_executor.model.event import (
 from cc_executor.model.item import PART_CHARS, Item, ItemState, Kind, Level, count_lines, excerpt
 from cc_executor.model.notice import Notice, notice
 from cc_executor.model.part import Part
+from cc_executor.model.paths import Roots
 
 OPEN_LIMIT: Final = 500  # calls and blocks that never become whole; agents run some ten at once
 REMOVED_LIMIT: Final = 4096  # removals that are remembered; a reader that is further behind gets everything anew
@@ -102,14 +103,16 @@ class Transcript:
     ----------
     bounds : Bounds
         What is held in memory at most.
+    roots : Roots
+        From where the paths of tools are seen.
 
     Notes
     -----
     Text blocks named without a colon are raw streams of agents that have no messages (`cc_executor.model.event.TextWritten.block`): output, not Markdown.
     """
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
-        self._bounds = bounds or Bounds()
+    def __init__(self, bounds: Bounds | None = None, *, roots: Roots = ()) -> None:
+        self._bounds, self.roots = bounds or Bounds(), roots
         self._ceiling: int | None = None
         self._next = 0
         self._newest = -1  # the highest number that was ever shown: numbers come in order
@@ -117,8 +120,7 @@ class Transcript:
         self._latest_topic = ""
         self._items: dict[int, Item | Part] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
-        self._held_lines = 0
-        self._held_chars = 0
+        self._held_lines = self._held_chars = 0
         self._blocks: dict[tuple[Kind, str, str | None], _Block] = {}
         self._tools: dict[str, tuple[int, Item, bool]] = {}  # (number, the item, whether its input is whole)
         self._notes: dict[int, Item] = {}
@@ -200,7 +202,7 @@ class Transcript:
 
     def origin(self) -> Self:
         """An empty transcript with the same notes: what this one was before its first event."""
-        other = type(self)(self._bounds)
+        other = type(self)(self._bounds, roots=self.roots)
         other._notes = self._notes
         return other
 
@@ -214,7 +216,7 @@ class Transcript:
         ceiling : int
             Items from this number on are folded and not held.
         """
-        other = type(self)(bounds or self._bounds)
+        other = type(self)(bounds or self._bounds, roots=self.roots)
         other._ceiling = ceiling
         other._next, other._latest, other._latest_topic = self._next, self._latest, self._latest_topic
         other._notes = self._notes  # shared on purpose: notes that are put in later belong to the numbering as well
@@ -251,7 +253,7 @@ class Transcript:
                 self._cut_open()
             case _:
                 pass  # at most a notice; `notice` is total over all events
-        said = notice(event)
+        said = notice(event, self.roots)
         if said is not None:
             self._notice(said)
 
@@ -326,7 +328,7 @@ class Transcript:
         number = known[0] if known else self._number()
         item = Item(number=number, kind=Kind.TOOL, state=ItemState.OPEN, title=clean(event.name), parent=event.parent)
         if event.whole:
-            call = toolcall.fields(event.input)
+            call = toolcall.fields(event.input, self.roots)
             shown = excerpt(clean(toolcall.readable(call) if call is not None else event.input))
             summary = clean(toolcall.summary(call) if call is not None else toolcall.one_line(event.input))
             item = msgspec.structs.replace(item, summary=summary, input=shown.text, left_out=shown.left_out, lines=1 + _lines(shown.text))

@@ -17,7 +17,7 @@ from cc_executor.model import toolcall
 from cc_executor.model.ask import Ask, Body, ShownAsk
 from cc_executor.model.event import Option, PermissionAsked, Question, QuestionAsked
 from cc_executor.model.item import excerpt
-from cc_executor.runtime.plan import resolved
+from cc_executor.runtime.plan import resolved, roots_of
 
 BODY_LINES: Final = 200
 BODY_CHARS: Final = 8 * 1024
@@ -31,7 +31,6 @@ CONTEXT: Final = 3  # lines around a change, as diff -u
 _UNSEEN: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-_PATHS: Final = frozenset({"file_path", "notebook_path", "path"})  # fields of calls
 # The one field of a call that is shown instead of all of it.
 _TELLING: Final[Mapping[str, str]] = MappingProxyType({"Bash": "command", "ExitPlanMode": "plan"})
 
@@ -55,7 +54,7 @@ def shown(ask: Ask, *, cwd: str, mask: Callable[[str], str]) -> ShownAsk:
         questions = tuple(_question(question, said) for question in ask.questions)
         return ShownAsk(id=ask.ask_id, kind="question", title=_line(said(ask.source)) or "The agent", questions=questions)
     call = toolcall.fields(ask.input) or {}
-    there = _from(call, cwd)
+    there = toolcall.fields(ask.input, roots_of(cwd)) or {}
     kind, text = _body(ask, call, there, cwd)
     cut = excerpt(said(text), lines=BODY_LINES, chars=BODY_CHARS)
     about = call.get("description") if ask.name == "Bash" else there.get("file_path") or there.get("notebook_path")
@@ -91,20 +90,6 @@ def _body(ask: PermissionAsked, call: dict[str, Any], there: dict[str, Any], cwd
     if isinstance(telling, str):
         return (Body.COMMAND if ask.name == "Bash" else Body.TEXT), telling
     return Body.TEXT, toolcall.readable(there) if call else ask.input
-
-
-def _from(call: dict[str, Any], cwd: str) -> dict[str, Any]:
-    """The call with paths below the run's folder as they are seen from there: where that folder is on the machine is nobody's business who decides."""
-    return {name: _below(value, cwd) if name in _PATHS and isinstance(value, str) else value for name, value in call.items()}
-
-
-def _below(path: str, cwd: str) -> str:
-    """What leads elsewhere, may lead elsewhere, or would be read so, stays whole."""
-    for folder in (cwd, os.path.realpath(cwd)):
-        inside = path.removeprefix(f"{folder.rstrip('/')}/")
-        if inside != path and folder.strip("/") and not inside.startswith("~") and not {"", ".", ".."} & set(inside.split("/")):
-            return inside
-    return path
 
 
 def _difference(call: dict[str, Any], cwd: str) -> str | None:

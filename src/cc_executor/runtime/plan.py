@@ -11,6 +11,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from cc_executor.model.paths import Roots
 from cc_executor.model.receipt import FileChange
 from cc_executor.policy.predict import Prediction
 from cc_executor.store.journal import RunFolder
@@ -84,6 +85,11 @@ class Plan(BaseModel):
 def resolved(name: str, *, cwd: str) -> Path:
     """`name` as an absolute path, seen from the run's folder."""
     return Path(os.path.normpath(os.path.join(cwd, os.path.expanduser(name))))
+
+
+def roots_of(cwd: str) -> Roots:
+    """What paths below the run's folder begin with: it may have been named through a link, and agents say where that leads."""
+    return tuple(dict.fromkeys((cwd, os.path.realpath(cwd))))
 
 
 def digest_of_file(path: Path) -> str | None:

@@ -15,11 +15,13 @@ from cc_executor.model import toolcall
 from cc_executor.model.ask import REASON_CHARS, Answer, Decision, ShownAsk
 from cc_executor.model.event import Paused
 from cc_executor.model.pager import Checkpoints, Page, earlier
+from cc_executor.model.paths import Roots
 from cc_executor.model.state import Phase, RunState
 from cc_executor.model.transcript import Transcript
 from cc_executor.runtime.answers import give, open_ask
 from cc_executor.runtime.askpage import shown
 from cc_executor.runtime.forecast import usual_words
+from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.reader import JournalReader, events_from
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.wire.feed import ViewStatus
@@ -35,7 +37,7 @@ class RunPage:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.transcript = Transcript()
+        self.transcript = Transcript(roots=roots_of(run.request.cwd))
         self._checkpoints = Checkpoints(JournalReader(run.folder, agent=run.request.agent), self.transcript)
         self._paused_at: float | None = None
         self._estimate = usual_words(run.folder)
@@ -87,7 +89,7 @@ class RunPage:
             phase=phase.value,
             elapsed=self._elapsed(state),
             is_ticking=phase not in {Phase.PAUSED, Phase.ENDED},
-            tool=_tool_words(state),
+            tool=_tool_words(state, self.transcript.roots),
             model=state.model,
             input_tokens=state.usage.input_tokens,
             output_tokens=state.usage.output_tokens,
@@ -149,12 +151,12 @@ def _answer(content: Mapping[str, object]) -> Answer:
     return Answer(decision=decision, text=str(content.get("text") or "")[:REASON_CHARS], answers=tuple(texts))
 
 
-def _tool_words(state: RunState) -> str:
+def _tool_words(state: RunState, roots: Roots) -> str:
     running = state.running_tools
     if not running:
         return ""
     tool = running[-1]
-    call = toolcall.fields(tool.input.text)
+    call = toolcall.fields(tool.input.text, roots)
     about = toolcall.one_line(toolcall.summary(call), TOOL_CHARS) if call is not None else ""
     more = f" and {len(running) - 1} more" if len(running) > 1 else ""
     return f"{tool.name}({about}){more}"

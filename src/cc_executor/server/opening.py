@@ -111,6 +111,7 @@ def _sealed(home: StateHome, run_id: str, environ: Mapping[str, str]) -> Receipt
     from cc_executor.model.bundle import static_bundle
     from cc_executor.model.transcript import Transcript
     from cc_executor.runtime.blocking import run_in_thread
+    from cc_executor.runtime.plan import roots_of
     from cc_executor.runtime.reader import replay
     from cc_executor.runtime.run import Run
     from cc_executor.store.bundle import write_bundle
@@ -121,7 +122,7 @@ def _sealed(home: StateHome, run_id: str, environ: Mapping[str, str]) -> Receipt
 
     try:
         run, receipt = run_in_thread(finished())
-        page = Transcript()
+        page = Transcript(roots=roots_of(run.request.cwd))
         for events in replay(run.folder, agent=run.request.agent):
             page.feed(events)
         write_bundle(run.folder, static_bundle(receipt, page))

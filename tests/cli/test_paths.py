@@ -1,0 +1,60 @@
+"""Where paths are shown and where they are kept, with the real agent in a folder that is named through a link."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cc_executor.store.home import StateHome
+from cli.test_cli import cli
+
+SCRIPT = """
+description = "writes a file in the folder, and reads it and another one"
+allow = ["Write", "Read"]
+
+[[turn]]
+[[turn.block]]
+tool = "Write"
+input = { file_path = "{cwd}/sub/made.txt", content = "made" }
+
+[[turn]]
+[[turn.block]]
+tool = "Read"
+input = { file_path = "{cwd}/sub/made.txt" }
+
+[[turn]]
+[[turn.block]]
+tool = "Read"
+input = { file_path = "/etc/hostname" }
+
+[[turn]]
+[[turn.block]]
+text = "Done."
+"""
+
+
+@pytest.mark.usefixtures("claude_cli")
+def test_a_file_is_shown_from_the_runs_folder_and_kept_with_its_whole_path(tmp_path: Path, state_folder: Path) -> None:
+    work, link, script = tmp_path / "work", tmp_path / "link", tmp_path / "script.toml"
+    work.mkdir()
+    link.symlink_to(work)
+    script.write_text(SCRIPT)
+    done = cli("run", "--cwd", link, "--tools", "Write,Read", "--rehearse", script, "Go.")
+    assert done.returncode == 0, done.stderr
+    lines = ["  → Write: sub/made.txt", "  → Read: sub/made.txt", "  → Read: /etc/hostname"]
+    for said in (done, cli("attach")):
+        assert [line for line in said.stderr.splitlines() if "→" in line] == lines
+    assert "\n  file sub/made.txt: " in cli("show").stdout
+    report = cli("report").stdout
+    assert "\n| sub/made.txt |" in report
+    assert re.search(r"\| Write \| /[^|]+/work/sub/made\.txt \|", report), (
+        "where the link leads is in no record, and a report is made of these alone"
+    )
+
+    (folder,) = StateHome(state_folder).runs()
+    assert f'"file_path":"{work}/sub/made.txt"'.encode() in (folder.path / "stdout").read_bytes()
+    (change,) = json.loads(cli("show", "--json").stdout)["files"]
+    assert change["path"] == f"{link}/sub/made.txt"

@@ -88,7 +88,8 @@ async def one_list(folder: Path, home: StateHome, seed: int, dealt: Counter[str]
             str(chance.uniform(0, 0.2)),
         ]
         process = await anyio.run_process(argv, check=False, stderr=subprocess.PIPE)
-        assert process.returncode == -signal.SIGKILL or process.stdout == b"ok\n", process.stderr.decode()
+        if process.returncode != -signal.SIGKILL and process.stdout != b"ok\n":
+            raise RuntimeError(process.stderr.decode())
         dealt[way if process.returncode else "none: the list had ended"] += 1
     result = await cc_execute_list(TASKS, cwd=folder)
     assert result.ok, result
@@ -120,10 +121,10 @@ async def test_wherever_its_runner_is_killed_a_list_ends_as_if_nothing_had_happe
                 with anyio.fail_after(300 if LONG else 100):
                     await one_list(folder, StateHome(state_folder), seed, dealt)
             except Exception as problem:  # noqa: BLE001 - told below, with the seed
-                failures[seed] = repr(problem)
+                failures[seed] = f"{type(problem).__name__}: {problem}"
 
     async with anyio.create_task_group() as lists:
         for seed in range(KILLS // OF_ONE_LIST):
             lists.start_soon(one, seed)
-    assert not failures, failures
+    assert not failures, "\n".join(f"seed {seed}: {problem}" for seed, problem in failures.items())
     saw(f"{KILLS // OF_ONE_LIST} lists, {', '.join(f'{count} {way}' for way, count in sorted(dealt.items()))}")

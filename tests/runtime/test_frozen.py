@@ -136,3 +136,31 @@ async def test_a_cancel_does_not_wait_for_the_threads_of_other_runs(tmp_path: Pa
             goes_on.set()
     assert (run.folder.path / records.EXIT).exists()
     assert (await run.finish()).exit.stopped_for == "cancel"
+
+
+@pytest.mark.row("faults", "the system has no more threads", "an error, and nobody waits for work that never begins")
+async def test_work_for_which_there_is_no_thread_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(THREADS + 1):  # each gives its place back
+            with anyio.fail_after(BOUND), pytest.raises(RuntimeError, match="can't start new thread"):
+                await in_thread(lambda: None)
+    assert await in_thread(lambda: "works") == "works"
+
+
+async def test_a_thread_that_is_slow_to_begin_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, start = threading.Event(), threading.Thread.start
+
+    def late(thread: threading.Thread) -> None:
+        assert goes_on.wait(BOUND)
+        start(thread)
+
+    with monkeypatch.context() as patched, anyio.fail_after(BOUND):
+        patched.setattr(threading.Thread, "start", late)
+        async with anyio.create_task_group() as others:
+            others.start_soon(in_thread, lambda: None)
+            await anyio.sleep(0.01)  # the loop turns, though the thread has not begun
+            goes_on.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextvars
 import threading
@@ -53,10 +54,18 @@ async def in_thread(work: Callable[[], T], *, takes_long: bool = False) -> T:
         with suppress(RuntimeError):  # that loop is gone, and with it whoever waited
             loop.call_soon_threadsafe(tell, say, what)
 
+    def begin(thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError as error:  # there are no more threads
+            with suppress(RuntimeError):  # as above
+                loop.call_soon_threadsafe(tell, future.set_exception, error)
+
     async with AsyncExitStack() as stack:
         if not takes_long:
             await stack.enter_async_context(_limit())
-        threading.Thread(target=run, name="cc_executor errand", daemon=True).start()
+        # `start` waits until the thread runs, which on a busy machine takes as long as all the others want the interpreter: not on the loop.
+        _thread.start_new_thread(begin, (threading.Thread(target=run, name="cc_executor errand", daemon=True),))
         return await future
 
 

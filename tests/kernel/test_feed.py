@@ -142,8 +142,27 @@ def test_a_flood_costs_no_more_than_frames() -> None:
     assert sent / len(wire.sent) < 40_000
 
 
+@pytest.mark.row(
+    "faults", "a client that reads nothing for minutes beside 200 live views", "a view that no page has opened sends it nothing"
+)
+def test_where_no_view_has_spoken_none_is_sent_anything() -> None:
+    wire = Wire(acks=False)
+    wire.run(10, each=lambda: [text("x")])
+    count = len(wire.sent)
+    assert count < 25
+    assert wire.feed.is_settled
+    wire.run(600, each=lambda: [text("x")])
+    assert len(wire.sent) == count
+    wire.say(op="sync", view="late")
+    assert not wire.feed.is_settled
+    wire.run(TICK)
+    assert wire.sent[-1][1]["reset"] == ["late"]
+    assert View().apply(wire).texts() == [item.text for item in wire.transcript.items]
+
+
 def test_who_does_not_acknowledge_gets_one_frame_a_second() -> None:
     wire = Wire(acks=False)
+    wire.say(op="sync", view="v")
     wire.run(20, each=lambda: [text("x")])
     times = [at for at, _, _ in wire.sent]
     late = [at for at in times if at > 101]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -18,6 +16,7 @@ from cc_executor.runtime import undo as undo_module
 from cc_executor.runtime.undo import redo, undo
 from cc_executor.store.home import StateHome
 from cc_executor.store.snapshot import ACT, AFTER, BEFORE, FOLDER, KNOWN, SnapshotStore
+from support.locks import held_by_a_stopped_process
 from support.runs import BASH
 from support.trees import begun, ended, walk, worked
 
@@ -100,19 +99,6 @@ def test_a_torn_look_gives_way_when_it_is_old_or_space_is_short(home: StateHome,
 
 # --- frozen -----------------------------------------------------------------------------------------------------------
 
-HOLD = "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
-
-
-@contextmanager
-def frozen(home: StateHome) -> Generator[None]:
-    """Another process is in the midst of a sweep, and does not go on."""
-    command = [sys.executable, "-c", HOLD, str(home.root / FOLDER / "lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-        yield
-        process.communicate(timeout=60)
-
 
 @pytest.mark.row("faults", "a sweep of the snapshots is frozen in another process", "runs start and end, without undo and with the reason")
 def test_a_frozen_sweep_costs_the_undo_and_not_the_run(home: StateHome, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +106,7 @@ def test_a_frozen_sweep_costs_the_undo_and_not_the_run(home: StateHome, root: Pa
         monkeypatch.setattr(module, name, 0.1)
     first = worked(home, root, lambda: (root / "edited.txt").write_text("first"))
     folder, request = begun(home, root)
-    with frozen(home):
+    with held_by_a_stopped_process(home.root / FOLDER / "lock"):  # in the midst of a sweep
         receipt = cc_execute_sync("echo made > made", **BASH, cwd=root, undo=True).receipt
         assert receipt.outcome.ok
         assert receipt.undo is not None
@@ -141,17 +127,13 @@ def test_a_frozen_sweep_costs_the_undo_and_not_the_run(home: StateHome, root: Pa
 def test_a_run_waits_for_a_sweep_that_comes_to_its_end(home: StateHome, root: Path) -> None:
     worked(home, root, lambda: None)
     store = SnapshotStore(home)
-    command = [sys.executable, "-c", HOLD, str(store.path / "lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
+    with held_by_a_stopped_process(store.path / "lock") as release:
         is_asked: list[bool] = []
 
-        def release() -> bool:
+        def asked() -> bool:
             is_asked.append(True)
-            process.communicate(timeout=60)
+            release()
             return False
 
-        with store.in_use(patience=60, is_over=release):
+        with store.in_use(patience=60, is_over=asked):
             assert is_asked == [True]

@@ -21,15 +21,19 @@ from cc_executor import cc_execute, cc_execute_sync
 from cc_executor.api import make_request
 from cc_executor.cli.session import receipt_of
 from cc_executor.errors import CCExecutorError, ControlFailed, RunNotFound, StateUnusable
+from cc_executor.model.listrecord import Stopped
 from cc_executor.runtime import once
 from cc_executor.runtime.control import command
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import summaries
 from cc_executor.runtime.verification import Verdict, verify
 from cc_executor.shim import records
+from cc_executor.store import underway, unshared
 from cc_executor.store.bundle import BUNDLE, read_bundle
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.tasklists import JOURNAL, LIST, LOCK
+from cc_executor.tasks import open_list, plan
 from support.runs import BASH, BOUND, remembered, shell, to_end, until
 
 NOBODY = 65534
@@ -220,6 +224,44 @@ async def test_a_shortcut_and_a_memory_of_versions_that_were_planted_are_none(
     assert once.recall(home, request) is None
     result = await cc_execute("true", **BASH, cwd=tmp_path, state=home.root)
     assert result.ok
+
+
+@PLANTED
+def test_a_pipe_in_place_of_what_is_written_down_is_waited_for_by_nobody(template: Path, tmp_path: Path) -> None:
+    home = StateHome(shutil.copytree(template, tmp_path / "state"))
+    (run,) = home.runs()
+    receipt = run.receipt()
+    assert receipt is not None
+    (home.root / underway.FOLDER).mkdir(exist_ok=True)
+    a_pipe(home.root / underway.FOLDER / run.run_id, tmp_path)
+    with underway.noted(home.root, run.run_id):
+        pass
+    shortcut = home.root / "once" / receipt.request_digest
+    shortcut.parent.mkdir(exist_ok=True)
+    a_pipe(shortcut.with_name(f".{shortcut.name}.{os.getpid()}"), tmp_path)  # where somebody could guess that it is written first
+    once.remember(home, receipt)
+    assert shortcut.read_text() == run.run_id
+    (home.root / unshared.FOLDER).mkdir(parents=True)
+    a_pipe(home.root / unshared.FOLDER / run.run_id, tmp_path)
+    with pytest.raises(OSError, match="No such device"):
+        unshared.Unshared(home.root).add([run.run_id])
+
+
+@PLANTED
+@pytest.mark.parametrize("name", [LIST, JOURNAL, LOCK])
+@pytest.mark.parametrize("damage", [a_pipe, a_link_to_itself, a_device, a_folder])
+def test_whatever_stands_in_place_of_a_file_of_a_list_is_waited_for_by_nobody(
+    name: str, damage: Callable[[Path, Path], None], home: StateHome, tmp_path: Path
+) -> None:
+    folder = open_list(plan("tasks:\n  - {id: a, run: 'true'}", cwd=tmp_path), home)
+    folder.append(Stopped(at=1.0))
+    (folder.path / name).unlink(missing_ok=True)
+    damage(folder.path / name, tmp_path)
+    if name == LOCK:
+        assert not folder.is_run()
+    else:
+        with pytest.raises(StateUnusable, match="cannot be read"):
+            folder.tasks() if name == LIST else folder.state()
 
 
 @PLANTED

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from cc_executor.errors import StateUnusable
+from cc_executor.model.listrecord import Stopped
+from cc_executor.store import plain
 from cc_executor.store.plain import append_line
+from cc_executor.store.tasklists import JOURNAL, ListFolder
+from support.locks import held_by_a_stopped_process
 
 
 def test_a_line_that_a_killed_writer_left_unfinished_is_ended_first(tmp_path: Path) -> None:
@@ -34,6 +39,43 @@ def test_a_writer_waits_for_another_that_is_in_the_midst_of_its_line(tmp_path: P
         fcntl.flock(other, fcntl.LOCK_UN)
         writer.join(10)
     assert path.read_bytes() == b"first half\nsecond\n"
+
+
+@pytest.mark.row(
+    "faults", "a process that writes a list's journal is stopped (SIGSTOP)", "nobody waits for it for longer than 5 s, and is told"
+)
+@pytest.mark.timeout(60)
+def test_a_writer_that_was_stopped_in_the_midst_of_its_line_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plain.PATIENCE == 5
+    monkeypatch.setattr(plain, "PATIENCE", 0.1)
+    folder = ListFolder(tmp_path)
+    with held_by_a_stopped_process(tmp_path / JOURNAL) as release:
+        with pytest.raises(StateUnusable, match=r"another process has held it for .* s; let it go on, or end it"):
+            folder.append(Stopped(at=1.0))
+        assert folder.read() == ([], 0)
+        release()
+        folder.append(Stopped(at=2.0))
+    assert [record.at for record in folder.records()] == [2.0]
+
+
+@pytest.mark.timeout(60)
+def test_who_waits_for_the_line_of_another_need_not_wait_for_its_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, at_disk, goes_on, sync = tmp_path / "lines", threading.Event(), threading.Event(), os.fsync
+
+    def slow(descriptor: int) -> None:
+        if not at_disk.is_set():
+            at_disk.set()
+            assert goes_on.wait(30)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    first = threading.Thread(target=append_line, args=(path, b"first\n"))
+    first.start()
+    assert at_disk.wait(30)
+    append_line(path, b"second\n")
+    goes_on.set()
+    first.join(30)
+    assert path.read_bytes() == b"first\nsecond\n"
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:

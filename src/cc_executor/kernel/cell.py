@@ -11,8 +11,6 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-import anyio.to_thread
-
 from cc_executor.errors import ControlFailed, RunNotFound, StateUnusable
 from cc_executor.kernel.asks import CellAsks
 from cc_executor.kernel.config import settings_of
@@ -28,6 +26,7 @@ from cc_executor.runtime import once
 from cc_executor.runtime.again import Attempts
 from cc_executor.runtime.answers import unattended
 from cc_executor.runtime.blocking import run_in_thread
+from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import hooks_given
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.turns import turns_here
@@ -123,7 +122,7 @@ async def _execute(shell: Any, line: str, body: str, *, followed_later: bool) ->
     if only_lint:
         return None
     if order.rehearse_without_login is not None:
-        order = await anyio.to_thread.run_sync(_rehearsed_if_needed, order, home)
+        order = await in_thread(lambda: _rehearsed_if_needed(order, home))
     if order.once and (known := once.recall(home, order.request)) is not None:
         return _replayed(shell, order, *known)
     if order.background:
@@ -216,11 +215,15 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
             waits.clear()
             watches.clear()
 
+    async def end(watch: _Watch, *, now: bool) -> None:
+        if not await watch.stop(now=now):
+            task.cancel()  # whoever is to end the run stands still, and nobody knows for how long
+
     def stop(count: int) -> None:
         if waits:
             waits[0].give_up()
         elif watches:
-            watches[0].stop(now=count > 1)
+            own(end(watches[0], now=count > 1), name="cc_executor cancel")
         else:
             task.cancel()  # it is being launched; what may have begun is ended
 
@@ -228,7 +231,7 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
     with shell_pump(getattr(shell, "kernel", None)):
         stopped = await outlast(task, stop)
     if stopped is not None and task.cancelled():
-        raise cancelled(stopped, "the launch was given up")
+        raise cancelled(stopped, watches[0].leave() if watches else "the launch was given up")
     result = _bound(shell, order, _as_value(shell, task.result()))
     if stopped is not None and waits:
         raise cancelled(stopped, f"the waiting was ended; the receipt of run {result.receipt.run_id} is kept")
@@ -291,10 +294,19 @@ class _Watch:
         self._is_blind = False
         self.display = display
 
-    def stop(self, *, now: bool) -> None:
-        """End the run; `now`: without giving it time to clean up."""
-        with suppress(ControlFailed):  # it has ended by itself
-            self._run.send("cancel", reason="interrupt", by="cell", now=now)
+    async def stop(self, *, now: bool) -> bool:
+        """End the run; `now`: without giving it time to clean up. False when its supervisor answers nobody, even if it is told to go on."""
+        self._run.is_unwanted = True  # at once: it may end by itself before it is told
+        with suppress(ControlFailed):  # it has ended by itself, or is deaf
+            await self._run.cancel(reason="interrupt", by="cell", now=now)
+        return not await self._run.is_deaf()
+
+    def leave(self) -> str:
+        """Follow the run no longer, for nobody can end it now; what there is to be said."""
+        run_id = self._run.run_id
+        note = f"run {run_id} was told to end, and its supervisor stands still; `%cc attach {run_id}` watches it again"
+        self._show(self.display.leave, f"R{note[1:]}.")
+        return note
 
     async def follow(self) -> ShownResult:
         """Show the run until it has ended, seal its receipt, and leave the static view."""
@@ -316,7 +328,7 @@ class _Watch:
             once.remember(self._home, receipt)
         except Exception:
             if self._owns:
-                self.stop(now=True)
+                await self.stop(now=True)
             raise
         finally:
             ticker.cancel()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cc_executor.api import NOTIFY
 from cc_executor.errors import CCExecutorError
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
 
 logger = logging.getLogger(__name__)
+
+STOPS: Final = 2  # interrupts that stop a list, gently and at once; the next lets go of it, for whoever runs it may stand still
 
 
 class ShownListResult(ListResult):
@@ -183,10 +185,18 @@ async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise
     folder = open_list(planned, home, fresh=fresh)
     watch = _ListWatch(shell, planned, folder, home, is_done=folder.state().status is ListStatus.OK, notify=notify)
     task = own(watch.follow(), name=f"cc_executor list {folder.list_id}")
+
+    def stop(count: int) -> None:
+        if count <= STOPS:
+            own(watch.stop(is_first=count == 1), name=f"cc_executor stop of {folder.list_id}")
+        else:
+            task.cancel()
+
     with shell_pump(getattr(shell, "kernel", None)):
-        stopped = await outlast(task, watch.stop)
+        stopped = await outlast(task, stop)
     if task.cancelled():
-        raise cancelled(stopped or asyncio.CancelledError(), "the list was given up")
+        words = f"list {folder.list_id} was told to stop and let go; whoever runs it stands still, or needs longer"
+        raise cancelled(stopped or asyncio.CancelledError(), words)
     ended: EndedList = task.result()
     listed = list_result(folder, planned.tasks, ended.state, home)
     result = ShownListResult(listed.list_id, listed.status, listed.summary, listed.tasks, home)
@@ -237,17 +247,17 @@ class _ListWatch:
             self._tell(error)
             self._display = StaticListDisplay()
 
-    def stop(self, count: int) -> None:
+    async def stop(self, *, is_first: bool) -> None:
         """What an interrupt does: stop the list; from the second on without giving what runs time to clean up."""
         self._is_interrupted = True
-        try:
-            if count == 1:
-                self._folder.append(Stopped(at=time.time(), by="cell"))
-                self._commands.at_once(goes_on=False, by="cell")  # a kernel that restarts has no time for more
-            else:
-                self._commands.kill(self._folder.state())
+        try:  # in a thread, for a supervisor that stands still answers no command, and others are to be told meanwhile
+            await in_thread(self._stop if is_first else lambda: self._commands.kill(self._folder.state()), takes_long=True)
         except CCExecutorError:
             logger.exception("the list %s could not be told to stop", self._folder.list_id)
+
+    def _stop(self) -> None:
+        self._folder.append(Stopped(at=time.time(), by="cell"))
+        self._commands.at_once(goes_on=False, by="cell")  # a kernel that restarts has no time for more
 
     async def follow(self) -> EndedList:
         """Run the list, or watch whoever runs it, to its end, and leave the table."""
@@ -262,6 +272,9 @@ class _ListWatch:
             await self._page.read_receipts()
             await self._page.expect()
             state = await self._run()
+        except asyncio.CancelledError:
+            self._show(self._display.finish, self._ended(self._folder.state()))
+            raise
         finally:
             ticker.cancel()
         ended = await in_thread(lambda: self._ended(state))

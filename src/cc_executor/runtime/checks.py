@@ -50,6 +50,11 @@ class Checking:
         """End the check that is being made, and make no other."""
         self._unwanted.set()
 
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether nobody wants to wait for it any more."""
+        return self._unwanted.is_set()
+
     async def make(self, request: RunRequest, plan: Plan, *, run_id: str, was_stopped: bool) -> tuple[Check, ...]:
         """Every check that was asked for. `was_stopped`: the user's command is left out, for there is nothing to be proved of a run cut short."""
         found = await in_thread(lambda: [_file_check(name, before, cwd=request.cwd) for name, before in plan.before.items()])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import AsyncGenerator
@@ -27,6 +29,7 @@ _CALL_AGAIN: Final = 0.01  # seconds
 _REASON_CHARS: Final = 300
 _GOES_ON: Final = frozenset({RunStanding.STARTING, RunStanding.RUNNING})
 _NOT_THERE: Final = (FileNotFoundError, ConnectionRefusedError)  # no socket, or nobody listens at it
+_PROCESSES: Final = range(2, 2**22 + 1)  # numbers of single processes (proc(5), pid_max); 0 and those below it name many
 _LINE_LIMIT: Final = 1 << 20  # bytes; a status object has some 300
 
 
@@ -70,11 +73,34 @@ def _why(folder: RunFolder, standing: RunStanding, error: OSError) -> str:
     if standing is not RunStanding.RUNNING:
         return "its supervisor is gone; `%cc list` or `cc-executor list` says what became of it"
     if not isinstance(error, _NOT_THERE):
-        return "its supervisor lives and does not answer, for it stands still or the machine is busy; try again"
-    with suppress(StateUnusable, StopIteration):  # its first record names it
-        supervisor = next(record.shim_pid for record in folder.control_records()[0] if isinstance(record, Started))
+        cure = f", or let it go on with `kill -CONT {supervisor}`" if (supervisor := _supervisor(folder)) is not None else ""
+        return f"its supervisor lives and does not answer, for it stands still or the machine is busy; try again{cure}"
+    if (supervisor := _supervisor(folder)) is not None:
         return f"somebody has removed its socket, and it goes on; `kill {supervisor}` ends it as a cancel does"
     return "it goes on, and somebody has removed its socket"
+
+
+def _supervisor(folder: RunFolder) -> int | None:
+    """The process number of a run's supervisor, as its first record names it."""
+    with suppress(StateUnusable, StopIteration):
+        return next(record.shim_pid for record in folder.control_records()[0] if isinstance(record, Started))
+    return None
+
+
+def is_deaf(folder: RunFolder) -> bool:
+    """Whether a supervisor lives at which calls wait and are not answered. Blocking, as `command`."""
+    try:
+        command(folder, "status")
+    except ControlFailed as error:
+        return isinstance(error.__cause__, TimeoutError | BlockingIOError) and _standing(folder) is RunStanding.RUNNING
+    return False
+
+
+def wake(folder: RunFolder) -> None:
+    """Let a supervisor go on that somebody has stopped (SIGSTOP, Ctrl-Z): what it was told waits at its socket."""
+    with suppress(OSError):  # it has ended; or the number means somebody else's process here, and a process in the container where it lives
+        if folder.is_supervised() and (supervisor := _supervisor(folder) or 0) in _PROCESSES:
+            os.kill(supervisor, signal.SIGCONT)
 
 
 def _standing(folder: RunFolder) -> RunStanding:

@@ -59,7 +59,7 @@ def start_runner(folder: ListFolder, *, environ: Mapping[str, str]) -> subproces
     # -P: nothing in the current folder may stand in for a module of ours.
     argv = [sys.executable, "-P", "-m", RUNNER, folder.list_id]
     try:
-        log = os.open(folder.path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        log = os.open(folder.path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StateUnusable(f"{folder.path} cannot be written: {error.strerror}. Make room, or mend the folder.") from error
     try:

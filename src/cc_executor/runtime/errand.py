@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextvars
 import threading
@@ -11,9 +12,13 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
-import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 LOOK: Final = 0.02  # seconds; only who was cancelled looks, so there is nobody to be quick for
+
+THREADS: Final = 40  # at a time on one loop; what they wait for is mostly the disk
+# Not anyio's own limit, which is everybody's: work that a user's cell, or a server in the same process, lets wait in 40 threads would keep every run waiting.
+_limits: Final[RunVar[anyio.CapacityLimiter]] = RunVar("cc_executor threads")
 
 T = TypeVar("T")
 
@@ -22,13 +27,13 @@ async def in_thread(work: Callable[[], T], *, takes_long: bool = False) -> T:
     """The result of blocking work, from a thread of its own.
 
     Not `anyio.to_thread`, whose threads wait to be told of the end of the loop's root task: where nest-asyncio was applied, nobody tells them, and the
-    program never ends. Its limit of 40 at a time is kept.
+    program never ends.
 
     Parameters
     ----------
     work : callable
     takes_long : bool
-        Whether the work may take minutes: then it does not count for the limit, so that no other work waits for it.
+        Whether the work may take minutes, or must not wait for a place: it does not count for the limit of `THREADS`.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -49,11 +54,28 @@ async def in_thread(work: Callable[[], T], *, takes_long: bool = False) -> T:
         with suppress(RuntimeError):  # that loop is gone, and with it whoever waited
             loop.call_soon_threadsafe(tell, say, what)
 
+    def begin(thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError as error:  # there are no more threads
+            with suppress(RuntimeError):  # as above
+                loop.call_soon_threadsafe(tell, future.set_exception, error)
+
     async with AsyncExitStack() as stack:
         if not takes_long:
-            await stack.enter_async_context(anyio.to_thread.current_default_thread_limiter())
-        threading.Thread(target=run, name="cc_executor errand", daemon=True).start()
+            await stack.enter_async_context(_limit())
+        # `start` waits until the thread runs, which on a busy machine takes as long as all the others want the interpreter: not on the loop.
+        _thread.start_new_thread(begin, (threading.Thread(target=run, name="cc_executor errand", daemon=True),))
         return await future
+
+
+def _limit() -> anyio.CapacityLimiter:
+    try:
+        return _limits.get()
+    except LookupError:
+        limit = anyio.CapacityLimiter(THREADS)
+        _limits.set(limit)
+        return limit
 
 
 class Errand(Generic[T]):

@@ -21,7 +21,7 @@ from cc_executor.runtime.hooks import Caller, gathered, stands_in_the_way
 from cc_executor.runtime.hookwork import Surroundings
 from cc_executor.store.hooklog import HookLog
 from cc_executor.store.place import WISH
-from cc_executor.store.plain import read_plain
+from cc_executor.store.plain import read_plain, write_whole
 from cc_executor.store.tasklists import ListFolder
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def keep_hooks(folder: ListFolder, hooks: Sequence[Hook]) -> None:
     commands = [StoredHook.of(each).model_dump(mode="json") for each in hooks if each.command]
     if commands or (folder.path / KEPT).exists():
         with suppress(OSError):  # who runs the list from here on has them all the same
-            (folder.path / KEPT).write_text(json.dumps(commands), "utf-8")
+            write_whole(folder.path / KEPT, json.dumps(commands).encode(), sync=False)
 
 
 def kept_hooks(folder: ListFolder) -> tuple[Hook, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from typing import Final
 
 from cc_executor.errors import RunNotFound, StateUnusable
@@ -12,7 +12,7 @@ from cc_executor.runtime.plan import Plan
 from cc_executor.runtime.workspace import is_trusted, own_settings
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.plain import read_plain
+from cc_executor.store.plain import read_plain, write_whole
 
 _FOLDER: Final = "once"
 _POINTER_LIMIT: Final = 64  # bytes; an id has 26
@@ -23,13 +23,9 @@ def remember(home: StateHome, receipt: Receipt) -> None:
     if not receipt.outcome.ok:
         return
     folder = home.root / _FOLDER
-    try:
+    with suppress(OSError):  # a full disk costs the short cut, not the run
         folder.mkdir(mode=0o700, exist_ok=True)
-        temporary = folder / f".{receipt.request_digest}.{os.getpid()}"
-        temporary.write_text(receipt.run_id, "ascii")
-        temporary.replace(folder / receipt.request_digest)
-    except OSError:
-        return  # a full disk costs the short cut, not the run
+        write_whole(folder / receipt.request_digest, receipt.run_id.encode("ascii"), sync=False)
 
 
 def recall(home: StateHome, request: RunRequest) -> tuple[RunFolder, Receipt] | None:

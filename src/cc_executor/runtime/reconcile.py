@@ -125,6 +125,9 @@ def _was_begun(folder: RunFolder) -> bool:
 def _seal(folder: RunFolder, environ: Mapping[str, str]) -> None:
     if folder.standing(time.time()) is not RunStanding.LOST:
         return
+    with claimed(folder) as is_free:
+        if not is_free:  # whoever seals it may take long or stand still: the other lost runs do not wait for that
+            return
     state = RunState()
     for events in replay(folder, agent=folder.request().agent):
         state = advance_all(state, events)

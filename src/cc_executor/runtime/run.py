@@ -23,7 +23,7 @@ from cc_executor.model.state import RunState, advance_all
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime import telemetry
 from cc_executor.runtime.checks import Checking
-from cc_executor.runtime.control import Status, command, nudges
+from cc_executor.runtime.control import Status, command, is_deaf, nudges, wake
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import RunHooks, gathered
 from cc_executor.runtime.launch import launch, reaped, terminate
@@ -278,7 +278,7 @@ class Run:
         """One command, blocking (a few milliseconds), from any thread. `op`: pause, resume, cancel or status.
 
         When the agent has ended and only the checks of this run go on, `cancel` ends those. Where the run was started, it works without the run's folder
-        or socket, too.
+        or socket, too. A supervisor that stands still, so that it does not answer a `cancel`, is told to go on.
 
         Raises
         ------
@@ -293,8 +293,11 @@ class Run:
                 self._checking.end()
                 self._hooks.end()
                 return Status({"ok": True, "state": "exited", "processes": 0})
-            if op == "cancel" and not (self.folder.path / records.EXIT).exists() and terminate(self.run_id):
-                return Status({"ok": True, "state": "stopping", "processes": 0})
+            if op == "cancel" and not (self.folder.path / records.EXIT).exists():
+                is_told = terminate(self.run_id)
+                wake(self.folder)
+                if is_told:
+                    return Status({"ok": True, "state": "stopping", "processes": 0})
             raise
 
     async def pause(self, *, by: str = "", pauses: int | None = None) -> Status:
@@ -309,12 +312,17 @@ class Run:
         """Begin to end the run (`now`: without giving it time to clean up). `follow` ends when nothing of it is left."""
         return await self._ask("cancel", reason=reason, by=by, now=now)
 
+    async def is_deaf(self) -> bool:
+        """Whether its supervisor lives and does not answer."""
+        return await in_thread(lambda: is_deaf(self.folder), takes_long=True)
+
     async def status(self) -> Status:
         """What the supervisor says now."""
         return await self._ask("status")
 
     async def _ask(self, op: str, **fields: object) -> Status:
-        return await in_thread(partial(self.send, op, **fields))
+        # Without waiting for a place: a command has its own bound, and a cancel is not to wait for 40 launches.
+        return await in_thread(partial(self.send, op, **fields), takes_long=True)
 
 
 def _seen(pauses: int | None) -> dict[str, int]:

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 HEAD_START: Final = 2.0  # seconds; whoever started a run and follows it reaches its end within some milliseconds
 LOOK: Final = 0.02  # seconds
+# Seconds for which somebody who wants to wait no longer still waits for another who seals: the receipt of a run without a check takes some milliseconds.
+TURN_BUDGET: Final = 5.0
 KEEP_BUDGET: Final = 30.0  # seconds for a disk to take the receipt, if nobody wants to wait for it; mostly some milliseconds
 _CLAIM: Final = "sealing"  # locked (flock) by whoever seals
 _TEXT_LIMIT: Final = 32_000  # characters of the final text that the receipt keeps; longer ones are in the journal
@@ -95,7 +97,8 @@ async def _sealed(
         _strike(folder)
         return known
     request, plan = folder.request(), Plan.of(folder)
-    async with _turn(folder, head_start=HEAD_START if is_watcher and (request.verify is not None or hooks.is_owed(folder)) else 0.0):
+    head_start = HEAD_START if is_watcher and (request.verify is not None or hooks.is_owed(folder)) else 0.0
+    async with _turn(folder, head_start=head_start, is_over=lambda: checking.is_unwanted):
         if (known := folder.receipt()) is not None:
             return known
         facts = folder.exit_facts()
@@ -123,8 +126,23 @@ async def _sealed(
 
 
 @asynccontextmanager
-async def _turn(folder: RunFolder, *, head_start: float) -> AsyncGenerator[None]:
-    """Wait for the one turn to seal. `head_start`: seconds that are left to others who may want it."""
+async def _turn(folder: RunFolder, *, head_start: float, is_over: Callable[[], bool]) -> AsyncGenerator[None]:
+    """Wait for the one turn to seal.
+
+    Whoever has it may make a check that takes minutes, so the wait has no bound of its own. He may stand still, too: once `is_over`, it has one.
+
+    Parameters
+    ----------
+    head_start : float
+        Seconds that are left to others who may want it.
+    is_over : callable
+        Whether nobody wants to wait any more.
+
+    Raises
+    ------
+    StateUnusable
+        Somebody has it still. The run has ended and loses nothing: its receipt is made by him, or by the next who looks at it.
+    """
     descriptor = _claim(folder, make=True)
     if descriptor is None:
         yield
@@ -134,8 +152,15 @@ async def _turn(folder: RunFolder, *, head_start: float) -> AsyncGenerator[None]
         with suppress(OSError):  # the file system has lost its locks: whoever waits for the receipt gets it all the same
             while time.monotonic() < until and folder.receipt() is None and _is_free(descriptor):  # noqa: ASYNC110 - a lock of a file
                 await anyio.sleep(LOOK)
-            while not _is_free(descriptor, take=True):  # noqa: ASYNC110 - as above
+            left = TURN_BUDGET
+            while not _is_free(descriptor, take=True):
+                if left <= 0:
+                    raise StateUnusable(
+                        f"Another process makes the receipt of run {folder.run_id} and does not come to an end: let it go on, or end it; "
+                        f"then `%cc show {folder.run_id}` shows the receipt."
+                    )
                 await anyio.sleep(LOOK)
+                left -= LOOK if is_over() else 0.0
         yield
 
 

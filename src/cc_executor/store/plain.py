@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,10 @@ from cc_executor.store.held import held_here
 
 # Bytes. The largest by far is the request, whose prompt of 10 MB may be escaped to six times its size.
 SMALL: Final = 64 * 1024 * 1024
+PATIENCE: Final = (
+    5.0  # seconds for another writer of a line, who needs some microseconds; one that was frozen in the midst of it would need for ever
+)
+_LOOK: Final = 0.002  # seconds
 
 
 def open_plain(path: Path | str) -> int:
@@ -113,11 +118,11 @@ def append_line(path: Path, line: bytes, *, after: int | None = None) -> int | N
     Raises
     ------
     OSError
-        It cannot be written, or there is no room; then nothing was added.
+        It cannot be written, there is no room, or another process has held it for `PATIENCE` seconds; then nothing was added.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with held_here(descriptor):
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, path)
         size = os.fstat(descriptor).st_size
         if after is not None and b"\n" in os.pread(descriptor, max(0, size - after), after):
             return None
@@ -126,5 +131,18 @@ def append_line(path: Path, line: bytes, *, after: int | None = None) -> int | N
         if os.write(descriptor, line) != len(line):
             os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, "there is no room", str(path))
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # whoever waits for it need not wait for our disk
         os.fsync(descriptor)
         return size + len(line)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                words = f"another process has held it for {PATIENCE:.0f} s; let it go on, or end it"
+                raise OSError(errno.EBUSY, words, str(path)) from None
+            time.sleep(_LOOK)  # a lock with a bound cannot be waited for otherwise

@@ -218,7 +218,7 @@ class SnapshotStore:
             if name != run_id:
                 for path, other in ((own, name), (self.path / "working" / name, run_id)):
                     with contextlib.suppress(OSError):
-                        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+                        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
                         with open(descriptor, "wb", buffering=0) as file:
                             file.write(f"{other}\n".encode())
 

@@ -24,7 +24,7 @@ from cc_executor.model.listrecord import ListState, Record, advance_all
 from cc_executor.model.tasklist import ListId, TaskList
 from cc_executor.store.held import held_here
 from cc_executor.store.home import StateHome
-from cc_executor.store.plain import append_line
+from cc_executor.store.plain import append_line, open_plain, read_plain
 
 FOLDER: Final = "lists"
 LIST: Final = "list.json"
@@ -32,6 +32,7 @@ JOURNAL: Final = "journal.jsonl"
 LOCK: Final = "lock"
 NEEDS: Final = "needs"
 LIST_ID: Final = re.compile(r"[0-9a-f]{20}-[0-9]{1,6}\Z")
+LIST_LIMIT: Final = 2**30  # bytes of a list as it was given
 READ_LIMIT: Final = 64 * 1024 * 1024  # bytes of new records taken at once; the next look takes the rest
 
 _encoder: Final = msgspec.json.Encoder()
@@ -58,7 +59,7 @@ class ListFolder:
             The file is missing or damaged.
         """
         try:
-            return TaskList.model_validate(json.loads((self.path / LIST).read_bytes()))
+            return TaskList.model_validate(json.loads(read_plain(self.path / LIST, LIST_LIMIT)))
         except (OSError, ValueError, RecursionError) as error:
             raise StateUnusable(f"The task list {self.list_id} cannot be read: {error}") from error
 
@@ -83,13 +84,21 @@ class ListFolder:
             raise StateUnusable(f"The task list {self.list_id} cannot be written: {error.strerror or error}.") from error
 
     def read(self, offset: int = 0) -> tuple[list[Record], int]:
-        """The records from byte `offset`, and the offset after the last whole one. Lines that are no records are passed over."""
+        """The records from byte `offset`, and the offset after the last whole one. Lines that are no records are passed over.
+
+        Raises
+        ------
+        StateUnusable
+            What stands there is not the plain file that we write, or cannot be read.
+        """
         try:
-            with open(self.path / JOURNAL, "rb", buffering=0) as file:
+            with open(open_plain(self.path / JOURNAL), "rb", buffering=0) as file:
                 file.seek(offset)
                 data = file.read(READ_LIMIT)
         except FileNotFoundError:
             return [], offset
+        except OSError as error:
+            raise StateUnusable(f"The task list {self.list_id} cannot be read: {error.strerror or error}.") from error
         end = data.rfind(b"\n") + 1
         found: list[Record] = []
         for line in data[:end].splitlines():
@@ -148,7 +157,7 @@ class ListFolder:
     def is_run(self) -> bool:
         """Whether somebody runs the list now. Only looks: it needs no right to write."""
         try:
-            descriptor = os.open(self.path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = open_plain(self.path / LOCK)
         except OSError:  # nobody has run it yet; or nobody but its owner could
             return False
         try:

@@ -25,7 +25,7 @@ def noted(root: Path, run_id: str) -> Generator[None]:
     """Note that a check or a hook of this run is being made, until the end. What cannot be noted is made all the same."""
     with suppress(OSError):
         (root / FOLDER).mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(root / FOLDER / run_id, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(root / FOLDER / run_id, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, own_host())
         finally:

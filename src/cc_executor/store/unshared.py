@@ -35,7 +35,7 @@ class Unshared:
         room = limit - len(os.listdir(self._folder))
         for run_id in run_ids:
             if room > 0:
-                os.close(os.open(self._folder / run_id, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+                os.close(os.open(self._folder / run_id, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
                 room -= 1
 
     def names(self) -> list[str]:

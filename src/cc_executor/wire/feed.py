@@ -117,7 +117,8 @@ class ViewFeed(PacedFeed):
     @property
     def is_settled(self) -> bool:
         """Whether the views were sent everything that there is, as of the last tick."""
-        return super().is_settled and not (self._pages or self._reading) and self._version == self._transcript.version
+        is_sent = not (self._pages or self._reading) and self._version == self._transcript.version
+        return self.has_nobody or (super().is_settled and is_sent)
 
     def show(self, status: ViewStatus, now: float) -> None:
         """Set the status line; `status.elapsed` is that of `now`."""

@@ -2,7 +2,9 @@
 
 `seq` counts the frames of a feed without a gap. A view that misses one (the server drops messages when a user's own cell floods) or that is new says
 ``{"op": "sync", "view"}``, and the next frame is a ``"reset"`` for it, with everything. A frame that asks (``"ask"``) is acknowledged when it was painted,
-``{"op": "ack", "view", "seq"}``; while `UNANSWERED` of them are not, nobody looks, or somebody cannot keep up, and one frame a second has to do.
+``{"op": "ack", "view", "seq"}``; while `UNANSWERED` of them are not, nobody looks, or somebody cannot keep up, and one frame a second has to do. Where no view
+has ever said anything, none is sent until one does: a client without views that reads nothing between its cells would have them pile up, and where ZeroMQ has
+no more room it drops what comes next, the end of a cell as well (200 runs: after a minute).
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class PacedFeed(ABC):
         self._last_frame = float("-inf")
         self._last_ask = float("-inf")
         self._asked: list[int] = []
+        self._was_spoken_to = False
         self._is_done = False
         self.seq = 0
 
@@ -54,7 +57,12 @@ class PacedFeed(ABC):
     @property
     def is_settled(self) -> bool:
         """Whether the views were sent everything that there is, as of the last tick."""
-        return not (self._inbox or self._resets or self._has_news())
+        return self.has_nobody or not (self._inbox or self._resets or self._has_news())
+
+    @property
+    def has_nobody(self) -> bool:
+        """Whether no view has ever said anything, not even to the first frames that asked."""
+        return not (self.is_watched or self._was_spoken_to or self._inbox)
 
     def on_message(self, content: object) -> None:
         """Take what a view says. May be called in any thread; answered at the next tick. What is not understood is ignored."""
@@ -76,13 +84,14 @@ class PacedFeed(ABC):
 
     def _send_due(self, now: float) -> bool:
         """Send what is due; whether there was something."""
-        if not self._frame_is_due(now):
+        if self.has_nobody or not self._frame_is_due(now):
             return False
         self._send_frame(now)
         return True
 
     def _read_inbox(self) -> None:
         while self._inbox:
+            self._was_spoken_to = True
             self._take_message(*self._inbox.popleft())
 
     def _take_message(self, what: str, value: Any) -> None:

@@ -1,0 +1,109 @@
+"""A cell whose run or list is in the hands of a process that was stopped (SIGSTOP): the kernel answers meanwhile, and an interrupt ends the cell."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from cc_executor.store.tasklists import FOLDER, JOURNAL, LOCK
+from kernel.cells import WAIT, living, make_gate, shell_cell, wait_for_pid
+from kernel.test_endings import shim_of
+from support.kernel import Kernel
+from support.lab import eventually
+from support.locks import held_by_a_stopped_process
+
+LIST: Final = "%%cc_tasks\ntasks:\n  - {id: a, run: 'exit 1'}"
+LONG: Final = 100.0  # seconds; it is one that people wait for
+PATCH: Final = """
+from cc_executor.kernel import taskcell
+from cc_executor.runtime import control, run
+kept = control.ANSWER_BUDGET, run.wake, taskcell.TaskCommands.kill
+"""
+
+
+@pytest.fixture
+def patched(kernel: Kernel) -> Iterator[Kernel]:
+    """A kernel in which a test may change what `PATCH` keeps."""
+    assert kernel.run(PATCH).status == "ok"
+    yield kernel
+    assert kernel.run("control.ANSWER_BUDGET, run.wake, taskcell.TaskCommands.kill = kept").status == "ok"
+
+
+def stopped(folder: Path, state: Path) -> int:
+    """The supervisor of the one run, which stands still from now on."""
+    wait_for_pid(folder)
+    shim = shim_of(state)
+    os.kill(shim, signal.SIGSTOP)
+    return shim
+
+
+@pytest.mark.row(
+    "faults", "interrupt of a cell whose supervisor is stopped (SIGSTOP), real kernel", "the kernel answers meanwhile, and the run is ended"
+)
+def test_a_kernel_answers_while_a_stopped_supervisor_is_told_to_end(patched: Kernel, tmp_path: Path, state_folder: Path) -> None:
+    make_gate(tmp_path)
+    patched.run(f"control.ANSWER_BUDGET = {LONG}")
+    sent = patched.send(shell_cell(WAIT))
+    shim = stopped(tmp_path, state_folder)
+    patched.interrupt()
+    began = time.monotonic()
+    for _ in range(3):  # the first may have been on its way before the interrupt
+        asked = patched.client.kernel_info()
+        reply = patched.client.get_shell_msg(timeout=LONG / 2)
+        assert reply["parent_header"]["msg_id"] == asked
+        time.sleep(0.2)  # time enough for an interrupt to be felt
+    assert time.monotonic() - began < LONG
+    os.kill(shim, signal.SIGCONT)
+    answer = patched.wait(sent)
+    assert re.fullmatch(r"run \w{26} was ended; its receipt is kept", answer.evalue)
+    assert living(tmp_path) == []
+
+
+@pytest.mark.row(
+    "faults", "interrupt of a cell whose supervisor cannot go on, real kernel", "the cell ends after two commands' time and says so"
+)
+def test_a_cell_is_left_whose_supervisor_cannot_be_told_to_go_on(patched: Kernel, tmp_path: Path, state_folder: Path) -> None:
+    make_gate(tmp_path)
+    patched.run("control.ANSWER_BUDGET, run.wake = 0.5, lambda folder: None")  # as in a control group that is frozen
+    sent = patched.send(shell_cell(WAIT))
+    shim = stopped(tmp_path, state_folder)
+    patched.interrupt()
+    answer = patched.wait(sent)
+    os.kill(shim, signal.SIGCONT)
+    assert (answer.status, answer.ename) == ("error", "KeyboardInterrupt")
+    assert re.fullmatch(r"run (\w{26}) was told to end, and its supervisor stands still; `%cc attach \1` watches it again", answer.evalue)
+    assert "supervisor stands still" in answer.displays[0]["text/plain"]
+    eventually(lambda: living(tmp_path) == [], within=60, what="it is ended when it goes on")
+
+
+@pytest.mark.row(
+    "faults", "whoever runs a list is stopped (SIGSTOP), interrupt of a cell that watches, real kernel", "the third ends the cell"
+)
+def test_a_list_is_let_go_that_somebody_holds_who_was_stopped(patched: Kernel, tmp_path: Path, state_folder: Path) -> None:
+    patched.run(
+        "from pathlib import Path\n"
+        "def kill(self, *args, **kwargs):\n    kept[2](self, *args, **kwargs)\n    Path('killed').touch()\n"
+        "taskcell.TaskCommands.kill = kill"
+    )
+    assert patched.run(LIST).status == "error"
+    (folder,) = (state_folder / FOLDER).iterdir()
+    journal = folder / JOURNAL
+    size = journal.stat().st_size
+    with held_by_a_stopped_process(folder / LOCK):
+        sent = patched.send(LIST)
+        eventually(lambda: journal.stat().st_size > size, within=60, what="the list is open again")
+        patched.interrupt()
+        eventually(lambda: b'"stopped"' in journal.read_bytes()[size:], within=60, what="it is stopped")
+        patched.interrupt()
+        eventually((tmp_path / "killed").exists, within=60, what="it is stopped at once")
+        patched.interrupt()
+        answer = patched.wait(sent)
+    assert (answer.status, answer.ename) == ("error", "KeyboardInterrupt")
+    assert answer.evalue == f"list {folder.name} was told to stop and let go; whoever runs it stands still, or needs longer"

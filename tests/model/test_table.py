@@ -14,8 +14,13 @@ def test_no_two_dollar_signs_stand_in_one_piece_of_text_and_no_markup_comes_thro
 
 
 def test_only_what_may_wrap_does() -> None:
-    head, row = html_table([("started", "prompt"), ("2026-11-21 12:00:00", "many words")], wrapped={"prompt"}).split("</thead>")
+    head, row = html_table([("time", "prompt"), ("1 min 18 s", "many words")], wrapped={"prompt"}).split("</thead>")
     assert (head.count("<th "), row.count("<td ")) == (2, 2)
     for part in (head, row):
         assert part.count("white-space:nowrap") == 1
         assert part.index("nowrap") < part.index("prompt" if part is head else "many")
+
+
+def test_a_date_is_not_broken_at_its_hyphens() -> None:
+    table = html_table([("started",), ("2026-11-21 12:00:00",)], wrapped={"started"})
+    assert '<span style="white-space:nowrap">2026-11-21</span> 12:00:00' in table

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from html import escape
 from itertools import repeat
+from typing import Final
+
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_UNBROKEN: Final = r'<span style="white-space:nowrap">\g<0></span>'
 
 
 def html_table(rows: Sequence[Sequence[str]], *, wrapped: Collection[str]) -> str:
@@ -15,7 +20,7 @@ def html_table(rows: Sequence[Sequence[str]], *, wrapped: Collection[str]) -> st
     rows : sequence of sequence of str
         Plain texts; all rows are as long as the first.
     wrapped : collection of str
-        Heads of the columns whose cells may take several lines: a time or a cost is not broken.
+        Heads of the columns whose cells may take several lines: a time or a cost is not broken, and nowhere a date.
     """
     styles = [f"text-align:left{'' if head in wrapped else ';white-space:nowrap'}" for head in rows[0]]
     head, *body = ("".join(map(_cell, row, styles, repeat(tag))) for row, tag in zip(rows, ["th", *["td"] * (len(rows) - 1)], strict=True))
@@ -23,7 +28,7 @@ def html_table(rows: Sequence[Sequence[str]], *, wrapped: Collection[str]) -> st
 
 
 def _cell(text: str, style: str, tag: str) -> str:
-    return f'<{tag} style="{style}">{untypeset(text)}</{tag}>'
+    return f'<{tag} style="{style}">{_DATE.sub(_UNBROKEN, untypeset(text))}</{tag}>'
 
 
 def untypeset(text: str) -> str:

@@ -46,7 +46,7 @@ _FORMULA: Final = (
     "\n",
 )  # owasp.org/www-community/attacks/CSV_Injection: prompts and labels may be somebody else's
 HEAD: Final = ("run", "started", "status", "time", "expected", "cost", "agent", "prompt")
-WRAPPED: Final = frozenset({"status", "prompt"})  # columns of a list of runs whose cells may take several lines
+WRAPPED: Final = frozenset({"started", "status", "prompt"})  # columns of a list of runs whose cells may take several lines
 
 
 @dataclass(frozen=True)

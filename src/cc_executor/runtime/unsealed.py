@@ -26,6 +26,6 @@ def spent_unsealed(folder: RunFolder) -> EndedRun | None:
         for events in replay(folder, agent=request.agent):
             state = advance_all(state, events)
         receipt = receipt_over(folder, request, plan, state, facts, checks=(), journal={}, files=(), now=time.time())
-    except CCExecutorError:
+    except (CCExecutorError, OSError, ValueError):  # a damaged folder must not keep anybody from starting a run
         return None
     return ended_run(receipt.run_id, receipt.model_dump_json().encode())

@@ -81,7 +81,8 @@ class TaskListFailed(CCExecutorError):
 
     def __init__(self, list_id: str, status: str, summary: str) -> None:
         self.list_id, self.status, self.summary = list_id, status, summary
-        super().__init__(f"{status}: {summary} (list {list_id})")
+        again = "When the cause is gone, run the same list again: what ended well is not done again."
+        super().__init__(f"{status}: {summary} (list {list_id}). {again}")
 
 
 class ControlFailed(CCExecutorError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import inspect
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ from cc_executor.model.hook import Hook
 from cc_executor.model.listrecord import Capped, ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList, place_of, problems
-from cc_executor.model.tasktext import Written, from_items, from_mapping, from_markdown, from_yaml, qualified_name
+from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml, qualified_name
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import Close, bounded, due, set_back
 from cc_executor.runtime.blocking import run_blocking
@@ -277,8 +278,17 @@ def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
         try:
             request_of(tasks, task, task.text if task.text.strip() else "-", None, "")
         except (InvalidRequest, TypeError) as error:
-            found.append(Problem(place, str(error)))
+            found.append(Problem(place, _with_keys_meant(str(error), task.options)))
     return found
+
+
+def _with_keys_meant(said: str, options: Iterable[str]) -> str:
+    """What is wrong with a run's options, with the question whether a key of tasks was meant, which other runs do not have."""
+    for name in options:
+        near = difflib.get_close_matches(name, TASK_KEYS, 1)
+        if near:
+            said = re.sub(rf"(There is no option {re.escape(repr(name))}\.)(?! Did)", rf"\1 Did you mean {near[0]}?", said)
+    return said
 
 
 def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, session: str) -> RunRequest:

@@ -25,6 +25,10 @@ from cc_executor.taskcommands import TaskCommands
 from kernel.attacks import PAYLOADS
 
 COUNT = 50
+# Where the text itself stands, which may be longer than its element is wide.
+TEXT_BOX = (
+    "node => { const range = document.createRange(); range.selectNodeContents(node); return range.getBoundingClientRect().toJSON(); }"
+)
 
 
 class TasksPage(ViewPage):
@@ -245,6 +249,22 @@ def test_a_row_says_how_long_it_usually_takes_until_it_has_ended(page: TasksPage
     assert page.row(1).locator(".ccx-task-figures").inner_text() == ""
     page.add(ended("t0"))
     page.until(lambda: page.row(0).locator(".ccx-task-figures").inner_text() == "", "the end")
+
+
+@pytest.mark.parametrize("width", [320, 680, 1000])
+def test_a_long_estimate_stands_beside_the_buttons_and_not_under_them(page: TasksPage, width: int) -> None:
+    page.page.set_viewport_size({"width": width, "height": 800})
+    page.open()
+    page.board.expect({"t0": "1 min 12 s–13 min 40 s (n=23)"})
+    page.add(begun("t1"))
+    page.settle()
+    assert page.row(0).get_by_role("button").count() > 1
+    text = page.row(0).locator(".ccx-task-figures").evaluate(TEXT_BOX)
+    for button in page.row(0).get_by_role("button").all():
+        box = button.bounding_box()
+        assert box is not None
+        is_beside = text["right"] <= box["x"] or text["left"] >= box["x"] + box["width"]
+        assert is_beside or text["bottom"] <= box["y"] or text["top"] >= box["y"] + box["height"]
 
 
 @pytest.mark.parametrize("width", [320, 1000])

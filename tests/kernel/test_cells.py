@@ -145,6 +145,9 @@ def test_once_replays_the_sealed_receipt(kernel: Kernel) -> None:
         ("%%cc_execute\nhi\0there", ["NUL"]),
         ("%cc nonsense", ["nonsense", "list"]),
         ("%cc show ffffffff", ["ffffffff"]),
+        ("%cc show 01", ["'01'", "at least 4 characters"]),
+        ("%%cc_execute --modle opus\nhello", ["--modle opus", "Did you mean --model?", "%%cc_execute?"]),
+        ("%%cc_tasks --parralel=2\ntasks: [{run: echo}]", ["--parralel=2", "Did you mean --parallel?", "%%cc_tasks?"]),
     ],
 )
 def test_bad_input_is_one_clear_sentence(kernel: Kernel, cell: str, words: list[str]) -> None:

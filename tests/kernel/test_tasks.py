@@ -88,6 +88,7 @@ def test_a_failure_raises_in_one_line_stops_run_all_and_the_rerun_goes_on_there(
     answer = kernel.wait(first, within=60)
     assert (answer.status, answer.ename) == ("error", "TaskListFailed")
     assert answer.evalue.startswith("failed: two did not end well (failed); 1 of 3 tasks ended well (list ")
+    assert answer.evalue.endswith("run the same list again: what ended well is not done again.")
     assert answer.traceback == f"TaskListFailed: {answer.evalue}"
     assert kernel.wait(second).status == "aborted"
     assert mark(answer)["status"] == "failed"

@@ -42,6 +42,11 @@ def test_a_cell_of_an_agent_is_undone_and_redone(kernel: Kernel, tmp_path: Path)
     assert kernel.run("%cc undo --al").ename == "InvalidRequest"
 
 
+def test_a_run_that_changed_nothing_has_nothing_to_undo(kernel: Kernel) -> None:
+    kernel.run("%%cc_execute --rehearse hello\nHello.")
+    assert kernel.run("%cc undo").stream.endswith("changed no file that undo looks at: there was nothing to undo.\n")
+
+
 def test_the_setting_is_for_agents_and_the_option_wins(kernel: Kernel) -> None:
     for setting, option, expected in (("True", "", True), ("True", "--no-undo", False), ("False", "--undo", True)):
         kernel.run(f"%config CCExecutor.undo = {setting}")

@@ -65,7 +65,7 @@ def test_numbers_are_ids_wherever_they_stand(tmp_path: Path) -> None:
             [
                 "tasks[0] 'a' (line 2): has nothing to do: give it one of prompt (for an agent), run (a command) and call (a Python callable).",
                 "tasks[2] '3' (line 4): must be a prompt, a callable or a mapping, not int.",
-                "tasks[1] 'b' (line 3): There is no option 'need'. There is no option 'retries'.",
+                "tasks[1] 'b' (line 3): There is no option 'need'. Did you mean needs? There is no option 'retries'. Did you mean retry?",
             ],
         ),
         (

@@ -23,6 +23,7 @@ from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn, Usage
 from cc_executor.rehearsal.server import ServedRehearsal, serving
 from cc_executor.runtime.retention import plan_pruning, prune
 from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.journal import RunStanding
 from cc_executor.store.spend import LONGEST_DAY, DaySpend
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.tasks import ListResult, cc_execute_list, plan
@@ -190,6 +191,19 @@ async def test_the_day_has_a_cap_for_lists_and_for_single_runs(tmp_path: Path, s
     second = await cc_execute("four", cwd=tmp_path, max_cost_per_day=0.5)
     assert "--max-budget-usd=0.3" in second.receipt.argv
     assert asked(served) == 2
+
+
+@pytest.mark.usefixtures("noon")
+async def test_a_run_whose_end_nobody_saw_was_paid_all_the_same(tmp_path: Path, serve: Serve, home: StateHome) -> None:
+    served = serve(says(usage=TWENTY_CENTS))
+    await anyio.run_process([sys.executable, "-m", "cc_executor.cli", "run", "--detach", "one"], cwd=tmp_path)
+    (folder,) = home.runs()
+    await eventually(lambda: folder.standing(time.time()) is RunStanding.ENDED)
+    with pytest.raises(DaySpent, match=r"\$0\.20 of the day's \$0\.20 are spent"):
+        await cc_execute("two", cwd=tmp_path, max_cost_per_day=0.2)
+    result = await cc_execute_list([{"prompt": "three", "max_cost": 0.25}], cwd=tmp_path, max_cost_per_day=0.4)
+    assert result.summary.startswith("1 may cost $0.25, and $0.20 of the day's $0.40 are left.")
+    assert (asked(served), receipts(home)) == (1, []), "it is for others to seal it: whoever looks at it"
 
 
 @pytest.mark.usefixtures("noon")

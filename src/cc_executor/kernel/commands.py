@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import time
 from collections.abc import Callable
@@ -18,10 +17,13 @@ from cc_executor.kernel.lint import lint_verb
 from cc_executor.kernel.reportcommands import report
 from cc_executor.kernel.undocommands import undo_verb
 from cc_executor.model.ansi import clean
+from cc_executor.model.notice import duration
 from cc_executor.model.receipt import Receipt
+from cc_executor.model.table import html_table
 from cc_executor.runtime.blocking import run_in_thread
 from cc_executor.runtime.control import command
 from cc_executor.runtime.doctor import examine
+from cc_executor.runtime.past import WRAPPED
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summaries
@@ -72,8 +74,7 @@ def _list(shell: Any, name: str) -> None:
     plain = "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in table
     )
-    head, *body = ("".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) for row in table)
-    marked = f"<table><thead><tr>{head.replace('<td', '<th').replace('</td', '</th')}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
+    marked = html_table(table, wrapped=WRAPPED)
     show_mime({"text/plain": plain, "text/html": marked}, {})
 
 
@@ -83,7 +84,7 @@ def _cells(row: RunSummary) -> tuple[str, ...]:
         row.id,
         datetime.fromtimestamp(row.started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
         status,
-        "" if row.elapsed is None else f"{row.elapsed:.1f} s",
+        "" if row.elapsed is None else duration(row.elapsed),
         "" if row.cost is None else f"${row.cost:.4f}",
         row.agent,
         row.label or row.prompt,

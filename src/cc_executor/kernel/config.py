@@ -34,7 +34,7 @@ class CCExecutor(Configurable):
     max_cost_per_day = Float(
         None,
         allow_none=True,
-        help="US dollars for everything that is run on one day; none: no limit. Sealed receipts of today are counted.",
+        help="US dollars for everything that is run on one day; none: no limit. What today's runs have cost is counted.",
     ).tag(config=True)
     on_limit = Enum(("stop", "wait"), "stop", help="What a usage limit with a known end does to a cell.").tag(config=True)
     limit_wait_max = Float(6 * 3600.0, help="Seconds that a usage limit is waited for at most.").tag(config=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import shlex
 from typing import Any, Final, NoReturn
 
@@ -63,7 +64,16 @@ OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InvalidRequest(f"{message[:1].upper()}{message[1:]}. `%%cc_execute?` prints the options.")
+        raise InvalidRequest(f"{refused(self, message)} `%%cc_execute?` prints the options.")
+
+
+def refused(parser: argparse.ArgumentParser, message: str) -> str:
+    """What argparse says as a sentence, with the option that was probably meant by one that there is not."""
+    said = f"{message[:1].upper()}{message[1:]}."
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    unknown = message.removeprefix("unrecognized arguments: ") if message.startswith("unrecognized arguments: ") else ""
+    near = difflib.get_close_matches(unknown.split(" ")[0].split("=")[0], known, 1)
+    return f"{said} Did you mean {near[0]}?" if near else said
 
 
 def parser() -> argparse.ArgumentParser:

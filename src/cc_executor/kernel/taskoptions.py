@@ -7,6 +7,7 @@ import shlex
 from typing import Any, Final, NoReturn
 
 from cc_executor.errors import InvalidRequest
+from cc_executor.kernel.options import refused
 
 POLICIES: Final = ("stop", "skip", "continue")
 LIMIT_POLICIES: Final = ("stop", "wait")
@@ -33,7 +34,7 @@ OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InvalidRequest(f"{message[:1].upper()}{message[1:]}. `%%cc_tasks?` prints the options.")
+        raise InvalidRequest(f"{refused(self, message)} `%%cc_tasks?` prints the options.")
 
 
 def parse(line: str) -> argparse.Namespace:

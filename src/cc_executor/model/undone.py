@@ -54,6 +54,8 @@ class Undone:
         who = f"run {self.runs[0]}" if len(self.runs) == 1 else f"{len(self.runs)} runs"
         if self.is_dry:
             said = f"{'Redoing' if self.is_redo else 'Undoing'} {who} would change {what}; nothing was changed."
+        elif not self.steps and not self.left and not self.is_redo:
+            said = f"{who[:1].upper()}{who[1:]} changed no file that undo looks at: there was nothing to undo."
         elif self.is_redo:
             said = f"What {who} did is there again: {what}."
         else:

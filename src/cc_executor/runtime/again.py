@@ -96,9 +96,10 @@ def within_day(request: RunRequest, cap: float | None, *, home: StateHome, now: 
     if cap is None or request.agent == "shell" or request.rehearse is not None:
         return request
     from cc_executor.policy.budget import SMALLEST, Purse
+    from cc_executor.runtime.unsealed import spent_unsealed
     from cc_executor.store.spend import spent_today
 
-    purse = Purse(day_cap=cap, today=spent_today(home, now))
+    purse = Purse(day_cap=cap, today=spent_today(home, now, unsealed=spent_unsealed))
     if purse.left < SMALLEST:
         raise DaySpent(f"${purse.today:.2f} of the day's ${cap:.2f} are spent. Go on tomorrow, or raise max_cost_per_day.")
     own = request.limits.cost

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import html
 import io
 import json
 import math
@@ -22,6 +21,7 @@ from typing import Any, Final
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.model.notice import duration
 from cc_executor.model.outcome import OutcomeKind
+from cc_executor.model.table import html_table, untypeset
 from cc_executor.policy.hindsight import Calibration, calibration
 from cc_executor.policy.predict import money, spread_words
 from cc_executor.runtime.frame import frame_of
@@ -46,6 +46,7 @@ _FORMULA: Final = (
     "\n",
 )  # owasp.org/www-community/attacks/CSV_Injection: prompts and labels may be somebody else's
 HEAD: Final = ("run", "started", "status", "time", "expected", "cost", "agent", "prompt")
+WRAPPED: Final = frozenset({"started", "status", "prompt"})  # columns of a list of runs whose cells may take several lines
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,8 @@ class History:
         return "\n".join([*columns(shown), *more, self.summary(), *self.notes])
 
     def _repr_html_(self) -> str:
-        head, *body = (
-            "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) for row in self.table()[: SHOWN + 1]
-        )
-        rows = "".join(f"<tr>{row}</tr>" for row in body)
-        said = "".join(f"<div>{html.escape(text)}</div>" for text in (self.summary(), *self.notes)).replace("$", "<span>$</span>")
-        head = head.replace("<td", "<th").replace("</td", "</th")
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows.replace('$', '<span>$</span>')}</tbody></table>{said}"
+        said = "".join(f"<div>{untypeset(text)}</div>" for text in (self.summary(), *self.notes))
+        return html_table(self.table()[: SHOWN + 1], wrapped=WRAPPED) + said
 
 
 def cells(row: HistoryRow) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ PATIENCE_AFTER: Final = 60.0  # seconds for a sweep; nobody waits for an agent, 
 SAID: Final = 16 * 1024  # bytes; a reason is shorter, and a larger file is a look, which takes its time to read
 NAMED: Final = 5  # paths in a sentence
 NOTEBOOK: Final = "JPY_SESSION_NAME"  # how jupyter_server tells a kernel the path of its notebook
-CURE: Final = "Let git ignore what is large, work in a smaller folder, or set undo=False to hear no more of it."
+CURE: Final = "Let git ignore what is large, work in a smaller folder, or switch undo off (`--no-undo`) to hear no more of it."
 
 
 def outlast_sweep(request: RunRequest, *, home: StateHome, is_over: Callable[[], bool]) -> None:
@@ -66,7 +66,7 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
                 threading.Thread(target=_sweep, args=(store,), name="cc_executor sweep", daemon=True).start()
     except (OSError, StateUnusable) as error:
         reason = _reason(error)
-        logger.warning("no snapshot for run %s: %s", folder.run_id, reason)
+        logger.info("no snapshot for run %s: %s", folder.run_id, reason)
         with suppress(OSError):
             store.keep(folder, BEFORE, Before(None, f"{request.cwd} could not be looked at: {reason}.", time.monotonic() - started))
 
@@ -175,7 +175,7 @@ def take_after(request: RunRequest, folder: RunFolder, *, ended_at: float, claim
             store.keep(folder, AFTER, after)
     except (OSError, StateUnusable) as error:
         reason = _reason(error)
-        logger.warning("no look after run %s: %s", folder.run_id, reason)
+        logger.info("no look after run %s: %s", folder.run_id, reason)
         with suppress(OSError):
             store.keep(folder, AFTER, After(None, f"what the run left could not be looked at: {reason}", shared=shared, claimed=said))
     store.leave(folder.run_id)

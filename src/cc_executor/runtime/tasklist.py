@@ -60,9 +60,11 @@ from cc_executor.runtime.plan import resolved
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.runtime.taskcall import DATA_LIMIT, Call, call
 from cc_executor.runtime.taskvalidation import validated, validation_request, verdict_of
+from cc_executor.runtime.unsealed import spent_unsealed
 from cc_executor.store import owners
 from cc_executor.store.home import StateHome, new_run_id
-from cc_executor.store.spend import DaySpend
+from cc_executor.store.journal import RunFolder
+from cc_executor.store.spend import DaySpend, EndedRun
 from cc_executor.store.tasklists import ListFolder
 
 LOOK: Final = 0.2  # seconds between looks for what others have appended
@@ -176,7 +178,7 @@ class _Runner:
         self._hooks = ListHooks(hooks, folder=folder, tasks=self._tasks, environ=environ, tell=self._tell)
         self._live: dict[str, _Live] = {}
         self._news = anyio.Event()
-        self._day = DaySpend(home)
+        self._day = DaySpend(home, unsealed=self._spent_unsealed)
         self._today = 0.0
         self._looked: tuple[float, float] | None = None  # when today's runs were looked at, and what this list had cost then
 
@@ -231,6 +233,11 @@ class _Runner:
                 self._today = await in_thread(lambda: self._day.total(now))
                 self._looked = (now, state.spent)
         return due(self._tasks, self._journal.state, now=now, today=self._today)
+
+    def _spent_unsealed(self, folder: RunFolder) -> EndedRun | None:
+        """What a run has cost that nobody has sealed. Of one that goes on in this list what it may cost is set aside until it is."""
+        going = (task for task in self._journal.state.tasks.values() if task.status is TaskStatus.RUNNING)
+        return None if any(folder.run_id in {task.run_id, task.validator} for task in going) else spent_unsealed(folder)
 
     async def _do(self, action: Action, attempts: anyio.abc.TaskGroup) -> bool:
         """Carry one action out; whether to ask again at once, because that changed something, or because somebody else has."""

@@ -143,7 +143,9 @@ class StateHome:
             folder = self.runs_path / wanted
             if _is_real_folder(folder):
                 return RunFolder(folder)
-        elif re.fullmatch(r"[0-9a-f]+", wanted) and len(wanted) >= _SHORTEST_PREFIX:
+        elif re.fullmatch(r"[0-9a-f]+", wanted):
+            if len(wanted) < _SHORTEST_PREFIX:
+                raise RunNotFound(f"{run_id!r} is too little of a run's id: write at least {_SHORTEST_PREFIX} characters of it.")
             matches = [run for run in self.runs() if run.run_id.startswith(wanted) or run.run_id.endswith(wanted)]
             if len(matches) == 1:
                 return matches[0]

@@ -1,7 +1,8 @@
-"""What runs have cost: sealed receipts, above all those of the local day, read from the runs' own folders. Reads small files; keeps nothing on the disk."""
+"""What runs have cost: receipts, above all those of the local day, read from the runs' own folders. Reads small files; keeps nothing on the disk."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -10,6 +11,7 @@ import msgspec
 from cc_executor.errors import StateUnusable
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder
 from cc_executor.store.place import LONGEST_WAIT
 from cc_executor.store.plain import read_plain
 
@@ -64,10 +66,13 @@ class DaySpend:
     Parameters
     ----------
     home : StateHome
+    unsealed : callable
+        What a run has cost that has no readable receipt; None: it is not counted, and asked for again the next time.
     """
 
-    def __init__(self, home: StateHome) -> None:
+    def __init__(self, home: StateHome, *, unsealed: Callable[[RunFolder], EndedRun | None] = lambda _: None) -> None:
         self._home = home
+        self._unsealed = unsealed
         self._known: dict[str, EndedRun] = {}
 
     def total(self, now: float) -> float:
@@ -81,7 +86,7 @@ class DaySpend:
         return sum(run.cost for run in self.runs(now))
 
     def runs(self, now: float) -> list[EndedRun]:
-        """The runs that ended on the local day of `now`, newest first. A run that goes on, and one that nobody has sealed, are not among them.
+        """The runs that ended on the local day of `now`, newest first. A run that goes on is not among them.
 
         Raises
         ------
@@ -106,19 +111,24 @@ class DaySpend:
             known = self._known.get(folder.run_id)
             if known is None:
                 try:
-                    costs = _decoder.decode(read_plain(folder.path / records.RECEIPT, RECEIPT_LIMIT))
+                    known = ended_run(folder.run_id, read_plain(folder.path / records.RECEIPT, RECEIPT_LIMIT))
                 except (OSError, msgspec.DecodeError):  # not sealed yet; of another version; damaged
+                    known = self._unsealed(folder)
+                if known is None:
                     continue
-                used = costs.usage
-                tokens = used.input_tokens + used.output_tokens + used.cache_creation_tokens
-                is_real = costs.rehearsed is None
-                known = EndedRun(
-                    folder.run_id, costs.times.ended.timestamp(), max(0.0, costs.cost or 0.0) if is_real else 0.0, tokens if is_real else 0
-                )
                 self._known[folder.run_id] = known
             if known.ended >= start:
                 found.append(known)
         return found
+
+
+def ended_run(run_id: str, receipt: bytes) -> EndedRun:
+    """What a receipt, as JSON, says of what its run has cost. Raises `msgspec.DecodeError`."""
+    costs = _decoder.decode(receipt)
+    used = costs.usage
+    tokens = used.input_tokens + used.output_tokens + used.cache_creation_tokens
+    is_real = costs.rehearsed is None
+    return EndedRun(run_id, costs.times.ended.timestamp(), max(0.0, costs.cost or 0.0) if is_real else 0.0, tokens if is_real else 0)
 
 
 def local_day(now: float) -> tuple[float, float]:
@@ -128,9 +138,9 @@ def local_day(now: float) -> tuple[float, float]:
     return midnight.replace(tzinfo=None).astimezone().timestamp(), next_day.timestamp()
 
 
-def spent_today(home: StateHome, now: float) -> float:
+def spent_today(home: StateHome, now: float, *, unsealed: Callable[[RunFolder], EndedRun | None] = lambda _: None) -> float:
     """`DaySpend.total`, asked for once; 0 when the folder cannot be read, for there is nothing in it then."""
     try:
-        return DaySpend(home).total(now)
+        return DaySpend(home, unsealed=unsealed).total(now)
     except StateUnusable:
         return 0.0

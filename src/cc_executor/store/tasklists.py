@@ -218,7 +218,7 @@ class ListHome:
             claim(name)
             return ListFolder(self.path / name) if newest and not fresh else self._make(tasks, name)
         except OSError as error:
-            raise StateUnusable(f"The folder {self.path} cannot be used: {error.strerror}.") from error
+            raise StateUnusable(f"The folder {self.path} cannot be used: {error.strerror}. Mend the folder, or make room.") from error
 
     def known(self, tasks: TaskList, *, apart: str = "") -> ListFolder | None:
         """The folder that `open` would find, if there is one."""

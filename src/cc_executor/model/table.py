@@ -1,0 +1,36 @@
+"""A table of texts as HTML, for what a notebook shows. Knows no notebook."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from html import escape
+from itertools import repeat
+from typing import Final
+
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_UNBROKEN: Final = r'<span style="white-space:nowrap">\g<0></span>'
+
+
+def html_table(rows: Sequence[Sequence[str]], *, wrapped: Collection[str]) -> str:
+    """The table, its head the first of `rows`.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of str
+        Plain texts; all rows are as long as the first.
+    wrapped : collection of str
+        Heads of the columns whose cells may take several lines: a time or a cost is not broken, and nowhere a date.
+    """
+    styles = [f"text-align:left{'' if head in wrapped else ';white-space:nowrap'}" for head in rows[0]]
+    head, *body = ("".join(map(_cell, row, styles, repeat(tag))) for row, tag in zip(rows, ["th", *["td"] * (len(rows) - 1)], strict=True))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
+
+
+def _cell(text: str, style: str, tag: str) -> str:
+    return f'<{tag} style="{style}">{_DATE.sub(_UNBROKEN, untypeset(text))}</{tag}>'
+
+
+def untypeset(text: str) -> str:
+    """A text as HTML. Notebooks typeset what stands between two dollar signs of one piece of text as mathematics: here each has a piece to itself."""
+    return escape(text).replace("$", "<span>$</span>")

@@ -35,11 +35,12 @@ from cc_executor.model.listrecord import (
 )
 from cc_executor.model.reference import Made
 from cc_executor.model.state import RunState
+from cc_executor.runtime import control
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import JOURNAL, ListFolder, ListHome
 from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list, open_list, plan
 from support.leaks import await_none
-from support.runs import eventually
+from support.runs import BOUND, eventually
 
 
 def step(task_id: str, command: str = "true", *needs: str, **more: object) -> dict[str, object]:
@@ -250,6 +251,34 @@ async def test_pause_holds_what_runs_and_what_comes(tmp_path: Path, home: StateH
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(hold)
         result = await cc_execute_list(planned)
+    assert result.ok
+
+
+@pytest.mark.row("faults", "a task of a list ends while another one's supervisor stands still", "the list goes on")
+async def test_a_task_may_end_while_another_is_being_held(tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "ANSWER_BUDGET", BOUND)
+    waits = "while [ ! -e go-{0} ]; do sleep 0.02; done"
+    planned = plan([step(name, waits.format(name), group="g") for name in "ab"], cwd=tmp_path)
+    folder = ListHome(home).open(planned.tasks)
+
+    def look(state: ListState) -> None:
+        if state.is_paused:  # the first one is told now
+            (tmp_path / "go-b").touch()
+
+    async def hold() -> None:
+        await eventually(lambda: {"begin a", "begin b"} <= set(log(tmp_path)))
+        records = home.folder(folder.state().task("a").run_id).control_records()[0]
+        supervisor = next(record.shim_pid for record in records if isinstance(record, event.Started))
+        os.kill(supervisor, signal.SIGSTOP)
+        folder.append(Paused(at=0.0))
+        await eventually(lambda: folder.state().task("b").status is TaskStatus.OK)
+        os.kill(supervisor, signal.SIGCONT)
+        folder.append(Resumed(at=0.0))
+        (tmp_path / "go-a").touch()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold)
+        result = await cc_execute_list(planned, on_state=look)
     assert result.ok
 
 

@@ -283,7 +283,7 @@ class _Runner:
 
     async def _hold_or_go(self) -> None:
         wanted = self._journal.state.is_paused
-        for live in self._live.values():
+        for live in list(self._live.values()):  # one may end while another is told
             if live.run is not None and live.is_paused != wanted:
                 with suppress(ControlFailed):  # it has ended by itself
                     await (live.run.pause(by="tasks") if wanted else live.run.resume(by="tasks"))

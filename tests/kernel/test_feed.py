@@ -143,16 +143,16 @@ def test_a_flood_costs_no_more_than_frames() -> None:
 
 
 @pytest.mark.row(
-    "faults", "a client that reads nothing for minutes beside 200 live views", "a view that no page has opened sends it nothing"
+    "faults", "a client that reads nothing for minutes beside 200 live views", "a view that no page has opened sends it one frame each 10 s"
 )
-def test_where_no_view_has_spoken_none_is_sent_anything() -> None:
+def test_where_no_view_has_spoken_little_is_sent() -> None:
     wire = Wire(acks=False)
     wire.run(10, each=lambda: [text("x")])
     count = len(wire.sent)
     assert count < 25
     assert wire.feed.is_settled
     wire.run(600, each=lambda: [text("x")])
-    assert len(wire.sent) == count
+    assert 58 <= len(wire.sent) - count <= 62
     wire.say(op="sync", view="late")
     assert not wire.feed.is_settled
     wire.run(TICK)

@@ -12,12 +12,14 @@ from typing import Final
 
 import pytest
 
+from cc_executor.shim import records
 from cc_executor.store.tasklists import FOLDER, JOURNAL, LOCK
 from kernel.cells import WAIT, living, make_gate, shell_cell, wait_for_pid
 from kernel.test_endings import shim_of
 from support.kernel import Kernel
 from support.lab import eventually
 from support.locks import held_by_a_stopped_process
+from support.runs import run_folders
 
 LIST: Final = "%%cc_tasks\ntasks:\n  - {id: a, run: 'exit 1'}"
 LONG: Final = 100.0  # seconds; it is one that people wait for
@@ -39,6 +41,8 @@ def patched(kernel: Kernel) -> Iterator[Kernel]:
 def stopped(folder: Path, state: Path) -> int:
     """The supervisor of the one run, which stands still from now on."""
     wait_for_pid(folder)
+    (run,) = run_folders(state)
+    eventually(lambda: (run / records.CONTROL).stat().st_size > 0, within=60, what="the supervisor has told who it is")
     shim = shim_of(state)
     os.kill(shim, signal.SIGSTOP)
     return shim

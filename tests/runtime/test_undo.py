@@ -319,7 +319,7 @@ async def test_a_folder_that_is_not_looked_at_costs_the_undo_and_not_the_run(hom
     assert result.receipt.undo is not None
     assert not result.receipt.undo.ready
     assert f"it has more than {FILES:,} files" in result.receipt.undo.note
-    assert "undo=False" in result.receipt.undo.note
+    assert "switch undo off (`--no-undo`)" in result.receipt.undo.note
     with pytest.raises(UndoRefused, match="more than"):
         result.rollback()
     assert not store.over(os.fsencode(root), time.time() + AGAIN)  # then it is looked at again

@@ -21,7 +21,7 @@ from cc_executor.model.item import Item, ItemState, Kind
 from cc_executor.model.markdown import markdown_html
 from cc_executor.model.pager import Page
 from cc_executor.model.transcript import Transcript
-from cc_executor.wire.pace import EVERYBODY, RESETS, SLOW_SECONDS, PacedFeed, Send
+from cc_executor.wire.pace import EVERYBODY, RESETS, PacedFeed, Send
 
 FRAME_LINES: Final = 400
 FRAME_CHARS: Final = 64 * 1024
@@ -180,7 +180,7 @@ class ViewFeed(PacedFeed):
         return super()._send_due(now)
 
     def _frame_is_due(self, now: float) -> bool:
-        if self.is_watched or self._resets or now - self._last_frame >= SLOW_SECONDS:
+        if not self._is_held_back(now):
             self._collect()
         return super()._frame_is_due(now)
 

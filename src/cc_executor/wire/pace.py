@@ -3,8 +3,8 @@
 `seq` counts the frames of a feed without a gap. A view that misses one (the server drops messages when a user's own cell floods) or that is new says
 ``{"op": "sync", "view"}``, and the next frame is a ``"reset"`` for it, with everything. A frame that asks (``"ask"``) is acknowledged when it was painted,
 ``{"op": "ack", "view", "seq"}``; while `UNANSWERED` of them are not, nobody looks, or somebody cannot keep up, and one frame a second has to do. Where no view
-has ever said anything, none is sent until one does: a client without views that reads nothing between its cells would have them pile up, and where ZeroMQ has
-no more room it drops what comes next, the end of a cell as well (200 runs: after a minute).
+has ever said anything, each pause is twice as long, up to `QUIET_SECONDS`: a client without views that reads nothing between its cells would have them pile
+up, and where ZeroMQ has no more room it drops what comes next, the end of a cell as well (200 runs: after a minute). Not never: a view may be unable to speak.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 FRAME_SECONDS: Final = 0.04  # 25 frames a second: smooth to the eye, and a fortieth of the server's limit of 1,000 messages a second
 SLOW_SECONDS: Final = 1.0
+QUIET_SECONDS: Final = 10.0
 ASK_SECONDS: Final = 0.2  # so at most 5 acknowledgements a second: each is a message that the kernel handles beside its work
 UNANSWERED: Final = 3
 HEARTBEAT_SECONDS: Final = (
@@ -46,6 +47,7 @@ class PacedFeed(ABC):
         self._last_ask = float("-inf")
         self._asked: list[int] = []
         self._was_spoken_to = False
+        self._pause = SLOW_SECONDS  # between two frames, while nobody keeps up
         self._is_done = False
         self.seq = 0
 
@@ -84,14 +86,14 @@ class PacedFeed(ABC):
 
     def _send_due(self, now: float) -> bool:
         """Send what is due; whether there was something."""
-        if self.has_nobody or not self._frame_is_due(now):
+        if not self._frame_is_due(now):
             return False
         self._send_frame(now)
         return True
 
     def _read_inbox(self) -> None:
         while self._inbox:
-            self._was_spoken_to = True
+            self._was_spoken_to, self._pause = True, SLOW_SECONDS
             self._take_message(*self._inbox.popleft())
 
     def _take_message(self, what: str, value: Any) -> None:
@@ -101,14 +103,19 @@ class PacedFeed(ABC):
             self._resets[value if len(self._resets) < RESETS else EVERYBODY] = None
 
     def _frame_is_due(self, now: float) -> bool:
-        if not self.is_watched and not self._resets and now - self._last_frame < SLOW_SECONDS:
+        if self._is_held_back(now):
             return False
         return bool(self._resets) or self._has_news() or now - self._last_frame >= HEARTBEAT_SECONDS
+
+    def _is_held_back(self, now: float) -> bool:
+        return not (self.is_watched or self._resets or now - self._last_frame >= self._pause)
 
     def _begin_frame(self, op: str, now: float) -> dict[str, Any]:
         """What every frame begins with; with ``"reset"``, whoever sends it forgets what the views had."""
         self.seq += 1
         self._last_frame = now
+        if self.has_nobody:
+            self._pause = min(2 * self._pause, QUIET_SECONDS)
         content: dict[str, Any] = {"op": op, "seq": self.seq}
         if self._resets:
             content["reset"] = [EVERYBODY] if EVERYBODY in self._resets else list(self._resets)

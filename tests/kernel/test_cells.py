@@ -241,3 +241,28 @@ def test_a_run_whose_folder_is_removed_is_ended_and_said_to_be(own_kernel: Kerne
     assert answer.status == "error"
     assert folder.name in answer.evalue
     assert not await_none([tmp_path])
+
+
+VIEWS_ALIVE = """
+import asyncio, gc
+from cc_executor.kernel import live
+from ipywidgets.widgets.widget import _instances
+live.VIEWS_KEPT = 3
+async def views(count):
+    for _ in range(count):
+        await get_ipython().run_cell_magic('cc_execute_async', '--agent shell', 'echo hello')
+    for _ in range(100):  # a view that has ended answers its pages for a moment
+        gc.collect()
+        if sum(isinstance(each, live.RunView) for each in gc.get_objects()) <= live.VIEWS_KEPT:
+            break
+        await asyncio.sleep(0.1)
+    return sum(isinstance(each, live.RunView) for each in gc.get_objects()), len(_instances)
+"""
+
+
+@pytest.mark.row("kernels", "many cells in one kernel", "the views of the newest runs are kept, and nothing of older ones")
+def test_a_kernel_keeps_the_views_of_its_newest_runs_alone(own_kernel: Kernel) -> None:
+    assert own_kernel.run(VIEWS_ALIVE).status == "ok"
+    before = own_kernel.value("await views(4)")
+    assert before.startswith("(3, ")
+    assert own_kernel.value("await views(6)") == before

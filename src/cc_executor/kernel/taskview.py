@@ -217,6 +217,7 @@ class TaskListView(anywidget.AnyWidget):
         for run_id in list(self._opened):
             self._opened.pop(run_id).close()
         super().close()
+        self.layout.close()  # ipywidgets keeps every widget that is not closed
 
 
 class _Opened:

@@ -83,7 +83,9 @@ class RunView(anywidget.AnyWidget):
     """
 
     _esm = script()
-    _css = _STATIC / "view.css"
+    _css = (_STATIC / "view.css").read_text(
+        encoding="utf-8"
+    )  # not the path: anywidget would keep every view that ever was, to tell it of changes
 
     title = traitlets.Unicode("Agent run").tag(sync=True)
     save_on_start = traitlets.Bool(default_value=True).tag(sync=True)
@@ -138,6 +140,11 @@ class RunView(anywidget.AnyWidget):
         self.feed.show(status, now)
         self.feed.finish(now)
         self._keep_state(now)
+
+    def close(self) -> None:
+        """Give back what the view has of the kernel; ipywidgets keeps every widget that is not closed, its layout as well."""
+        super().close()
+        self.layout.close()
 
     def _keep_state(self, now: float) -> None:
         self._state_at = now

@@ -217,7 +217,7 @@ class TaskListView(anywidget.AnyWidget):
         for run_id in list(self._opened):
             self._opened.pop(run_id).close()
         super().close()
-        self.layout.close()  # ipywidgets keeps every widget that is not closed
+        self.layout.close()  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped, and keeps every widget that is not closed
 
 
 class _Opened:

@@ -144,7 +144,7 @@ class RunView(anywidget.AnyWidget):
     def close(self) -> None:
         """Give back what the view has of the kernel; ipywidgets keeps every widget that is not closed, its layout as well."""
         super().close()
-        self.layout.close()
+        self.layout.close()  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
 
     def _keep_state(self, now: float) -> None:
         self._state_at = now

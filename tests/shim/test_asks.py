@@ -191,6 +191,11 @@ def tell():
 def say(sock, op="answer"):
     sock.sendall(json.dumps({"op": op, "ask": "q1", "data": "yes"}).encode() + b"\\n")
     print(sock.makefile().readline().strip(), flush=True)
+def lives(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:  # it may go while it is looked at
+        return False
 while '{"ask":"q1"}' not in open("r/stdout").read(): time.sleep(0.01)
 say(tell())
 say(tell(), "stdin")
@@ -203,7 +208,7 @@ for forks in (1, 2):
         if os.fork():
             os._exit(0)
         os.setsid()
-        while os.path.exists(f"/proc/{parent}/stat") and open(f"/proc/{parent}/stat").read().rpartition(")")[2].split()[0] not in "ZX": time.sleep(0.01)
+        while lives(parent): time.sleep(0.01)
         say(sock or tell())
         open(os.environ["FOLDER"] + "/said", "w").close()
         os._exit(0)

@@ -160,13 +160,22 @@ class NotebookPage:
 
     def wait_for_kernel(self) -> None:
         """Wait until the kernel is there, idle, and connected to the page."""
+        idle = self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first
+        patient = time.monotonic() + 20
 
         def is_ready() -> bool:
-            mine = [session["kernel"] for session in self.lab.api("sessions") if session["path"] == self.name]
-            return any(kernel["execution_state"] == "idle" and kernel["connections"] > 0 for kernel in mine)
+            mine = [
+                session["kernel"]
+                for session in self.lab.api("sessions")
+                if session["path"] == self.name and session["kernel"]["connections"] > 0
+            ]
+            # The server knows of it from messages alone, and may miss the first ones of a kernel that was restarted; the page asks.
+            return any(kernel["execution_state"] == "idle" for kernel in mine) or (
+                bool(mine) and time.monotonic() > patient and idle.is_visible()
+            )
 
         eventually(is_ready, within=60, what="the kernel is ready")
-        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=60_000)
+        idle.wait_for(timeout=60_000)
 
     def close(self) -> None:
         """Close the tab as a person would who does not come back."""

@@ -88,7 +88,7 @@ def _row(bench: Bench, count: int, words: str, script: str, seconds: float) -> R
             end = time.monotonic() + 120
             while _started(runs) < before + count and time.monotonic() < end:
                 time.sleep(0.1)  # the runs of another process have no event here
-            time.sleep(1 + count / 25)  # until all wait at the gate, which nobody is told: a FIFO says no more than that somebody does
+            time.sleep(1 + count / 25)  # until all wait at the gate: of a FIFO one can learn that somebody reads it, not how many do
             found["idle"].append(_looked(shell, 2)[1])
             os.close(os.open(gate, os.O_WRONLY))
             for name, value in zip(("ticks", "busy", "own", "worst", "round", "longest"), _looked(shell, seconds), strict=True):

@@ -38,7 +38,7 @@ text = "Done."
 
 @pytest.mark.usefixtures("claude_cli")
 def test_a_file_is_shown_from_the_runs_folder_and_kept_with_its_whole_path(tmp_path: Path, state_folder: Path) -> None:
-    work, link, script = tmp_path / "work", tmp_path / "link", tmp_path / "script.toml"
+    work, link, script = tmp_path / "project", tmp_path / "link", tmp_path / "script.toml"
     work.mkdir()
     link.symlink_to(work)
     script.write_text(SCRIPT)
@@ -50,7 +50,7 @@ def test_a_file_is_shown_from_the_runs_folder_and_kept_with_its_whole_path(tmp_p
     assert "\n  file sub/made.txt: " in cli("show").stdout
     report = cli("report").stdout
     assert "\n| sub/made.txt |" in report
-    assert re.search(r"\| Write \| /[^|]+/work/sub/made\.txt \|", report), (
+    assert re.search(r"\| Write \| /[^|]+/project/sub/made\.txt \|", report), (
         "where the link leads is in no record, and a report is made of these alone"
     )
 

@@ -62,7 +62,7 @@ def test_a_kernel_answers_while_a_stopped_supervisor_is_told_to_end(patched: Ker
         asked = patched.client.kernel_info()
         reply = patched.client.get_shell_msg(timeout=LONG / 2)
         assert reply["parent_header"]["msg_id"] == asked
-        time.sleep(0.2)  # time enough for an interrupt to be felt
+        time.sleep(0.2)  # that an interrupt was felt cannot be seen from outside while the supervisor stands still
     assert time.monotonic() - began < LONG
     os.kill(shim, signal.SIGCONT)
     answer = patched.wait(sent)

@@ -208,7 +208,7 @@ for forks in (1, 2):
         if os.fork():
             os._exit(0)
         os.setsid()
-        while lives(parent): time.sleep(0.01)
+        while lives(parent): time.sleep(0.01)  # the end of a process that is no child has no event here
         say(sock or tell())
         open(os.environ["FOLDER"] + "/said", "w").close()
         os._exit(0)

@@ -19,7 +19,7 @@ TRICKLING = """
 import os, time
 for _ in range(200):
     os.write(1, b"x\\n")
-    time.sleep(0.002)  # a trickle is what comes in time
+    time.sleep(0.002)  # the pace of the agent: a trickle is what this is about
 """
 TWO_WORDS = """
 import os, signal

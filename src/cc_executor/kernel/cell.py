@@ -304,9 +304,9 @@ class _Watch:
     def leave(self) -> str:
         """Follow the run no longer, for nobody can end it now; what there is to be said."""
         run_id = self._run.run_id
-        note = f"run {run_id} was told to end, and its supervisor stands still; `%cc attach {run_id}` watches it again"
-        self._show(self.display.leave, f"R{note[1:]}.")
-        return note
+        said = f"{run_id} was told to end, and its supervisor stands still; `%cc attach {run_id}` watches it again"
+        self._show(self.display.leave, f"Run {said}.")
+        return f"run {said}"
 
     async def follow(self) -> ShownResult:
         """Show the run until it has ended, seal its receipt, and leave the static view."""

@@ -83,9 +83,8 @@ class RunView(anywidget.AnyWidget):
     """
 
     _esm = script()
-    _css = (_STATIC / "view.css").read_text(
-        encoding="utf-8"
-    )  # not the path: anywidget would keep every view that ever was, to tell it of changes
+    # Not the path: anywidget would keep every view that ever was, to tell it when the file changes.
+    _css = (_STATIC / "view.css").read_text(encoding="utf-8")
 
     title = traitlets.Unicode("Agent run").tag(sync=True)
     save_on_start = traitlets.Bool(default_value=True).tag(sync=True)

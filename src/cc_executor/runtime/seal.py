@@ -150,7 +150,7 @@ async def _turn(folder: RunFolder, *, head_start: float, is_over: Callable[[], b
     with held_here(descriptor):
         until = time.monotonic() + head_start
         with suppress(OSError):  # the file system has lost its locks: whoever waits for the receipt gets it all the same
-            while time.monotonic() < until and folder.receipt() is None and _is_free(descriptor):  # noqa: ASYNC110 - a lock of a file
+            while time.monotonic() < until and folder.receipt() is None and _is_free(descriptor):  # noqa: ASYNC110 - a file's lock has no event
                 await anyio.sleep(LOOK)
             left = TURN_BUDGET
             while not _is_free(descriptor, take=True):

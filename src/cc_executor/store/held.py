@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Final
+
+LOOK: Final = 0.002  # seconds; what is done with a lock takes some microseconds to milliseconds
 
 _held: Final[set[int]] = set()
 
@@ -36,3 +39,38 @@ def held_here(descriptor: int) -> Generator[None]:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             _held.discard(descriptor)
             os.close(descriptor)
+
+
+def taken_within(descriptor: int, seconds: float, *, kind: int = fcntl.LOCK_EX, is_over: Callable[[], bool] = lambda: False) -> bool:
+    """Take the lock of an open file as soon as nobody else has it. Blocking.
+
+    Parameters
+    ----------
+    descriptor : int
+    seconds : float
+        How long somebody else is waited for: a process that was stopped would hold it for ever.
+    kind : int
+        As `fcntl.flock` has it.
+    is_over : callable
+        Whether it is not wanted any more.
+
+    Returns
+    -------
+    bool
+        False when somebody else has it still.
+
+    Raises
+    ------
+    OSError
+        The file system has no locks.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until or is_over():
+                return False
+            time.sleep(LOOK)  # flock(2) itself waits without a bound
+        else:
+            return True

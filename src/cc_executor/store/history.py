@@ -9,12 +9,10 @@ Knows SQLite and rows; knows no receipt and no prompt.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import sqlite3
 import stat
-import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cc_executor.store.filesystem import is_shared
-from cc_executor.store.held import held_here
+from cc_executor.store.held import held_here, taken_within
 from cc_executor.store.historyrow import COLUMNS, Filters, HistoryRow
 from cc_executor.store.place import LONGEST_WAIT, RUN_ID
 
@@ -237,15 +235,8 @@ class HistoryIndex:
     def _alone(self) -> Generator[None]:
         descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with held_here(descriptor):
-            until = time.monotonic() + LOCK_PATIENCE
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:  # held for some milliseconds; for ever by a process that was frozen
-                    if time.monotonic() > until:
-                        raise Unusable(Trouble.BUSY, "somebody makes it at this moment") from None
-                    time.sleep(LOCK_PATIENCE / 100)
+            if not taken_within(descriptor, LOCK_PATIENCE):
+                raise Unusable(Trouble.BUSY, "somebody makes it at this moment")
             yield
 
     def heal(self) -> bool:

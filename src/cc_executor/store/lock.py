@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from cc_executor.errors import StateUnusable
-from cc_executor.store.held import held_here
+from cc_executor.store.held import held_here, taken_within
 
 PATIENCE: Final = 5.0  # seconds; what is done takes some milliseconds, and a run that has ended must not wait for whoever holds a file
-_LOOK: Final = 0.002  # seconds
 
 
 @contextmanager
@@ -32,11 +30,12 @@ def locked(path: Path) -> Generator[None]:
     except OSError as error:
         raise StateUnusable(f"{path} cannot be written: {error.strerror}. Make room, or mend the folder.") from error
     with held_here(descriptor):
-        until = time.monotonic() + PATIENCE
-        while not _is_ours(descriptor, path):
-            if time.monotonic() > until:
-                raise StateUnusable(f"Another process has held {path} for {PATIENCE:.0f} s: end it, and try again.")
-            time.sleep(_LOOK)  # a lock with a bound cannot be waited for otherwise
+        try:
+            is_ours = taken_within(descriptor, PATIENCE)
+        except OSError as error:
+            raise StateUnusable(f"{path} cannot be locked: {error.strerror}. Choose a state folder on a file system with locks.") from error
+        if not is_ours:
+            raise StateUnusable(f"Another process has held {path} for {PATIENCE:.0f} s: end it, and try again.")
         yield
 
 
@@ -64,13 +63,3 @@ def taken(path: Path) -> Generator[bool]:
             if is_ours:
                 with suppress(OSError):  # then it stays, and nobody holds it
                     os.unlink(path)
-
-
-def _is_ours(descriptor: int, path: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise StateUnusable(f"{path} cannot be locked: {error.strerror}. Choose a state folder on a file system with locks.") from error
-    return True

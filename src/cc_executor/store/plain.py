@@ -10,19 +10,15 @@ import errno
 import fcntl
 import os
 import stat
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from cc_executor.store.held import held_here
+from cc_executor.store.held import held_here, taken_within
 
 # Bytes. The largest by far is the request, whose prompt of 10 MB may be escaped to six times its size.
 SMALL: Final = 64 * 1024 * 1024
-PATIENCE: Final = (
-    5.0  # seconds for another writer of a line, who needs some microseconds; one that was frozen in the midst of it would need for ever
-)
-_LOOK: Final = 0.002  # seconds
+PATIENCE: Final = 5.0  # seconds for another writer of a line, who needs some microseconds
 
 
 def open_plain(path: Path | str) -> int:
@@ -122,7 +118,8 @@ def append_line(path: Path, line: bytes, *, after: int | None = None) -> int | N
     """
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with held_here(descriptor):
-        _lock(descriptor, path)
+        if not taken_within(descriptor, PATIENCE):
+            raise OSError(errno.EBUSY, f"another process has held it for {PATIENCE:.0f} s; let it go on, or end it", str(path))
         size = os.fstat(descriptor).st_size
         if after is not None and b"\n" in os.pread(descriptor, max(0, size - after), after):
             return None
@@ -134,15 +131,3 @@ def append_line(path: Path, line: bytes, *, after: int | None = None) -> int | N
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # whoever waits for it need not wait for our disk
         os.fsync(descriptor)
         return size + len(line)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                words = f"another process has held it for {PATIENCE:.0f} s; let it go on, or end it"
-                raise OSError(errno.EBUSY, words, str(path)) from None
-            time.sleep(_LOOK)  # a lock with a bound cannot be waited for otherwise

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -22,7 +21,7 @@ from cc_executor.errors import StateUnusable
 from cc_executor.model.tree import Change, Tree, contents
 from cc_executor.shim import records
 from cc_executor.store.blobs import Blobs
-from cc_executor.store.held import held_here
+from cc_executor.store.held import held_here, taken_within
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.place import RUN_ID
@@ -42,7 +41,6 @@ DAYS: Final = 30.0  # for which a look is kept
 SPACE: Final = 2 * 2**30  # bytes of all contents; the newest looks are kept, whatever their size
 SWEEP_EVERY: Final = 6 * 3600.0  # seconds
 AGAIN: Final = 600.0  # seconds for which a folder that was over a bound is not looked at again
-TRY: Final = 0.02  # seconds
 
 T = TypeVar("T")
 
@@ -419,15 +417,4 @@ def _locked(path: Path, kind: int, *, patience: float = 0.0, is_over: Callable[[
     except OSError as error:
         raise StateUnusable(f"{path} cannot be used: {error.strerror}. Mend the folder, or make room.") from error
     with held_here(descriptor):
-        until = time.monotonic() + patience
-        while not (mine := _is_taken(descriptor, kind)) and time.monotonic() < until and not is_over():
-            time.sleep(TRY)  # a lock with a bound cannot be waited for otherwise
-        yield mine
-
-
-def _is_taken(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        yield taken_within(descriptor, patience, kind=kind, is_over=is_over)

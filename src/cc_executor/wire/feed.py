@@ -116,7 +116,7 @@ class ViewFeed(PacedFeed):
 
     @property
     def is_settled(self) -> bool:
-        """Whether the views were sent everything that there is, as of the last tick."""
+        """Whether the views were sent everything that there is, as of the last tick, or there is none."""
         is_sent = not (self._pages or self._reading) and self._version == self._transcript.version
         return self.has_nobody or (super().is_settled and is_sent)
 

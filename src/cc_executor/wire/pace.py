@@ -58,7 +58,7 @@ class PacedFeed(ABC):
 
     @property
     def is_settled(self) -> bool:
-        """Whether the views were sent everything that there is, as of the last tick."""
+        """Whether the views were sent everything that there is, as of the last tick, or there is none."""
         return self.has_nobody or not (self._inbox or self._resets or self._has_news())
 
     @property

@@ -113,6 +113,7 @@ def make_request(
     if rehearse is not None:
         from cc_executor.rehearsal import scripts  # here: few runs are rehearsals
 
+        rehearse = scripts.whole(_path_text("rehearse", rehearse))
         scripts.load(rehearse)  # as above
     if agent == "claude":
         _check_size(prompt, more.get("model"))

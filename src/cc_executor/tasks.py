@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 from pydantic import ValidationError
@@ -25,6 +25,7 @@ from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList
 from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml, qualified_name
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import Close, bounded, due, set_back
+from cc_executor.rehearsal import scripts
 from cc_executor.runtime.blocking import run_blocking
 from cc_executor.runtime.bounds import DAY, bounds_of
 from cc_executor.runtime.caps import standing_caps
@@ -254,17 +255,31 @@ def _overrule(written: Written, tasks: TaskList, more: Mapping[str, Any]) -> Non
 
 
 def _with_plain_options(tasks: TaskList, written: Written, found: list[Problem]) -> TaskList:
-    """The list with options that can be written down: schemas as JSON Schema, paths as text."""
+    """The list with options that can be written down, and mean the same wherever it goes on: schemas as JSON Schema, paths as text, seen from its folder."""
     plain: list[Task] = []
     for number, task in enumerate(tasks.tasks):
         options: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in task.options.items()}
+        if "add_dirs" in options:
+            options["add_dirs"] = _seen_from(tasks.cwd, options["add_dirs"])
+        if isinstance(options.get("rehearse"), str):
+            options["rehearse"] = scripts.whole(options["rehearse"], folder=tasks.cwd)
+        validation = task.validation
+        if validation is not None and validation.rehearse is not None:
+            validation = validation.model_copy(update={"rehearse": scripts.whole(validation.rehearse, folder=tasks.cwd)})
         if "schema" in options:
             try:
                 options["schema"] = json_schema(options["schema"])
             except InvalidRequest as error:
                 found.append(Problem(place_of(number, task.id, written.places), str(error)))
-        plain.append(task.model_copy(update={"options": options}))
+        plain.append(task.model_copy(update={"options": options, "validation": validation}))
     return tasks.model_copy(update={"tasks": tuple(plain)})
+
+
+def _seen_from(folder: str, paths: Any) -> Any:
+    """Absolute paths of one or several; what is neither stays as it is, for whoever says so."""
+    if isinstance(paths, str | os.PathLike):
+        return os.path.join(folder, os.path.expanduser(os.fsdecode(cast("str | os.PathLike[str]", paths))))
+    return [_seen_from(folder, path) for path in cast("Sequence[Any]", paths)] if isinstance(paths, list | tuple) else paths
 
 
 def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
@@ -277,6 +292,8 @@ def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
             continue
         try:
             request_of(tasks, task, task.text if task.text.strip() else "-", None, "")
+            if task.validation is not None and task.validation.rehearse is not None:
+                scripts.load(task.validation.rehearse)
         except (InvalidRequest, TypeError) as error:
             found.append(Problem(place, _with_keys_meant(str(error), task.options)))
     return found

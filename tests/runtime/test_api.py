@@ -94,6 +94,8 @@ def test_equal_requests_have_equal_digests() -> None:
         ({"max_turns": 0}, ["max_turns", "1 or more"]),
         ({"agent": "nobody"}, ["nobody", "claude", "shell"]),
         ({"rehearse": "nobody"}, ["nobody", "hello"]),
+        ({"rehearse": "./no-such.toml"}, ["no-such.toml", "cannot be read"]),
+        ({"rehearse": 5}, ["rehearse", "path", "int"]),
         ({"nonsense": 1}, ["nonsense"]),
         ({"on_kernel_exit": "explode"}, ["on_kernel_exit", "cancel", "continue"]),
         ({"schema": 5}, ["schema", "int"]),
@@ -120,6 +122,15 @@ async def test_what_cannot_be_asked_for_is_one_sentence_and_starts_nothing(optio
     assert "https:" not in said
     assert "\n" not in said
     assert run_folders(state_folder) == []
+
+
+async def test_a_rehearsal_s_file_is_seen_from_here_and_not_from_where_the_agent_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.toml").write_text('[[turn]]\n[[turn.block]]\ntext = "as written here"\n')
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = await cc_execute("Go.", cwd="work", rehearse="own.toml")
+    assert (result.status, result.text) == ("ok", "as written here")
+    assert result.receipt.rehearsed == str(tmp_path / "own.toml")
 
 
 @pytest.mark.parametrize("prompt", [None, 5, ["list"]])

@@ -37,6 +37,7 @@ from cc_executor.model.reference import Made
 from cc_executor.model.state import RunState
 from cc_executor.runtime import control
 from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunFolder
 from cc_executor.store.tasklists import JOURNAL, ListFolder, ListHome
 from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list, open_list, plan
 from support.leaks import await_none
@@ -85,6 +86,19 @@ async def test_a_list_runs_in_a_folder_whose_name_is_no_utf_8(odd_folder: Path) 
     assert log(odd_folder) == ["begin a", "end a", "begin b", "end b"]
     assert statuses(await execute(odd_folder, step("a"), step("b", "true", "a"))) == {"a": "ok", "b": "ok"}
     assert len(log(odd_folder)) == 4, "it is known as the same list"
+
+
+async def test_paths_of_a_list_are_seen_from_its_folder_wherever_it_is_run(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('[[turn]]\n[[turn.block]]\ntext = "as written here"\n')
+    task = {"id": "a", "prompt": "x", "cwd": "work", "rehearse": "own.toml", "add_dirs": ["data", "/srv"], "validate": {"prompt": "y", "rehearse": "./no.toml"}}
+    with pytest.raises(InvalidTaskList, match=f"{tmp_path}/no.toml cannot be read"):
+        plan([task], cwd=tmp_path)
+    del task["validate"]
+    for name in ("work", "data"):
+        (tmp_path / name).mkdir()
+    result = await execute(tmp_path, task)
+    assert (result.status, result["a"]) == ("ok", "as written here")
+    assert RunFolder(result.result("a").folder).request().add_dirs == (f"{tmp_path}/data", "/srv")
 
 
 async def test_results_reach_later_tasks_of_every_kind(tmp_path: Path) -> None:

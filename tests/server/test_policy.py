@@ -21,6 +21,7 @@ import pytest
 from cc_executor.api import make_request
 from cc_executor.errors import CCExecutorError, InvalidRequest, StateUnusable
 from cc_executor.model.tasklist import TaskList
+from cc_executor.rehearsal import scripts
 from cc_executor.server.keys import Keys
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import Admission, Rules
@@ -390,6 +391,7 @@ ASKED: Final[dict[str, Any]] = {"prompt": "x"}
         (Rules(trusted=(Path("/srv"),)), {"cwd": "/srvx", "trust_workspace": True}, "may not be trusted"),
         (Rules(folders=(Path("/srv"),)), {"cwd": "/srv/../etc"}, "may not work in"),
         (Rules(folders=(Path("/srv"),)), {"cwd": "/srv", "add_dirs": ["/"]}, "may not work in"),
+        (Rules(folders=(Path("/srv"),)), {"cwd": "/srv", "rehearse": f"{scripts.FOLDER}/hello.toml"}, "in no folder that is allowed"),
         (Rules(max_cost=0.5), {"max_cost": 0.51}, "at most"),
     ],
 )

@@ -59,10 +59,12 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         options = argparse.Namespace(**{name: _filled_option(value, namespace) for name, value in vars(options).items()})
     if options.out is not None and not options.out.isidentifier():
         raise InvalidRequest(f"-o needs a variable's name, not {options.out!r}.")
-    if options.rehearse_without_login is not None:
+    without_login = options.rehearse_without_login
+    if without_login is not None:
         from cc_executor.rehearsal import scripts  # here: few runs are rehearsals
 
-        scripts.load(options.rehearse_without_login)  # raises InvalidRequest with the names that there are
+        without_login = scripts.whole(without_login)
+        scripts.load(without_login)  # raises InvalidRequest with the names that there are
     looked = looked_over_cell(prompt, options, settings=settings, namespace=namespace, is_asked=lint)
     request = make_request(
         looked.prompt,
@@ -117,7 +119,7 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         once=options.once,
         background=options.bg,
         raise_error=settings.raise_error and not options.no_raise_error,
-        rehearse_without_login=options.rehearse_without_login,
+        rehearse_without_login=without_login,
         remarks=looked.said,
     )
 

@@ -199,6 +199,15 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(entry.stem for entry in FOLDER.iterdir() if entry.suffix == SUFFIX))
 
 
+def whole(name_or_path: str | os.PathLike[str], *, folder: str | os.PathLike[str] = "") -> str:
+    """The same script from everywhere: a shipped name as it is, a path seen from `folder` (the current one if not given) as an absolute one.
+
+    A run works in another folder than the one where it was asked for.
+    """
+    wanted = os.fspath(name_or_path)
+    return os.path.abspath(os.path.join(folder, os.path.expanduser(wanted))) if _is_path(wanted) else wanted
+
+
 def load(name_or_path: str | os.PathLike[str]) -> Script:
     """A script by its shipped name, or from a file.
 
@@ -217,7 +226,7 @@ def load(name_or_path: str | os.PathLike[str]) -> Script:
         No such name (the message lists the names), an unreadable file, or content that is not a script (the message names the place).
     """
     wanted = os.fspath(name_or_path)
-    if os.sep in wanted or wanted.endswith(SUFFIX):
+    if _is_path(wanted):
         return parse(_file(wanted), name=wanted)
     entry = FOLDER / f"{wanted}{SUFFIX}"
     if not _NAME.fullmatch(wanted) or not entry.is_file():
@@ -243,6 +252,10 @@ def parse(text: str, *, name: str) -> Script:
         what, _, where = str(error).partition(" - at `$")
         place = where.rstrip("`").lstrip(".") or "the top"
         raise InvalidRequest(f"rehearsal script {name}: at {place}: {what}") from error
+
+
+def _is_path(wanted: str) -> bool:
+    return os.sep in wanted or wanted.endswith(SUFFIX)
 
 
 def _file(path: str) -> str:

@@ -121,7 +121,8 @@ class ListRequests:
                     wanted = request_of(tasks, task, task.text, None, "")
                     options |= _options_between(wanted, self.allowed(wanted), tasks, task)
                 if task.validation is not None:
-                    self.allowed(RunRequest(prompt="-", cwd=tasks.cwd, limits=Limits(cost=task.validation.max_cost)))
+                    validator = RunRequest(prompt="-", cwd=tasks.cwd, limits=Limits(cost=task.validation.max_cost), rehearse=task.validation.rehearse)
+                    self.allowed(validator)
             except Refused as refused:
                 found.append(f"{place_of(number, task.id, planned.places)}: {refused}")
             changed.append(task.model_copy(update={"options": options}))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from pathlib import Path
@@ -749,6 +750,26 @@ def test_text_is_readable_in_every_theme(
         assert low == {}, "words of the card that are hard to read"
         view_page.page.screenshot(path=tmp_path / "view.png")
         assert (tmp_path / "view.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("width", [1000, 620, 360])
+def test_the_parts_of_the_status_line_stand_beside_each_other(view_page: ViewPage, width: int) -> None:
+    view_page.page.set_viewport_size({"width": width, "height": 640})
+    view_page.open()
+    sentence = "cancelled: The run was ended because the process that had started it was gone."
+    for phase, detail in (("tool", ""), ("ended", sentence)):
+        view_page.show(
+            phase, elapsed=3725.0, detail=detail, tool="Bash(pytest -q)", model="claude-opus-4-8", input_tokens=14_204, output_tokens=532, cost=0.1
+        )
+        view_page.until(lambda detail=detail: view_page.status() == (detail or "Running"), "the phase")
+        boxes = [
+            view_page.root().locator(f".ccx-bar .{part}").bounding_box() for part in ("ccx-phase", "ccx-clock", "ccx-figures", "ccx-buttons")
+        ]
+        shown = [box for box in boxes if box is not None and box["width"]]
+        assert len(shown) >= 3
+        for one, other in itertools.combinations(shown, 2):
+            apart = one["x"] + one["width"] <= other["x"] + 0.5 or other["x"] + other["width"] <= one["x"] + 0.5
+            assert apart or one["y"] + one["height"] <= other["y"] + 0.5 or other["y"] + other["height"] <= one["y"] + 0.5, (one, other)
 
 
 def test_the_view_fits_a_narrow_page(view_page: ViewPage) -> None:

@@ -757,16 +757,29 @@ def test_the_parts_of_the_status_line_stand_beside_each_other(view_page: ViewPag
     view_page.page.set_viewport_size({"width": width, "height": 640})
     view_page.open()
     sentence = "cancelled: The run was ended because the process that had started it was gone."
-    for phase, detail in (("tool", ""), ("ended", sentence)):
+    for phase, detail in (("writing", ""), ("tool", ""), ("ended", sentence)):
         view_page.show(
-            phase, elapsed=3725.0, detail=detail, tool="Bash(pytest -q)", model="claude-opus-4-8", input_tokens=14_204, output_tokens=532, cost=0.1
+            phase,
+            elapsed=3725.0,
+            detail=detail,
+            estimate="4 min 12 s–2 h 42 min (n=13)",
+            tool="Bash(pytest -q)",
+            model="claude-opus-4-8",
+            input_tokens=14_204,
+            output_tokens=532,
+            cost=0.1,
         )
-        view_page.until(lambda detail=detail: view_page.status() == (detail or "Running"), "the phase")
+        view_page.until(
+            lambda phase=phase, detail=detail: view_page.status() == (detail or {"writing": "Writing", "tool": "Running"}[phase]),
+            "the phase",
+        )
         boxes = [
-            view_page.root().locator(f".ccx-bar .{part}").bounding_box() for part in ("ccx-phase", "ccx-clock", "ccx-figures", "ccx-buttons")
+            view_page.root().locator(f".ccx-bar .{part}").bounding_box()
+            for part in ("ccx-phase", "ccx-clock", "ccx-figures", "ccx-buttons")
         ]
         shown = [box for box in boxes if box is not None and box["width"]]
         assert len(shown) >= 3
+        assert detail or boxes[0] is None or boxes[0]["height"] < 30, "a word stands in one line"
         for one, other in itertools.combinations(shown, 2):
             apart = one["x"] + one["width"] <= other["x"] + 0.5 or other["x"] + other["width"] <= one["x"] + 0.5
             assert apart or one["y"] + one["height"] <= other["y"] + 0.5 or other["y"] + other["height"] <= one["y"] + 0.5, (one, other)

@@ -124,7 +124,9 @@ async def test_what_cannot_be_asked_for_is_one_sentence_and_starts_nothing(optio
     assert run_folders(state_folder) == []
 
 
-async def test_a_rehearsal_s_file_is_seen_from_here_and_not_from_where_the_agent_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rehearsal_s_file_is_seen_from_here_and_not_from_where_the_agent_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "own.toml").write_text('[[turn]]\n[[turn.block]]\ntext = "as written here"\n')
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path)

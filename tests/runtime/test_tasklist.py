@@ -90,7 +90,14 @@ async def test_a_list_runs_in_a_folder_whose_name_is_no_utf_8(odd_folder: Path) 
 
 async def test_paths_of_a_list_are_seen_from_its_folder_wherever_it_is_run(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('[[turn]]\n[[turn.block]]\ntext = "as written here"\n')
-    task = {"id": "a", "prompt": "x", "cwd": "work", "rehearse": "own.toml", "add_dirs": ["data", "/srv"], "validate": {"prompt": "y", "rehearse": "./no.toml"}}
+    task = {
+        "id": "a",
+        "prompt": "x",
+        "cwd": "work",
+        "rehearse": "own.toml",
+        "add_dirs": ["data", "/srv"],
+        "validate": {"prompt": "y", "rehearse": "./no.toml"},
+    }
     with pytest.raises(InvalidTaskList, match=f"{tmp_path}/no.toml cannot be read"):
         plan([task], cwd=tmp_path)
     del task["validate"]

@@ -121,7 +121,9 @@ class ListRequests:
                     wanted = request_of(tasks, task, task.text, None, "")
                     options |= _options_between(wanted, self.allowed(wanted), tasks, task)
                 if task.validation is not None:
-                    validator = RunRequest(prompt="-", cwd=tasks.cwd, limits=Limits(cost=task.validation.max_cost), rehearse=task.validation.rehearse)
+                    validator = RunRequest(
+                        prompt="-", cwd=tasks.cwd, limits=Limits(cost=task.validation.max_cost), rehearse=task.validation.rehearse
+                    )
                     self.allowed(validator)
             except Refused as refused:
                 found.append(f"{place_of(number, task.id, planned.places)}: {refused}")

@@ -94,7 +94,12 @@ class Rules:
         for name in (request.cwd, *request.add_dirs):
             if self.folders and not _is_below(name, self.folders):
                 raise _forbidden(f"Agents may not work in {name}. Choose a folder in {', '.join(map(str, self.folders))}.")
-        if self.folders and request.rehearse is not None and request.rehearse.startswith("/") and not _is_below(request.rehearse, self.folders):
+        if (
+            self.folders
+            and request.rehearse is not None
+            and request.rehearse.startswith("/")
+            and not _is_below(request.rehearse, self.folders)
+        ):
             raise _forbidden(f"The rehearsal {request.rehearse} lies in no folder that is allowed here. Choose a shipped one, by its name.")
         if request.trust_workspace and self.trusted and not _is_below(request.cwd, self.trusted):
             raise _forbidden(f"{request.cwd} may not be trusted from here. Leave trust_workspace out.")

@@ -199,6 +199,8 @@ def test_what_a_row_says_and_takes_in_every_state() -> None:
     [
         ([text("one\ntw"), text("o")], "two"),
         ([text("one\n\n")], "one"),
+        ([text('{\n "rows": 5\n}\n')], '"rows": 5'),
+        ([text("}\n)\n")], ")"),
         ([text("10%\r20%\r30%")], "30%"),
         ([text("out"), StderrWritten(text="err\n")], "err"),
         ([text("\x1b]0;title\x07\x1b[31mred\x1b[0m")], "red"),

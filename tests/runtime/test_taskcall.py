@@ -6,6 +6,7 @@ import asyncio
 import functools
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
@@ -99,6 +100,17 @@ async def test_whatever_it_raises_is_said_in_words(error: BaseException, words: 
     assert returned.error.startswith(words)
     assert len(returned.error) <= ERROR_LIMIT
     assert (returned.text, returned.data) == ("", None)
+
+
+@pytest.mark.parametrize("work", [raiser(ValueError("no")), later], ids=["thread", "async"])
+async def test_the_log_has_the_trace_of_the_user_s_own_code_alone(work: Callable[..., object], caplog: pytest.LogCaptureFixture) -> None:
+    assert (await call(work, {})).error
+    (told,) = caplog.records
+    assert told.getMessage() == f"{work.__module__}.{work.__qualname__}, which a task list calls, raised"
+    assert told.exc_info is not None
+    frames = traceback.extract_tb(told.exc_info[2])
+    assert [frame.filename for frame in frames] == [__file__] * len(frames)
+    assert frames
 
 
 @pytest.mark.parametrize("work", [asyncio.Event().wait, lambda: asyncio.Event().wait()], ids=["async", "awaitable"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -22,6 +23,7 @@ from cc_executor.model.tasklist import Task, TaskKind, TaskList
 
 LINE_CHARS: Final = 200  # one line of a row
 TAIL_CHARS: Final = 2_000  # of what a task writes, to find its last line in
+_WORD: Final = re.compile(r"\w")
 EVENTS_LOOKED_AT: Final = 200  # of one batch, the newest: a flood's batch holds thousands
 NEEDS_SHOWN: Final = 12
 _UNSETTLED: Final = frozenset({TaskStatus.WAITING, TaskStatus.RUNNING})
@@ -132,9 +134,10 @@ class LastLine:
 
 
 def last_line(text: str) -> str:
-    """The last line of `text` that is not empty."""
-    lines = clean(text[-TAIL_CHARS:]).rstrip().rsplit("\n", 1)
-    return toolcall.one_line(lines[-1], LINE_CHARS)
+    """The last line of `text` that holds a letter or a digit (the bracket that closes a JSON text says nothing), or that is not empty."""
+    tail = clean(text[-TAIL_CHARS:]).rstrip()
+    telling = next((line for line in reversed(tail.split("\n")) if _WORD.search(line)), tail.rsplit("\n", 1)[-1])
+    return toolcall.one_line(telling, LINE_CHARS)
 
 
 def first_line(text: str) -> str:

@@ -9,13 +9,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
+from cc_executor.model.hook import call_named
 from cc_executor.model.listrecord import TEXT_LIMIT
 from cc_executor.model.reference import Made
 from cc_executor.runtime.errand import in_thread
 
 logger = logging.getLogger(__name__)
+
+_HERE: Final = str(Path(__file__).parent)
 
 Call = Callable[..., object]
 
@@ -67,7 +72,7 @@ async def call(work: Call, made: Mapping[str, Made]) -> Returned:
     except SystemExit as error:  # a `main()` that ends as programs do; it must not take the kernel along
         return ended() if error.code in {None, 0} else ended(error=_words(error))
     except (KeyboardInterrupt, Exception) as error:  # the user's own code: the list is owed an answer, the developer the trace
-        logger.exception("a callable of a task list failed")
+        logger.error("%s, which a task list calls, raised", call_named(work), exc_info=(type(error), error, _beyond_us(error)))
         return ended(error=_words(error))
     data = None if isinstance(value, str) else _plain(value)
     size = len(value) if isinstance(value, str) else len(json.dumps(data)) if data is not None else 0
@@ -76,6 +81,14 @@ async def call(work: Call, made: Mapping[str, Made]) -> Returned:
         what = "characters" if isinstance(value, str) else "bytes of JSON"
         return ended(error=f"It returned {size:,} {what}, and a list keeps {limit:,}: write it to a file, and return the file's name.")
     return ended(value if isinstance(value, str) else "" if value is None else _shown(value), data)
+
+
+def _beyond_us(error: BaseException) -> TracebackType | None:
+    """The trace from the user's own code on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        trace = trace.tb_next
+    return trace
 
 
 def _words(error: BaseException) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest, RunNotFound
@@ -17,16 +16,15 @@ from cc_executor.kernel.lint import lint_verb
 from cc_executor.kernel.reportcommands import report
 from cc_executor.kernel.undocommands import undo_verb
 from cc_executor.model.ansi import clean
-from cc_executor.model.notice import duration
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.table import html_table
 from cc_executor.runtime.blocking import run_in_thread
 from cc_executor.runtime.control import command
 from cc_executor.runtime.doctor import examine
-from cc_executor.runtime.past import WRAPPED
+from cc_executor.runtime.past import WRAPPED, columns
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.run import Run
-from cc_executor.runtime.summary import RunSummary, summaries
+from cc_executor.runtime.summary import HEAD, summaries
 from cc_executor.runtime.workspace import trust, untrust
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
@@ -69,26 +67,8 @@ def _list(shell: Any, name: str) -> None:
     if not rows:
         print("Nothing was run yet.")  # noqa: T201 - the command's answer
         return
-    table = [("run", "started", "status", "time", "cost", "agent", "prompt"), *(_cells(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]) - 1)]
-    plain = "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in table
-    )
-    marked = html_table(table, wrapped=WRAPPED)
-    show_mime({"text/plain": plain, "text/html": marked}, {})
-
-
-def _cells(row: RunSummary) -> tuple[str, ...]:
-    status = f"{row.status} (rehearsal)" if row.rehearsed else row.status
-    return (
-        row.id,
-        datetime.fromtimestamp(row.started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
-        status,
-        "" if row.elapsed is None else duration(row.elapsed),
-        "" if row.cost is None else f"${row.cost:.4f}",
-        row.agent,
-        row.label or row.prompt,
-    )
+    table = [HEAD, *(row.cells() for row in rows)]
+    show_mime({"text/plain": "\n".join(columns(table)), "text/html": html_table(table, wrapped=WRAPPED)}, {})
 
 
 def _show(shell: Any, name: str) -> None:

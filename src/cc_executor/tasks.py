@@ -18,11 +18,11 @@ from pydantic import ValidationError
 
 from cc_executor.api import json_schema, make_request, take_notify
 from cc_executor.errors import InvalidRequest, InvalidTaskList, RunNotFound, TaskListFailed
-from cc_executor.model.hook import Hook
+from cc_executor.model.hook import Hook, call_named
 from cc_executor.model.listrecord import Capped, ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList, place_of, problems
-from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml, qualified_name
+from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import Close, bounded, due, set_back
 from cc_executor.runtime.blocking import run_blocking
@@ -221,8 +221,8 @@ def _name_of(call: Callable[..., object]) -> str:
     try:
         source = inspect.getsource(call)
     except (OSError, TypeError):  # typed into a plain terminal; written in C
-        return qualified_name(call)
-    return f"{qualified_name(call)}#{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+        return call_named(call)
+    return f"{call_named(call)}#{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 
 def _read(source: str | os.PathLike[str], cwd: str) -> Written:

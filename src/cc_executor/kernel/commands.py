@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from cc_executor.errors import InvalidRequest, RunNotFound
+from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.askcommands import answer_verb
-from cc_executor.kernel.cell import attach_blocking, ended_bundle, home_of, newest, stored_bundle
+from cc_executor.kernel.cell import attach_blocking, ended_bundle, found, home_of, sealed
 from cc_executor.kernel.display import show_mime, show_static
 from cc_executor.kernel.historycommands import estimate_verb, history_verb
 from cc_executor.kernel.lint import lint_verb
@@ -23,10 +23,9 @@ from cc_executor.runtime.control import command
 from cc_executor.runtime.doctor import examine
 from cc_executor.runtime.past import WRAPPED, columns
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
-from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import HEAD, summaries
 from cc_executor.runtime.workspace import trust, untrust
-from cc_executor.store.home import StateHome
+from cc_executor.store.bundle import read_bundle
 from cc_executor.store.journal import RunFolder
 
 LIST_LENGTH: Final = 20
@@ -52,11 +51,7 @@ def run_verb(shell: Any, line: str) -> Any:
 
 
 def _folder(shell: Any, name: str) -> RunFolder:
-    home = home_of(shell)
-    wanted = name or newest(home)
-    if not wanted:
-        raise RunNotFound("Nothing was run yet.")
-    return home.find(wanted)
+    return found(home_of(shell), name)
 
 
 def _list(shell: Any, name: str) -> None:
@@ -73,7 +68,7 @@ def _list(shell: Any, name: str) -> None:
 
 def _show(shell: Any, name: str) -> None:
     folder = _folder(shell, name)
-    bundle = stored_bundle(folder)
+    bundle = read_bundle(folder)
     if bundle is None and folder.is_supervised():
         print(f"Run {folder.run_id} is going on: `%cc attach {folder.run_id}` shows it live.")  # noqa: T201 - the command's answer
         return
@@ -90,15 +85,8 @@ def _receipt(shell: Any, name: str) -> Receipt:
     if receipt is None:
         if folder.is_supervised():
             raise InvalidRequest(f"Run {folder.run_id} is going on; its receipt is sealed when it has ended.")
-        receipt = run_in_thread(_sealed(home_of(shell), folder.run_id))
+        receipt = sealed(home_of(shell), folder.run_id)
     return receipt
-
-
-async def _sealed(home: StateHome, run_id: str) -> Receipt:
-    run = await Run.attach(home, run_id, environ=os.environ)
-    async for _ in run.follow():
-        pass
-    return await run.finish()
 
 
 def _control(op: str) -> Callable[[Any, str], None]:

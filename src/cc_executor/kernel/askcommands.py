@@ -6,7 +6,7 @@ import shlex
 from typing import Any, Final
 
 from cc_executor.errors import ControlFailed, InvalidRequest
-from cc_executor.kernel.cell import found, home_of
+from cc_executor.kernel.cell import home_of
 from cc_executor.model.ask import DECISION_WORDS, Answer, Decision, what_of
 from cc_executor.policy.redact import Redactor
 from cc_executor.runtime.answers import give, open_asks
@@ -31,7 +31,7 @@ def answer_verb(shell: Any, line: str) -> None:
         raise InvalidRequest(f"The answer cannot be split into words ({str(error).lower()}). Close the quotes.") from error
     home = home_of(shell)
     name = words.pop(0) if words and words[0] not in _WORDS else ""
-    folder = found(home, name)
+    folder = home.pick(name)
     if words and words[0] not in _WORDS:
         raise InvalidRequest(f"{words[0]!r} is no answer: {USAGE}.")
     asks = open_asks(folder)

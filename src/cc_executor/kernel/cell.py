@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from cc_executor.errors import ControlFailed, RunNotFound, StateUnusable
+from cc_executor.errors import ControlFailed, StateUnusable
 from cc_executor.kernel.asks import CellAsks
 from cc_executor.kernel.config import settings_of
 from cc_executor.kernel.display import Bundle, Display, SilentDisplay, StaticDisplay, make_display, show_static
@@ -87,7 +87,7 @@ def blocking(work: Coroutine[Any, Any, T]) -> T:
 
 async def _attach(shell: Any, run_id: str) -> ShownResult:
     home = home_of(shell)
-    run = await Run.attach(home, found(home, run_id).run_id, environ=os.environ)
+    run = await Run.attach(home, home.pick(run_id).run_id, environ=os.environ)
     display = _display(shell, run)
     watch = _Watch(run, home=home, display=display, asks=CellAsks(shell, run, display, owns=False))
     task = own(watch.follow(), name=f"cc_executor {run.run_id}")
@@ -104,14 +104,6 @@ async def _attach(shell: Any, run_id: str) -> ShownResult:
 def home_of(_shell: Any) -> StateHome:
     """The state folder of this kernel."""
     return StateHome(state_path(os.environ))
-
-
-def found(home: StateHome, name: str) -> RunFolder:
-    """The run of this name, or the newest one. Raises `RunNotFound`."""
-    folder = home.find(name) if name else next(home.runs(), None)
-    if folder is None:
-        raise RunNotFound("Nothing was run yet.")
-    return folder
 
 
 def sealed(home: StateHome, run_id: str) -> Receipt:

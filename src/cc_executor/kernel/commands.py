@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.askcommands import answer_verb
-from cc_executor.kernel.cell import attach_blocking, ended_bundle, found, home_of, sealed
+from cc_executor.kernel.cell import attach_blocking, ended_bundle, home_of, sealed
 from cc_executor.kernel.display import show_mime, show_static
 from cc_executor.kernel.historycommands import estimate_verb, history_verb
 from cc_executor.kernel.lint import lint_verb
@@ -51,7 +51,7 @@ def run_verb(shell: Any, line: str) -> Any:
 
 
 def _folder(shell: Any, name: str) -> RunFolder:
-    return found(home_of(shell), name)
+    return home_of(shell).pick(name)
 
 
 def _list(shell: Any, name: str) -> None:

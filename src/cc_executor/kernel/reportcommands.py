@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from cc_executor.errors import InvalidRequest, RunNotFound
-from cc_executor.kernel.cell import found, home_of, sealed
+from cc_executor.kernel.cell import home_of, sealed
 from cc_executor.runtime.report import Report, report_named
 from cc_executor.store.home import StateHome
 
@@ -39,7 +39,7 @@ def report(shell: Any, line: str) -> Report | None:
 
 def _sealed_first(home: StateHome, name: str) -> Report:
     """The report of a run that has ended without anybody who sealed it."""
-    folder = found(home, name)
+    folder = home.pick(name)
     if folder.receipt() is None and folder.is_supervised():
         raise InvalidRequest(f"Run {folder.run_id} goes on; it can be reported when it has ended.")
     sealed(home, folder.run_id)

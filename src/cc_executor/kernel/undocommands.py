@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest
-from cc_executor.kernel.cell import found, home_of, sealed
+from cc_executor.kernel.cell import home_of, sealed
 from cc_executor.runtime.undo import redo, undo
 
 FLAGS: Final = ("--dry-run", "--redo", "--keep-mine")
@@ -23,7 +23,7 @@ def undo_verb(shell: Any, line: str) -> None:
     if unknown := flags - set(FLAGS):
         raise InvalidRequest(f"%cc undo has no option {min(unknown)}; it knows {', '.join(FLAGS)}.")
     home = home_of(shell)
-    names = [word for word in words if word not in flags] or [found(home, "").run_id]
+    names = [word for word in words if word not in flags] or [home.pick("").run_id]
     for folder in map(home.find, names):
         if folder.receipt() is None and not folder.is_supervised():
             sealed(home, folder.run_id)  # what a run left is looked at when it is sealed

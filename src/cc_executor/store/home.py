@@ -153,6 +153,13 @@ class StateHome:
                 raise RunNotFound(f"{len(matches)} runs match {run_id!r}: write more of the id.")
         raise RunNotFound(f"There is no run {run_id!r} in {self.root}. `%cc list` or `cc-executor list` shows what there is.")
 
+    def pick(self, run_id: str) -> RunFolder:
+        """As `find`; without an id the newest run."""
+        folder = self.find(run_id) if run_id else next(self.runs(), None)
+        if folder is None:
+            raise RunNotFound("Nothing was run yet.")
+        return folder
+
     def runs(self) -> Iterator[RunFolder]:
         """Every run, newest first. Empty when nothing was ever run.
 

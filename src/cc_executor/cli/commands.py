@@ -195,8 +195,7 @@ def doctor(*, as_json: AsJson = False) -> None:
         print_json([{name: getattr(finding, name) for name in fields} for finding in findings])
     else:
         for finding in findings:
-            mark = "✓" if finding.ok else "✗" if finding.required else "–"
-            typer.echo(f"{mark} {finding.what}: {finding.detail}" + (f" — {finding.cure}" if finding.cure else ""))
+            typer.echo(str(finding))
     if any(finding.required and not finding.ok for finding in findings):
         raise typer.Exit(1)
 

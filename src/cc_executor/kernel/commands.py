@@ -105,8 +105,7 @@ def _doctor(shell: Any, name: str) -> None:
     if name:
         raise InvalidRequest("%cc doctor takes no run.")
     for finding in examine(home=home_of(shell), environ=os.environ):
-        cure = f" — {finding.cure}" if finding.cure else ""
-        print(f"{'✓' if finding.ok else '✗' if finding.required else '–'} {finding.what}: {finding.detail}{cure}")  # noqa: T201 - the command's answer
+        print(finding)  # noqa: T201 - the command's answer
 
 
 def _trust(shell: Any, folder: str) -> None:

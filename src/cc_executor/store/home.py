@@ -21,6 +21,7 @@ from cc_executor.store import roll
 from cc_executor.store.filesystem import lacking
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.place import RUN_ID, RUNS, STATE_VARIABLE, state_path
+from cc_executor.store.plain import unwritable
 
 __all__ = ["RUN_ID", "STATE_VARIABLE", "StateHome", "new_run_id", "state_path"]
 
@@ -106,9 +107,7 @@ class StateHome:
         try:
             roll.enter(self.root, run_id)
         except OSError as error:
-            raise StateUnusable(
-                f"The state folder {self.root} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
-            ) from error
+            raise unwritable(f"The state folder {self.root}", error) from error
         try:
             path.mkdir(mode=0o700)
         except OSError as error:

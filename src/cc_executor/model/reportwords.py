@@ -8,7 +8,6 @@ from typing import Final
 
 from cc_executor.model.ansi import clean
 from cc_executor.model.ask import what_from
-from cc_executor.model.hook import HookStatus
 from cc_executor.model.listreport import ListReport, TaskReport
 from cc_executor.model.notice import duration
 from cc_executor.model.receipt import FileChange, Receipt, Standing, TokenUsage
@@ -45,13 +44,6 @@ PHASES: Final = {
     Phase.PAUSED: "paused",
     Phase.STOPPING: "being ended",
     Phase.ENDED: "ended",
-}
-HOOKS: Final = {
-    HookStatus.OK: "ended well",
-    HookStatus.FAILED: "failed",
-    HookStatus.HUNG: "did not end in time",
-    HookStatus.REFUSED: "refused",
-    HookStatus.NOT_RUN: "was not called",
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -283,13 +282,6 @@ def test_odd_things_in_a_folder_hinder_nothing(home: StateHome, root: Path) -> N
     undo(home, [run_id])
     server.close()
     assert walk(root) == before
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A folder for thousands of files, of which no disk has to hear."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
-        yield Path(name)
 
 
 def look(root: Path, state: Path, **bounds: float) -> Look:

@@ -42,7 +42,7 @@ def test_capture_keeps_the_static_end(kernel: Kernel) -> None:
 
 
 @pytest.mark.row("kernels", "nested in %%time", "the prompt stays byte for byte, the time is shown, the receipt is there")
-def test_time_is_stacked_over_a_cell(kernel: Kernel, tmp_path: Path) -> None:
+def test_time_is_stacked_over_a_cell(kernel: Kernel) -> None:
     timed = ok(kernel.run("%%time\n%%cc_execute --agent shell --shell bash -o r\ncat <<'END'\n>>> kept as it is\nEND"))
     assert "Wall time" in timed.stream
     assert [receipt["outcome"]["kind"] for receipt in statics(timed)] == ["ok"]

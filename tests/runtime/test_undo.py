@@ -524,7 +524,7 @@ def entry_of(path: Path, blobs: Blobs) -> Entry:
     )
 
 
-def test_a_failure_in_the_midst_of_it_is_taken_back(home: StateHome, root: Path, tmp_path: Path) -> None:
+def test_a_failure_in_the_midst_of_it_is_taken_back(root: Path, tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "blobs")
     top = os.fsencode(root)
     wanted = Entry(Kind.FILE, 0o644, 1, blobs.put(b"1"))

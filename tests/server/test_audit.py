@@ -342,7 +342,7 @@ def test_of_many_addresses_few_are_counted_by_themselves_and_all_together(tmp_pa
     assert sum(told.values()) == 3 * ADDRESSES
 
 
-def test_a_new_hour_is_counted_anew_and_what_was_not_told_of_the_last_one_is(tmp_path: Path) -> None:
+def test_a_new_hour_is_counted_anew_and_what_was_not_told_of_the_last_one_is() -> None:
     rows: list[dict[str, Any]] = []
     strangers = Strangers(rows.append)
     for number in range(2 * EACH + 5):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from cc_executor.agents.base import Command, Talk
+from cc_executor.agents.base import ARGUMENT_LIMIT, Command, Talk
 from cc_executor.agents.claude import control
 from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.errors import InvalidRequest
@@ -34,9 +34,6 @@ PERMISSION_MODES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 DEFAULT_PERMISSION_MODE: Final = "acceptEdits"
-
-# Linux takes at most 32 pages for one argument, its NUL included (MAX_ARG_STRLEN); 131,072 bytes gave E2BIG.
-ARGUMENT_LIMIT: Final = 131_071
 
 ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
     {

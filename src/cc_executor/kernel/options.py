@@ -76,6 +76,14 @@ class _Parser(argparse.ArgumentParser):
         return f"{said} Did you mean {near[0]}?" if near else said
 
 
+def words_of(line: str) -> list[str]:
+    """The words of a line. Raises `InvalidRequest`."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise InvalidRequest(f"The options cannot be split into words ({str(error).lower()}). Close the quotes.") from error
+
+
 def parse(line: str, *, magic: str = "%%cc_execute", options: Options = OPTIONS) -> argparse.Namespace:
     """The line's options.
 
@@ -84,14 +92,10 @@ def parse(line: str, *, magic: str = "%%cc_execute", options: Options = OPTIONS)
     InvalidRequest
         Unknown option, missing or ill-typed value, text that is no option, unclosed quote.
     """
-    try:
-        words = shlex.split(line)
-    except ValueError as error:
-        raise InvalidRequest(f"The options cannot be split into words ({str(error).lower()}). Close the quotes.") from error
     parser = _Parser(prog=magic, add_help=False, allow_abbrev=False, exit_on_error=True)
     for flags, keywords, text in options:
         parser.add_argument(*flags, help=text, **keywords)
-    return parser.parse_args(words)
+    return parser.parse_args(words_of(line))
 
 
 def option_table(options: Options = OPTIONS) -> list[tuple[str, str, str]]:

@@ -93,8 +93,7 @@ class Foresight:
             return {"findings": [], "tokens": None}
         is_checked, resumes = bool(request.verify or request.expect), request.resume is not None
         found = lint(request.prompt, model=request.model, is_checked=is_checked, resumes=resumes, off=off)
-        counted = tokens.count(request.prompt, request.model)
-        size = {"least": counted.least, "likely": counted.likely, "most": counted.most}
+        size = asdict(tokens.count(request.prompt, request.model))
         return {"findings": [each.as_dict() for each in found], "tokens": size}
 
     def _list(self, body: Mapping[str, Any], who: str) -> dict[str, Any]:

@@ -56,7 +56,9 @@ def page() -> str:
         table(("option", "value", "meaning"), ((code(flags), code(value), text) for flags, value, text in option_table())),
         "## Options of `%%cc_tasks`",
         "`%%cc_tasks?` prints them too. [Task lists](tasks.md) tells how a list is written.",
-        table(("option", "value", "meaning"), ((code(flags), code(value), text) for flags, value, text in taskoptions.option_table())),
+        table(
+            ("option", "value", "meaning"), ((code(flags), code(value), text) for flags, value, text in option_table(taskoptions.OPTIONS))
+        ),
         "## Settings",
         SETTINGS,
         table(

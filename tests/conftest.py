@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
@@ -19,6 +19,9 @@ from hypothesis import settings
 from cc_executor.store.home import StateHome
 from support import environments, tables
 from support.leaks import await_none
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Cheap ones first, so that a fault is seen soon; what is sensitive to load comes late.
 ORDER: Final = (
@@ -176,6 +179,26 @@ def claude_cli() -> Path:
 def chromium() -> Path:
     """The executable of a Chromium, for playwright's `executable_path`."""
     return environments.chromium()
+
+
+@pytest.fixture
+def browser(chromium: Path) -> Iterator[Browser]:
+    """A Chromium for one test: its loop would be in the way of the others'."""
+    from playwright.sync_api import sync_playwright  # here: most tests show nothing
+
+    from support.lab import CHROMIUM_ARGUMENTS
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=str(chromium), args=list(CHROMIUM_ARGUMENTS))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder for thousands of files, of which no disk has to hear."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

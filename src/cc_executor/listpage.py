@@ -16,16 +16,15 @@ from cc_executor.errors import RunNotFound, StateUnusable
 from cc_executor.model.listrecord import Begun, ListState, Validating
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.taskcard import EndedList, list_bundle
-from cc_executor.model.tasklist import TaskKind, TaskList
+from cc_executor.model.tasklist import TaskList
 from cc_executor.model.taskrows import TaskBoard, run_ids
 from cc_executor.runtime.errand import in_thread
-from cc_executor.runtime.forecast import ListForecast, forecast_list
 from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.run import Batch
 from cc_executor.store.bundle import write_list_bundle
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder
-from cc_executor.tasks import cwd_of, request_of
+from cc_executor.tasks import cwd_of, forecast_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +94,6 @@ class ListPage:
                 if (receipt := self._home.find(run_id).receipt()) is not None:
                     found[run_id] = receipt
         return found
-
-
-def forecast_of(tasks: TaskList, home: StateHome) -> ListForecast:
-    """What the history says about a list. Blocking."""
-    return forecast_list(
-        tasks, home.root, lambda task: None if task.kind is TaskKind.CALL else request_of(tasks, task, task.text, None, "")
-    )
 
 
 def keep_table(folder: ListFolder, bundle: tuple[dict[str, Any], dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -18,17 +19,18 @@ from pydantic import ValidationError
 
 from cc_executor.api import json_schema, make_request, take_notify
 from cc_executor.errors import InvalidRequest, InvalidTaskList, RunNotFound, TaskListFailed
-from cc_executor.model.hook import Hook
+from cc_executor.model.hook import Hook, call_named
 from cc_executor.model.listrecord import Capped, ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList, place_of, problems
-from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml, qualified_name
+from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import Close, bounded, due, set_back
 from cc_executor.rehearsal import scripts
 from cc_executor.runtime.blocking import run_blocking
 from cc_executor.runtime.bounds import DAY, bounds_of
 from cc_executor.runtime.caps import standing_caps
+from cc_executor.runtime.forecast import ListForecast, Only, forecast_list
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
@@ -222,8 +224,8 @@ def _name_of(call: Callable[..., object]) -> str:
     try:
         source = inspect.getsource(call)
     except (OSError, TypeError):  # typed into a plain terminal; written in C
-        return qualified_name(call)
-    return f"{qualified_name(call)}#{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+        return call_named(call)
+    return f"{call_named(call)}#{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 
 def _read(source: str | os.PathLike[str], cwd: str) -> Written:
@@ -329,6 +331,13 @@ def cwd_of(tasks: TaskList, task: Task) -> str:
     return os.path.join(tasks.cwd, os.path.expanduser(task.options.get("cwd", "")))
 
 
+def forecast_of(tasks: TaskList, home: StateHome, *, only: Only | None = None) -> ListForecast:
+    """What the history says about a list. `only`: by which runs, by all if not given. Blocking."""
+    return forecast_list(
+        tasks, home.root, lambda task: None if task.kind is TaskKind.CALL else request_of(tasks, task, task.text, None, ""), only=only
+    )
+
+
 def day_bounded(planned: Plan, environ: Mapping[str, str]) -> Plan:
     """The list with the day's bound of the environment, where it has none of its own. Raises `InvalidRequest`."""
     day = bounds_of(environ).get(DAY)
@@ -401,7 +410,7 @@ async def cc_execute_list(
             folder,
             home=home,
             environ=environment,
-            request_of=lambda task, text, max_cost, session: request_of(planned.tasks, task, text, max_cost, session),
+            request_of=partial(request_of, planned.tasks),
             calls=planned.calls,
             hooks=called,
             watcher=watcher,
@@ -440,7 +449,7 @@ async def carry_on(folder: ListFolder, *, home: StateHome, environ: Mapping[str,
         folder,
         home=home,
         environ=environ,
-        request_of=lambda task, text, max_cost, session: request_of(tasks, task, text, max_cost, session),
+        request_of=partial(request_of, tasks),
         calls={},
         hooks=(*hooks_of_environment(environ), *kept_hooks(folder)),
         watcher=Watcher(),

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_executor.agents import AGENTS, agent_named
-from cc_executor.agents.claude.command import ANEW, ARGUMENT_LIMIT, DONE, PERMISSION_MODES, ClaudeAgent
+from cc_executor.agents.base import ARGUMENT_LIMIT
+from cc_executor.agents.claude.command import ANEW, DONE, PERMISSION_MODES, ClaudeAgent
 from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.request import Limits, RunRequest

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cc_executor.agents.shell import ARGUMENT_LIMIT, ShellAgent, ShellDecoder
+from cc_executor.agents.base import ARGUMENT_LIMIT
+from cc_executor.agents.shell import ShellAgent, ShellDecoder
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.event import TextWritten
 from cc_executor.model.request import RunRequest

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser
 
 from cc_executor.model.receipt import RECEIPT_MIME
 from support.environments import KERNELS
-from support.lab import Lab, NotebookPage, eventually
+from support.lab import Lab, NotebookPage, eventually, ticks
 from support.leaks import await_none
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
@@ -23,11 +23,6 @@ pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.
 LOAD = "%load_ext cc_executor\nimport pathlib\nfolder = pathlib.Path({folder!r})"
 TICKER = "%%cc_execute --vars --cwd {{folder}} --tools Bash --rehearse ticker -o ticks\nWrite a line into ticks.txt, five times a second."
 SLOW = "%%cc_execute --agent shell --shell bash -o slow\nuntil [ -e go ]; do echo line $((n += 1)); sleep 0.5; done"
-
-
-def ticks(folder: Path) -> int:
-    file = folder / "ticks.txt"
-    return len(file.read_text().splitlines()) if file.exists() else 0
 
 
 def still_for(seconds: float, page: NotebookPage, folder: Path) -> bool:

@@ -12,12 +12,12 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from browser.test_lab import kernels_of
-from browser.test_past_the_kernel import PastPage, ticks
+from browser.test_past_the_kernel import PastPage
 from cc_executor.model.listrecord import Paused, Resumed
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder, ListHome
 from support.environments import IPYKERNEL7
-from support.lab import Lab, eventually
+from support.lab import Lab, eventually, ticks
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(240)]
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from cc_executor.model.receipt import RECEIPT_MIME
 from kernel.cells import WIDGET_MIME
-from support.lab import Lab, NotebookPage, eventually, running_lab
+from support.lab import Lab, NotebookPage, eventually, running_lab, ticks
 from support.leaks import await_none
 
 pytestmark = [pytest.mark.usefixtures("claude_cli"), pytest.mark.timeout(300)]
@@ -23,11 +23,6 @@ TICKER = "%%cc_execute --vars --cwd {{folder}} --tools Bash --rehearse ticker -o
 def notebook7(tmp_path_factory: pytest.TempPathFactory, kernelspecs: Path) -> Iterator[Lab]:
     with running_lab(tmp_path_factory.mktemp("notebook7"), app="notebook") as server:
         yield server
-
-
-def ticks(folder: Path) -> int:
-    file = folder / "ticks.txt"
-    return len(file.read_text().splitlines()) if file.exists() else 0
 
 
 @pytest.mark.row("kernels", "Notebook 7", "pause, resume and cancel by its buttons; the static end stays")

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Locator, WebSocket, expect
 
 from browser.test_lab import kernels_of
 from support.environments import IPYKERNEL6, IPYKERNEL7
-from support.lab import Lab, NotebookPage, eventually, running_lab
+from support.lab import Lab, NotebookPage, eventually, running_lab, ticks
 from support.leaks import await_none
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(240)]
@@ -67,11 +67,6 @@ class PastPage(NotebookPage):
         eventually(lambda: len(self.numbers(cell)) >= before + by, within=within, what=f"text goes on after line {before}")
         numbers = self.numbers(cell)
         assert numbers == list(range(1, len(numbers) + 1))
-
-
-def ticks(folder: Path) -> int:
-    file = folder / "ticks.txt"
-    return len(file.read_text().splitlines()) if file.exists() else 0
 
 
 def begun(lab: Lab, browser: Browser, folder: Path, name: str, kernel: str) -> PastPage:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from support.environments import KERNELS
-from support.lab import Lab, NotebookPage, eventually
+from support.lab import Lab, NotebookPage, eventually, ticks
 from support.leaks import await_none
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
@@ -39,11 +39,6 @@ def until(page: NotebookPage, task: str, state: str, *, within: float = STEPS) -
 
 def press(page: NotebookPage, name: str) -> None:
     page.output(1).get_by_role("button", name=name, exact=True).click()
-
-
-def ticks(folder: Path) -> int:
-    file = folder / "ticks.txt"
-    return len(file.read_text().splitlines()) if file.exists() else 0
 
 
 def test_a_list_is_watched_steered_reloaded_and_saved_with_every_receipt(lab: Lab, browser: Browser, tmp_path: Path) -> None:

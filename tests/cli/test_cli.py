@@ -269,7 +269,7 @@ def test_show_prints_text_and_receipt() -> None:
     assert receipt["digest"] in done.stdout
 
 
-def test_doctor_says_what_is_there_and_what_is_missing(monkeypatch: pytest.MonkeyPatch, state_folder: Path) -> None:
+def test_doctor_says_what_is_there_and_what_is_missing(state_folder: Path) -> None:
     findings = {finding["what"]: finding for finding in json.loads(cli("doctor", "--json").stdout)}
     assert findings["python"]["ok"]
     assert findings["state folder"]["detail"] == str(state_folder)

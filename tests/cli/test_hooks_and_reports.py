@@ -87,7 +87,7 @@ def test_a_list_is_reported_by_its_id(tmp_path: Path) -> None:
     assert f"`cc-executor tasks run {row['id']}` goes on from here" in report
 
 
-def test_what_cannot_be_reported_is_said(tmp_path: Path, state_folder: Path) -> None:
+def test_what_cannot_be_reported_is_said(state_folder: Path) -> None:
     assert "Nothing was run yet." in cli("report").stderr
     with beginning("run", *SHELL, "echo begun; sleep 60") as process:
         read_until(process, "begun")

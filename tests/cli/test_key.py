@@ -14,9 +14,7 @@ from support.commands import command
 BASH: Final[dict[str, Any]] = {"agent": "shell", "shell": "bash"}
 
 
-def test_somebody_else_verifies_a_signed_receipt_with_the_public_key_alone(
-    state_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_somebody_else_verifies_a_signed_receipt_with_the_public_key_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     receipt = cc_execute_sync("echo hello", **BASH, cwd=tmp_path).receipt
     path, old, new, every = (tmp_path / name for name in ("receipt.json", "old.pem", "new.pem", "all.pub"))
     path.write_text(receipt.model_dump_json(), "utf-8")

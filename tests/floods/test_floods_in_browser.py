@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from cc_executor.shim import records
 from floods.sizes import BUDGET, LINES
 from support.environments import KERNELS
-from support.lab import CHROMIUM_ARGUMENTS, NotebookPage, eventually, running_lab
+from support.lab import NotebookPage, eventually, running_lab
 from support.leaks import await_none
 from support.runs import run_folders
 
@@ -35,14 +35,6 @@ WATCH: Final = """() => {
     const frame = now => { window.gaps.push(now - last); last = now; requestAnimationFrame(frame); };
     requestAnimationFrame(frame);
 }"""
-
-
-@pytest.fixture
-def browser(chromium: Path) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=str(chromium), args=list(CHROMIUM_ARGUMENTS))
-        yield launched
-        launched.close()
 
 
 @pytest.mark.row(

@@ -11,6 +11,7 @@ import pytest
 
 from cc_executor.shim.records import CONTROL
 from support.environments import KERNELS
+from support.kernel import Answer
 from support.lab import eventually
 from support.leaks import marked_processes
 
@@ -24,6 +25,12 @@ WAIT: Final = "echo $$ > pid; echo sta''rted; cat gate; echo en''ded"
 # Looks up again and again: a signal that comes just before bash blocks in a call is acted on after it only, and at a gate that would be never.
 REST: Final = "read -r -t 0.1 nothing <> gate"
 STUBBORN: Final = f"""trap "echo trap''ped; : > trapped" INT; trap '' TERM; echo $$ > pid; echo sta''rted; while :; do {REST}; done"""
+
+
+def ok(answer: Answer) -> Answer:
+    """An answer that has to be one."""
+    assert answer.status == "ok", answer.traceback
+    return answer
 
 
 def shell_cell(script: str, options: str = "") -> str:

@@ -32,7 +32,7 @@ def kinds(answer: Answer) -> list[str]:
     return [next(mime for mime in (RECEIPT_MIME, PNG, "text/plain") if mime in display) for display in answer.displays]
 
 
-def test_figures_of_neighbouring_cells_are_theirs(kernel: Kernel, tmp_path: Path) -> None:
+def test_figures_of_neighbouring_cells_are_theirs(kernel: Kernel) -> None:
     kernel.run("%matplotlib inline\nimport matplotlib.pyplot as plt")
     queued = [kernel.send(code) for code in ("plt.plot([1, 2]); None", shell_cell("echo between", "-o r"), "plt.plot([2, 1]); None")]
     assert [kinds(kernel.wait(cell)) for cell in queued] == [[PNG], [RECEIPT_MIME], [PNG]]

@@ -102,7 +102,7 @@ def view_of(answer: Answer) -> str:
 
 
 @pytest.mark.row("faults", "kernel restarted while a question waits", "the question is open again and can be answered")
-def test_a_question_is_open_again_after_a_restart_and_answered_in_the_view(own_kernel: Kernel, tmp_path: Path, state_folder: Path) -> None:
+def test_a_question_is_open_again_after_a_restart_and_answered_in_the_view(own_kernel: Kernel, state_folder: Path) -> None:
     begun = own_kernel.wait(person(own_kernel, f"{QUESTION} --bg\nGo."))
     assert begun.status == "ok", begun.traceback
     (folder,) = eventually(lambda: run_folders(state_folder), within=60, what="the run is there")

@@ -160,7 +160,7 @@ def test_bad_input_is_one_clear_sentence(kernel: Kernel, cell: str, words: list[
 
 
 @NEWEST_LINE
-def test_large_prompts_work_and_larger_ones_are_refused_before_anything_starts(kernel: Kernel, tmp_path: Path) -> None:
+def test_large_prompts_work_and_larger_ones_are_refused_before_anything_starts(kernel: Kernel) -> None:
     kernel.run("ip = get_ipython()\nbody = 'word ' * 200_000")
     assert kernel.run("r = await ip.run_cell_magic('cc_execute_async', '--rehearse hello', body)").status == "ok"
     assert kernel.value("r.status, len(open(r.folder / 'prompt').read())") == "('ok', 1000000)"

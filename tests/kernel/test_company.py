@@ -10,16 +10,11 @@ import psutil
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import WAIT, make_gate, shell_cell, wait_for_pid
+from kernel.cells import WAIT, make_gate, ok, shell_cell, wait_for_pid
 from kernel.conftest import LOAD
 from support.environments import KERNELS
-from support.kernel import Answer, Kernel, running_kernel
+from support.kernel import Kernel, running_kernel
 from support.leaks import await_none
-
-
-def ok(answer: Answer) -> Answer:
-    assert answer.status == "ok", answer.traceback
-    return answer
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def receipts(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:
     return [notebook.cells[cell].outputs[0].data[RECEIPT_MIME] for cell in RUNS]
 
 
-def test_an_unchanged_cell_that_is_run_again_changes_one_line_of_the_notebook_at_most(state_folder: Path, tmp_path: Path) -> None:
+def test_an_unchanged_cell_that_is_run_again_changes_one_line_of_the_notebook_at_most(tmp_path: Path) -> None:
     cell = shell_cell("echo one; echo two; echo three", "--once")
     notebook = notebook_of("%load_ext cc_executor", cell, cell, cell, kernel=KERNELS[0])
     execute(notebook, tmp_path)

@@ -63,7 +63,7 @@ def test_the_verbs_and_the_dry_run_tell_of_past_runs(kernel: Kernel, runs: list[
     assert dry.splitlines()[-1].startswith("Expected: ")
 
 
-async def test_the_view_of_a_run_says_how_long_it_usually_takes(runs: list[str], tmp_path: Path, state_folder: Path) -> None:
+async def test_the_view_of_a_run_says_how_long_it_usually_takes(runs: list[str], state_folder: Path) -> None:
     home = StateHome(state_folder)
     first, last = [await Run.attach(home, run_id, environ=os.environ) for run_id in (runs[0], runs[-1])]
     assert RunPage(first).status(first.state).estimate == ""

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import REST, STUBBORN, WAIT, WIDGET_MIME, living, make_gate, shell_cell, signals_of, wait_for_pid
+from kernel.cells import REST, STUBBORN, WAIT, WIDGET_MIME, living, make_gate, ok, shell_cell, signals_of, wait_for_pid
 from support.kernel import Answer, Kernel, running_kernel
 from support.lab import eventually
 from support.leaks import await_none
@@ -24,11 +24,6 @@ def statics(answer: Answer) -> list[dict[str, Any]]:
     """The receipts of a cell's outputs; every one must be the static end."""
     assert [display for display in answer.displays if WIDGET_MIME in display] == []
     return [display[RECEIPT_MIME] for display in answer.displays]
-
-
-def ok(answer: Answer) -> Answer:
-    assert answer.status == "ok", answer.traceback
-    return answer
 
 
 @pytest.mark.parametrize("first", ["%%cc_execute", "%%cc_execute -o r --model m", "%%cc_tasks"])
@@ -47,7 +42,7 @@ def test_capture_keeps_the_static_end(kernel: Kernel) -> None:
 
 
 @pytest.mark.row("kernels", "nested in %%time", "the prompt stays byte for byte, the time is shown, the receipt is there")
-def test_time_is_stacked_over_a_cell(kernel: Kernel, tmp_path: Path) -> None:
+def test_time_is_stacked_over_a_cell(kernel: Kernel) -> None:
     timed = ok(kernel.run("%%time\n%%cc_execute --agent shell --shell bash -o r\ncat <<'END'\n>>> kept as it is\nEND"))
     assert "Wall time" in timed.stream
     assert [receipt["outcome"]["kind"] for receipt in statics(timed)] == ["ok"]

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_executor.model import reference
 from cc_executor.model.reference import Absent, Made, filled
-from cc_executor.model.tasklist import OnFailure, TaskKind, TaskList, problems
+from cc_executor.model.tasklist import OnFailure, TaskKind, problems
 from cc_executor.model.tasktext import Written, from_items, from_markdown, from_yaml
-
-
-def listed(*items: object, **more: Any) -> TaskList:
-    made = from_items(items, cwd="/w", **more)
-    assert made.tasks is not None
-    assert made.problems == []
-    return made.tasks
+from policy.listplay import listed
 
 
 def words(made: Written) -> list[str]:

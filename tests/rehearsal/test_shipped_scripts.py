@@ -12,7 +12,8 @@ from typing import Any, Final
 import pytest
 
 from cc_executor.rehearsal import scripts
-from support.cli import STREAM, Ended, assert_interrupted, rehearsed, text_of, wait_until
+from support.cli import STREAM, Ended, assert_interrupted, rehearsed, text_of
+from support.runs import wait_for
 
 SCHEMA: Final = json.dumps(
     {
@@ -167,7 +168,7 @@ def test_slow_text_comes_a_line_at_a_time_and_stops_when_it_is_stopped(tmp_path:
 def test_the_ticker_writes_lines_until_it_is_interrupted(tmp_path: Path) -> None:
     ticks = tmp_path / "project" / "ticks.txt"
     with rehearsed("ticker", folder=tmp_path, allow=("Bash",)) as run:
-        wait_until(lambda: ticks.exists() and ticks.read_text("utf-8").count("\n") >= 3)
+        wait_for(lambda: ticks.exists() and ticks.read_text("utf-8").count("\n") >= 3)
         run.process.send_signal(signal.SIGINT)  # to the wrapper alone: it is the CLI's to react, and nothing has reached it
         (cli,) = [process for process in run.descendants() if process.ppid() == run.process.pid]
         cli.send_signal(signal.SIGINT)
@@ -184,7 +185,7 @@ def test_a_background_command_outlives_the_result_and_holds_the_cli(tmp_path: Pa
         assert result["is_error"] is False
         assert run.process.poll() is None
         ticks = tmp_path / "project" / "background.txt"
-        wait_until(lambda: ticks.exists() and ticks.read_text("utf-8").startswith("tick 1\n"))
+        wait_for(lambda: ticks.exists() and ticks.read_text("utf-8").startswith("tick 1\n"))
         run.process.send_signal(signal.SIGTERM)
         ended = run.end()
     assert ended.code == 128 + signal.SIGTERM

@@ -18,7 +18,8 @@ import pytest
 from cc_executor.rehearsal import scripts
 from cc_executor.rehearsal.__main__ import environment
 from cc_executor.rehearsal.loopback import API_KEY
-from support.cli import STREAM, Watched, assert_interrupted, bare_environment, find_cli, rehearsed, text_of, wait_until
+from support.cli import STREAM, Watched, assert_interrupted, bare_environment, find_cli, rehearsed, text_of
+from support.runs import wait_for
 
 CANARY = "canary-5f2c"
 PERSONAL = (
@@ -209,7 +210,7 @@ def test_an_interrupt_of_the_wrapper_alone_changes_nothing(tmp_path: Path) -> No
 
 def test_a_termination_of_the_whole_group_ends_tools_too(tmp_path: Path) -> None:
     with rehearsed("ticker", folder=tmp_path, allow=("Bash",)) as run:
-        wait_until((tmp_path / "project" / "ticks.txt").exists)
+        wait_for((tmp_path / "project" / "ticks.txt").exists)
         tree = run.descendants()
         assert len(tree) >= 2  # the CLI and its tool
         os.killpg(run.process.pid, signal.SIGTERM)
@@ -221,7 +222,7 @@ def test_a_termination_of_the_whole_group_ends_tools_too(tmp_path: Path) -> None
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_a_killed_wrapper_takes_the_cli_and_its_tools_along(tmp_path: Path) -> None:
     with rehearsed("ticker", folder=tmp_path, allow=("Bash",)) as run:
-        wait_until((tmp_path / "project" / "ticks.txt").exists)
+        wait_for((tmp_path / "project" / "ticks.txt").exists)
         tree = run.descendants()
         run.process.kill()
         wait_until_gone(tree)
@@ -244,7 +245,7 @@ def test_a_pause_of_the_whole_tree_pauses_the_model_too(tmp_path: Path) -> None:
         tree = [psutil.Process(run.process.pid), *run.descendants()]
         for process in tree:
             process.suspend()
-        wait_until(lambda: {process.status() for process in tree} == {psutil.STATUS_STOPPED})
+        wait_for(lambda: {process.status() for process in tree} == {psutil.STATUS_STOPPED})
         for process in reversed(tree):
             process.resume()
         ended = run.end()

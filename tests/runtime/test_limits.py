@@ -246,7 +246,7 @@ async def test_a_cut_answer_is_gone_on_with_in_its_session(tmp_path: Path, serve
     assert (result.result("a").folder / "prompt").read_text().startswith("Your last answer was cut at the output limit. Go on exactly")
 
 
-async def test_a_missing_structured_result_is_asked_for_once_more(tmp_path: Path, serve: Serve, home: StateHome) -> None:
+async def test_a_missing_structured_result_is_asked_for_once_more(tmp_path: Path, serve: Serve) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     tell = says("In prose: one.")
     serve(tell, *[tell] * PROSE, Turn(blocks=(Block(tool="StructuredOutput", input_from_schema=True),)), says("So."))

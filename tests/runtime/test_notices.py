@@ -288,9 +288,7 @@ async def test_a_full_or_missing_folder_costs_no_run(receiver: Receiver, home: S
 
 
 @needs_cli
-async def test_a_question_that_waits_is_told_once_and_one_that_code_answers_is_not(
-    receiver: Receiver, home: StateHome, tmp_path: Path, saw: Any
-) -> None:
+async def test_a_question_that_waits_is_told_once_and_one_that_code_answers_is_not(receiver: Receiver, tmp_path: Path, saw: Any) -> None:
     first = threading.Event()
 
     def answer(ask: Ask) -> object:

@@ -99,7 +99,7 @@ async def test_a_list_that_is_held_during_its_first_hook_begins_nothing(tmp_path
 
 
 async def test_a_task_that_is_wanted_again_in_the_instant_in_which_the_list_ends_is_done_again(
-    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = plan([{"id": "a", "run": "echo x >> log; [ $(wc -l < log) -gt 1 ]"}], cwd=tmp_path)
     just_before(monkeypatch, lambda record: isinstance(record, Closed), RetryAsked(at=0.0, tasks=("a",)))
@@ -109,7 +109,7 @@ async def test_a_task_that_is_wanted_again_in_the_instant_in_which_the_list_ends
 
 
 async def test_a_cap_that_is_raised_in_the_instant_in_which_the_list_ends_for_want_of_money_holds(
-    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = plan([{"id": "a", "prompt": "x", "rehearse": "hello"}], cwd=tmp_path, max_cost_per_day=0.005)
     just_before(monkeypatch, lambda record: isinstance(record, Closed), Capped(at=0.0, max_cost_per_day=5.0))
@@ -120,7 +120,7 @@ async def test_a_cap_that_is_raised_in_the_instant_in_which_the_list_ends_for_wa
 
 @pytest.mark.parametrize("first", ["a", "b"])
 async def test_a_list_that_is_stopped_in_the_instant_in_which_a_task_begins_does_not_begin_it(
-    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch, first: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
     planned = plan([{"id": name, "run": f"echo {name} >> log", "group": "g"} for name in "ab"], cwd=tmp_path)
     just_before(monkeypatch, lambda record: isinstance(record, Begun) and record.task == first, Stopped(at=0.0))
@@ -130,7 +130,7 @@ async def test_a_list_that_is_stopped_in_the_instant_in_which_a_task_begins_does
 
 
 async def test_a_task_that_is_stopped_in_the_instant_in_which_its_wait_begins_is_not_waited_for(
-    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = plan([{"id": "a", "prompt": "x", "rehearse": "hello", "expect": "never", "retry": 1}], cwd=tmp_path)
     just_before(monkeypatch, lambda record: isinstance(record, Waiting), Stopped(at=0.0, task="a"))

@@ -140,7 +140,7 @@ async def test_a_lost_run_is_told_when_it_is_settled(home: StateHome) -> None:
     assert dict(span.attributes or {})["error.type"] == "lost"
 
 
-async def test_a_list_is_a_span_with_its_tasks_and_their_runs_below(home: StateHome, tmp_path: Path) -> None:
+async def test_a_list_is_a_span_with_its_tasks_and_their_runs_below(tmp_path: Path) -> None:
     def count(_: Any) -> int:
         return 3
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -285,13 +284,6 @@ def test_odd_things_in_a_folder_hinder_nothing(home: StateHome, root: Path) -> N
     assert walk(root) == before
 
 
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A folder for thousands of files, of which no disk has to hear."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
-        yield Path(name)
-
-
 def look(root: Path, state: Path, **bounds: float) -> Look:
     return Look(os.fsencode(root), blobs=Blobs(state / "blobs"), environ=os.environ, **bounds)  # pyright: ignore[reportArgumentType]
 
@@ -532,7 +524,7 @@ def entry_of(path: Path, blobs: Blobs) -> Entry:
     )
 
 
-def test_a_failure_in_the_midst_of_it_is_taken_back(home: StateHome, root: Path, tmp_path: Path) -> None:
+def test_a_failure_in_the_midst_of_it_is_taken_back(root: Path, tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "blobs")
     top = os.fsencode(root)
     wanted = Entry(Kind.FILE, 0o644, 1, blobs.put(b"1"))

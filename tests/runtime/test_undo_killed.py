@@ -7,9 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,13 +31,6 @@ home = StateHome(Path(sys.argv[2]))
 sys.stdout.write("now\\n"); sys.stdout.flush()
 undo(home, [sys.argv[3]]) if sys.argv[1] == "undo" else redo(home, sys.argv[3])
 """
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A folder of which no disk has to hear: what is to be met is the undo's own work, not its waiting."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
-        yield Path(name)
 
 
 def killed(what: str, home: StateHome, run_id: str, after: float) -> bool:

@@ -295,7 +295,7 @@ def test_only_an_id_names_a_run(name: str, home: StateHome) -> None:
 
 
 @IDS
-def test_a_link_or_a_file_with_an_id_for_its_name_is_no_run(template: Path, tmp_path: Path, home: StateHome) -> None:
+def test_a_link_or_a_file_with_an_id_for_its_name_is_no_run(template: Path, home: StateHome) -> None:
     (real,) = StateHome(template).runs()
     home.prepare()
     for number, make in enumerate([lambda path: path.symlink_to(real.path), Path.touch, os.mkfifo, lambda path: path.symlink_to(path)]):

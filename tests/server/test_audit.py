@@ -20,9 +20,8 @@ from cc_executor.server.eventlog import RunEvents
 from cc_executor.server.strangers import ADDRESSES, EACH, HOUR, OTHERS, Strangers
 from support.lab import eventually
 from support.receipts import code_cell, live_output, notebook
-from support.served import TOKEN, Server, serving
+from support.served import API, TOKEN, Server, results, serving
 
-API: Final = "/cc-executor/api/v1"
 BOUND: Final = 90.0
 CANARY: Final = "canary-3f9ad07b51"
 PROMPT: Final = "canary-in-the-prompt-77"
@@ -63,11 +62,6 @@ def of(rows: list[dict[str, Any]], request: str) -> dict[str, Any]:
     return row
 
 
-def ended(server: Server, run_id: str) -> dict[str, Any]:
-    url = f"{API}/executions/{run_id}/results"
-    return eventually(lambda: (told := server.client.get(url).json())["done"] and told, within=BOUND, what="the run ends")
-
-
 def events(server: Server) -> list[dict[str, Any]]:
     told = (server.root.parent / "events.jsonl").read_text().splitlines(keepends=True)
     return [json.loads(line) for line in told if line.endswith("\n")]
@@ -83,7 +77,7 @@ def test_what_was_started_refused_and_looked_for_is_noted_and_nothing_else(serve
     server.client.get(f"{API}/executions/{NOBODY}/status", headers={"X-Request-Id": "r-foreign"})
     server.client.post(f"{API}/executions/{run_id}/control", json={"op": "dance"}, headers={"X-Request-Id": "r-dance"})
     httpx.post(f"{server.client.base_url}{API}/execute", json={}, headers={"X-Request-Id": "r-nobody"}, trust_env=False, timeout=BOUND)
-    ended(server, run_id)
+    results(server, run_id)
     rows = audited(server)
     told = {"door": "rest", "what": "POST /execute", "who": "", "run": "", "status": 202, "decision": "allowed", "reason": ""}
     assert of(rows, "r-started") == {**told, "run": run_id, "request": "r-started", "at": of(rows, "r-started")["at"]}
@@ -142,7 +136,7 @@ def test_the_other_doors_are_noted_too(server: Server) -> None:
 
 def test_events_say_that_runs_were_started_ended_and_refused_and_nothing_of_what_is_in_them(server: Server) -> None:
     run_id = post(server, "e-1", prompt=f"echo {PROMPT} $MY_SECRET; exit 3", label=PROMPT, env_names=["MY_SECRET"]).json()["id"]
-    ended(server, run_id)
+    results(server, run_id)
     post(server, "e-2", agent="claude", prompt=PROMPT)
     mine = eventually(
         lambda: len(found := [event for event in events(server) if event.get("run_id") == run_id]) == 2 and found,
@@ -195,11 +189,11 @@ def test_logs_are_json_with_the_requests_ids(server: Server) -> None:
 
 
 def test_what_each_person_has_used_on_each_day(server: Server) -> None:
-    ended(server, post(server, "u-1").json()["id"])
+    results(server, post(server, "u-1").json()["id"])
     # Those of the tests before have ended, too, and each has its receipt.
     for row in server.client.get(f"{API}/executions", params={"limit": 500}).json()["executions"]:
         if row["elapsed"] is not None:
-            ended(server, row["id"])
+            results(server, row["id"])
     rows = server.client.get(f"{API}/admin/usage").raise_for_status().json()["usage"]
     runs = [each for each in server.client.get(f"{API}/executions", params={"limit": 500}).json()["executions"] if each["elapsed"]]
     assert {(row["who"], row["cost"], row["tokens"]) for row in rows} == {("", 0, 0)}
@@ -296,7 +290,7 @@ def test_no_secret_is_in_what_the_server_says_and_keeps(server: Server) -> None:
     started = post(server, CANARY, **body)
     run_id = started.json()["id"]
     seen: dict[str, str] = {}
-    seen["results"] = json.dumps(ended(server, run_id))
+    seen["results"] = json.dumps(results(server, run_id))
     for what in ("events", "receipt"):
         seen[what] = server.client.get(f"{API}/executions/{run_id}/{what}").text
     for name, more in (
@@ -348,7 +342,7 @@ def test_of_many_addresses_few_are_counted_by_themselves_and_all_together(tmp_pa
     assert sum(told.values()) == 3 * ADDRESSES
 
 
-def test_a_new_hour_is_counted_anew_and_what_was_not_told_of_the_last_one_is(tmp_path: Path) -> None:
+def test_a_new_hour_is_counted_anew_and_what_was_not_told_of_the_last_one_is() -> None:
     rows: list[dict[str, Any]] = []
     strangers = Strangers(rows.append)
     for number in range(2 * EACH + 5):

@@ -26,10 +26,9 @@ from cc_executor.server.openapi import execute_schema
 from cc_executor.server.rest import ROUTES
 from cc_executor.store.history import HistoryIndex
 from support.environments import CHECKOUT
-from support.lab import eventually, free_port
-from support.served import TOKEN, Server, serving
+from support.lab import free_port
+from support.served import API, TOKEN, Server, results, serving
 
-API: Final = "/cc-executor/api/v1"
 BOUND: Final = 90.0
 NOBODY: Final = "0" * 26
 # One of each kind that JSON has, empty ones, and what has broken parsers.
@@ -58,18 +57,13 @@ def post(server: Server, body: Any, **more: Any) -> httpx.Response:
     return server.client.post(f"{API}/execute", content=json.dumps(body), timeout=BOUND, **more)
 
 
-def ended(server: Server, run_id: str) -> dict[str, Any]:
-    url = f"{API}/executions/{run_id}/results"
-    return eventually(lambda: (told := server.client.get(url).json())["done"] and told, within=BOUND, what="the run ends")
-
-
 @pytest.fixture
 def full(server: Server) -> Iterator[Server]:
     """The one place is taken, so that whatever can be started is not."""
     run_id = post(server, {"prompt": "sleep 600", "agent": "shell"}).json()["id"]
     yield server
     server.client.post(f"{API}/executions/{run_id}/control", json={"op": "kill"})
-    ended(server, run_id)
+    results(server, run_id)
 
 
 def error_of(answer: httpx.Response) -> dict[str, str]:
@@ -118,7 +112,7 @@ def test_what_is_only_odd_is_a_run_with_an_outcome(server: Server) -> None:
     odd = {"prompt": "\ud800", "verify": "\ud800", "fallback_model": "\ud800", "expect": ["x" * 5000], "schema": {"type": "nothing"}}
     answer = post(server, {"rehearse": "hello", **odd})
     assert answer.status_code == 202, answer.text
-    assert ended(server, answer.json()["id"])["status"] in {"schema", "failed", "crashed"}
+    assert results(server, answer.json()["id"])["status"] in {"schema", "failed", "crashed"}
 
 
 @pytest.mark.parametrize(
@@ -157,12 +151,12 @@ def test_what_is_nowhere_is_said_in_the_same_form(server: Server, method: str, p
 @pytest.mark.row("faults", "history locked", "runs and reads go on, what was missed is caught up")
 @pytest.mark.row("faults", "Redis down", "runs go on")
 def test_a_locked_history_and_a_dead_redis_cost_no_request(server: Server) -> None:
-    ended(server, post(server, {"prompt": "true", "agent": "shell"}).json()["id"])
+    results(server, post(server, {"prompt": "true", "agent": "shell"}).json()["id"])
     with HistoryIndex(server.home.root).writing() as other:
         other.execute("BEGIN EXCLUSIVE")
         answer = post(server, {"prompt": "echo on", "agent": "shell"})
         assert answer.status_code == 202, answer.text
-        assert ended(server, answer.json()["id"])["text"] == "on\n"
+        assert results(server, answer.json()["id"])["text"] == "on\n"
         for path in ("/executions", "/health", "/admin/usage", "/admin/audit"):
             assert server.client.get(f"{API}{path}").status_code == 200
         other.execute("ROLLBACK")
@@ -171,15 +165,15 @@ def test_a_locked_history_and_a_dead_redis_cost_no_request(server: Server) -> No
 FULL_DISK: Final = """
 import sys
 from pathlib import Path
-from server.test_hostile import API, ended, error_of, post
+from server.test_hostile import error_of, post
 from support.lab import eventually
-from support.served import serving
+from support.served import API, results, serving
 
 folder = Path(sys.argv[1])
 with serving(folder, "--CCExecutorServer.max_running=1", "--CCExecutorServer.max_queued=2") as server:
     shell = {"prompt": "true", "agent": "shell"}
     first = post(server, shell).json()["id"]
-    ended(server, first)
+    results(server, first)
     # Until its end its supervisor holds room that it gives back.
     eventually(lambda: not server.home.folder(first).is_supervised(), within=90, what="nobody owns the run any more")
     def fill():
@@ -205,7 +199,7 @@ with serving(folder, "--CCExecutorServer.max_running=1", "--CCExecutorServer.max
     waiting = post(server, shell, headers={"Idempotency-Key": "one"}).json()
     print(waiting["status"], waiting["place"])
     (server.root / "go").touch()
-    print(ended(server, run)["status"], ended(server, waiting["id"])["status"])
+    print(results(server, run)["status"], results(server, waiting["id"])["status"])
     assert "Traceback" not in server.log, server.log
 """
 

@@ -21,11 +21,11 @@ import httpx
 import psutil
 import pytest
 import websocket
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from support.environments import CHECKOUT
 from support.hub import PASSWORD, Hub, serving_hub
-from support.lab import CHROMIUM_ARGUMENTS, eventually
+from support.lab import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -357,15 +357,6 @@ def foreign_page() -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-@pytest.fixture
-def browser(chromium: Path) -> Iterator[Browser]:
-    """For one test: its loop would be in the way of the others'."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=str(chromium), args=list(CHROMIUM_ARGUMENTS))
-        yield launched
-        launched.close()
 
 
 def logged_in(browser: Browser, hub: Hub, name: str) -> Page:

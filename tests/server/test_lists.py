@@ -35,9 +35,8 @@ from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.tasks import carry_on, plan
 from support import runs
 from support.lab import eventually
-from support.served import TOKEN, Server, serving
+from support.served import API, TOKEN, Server, control, get, results, serving
 
-API: Final = "/cc-executor/api/v1"
 BOUND: Final = 60.0
 Json = dict[str, Any]
 
@@ -67,12 +66,6 @@ def start(server: Server, tasks: list[Any], **more: Any) -> str:
     return answer.json()["id"]
 
 
-def get(server: Server, name: str, what: str, **query: Any) -> Json:
-    answer = server.client.get(f"{API}/executions/{name}/{what}", params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
 def states(server: Server, name: str) -> dict[str, str]:
     return {task["task"]: task["status"] for task in get(server, name, "status")["tasks"]}
 
@@ -84,14 +77,6 @@ def await_state(server: Server, name: str, **wanted: str) -> Json:
         return told if all(known[key] == value for key, value in wanted.items()) else None
 
     return eventually(reached, within=BOUND, what=f"{name} is {wanted}")
-
-
-def results(server: Server, name: str) -> Json:
-    return eventually(lambda: (told := get(server, name, "results"))["done"] and told, within=BOUND, what="the list ends")
-
-
-def control(server: Server, name: str, op: str, **more: str) -> httpx.Response:
-    return server.client.post(f"{API}/executions/{name}/control", json={"op": op, **more})
 
 
 def runner_of(name: str) -> psutil.Process:

@@ -104,7 +104,7 @@ def test_whatever_is_no_notebook_is_given_as_it_is(content: Any, state_folder: P
 
 
 @pytest.mark.parametrize("what", ["run_id", "list_id"])
-async def test_a_view_whose_kernel_is_gone_gives_way_to_the_words_that_show_it_again(tmp_path: Path, state_folder: Path, what: str) -> None:
+async def test_a_view_whose_kernel_is_gone_gives_way_to_the_words_that_show_it_again(tmp_path: Path, what: str) -> None:
     ended = await anyio.run_process([sys.executable, "-c", "import os; print(os.getpid())"])
     here = process_mark().partition("@")[2]
     output = live("0" * 26)["cells"][0]["outputs"][0]

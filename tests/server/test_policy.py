@@ -31,23 +31,14 @@ from cc_executor.server.service import Service
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.place import LONGEST_WAIT
 from support.lab import eventually
-from support.served import Server, serving
+from support.served import API, Server, control, get, serving
 
-API: Final = "/cc-executor/api/v1"
 BOUND: Final = 90.0
 LIMITS: Final = ("--CCExecutorServer.max_running=3", "--CCExecutorServer.max_queued=9")
 
 
 def post(server: Server, script: str = "sleep 600", **more: Any) -> httpx.Response:
     return server.client.post(f"{API}/execute", json={"prompt": script, "agent": "shell", "shell": "bash", **more})
-
-
-def get(server: Server, run_id: str, what: str = "status") -> Any:
-    return server.client.get(f"{API}/executions/{run_id}/{what}").raise_for_status().json()
-
-
-def control(server: Server, run_id: str, op: str) -> httpx.Response:
-    return server.client.post(f"{API}/executions/{run_id}/control", json={"op": op})
 
 
 def rows(server: Server, **query: str) -> list[str]:

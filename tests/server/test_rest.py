@@ -17,9 +17,8 @@ import pytest
 
 from cc_executor.model.receipt import Receipt
 from support.lab import eventually
-from support.served import Server, serving
+from support.served import API, Server, control, get, results, serving
 
-API: Final = "/cc-executor/api/v1"
 BOUND: Final = 90.0
 
 
@@ -34,20 +33,6 @@ def start(server: Server, script: str, **more: Any) -> str:
     assert answer.status_code == 202, answer.text
     assert answer.headers["Location"] == f"{API}/executions/{answer.json()['id']}/status"
     return answer.json()["id"]
-
-
-def get(server: Server, run_id: str, what: str, **query: Any) -> Any:
-    answer = server.client.get(f"{API}/executions/{run_id}/{what}", params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def results(server: Server, run_id: str) -> Any:
-    return eventually(lambda: (found := get(server, run_id, "results"))["done"] and found, within=BOUND, what="the run ends")
-
-
-def control(server: Server, run_id: str, op: str) -> httpx.Response:
-    return server.client.post(f"{API}/executions/{run_id}/control", json={"op": op})
 
 
 @contextlib.contextmanager

@@ -105,14 +105,6 @@ def text_of(line: Mapping[str, Any]) -> str:
     return text if isinstance(text, str) else ""
 
 
-def wait_until(condition: Callable[[], object], *, within: float = 40.0) -> None:
-    """Ask again and again: for files and for processes that are nobody's children here there is no event to wait for."""
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, f"not within {within} s"
-        time.sleep(0.02)
-
-
 class Watched:
     """A process whose standard output is JSON lines, in a session and under a mark of its own; nothing of it is left after the ``with``."""
 

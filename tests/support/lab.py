@@ -47,6 +47,12 @@ def eventually(look: Callable[[], Any], *, within: float, what: str) -> Any:
         time.sleep(0.05)
 
 
+def ticks(folder: Path) -> int:
+    """How often the rehearsal `ticker` has ticked in this folder."""
+    file = folder / "ticks.txt"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
 def notebook_of(*cells: str, kernel: str) -> nbformat.NotebookNode:
     """A notebook of code cells."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

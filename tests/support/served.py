@@ -21,6 +21,8 @@ from support.ports import free_port
 
 Json = dict[str, Any]
 TOKEN: Final = "a-token-for-the-tests"
+API: Final = "/cc-executor/api/v1"
+BOUND: Final = 90.0
 START_BUDGET: Final = 100.0
 
 
@@ -95,3 +97,22 @@ def await_ready(server: Server) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.process.wait(0.1)
     raise AssertionError(f"the server did not answer in {START_BUDGET} s:\n{server.log}")
+
+
+def get(server: Server, name: str, what: str = "status", **query: Any) -> Any:
+    """What the API tells of a run or a list."""
+    answer = server.client.get(f"{API}/executions/{name}/{what}", params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def results(server: Server, name: str) -> Any:
+    """What a run or a list has made, when it is over."""
+    from support.lab import eventually  # here: it brings a browser, which benchmarks of the server do without
+
+    return eventually(lambda: (told := get(server, name, "results"))["done"] and told, within=BOUND, what=f"{name} ends")
+
+
+def control(server: Server, name: str, op: str, **more: str) -> httpx.Response:
+    """A command to a run or a list."""
+    return server.client.post(f"{API}/executions/{name}/control", json={"op": op, **more})

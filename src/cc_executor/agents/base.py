@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from cc_executor.model.event import AgentEvent
 from cc_executor.model.request import RunRequest
+
+# Linux takes at most 32 pages for one argument, its NUL included (MAX_ARG_STRLEN); 131,072 bytes gave E2BIG.
+ARGUMENT_LIMIT: Final = 131_071
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Final, Self
 
-from cc_executor.agents.base import Command
+from cc_executor.agents.base import ARGUMENT_LIMIT, Command
 from cc_executor.agents.framing import TextStream
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.event import AgentEvent, TextWritten
@@ -15,9 +15,6 @@ SHELLS: Final = ("bash", "zsh", "sh")
 
 # The name of the one block that a command's standard output is.
 BLOCK: Final = "stdout"
-
-# Linux takes at most 32 pages for one argument, its NUL included (MAX_ARG_STRLEN).
-ARGUMENT_LIMIT: Final = 131_071
 
 
 class ShellDecoder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import datetime
 from typing import Annotated, Final
 
 import anyio
@@ -34,11 +33,12 @@ from cc_executor.cli.trust import trust_command, untrust_command
 from cc_executor.cli.validate import WRONG, validate_command
 from cc_executor.cli.writer import closing_lines
 from cc_executor.model.ansi import clean
-from cc_executor.model.notice import duration, processes
+from cc_executor.model.notice import processes
 from cc_executor.model.paths import below
 from cc_executor.runtime.control import command
+from cc_executor.runtime.past import columns
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
-from cc_executor.runtime.summary import RunSummary, summaries, summary
+from cc_executor.runtime.summary import HEAD, RunSummary, summaries, summary
 
 app: Final = typer.Typer(
     help="Run coding agents, and look at, command and verify their runs. The same runs as in a notebook.",
@@ -98,22 +98,12 @@ def list_command(
     if not rows:
         hint("Nothing was run yet.")
         return
-    table = [("run", "started", "status", "time", "cost", "agent", "prompt"), *(_cells(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line in columns([HEAD, *(_cells(row) for row in rows)]):
+        typer.echo(line)
 
 
 def _cells(row: RunSummary) -> tuple[str, ...]:
-    return (
-        row.id,
-        datetime.fromtimestamp(row.started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
-        f"{row.status} (rehearsal)" if row.rehearsed else row.status,
-        "" if row.elapsed is None else duration(row.elapsed),
-        "" if row.cost is None else f"${row.cost:.4f}",
-        row.agent,
-        clean(row.label or row.prompt),
-    )
+    return tuple(map(clean, row.cells()))
 
 
 @app.command()
@@ -205,8 +195,7 @@ def doctor(*, as_json: AsJson = False) -> None:
         print_json([{name: getattr(finding, name) for name in fields} for finding in findings])
     else:
         for finding in findings:
-            mark = "✓" if finding.ok else "✗" if finding.required else "–"
-            typer.echo(f"{mark} {finding.what}: {finding.detail}" + (f" — {finding.cure}" if finding.cure else ""))
+            typer.echo(str(finding))
     if any(finding.required and not finding.ok for finding in findings):
         raise typer.Exit(1)
 

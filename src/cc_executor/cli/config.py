@@ -59,30 +59,15 @@ def settings() -> Iterator[Setting]:
     InvalidRequest
         A variable's value does not fit.
     """
-    state = os.environ.get(STATE_VARIABLE)
-    yield Setting(
-        name=STATE_VARIABLE,
-        value=str(state_path(os.environ)),
-        source="environment" if state else DEFAULT,
-        where=STATE_VARIABLE if state else "",
-        help="The folder that keeps the runs.",
-    )
-    shared = os.environ.get(REDIS_VARIABLE)
-    yield Setting(
-        name=REDIS_VARIABLE,
-        value=_HIDDEN if shared else None,
-        source="environment" if shared else DEFAULT,
-        where=REDIS_VARIABLE if shared else "",
-        help="The address of a history that machines share.",
-    )
-    secret = os.environ.get(NOTIFY_SECRET)
-    yield Setting(
-        name=NOTIFY_SECRET,
-        value=_HIDDEN if secret else None,
-        source="environment" if secret else DEFAULT,
-        where=NOTIFY_SECRET if secret else "",
-        help="By which messages to webhooks are signed.",
-    )
+    for name, default, help_text in (
+        (STATE_VARIABLE, str(state_path(os.environ)), "The folder that keeps the runs."),
+        (REDIS_VARIABLE, None, "The address of a history that machines share."),
+        (NOTIFY_SECRET, None, "By which messages to webhooks are signed."),
+    ):
+        if os.environ.get(name):
+            yield Setting(name=name, value=default or _HIDDEN, source="environment", where=name, help=help_text)
+        else:
+            yield Setting(name=name, value=default, source=DEFAULT, help=help_text)
     given = from_environment(os.environ)
     yield from _of(CCExecutor, given, _in_files("CCExecutor", ("ipython_config", "ipython_kernel_config"), _ipython_folders()))
     try:

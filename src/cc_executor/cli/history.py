@@ -17,7 +17,7 @@ from cc_executor.model.ansi import clean
 from cc_executor.model.request import PROMPT_LIMIT
 from cc_executor.runtime.forecast import estimate, estimate_lines
 from cc_executor.runtime.history import rebuild
-from cc_executor.runtime.past import columns, filters_of, past, when
+from cc_executor.runtime.past import History, columns, filters_of, past, when
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.retention import plan_pruning, prune, size_words
 from cc_executor.store.history import Unusable
@@ -63,13 +63,19 @@ def history_command(
     )  # fmt: skip
     reconcile(runs, environ=os.environ, patience=LIST_PATIENCE)
     found = past(runs, filters, environ=os.environ)
+    is_all = filters == filters_of(limit=filters.limit, now=0.0)
+    show_history(found, as_json=as_json, as_csv=as_csv, none="Nothing was run yet." if is_all else "No such run is known.")
+
+
+def show_history(found: History, *, as_json: bool, as_csv: bool, none: str) -> None:
+    """Past runs in the form that is wanted. `none`: what is said if there are none."""
     _say(found.notes)
     if as_json:
         typer.echo(found.to_json())
     elif as_csv:
         sys.stdout.write(found.to_csv())
     elif not len(found):
-        hint("No such run is known." if filters != filters_of(limit=filters.limit, now=0.0) else "Nothing was run yet.")
+        hint(none)
     else:
         for line in columns(found.table()):
             typer.echo(clean(line))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from cc_executor.cli.streams import is_utf8
-from cc_executor.errors import RunNotFound, TaskListNotFound
+from cc_executor.errors import TaskListNotFound
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.tasklists import ListFolder, ListHome
@@ -62,13 +62,7 @@ def run_folder(name: str) -> RunFolder:
     RunNotFound
         There is none, or the name fits several.
     """
-    runs = home()
-    if name:
-        return runs.find(name)
-    newest = next(runs.runs(), None)
-    if newest is None:
-        raise RunNotFound("Nothing was run yet.")
-    return newest
+    return home().pick(name)
 
 
 def print_json(value: Any) -> None:

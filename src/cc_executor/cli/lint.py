@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -50,8 +51,7 @@ def lint_command(
     found, counted = lint(text, model=model, off=ids_of(lint_off)), tokens.count(text, model)
     problem = tokens.over(text, model)
     if as_json:
-        size = {"least": counted.least, "likely": counted.likely, "most": counted.most}
-        print_json({"tokens": size, "too_long": problem, "findings": [each.as_dict() for each in found]})
+        print_json({"tokens": asdict(counted), "too_long": problem, "findings": [each.as_dict() for each in found]})
     else:
         typer.echo(report(found, counted))
         if problem:

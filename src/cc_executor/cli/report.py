@@ -31,11 +31,9 @@ def report_command(
         report = report_named(runs, what)
     except RunNotFound:
         # It may have ended without anybody who sealed it.
-        name = what or next((folder.run_id for folder in runs.runs()), "")
-        if not name:
-            raise
-        if anyio.run(receipt_of, runs, runs.find(name).run_id) is None:
-            raise InvalidRequest(f"Run {name} goes on; it can be reported when it has ended.") from None
+        name = runs.pick(what).run_id
+        if anyio.run(receipt_of, runs, name) is None:
+            raise InvalidRequest(f"Run {what or name} goes on; it can be reported when it has ended.") from None
         report = report_named(runs, name)
     if html is not None and str(html) != "-":
         hint(f"Written: {report.save(_page_name(html)).resolve()}")

@@ -207,7 +207,4 @@ async def receipt_of(home: StateHome, run_id: str) -> Receipt | None:
     known = await anyio.to_thread.run_sync(run.folder.receipt)
     if known is not None or await anyio.to_thread.run_sync(run.folder.is_supervised):
         return known
-    async with aclosing(run.follow()) as batches:
-        async for _ in batches:
-            pass
     return await run.finish()

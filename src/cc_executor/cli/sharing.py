@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import Annotated
 
 import typer
 
-from cc_executor.cli.kept import LIST_LENGTH, AsJson, hint, home
-from cc_executor.model.ansi import clean
-from cc_executor.runtime.past import columns, filters_of
+from cc_executor.cli.history import show_history
+from cc_executor.cli.kept import LIST_LENGTH, AsJson, home
+from cc_executor.runtime.past import filters_of
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.sharing import offer_all, send, shared
 
@@ -43,15 +42,4 @@ def shared_command(
     """Past runs of all machines that share their history by CC_EXECUTOR_REDIS; the newest 10,000 are looked at."""
     filters = filters_of(agent=agent, outcome=outcome, label=label, text=text, since=since, limit=limit, now=time.time())
     found = shared(filters, environ=os.environ)
-    for note in found.notes:
-        hint(note)
-    if as_json:
-        typer.echo(found.to_json())
-    elif as_csv:
-        sys.stdout.write(found.to_csv())
-    elif not len(found):
-        hint("No such run is known.")
-    else:
-        for line in columns(found.table()):
-            typer.echo(clean(line))
-        hint(found.summary())
+    show_history(found, as_json=as_json, as_csv=as_csv, none="No such run is known.")

@@ -33,14 +33,13 @@ from cc_executor.model.listrecord import (
     TaskStatus,
 )
 from cc_executor.model.notice import duration
-from cc_executor.model.tasklist import TaskKind, TaskList
+from cc_executor.model.tasklist import TaskList
 from cc_executor.policy.schedule import bounded, set_back
 from cc_executor.runtime.detached import start_runner
-from cc_executor.runtime.forecast import forecast_list
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.tasks import Plan, cc_execute_task_list, day_bounded, kept, open_list, plan, reopen, request_of, row
+from cc_executor.tasks import Plan, cc_execute_task_list, day_bounded, forecast_of, kept, open_list, plan, reopen, row
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -231,11 +230,7 @@ def check_command(
             print_json({"ok": False, "problems": error.problems})
             raise typer.Exit(1) from None
         raise
-    forecast = forecast_list(
-        tasks,
-        home().root,
-        lambda task: None if task.kind is TaskKind.CALL else request_of(tasks, task, task.text, None, ""),
-    )
+    forecast = forecast_of(tasks, home())
     if as_json:
         print_json(
             {

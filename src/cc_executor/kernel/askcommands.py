@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any, Final
 
-from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound
-from cc_executor.kernel.cell import home_of, newest
+from cc_executor.errors import ControlFailed, InvalidRequest
+from cc_executor.kernel.cell import home_of
 from cc_executor.model.ask import DECISION_WORDS, Answer, Decision, what_of
 from cc_executor.policy.redact import Redactor
 from cc_executor.runtime.answers import give, open_asks
@@ -30,10 +30,8 @@ def answer_verb(shell: Any, line: str) -> None:
     except ValueError as error:
         raise InvalidRequest(f"The answer cannot be split into words ({str(error).lower()}). Close the quotes.") from error
     home = home_of(shell)
-    name = words.pop(0) if words and words[0] not in _WORDS else newest(home)
-    if not name:
-        raise RunNotFound("Nothing was run yet.")
-    folder = home.find(name)
+    name = words.pop(0) if words and words[0] not in _WORDS else ""
+    folder = home.pick(name)
     if words and words[0] not in _WORDS:
         raise InvalidRequest(f"{words[0]!r} is no answer: {USAGE}.")
     asks = open_asks(folder)

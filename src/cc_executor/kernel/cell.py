@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from cc_executor.errors import ControlFailed, RunNotFound, StateUnusable
+from cc_executor.errors import ControlFailed, StateUnusable
 from cc_executor.kernel.asks import CellAsks
 from cc_executor.kernel.config import settings_of
 from cc_executor.kernel.display import Bundle, Display, SilentDisplay, StaticDisplay, make_display, show_static
@@ -87,10 +87,7 @@ def blocking(work: Coroutine[Any, Any, T]) -> T:
 
 async def _attach(shell: Any, run_id: str) -> ShownResult:
     home = home_of(shell)
-    wanted = run_id or newest(home)
-    if not wanted:
-        raise RunNotFound("Nothing was run yet.")
-    run = await Run.attach(home, wanted, environ=os.environ)
+    run = await Run.attach(home, home.pick(run_id).run_id, environ=os.environ)
     display = _display(shell, run)
     watch = _Watch(run, home=home, display=display, asks=CellAsks(shell, run, display, owns=False))
     task = own(watch.follow(), name=f"cc_executor {run.run_id}")
@@ -109,9 +106,13 @@ def home_of(_shell: Any) -> StateHome:
     return StateHome(state_path(os.environ))
 
 
-def newest(home: StateHome) -> str:
-    """The id of the newest run; empty when there is none."""
-    return next((folder.run_id for folder in home.runs()), "")
+def sealed(home: StateHome, run_id: str) -> Receipt:
+    """The receipt of a run that has ended; made now if nobody has followed it to its end. Blocks."""
+
+    async def finished() -> Receipt:
+        return await (await Run.attach(home, run_id, environ=os.environ)).finish()
+
+    return run_in_thread(finished())
 
 
 async def _execute(shell: Any, line: str, body: str, *, followed_later: bool) -> ShownResult | RunHandle | None:
@@ -164,7 +165,7 @@ def _rehearsed_if_needed(order: Order, home: StateHome) -> Order:
 
 
 def _replayed(shell: Any, order: Order, folder: RunFolder, receipt: Receipt) -> ShownResult:
-    bundle = stored_bundle(folder)
+    bundle = read_bundle(folder)
     note = f"Replayed from run {receipt.run_id}: this cell is unchanged, nothing was run and nothing was spent."
     show_static(bundle, note=note, in_notebook=hasattr(shell, "kernel"))
     return _bound(shell, order, _as_value(shell, ShownResult(receipt, folder.path, bundle)))
@@ -251,11 +252,6 @@ def _bound(shell: Any, order: Order, result: ShownResult) -> ShownResult:
     if order.out is not None:
         shell.push({order.out: result})
     return result
-
-
-def stored_bundle(folder: RunFolder) -> Bundle | None:
-    """What the run's cell showed at the end, if it is kept."""
-    return read_bundle(folder)
 
 
 async def ended_bundle(shell: Any, run_id: str) -> Bundle:

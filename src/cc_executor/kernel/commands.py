@@ -5,30 +5,27 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Final
 
-from cc_executor.errors import InvalidRequest, RunNotFound
+from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.askcommands import answer_verb
-from cc_executor.kernel.cell import attach_blocking, ended_bundle, home_of, newest, stored_bundle
+from cc_executor.kernel.cell import attach_blocking, ended_bundle, home_of, sealed
 from cc_executor.kernel.display import show_mime, show_static
 from cc_executor.kernel.historycommands import estimate_verb, history_verb
 from cc_executor.kernel.lint import lint_verb
 from cc_executor.kernel.reportcommands import report
 from cc_executor.kernel.undocommands import undo_verb
 from cc_executor.model.ansi import clean
-from cc_executor.model.notice import duration
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.table import html_table
 from cc_executor.runtime.blocking import run_in_thread
 from cc_executor.runtime.control import command
 from cc_executor.runtime.doctor import examine
-from cc_executor.runtime.past import WRAPPED
+from cc_executor.runtime.past import WRAPPED, columns
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
-from cc_executor.runtime.run import Run
-from cc_executor.runtime.summary import RunSummary, summaries
+from cc_executor.runtime.summary import HEAD, summaries
 from cc_executor.runtime.workspace import trust, untrust
-from cc_executor.store.home import StateHome
+from cc_executor.store.bundle import read_bundle
 from cc_executor.store.journal import RunFolder
 
 LIST_LENGTH: Final = 20
@@ -54,11 +51,7 @@ def run_verb(shell: Any, line: str) -> Any:
 
 
 def _folder(shell: Any, name: str) -> RunFolder:
-    home = home_of(shell)
-    wanted = name or newest(home)
-    if not wanted:
-        raise RunNotFound("Nothing was run yet.")
-    return home.find(wanted)
+    return home_of(shell).pick(name)
 
 
 def _list(shell: Any, name: str) -> None:
@@ -69,31 +62,13 @@ def _list(shell: Any, name: str) -> None:
     if not rows:
         print("Nothing was run yet.")  # noqa: T201 - the command's answer
         return
-    table = [("run", "started", "status", "time", "cost", "agent", "prompt"), *(_cells(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]) - 1)]
-    plain = "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in table
-    )
-    marked = html_table(table, wrapped=WRAPPED)
-    show_mime({"text/plain": plain, "text/html": marked}, {})
-
-
-def _cells(row: RunSummary) -> tuple[str, ...]:
-    status = f"{row.status} (rehearsal)" if row.rehearsed else row.status
-    return (
-        row.id,
-        datetime.fromtimestamp(row.started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
-        status,
-        "" if row.elapsed is None else duration(row.elapsed),
-        "" if row.cost is None else f"${row.cost:.4f}",
-        row.agent,
-        row.label or row.prompt,
-    )
+    table = [HEAD, *(row.cells() for row in rows)]
+    show_mime({"text/plain": "\n".join(columns(table)), "text/html": html_table(table, wrapped=WRAPPED)}, {})
 
 
 def _show(shell: Any, name: str) -> None:
     folder = _folder(shell, name)
-    bundle = stored_bundle(folder)
+    bundle = read_bundle(folder)
     if bundle is None and folder.is_supervised():
         print(f"Run {folder.run_id} is going on: `%cc attach {folder.run_id}` shows it live.")  # noqa: T201 - the command's answer
         return
@@ -110,15 +85,8 @@ def _receipt(shell: Any, name: str) -> Receipt:
     if receipt is None:
         if folder.is_supervised():
             raise InvalidRequest(f"Run {folder.run_id} is going on; its receipt is sealed when it has ended.")
-        receipt = run_in_thread(_sealed(home_of(shell), folder.run_id))
+        receipt = sealed(home_of(shell), folder.run_id)
     return receipt
-
-
-async def _sealed(home: StateHome, run_id: str) -> Receipt:
-    run = await Run.attach(home, run_id, environ=os.environ)
-    async for _ in run.follow():
-        pass
-    return await run.finish()
 
 
 def _control(op: str) -> Callable[[Any, str], None]:
@@ -137,8 +105,7 @@ def _doctor(shell: Any, name: str) -> None:
     if name:
         raise InvalidRequest("%cc doctor takes no run.")
     for finding in examine(home=home_of(shell), environ=os.environ):
-        cure = f" — {finding.cure}" if finding.cure else ""
-        print(f"{'✓' if finding.ok else '✗' if finding.required else '–'} {finding.what}: {finding.detail}{cure}")  # noqa: T201 - the command's answer
+        print(finding)  # noqa: T201 - the command's answer
 
 
 def _trust(shell: Any, folder: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 import time
 from typing import Any, Final, NoReturn
 
@@ -13,6 +12,7 @@ from cc_executor.api import make_request
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.cell import home_of
 from cc_executor.kernel.config import settings_of
+from cc_executor.kernel.options import words_of
 from cc_executor.runtime.forecast import estimate, estimate_lines
 from cc_executor.runtime.past import History, filters_of, past
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
@@ -27,13 +27,6 @@ class _Parser(argparse.ArgumentParser):
         raise InvalidRequest(f"{message[:1].upper()}{message[1:]}. It knows {', '.join(sorted(self._option_string_actions))}.")
 
 
-def _words(line: str) -> list[str]:
-    try:
-        return shlex.split(line)
-    except ValueError as error:
-        raise InvalidRequest(f"The options cannot be split into words ({str(error).lower()}). Close the quotes.") from error
-
-
 def history_verb(shell: Any, line: str) -> History:
     """`%cc history [--outcome WORD] [--since TIME] …`: the runs, as a value that shows itself and can be kept in a variable."""
     parser = _Parser(prog="%cc history", add_help=False, allow_abbrev=False)
@@ -44,7 +37,7 @@ def history_verb(shell: Any, line: str) -> History:
     parser.add_argument("--all", dest="limit", action="store_const", const=None)
     parser.add_argument("--rehearsals", dest="rehearsed", action="store_true", default=None)
     parser.add_argument("--real", dest="rehearsed", action="store_false")
-    options = vars(parser.parse_args(_words(line)))
+    options = vars(parser.parse_args(words_of(line)))
     given = {name: value for name, value in options.items() if value is not None}
     home = home_of(shell)
     reconcile(home, environ=os.environ, patience=LIST_PATIENCE)

@@ -161,7 +161,7 @@ CCMagics.cc_tasks.__doc__ = (
     "    %%cc_tasks [options]\n    tasks:\n      - id: plan\n        prompt: What an agent should do.\n"
     "      - id: check\n        run: a command\n        needs: plan\n\n"
     "The cell is YAML, or Markdown with lines that begin with `Task 1:`, `Task 2:`. An equal list goes on where it stood.\n\n"
-    f"Options\n-------\n{taskoptions.option_help()}\n"
+    f"Options\n-------\n{option_help(taskoptions.OPTIONS, width=24)}\n"
 )
 
 

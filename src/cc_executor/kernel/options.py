@@ -1,16 +1,17 @@
-"""The options of `%%cc_execute`, said once: parser, help, completion and reference are made from this table. Imports nothing heavy."""
+"""The options of `%%cc_execute`, said once: parser, help, completion and reference are made from this table, and from that of `%%cc_tasks`. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import shlex
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeAlias
 
 from cc_executor.errors import InvalidRequest
 
-# (flags, keywords of argparse, help)
-OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
+Options: TypeAlias = tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]  # (flags, keywords of argparse, help)
+
+OPTIONS: Final[Options] = (
     (("-o", "--out"), {"metavar": "NAME"}, "Bind the Result to this variable."),
     (("--agent",), {"metavar": "NAME"}, "claude (the default) or shell, which runs the cell as a command."),
     (("--model",), {"metavar": "NAME"}, "The agent's model."),
@@ -64,27 +65,26 @@ OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InvalidRequest(f"{refused(self, message)} `%%cc_execute?` prints the options.")
+        raise InvalidRequest(f"{self._refused(message)} `{self.prog}?` prints the options.")
+
+    def _refused(self, message: str) -> str:
+        """What argparse says as a sentence, with the option that was probably meant by one that there is not."""
+        said = f"{message[:1].upper()}{message[1:]}."
+        known = [flag for action in self._actions for flag in action.option_strings]
+        unknown = message.removeprefix("unrecognized arguments: ") if message.startswith("unrecognized arguments: ") else ""
+        near = difflib.get_close_matches(unknown.split(" ")[0].split("=")[0], known, 1)
+        return f"{said} Did you mean {near[0]}?" if near else said
 
 
-def refused(parser: argparse.ArgumentParser, message: str) -> str:
-    """What argparse says as a sentence, with the option that was probably meant by one that there is not."""
-    said = f"{message[:1].upper()}{message[1:]}."
-    known = [flag for action in parser._actions for flag in action.option_strings]
-    unknown = message.removeprefix("unrecognized arguments: ") if message.startswith("unrecognized arguments: ") else ""
-    near = difflib.get_close_matches(unknown.split(" ")[0].split("=")[0], known, 1)
-    return f"{said} Did you mean {near[0]}?" if near else said
+def words_of(line: str) -> list[str]:
+    """The words of a line. Raises `InvalidRequest`."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise InvalidRequest(f"The options cannot be split into words ({str(error).lower()}). Close the quotes.") from error
 
 
-def parser() -> argparse.ArgumentParser:
-    """A fresh parser of the magic's line."""
-    made = _Parser(prog="%%cc_execute", add_help=False, allow_abbrev=False, exit_on_error=True)
-    for flags, keywords, text in OPTIONS:
-        made.add_argument(*flags, help=text, **keywords)
-    return made
-
-
-def parse(line: str) -> argparse.Namespace:
+def parse(line: str, *, magic: str = "%%cc_execute", options: Options = OPTIONS) -> argparse.Namespace:
     """The line's options.
 
     Raises
@@ -92,18 +92,17 @@ def parse(line: str) -> argparse.Namespace:
     InvalidRequest
         Unknown option, missing or ill-typed value, text that is no option, unclosed quote.
     """
-    try:
-        words = shlex.split(line)
-    except ValueError as error:
-        raise InvalidRequest(f"The options cannot be split into words ({str(error).lower()}). Close the quotes.") from error
-    return parser().parse_args(words)
+    parser = _Parser(prog=magic, add_help=False, allow_abbrev=False, exit_on_error=True)
+    for flags, keywords, text in options:
+        parser.add_argument(*flags, help=text, **keywords)
+    return parser.parse_args(words_of(line))
 
 
-def option_table() -> list[tuple[str, str, str]]:
+def option_table(options: Options = OPTIONS) -> list[tuple[str, str, str]]:
     """Rows of (flags, value, help), for the reference page and the docstring."""
-    return [(", ".join(flags), str(keywords.get("metavar", "")), text) for flags, keywords, text in OPTIONS]
+    return [(", ".join(flags), str(keywords.get("metavar", "")), text) for flags, keywords, text in options]
 
 
-def option_help() -> str:
+def option_help(options: Options = OPTIONS, *, width: int = 34) -> str:
     """The table as text, for `%%cc_execute?`."""
-    return "\n".join(f"  {f'{flags} {value}'.strip():<34} {text}" for flags, value, text in option_table())
+    return "\n".join(f"  {f'{flags} {value}'.strip():<{width}} {text}" for flags, value, text in option_table(options))

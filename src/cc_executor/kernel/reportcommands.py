@@ -6,10 +6,8 @@ import os
 from typing import Any
 
 from cc_executor.errors import InvalidRequest, RunNotFound
-from cc_executor.kernel.cell import home_of, newest
-from cc_executor.runtime.blocking import run_in_thread
+from cc_executor.kernel.cell import home_of, sealed
 from cc_executor.runtime.report import Report, report_named
-from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome
 
 _ENDINGS = (".html", ".htm", ".md", ".markdown")
@@ -32,7 +30,7 @@ def report(shell: Any, line: str) -> Report | None:
     try:
         made = report_named(home, name)
     except RunNotFound:
-        made = _sealed_first(home, name or newest(home))
+        made = _sealed_first(home, name)
     if not files:
         return made
     print(f"Written: {made.save(os.path.expandvars(files[0])).resolve()}")  # noqa: T201 - the command's answer
@@ -41,15 +39,8 @@ def report(shell: Any, line: str) -> Report | None:
 
 def _sealed_first(home: StateHome, name: str) -> Report:
     """The report of a run that has ended without anybody who sealed it."""
-    if not name:
-        raise RunNotFound("Nothing was run yet.")
-    folder = home.find(name)
+    folder = home.pick(name)
     if folder.receipt() is None and folder.is_supervised():
         raise InvalidRequest(f"Run {folder.run_id} goes on; it can be reported when it has ended.")
-
-    async def seal() -> None:
-        run = await Run.attach(home, folder.run_id, environ=os.environ)
-        await run.finish()
-
-    run_in_thread(seal())
+    sealed(home, folder.run_id)
     return report_named(home, folder.run_id)

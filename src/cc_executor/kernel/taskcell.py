@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from cc_executor.api import NOTIFY
@@ -22,7 +23,7 @@ from cc_executor.kernel.notify import bell_of, notify_of
 from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.kernel.taskdisplay import StaticListDisplay, make_list_display
 from cc_executor.kernel.taskoptions import parse
-from cc_executor.listpage import ListPage, forecast_of, keep_table
+from cc_executor.listpage import ListPage, keep_table
 from cc_executor.model.ansi import clean
 from cc_executor.model.care import OnLimit
 from cc_executor.model.hook import described
@@ -39,7 +40,7 @@ from cc_executor.runtime.tasklist import Watcher, run_list
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.tasks import ListResult, Plan, list_result, open_list, plan, reopen, request_of
+from cc_executor.tasks import ListResult, Plan, forecast_of, list_result, open_list, plan, reopen, request_of
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -290,7 +291,7 @@ class _ListWatch:
             self._folder,
             home=self._home,
             environ=os.environ,
-            request_of=lambda task, text, max_cost, session: request_of(self._planned.tasks, task, text, max_cost, session),
+            request_of=partial(request_of, self._planned.tasks),
             calls=self._planned.calls,
             hooks=(*self._settings_hooks, *self._planned.hooks),
             watcher=Watcher(on_state=self._on_state, on_batch=self._page.apply, who=self._who),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-from typing import Any, Final, NoReturn
+from typing import Final
 
 from cc_executor.errors import InvalidRequest
-from cc_executor.kernel.options import refused
+from cc_executor.kernel.options import Options
+from cc_executor.kernel.options import parse as options_of
 
 POLICIES: Final = ("stop", "skip", "continue")
 LIMIT_POLICIES: Final = ("stop", "wait")
 
-# (flags, keywords of argparse, help)
-OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
+OPTIONS: Final[Options] = (
     (("-o", "--out"), {"metavar": "NAME"}, "Bind the ListResult to this variable."),
     (("--name",), {"metavar": "TEXT"}, "A name for the list."),
     (("--cwd",), {"metavar": "FOLDER"}, "Where the tasks work; the kernel's folder if not given."),
@@ -32,11 +31,6 @@ OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any], str], ...]] = (
 )  # fmt: skip
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InvalidRequest(f"{refused(self, message)} `%%cc_tasks?` prints the options.")
-
-
 def parse(line: str) -> argparse.Namespace:
     """The options in the magic's line.
 
@@ -45,14 +39,7 @@ def parse(line: str) -> argparse.Namespace:
     InvalidRequest
         Unknown option, missing, ill-typed or impossible value, text that is no option, unclosed quote.
     """
-    try:
-        words = shlex.split(line)
-    except ValueError as error:
-        raise InvalidRequest(f"The options cannot be split into words ({str(error).lower()}). Close the quotes.") from error
-    parser = _Parser(prog="%%cc_tasks", add_help=False, allow_abbrev=False, exit_on_error=True)
-    for flags, keywords, text in OPTIONS:
-        parser.add_argument(*flags, help=text, **keywords)
-    options = parser.parse_args(words)
+    options = options_of(line, magic="%%cc_tasks", options=OPTIONS)
     if options.out is not None and not options.out.isidentifier():
         raise InvalidRequest(f"-o needs a variable's name, not {options.out!r}.")
     if options.on_failure is not None and options.on_failure not in POLICIES:
@@ -60,13 +47,3 @@ def parse(line: str) -> argparse.Namespace:
     if options.on_limit is not None and options.on_limit not in LIMIT_POLICIES:
         raise InvalidRequest(f"--on-limit is one of {', '.join(LIMIT_POLICIES)}, not {options.on_limit!r}.")
     return options
-
-
-def option_table() -> list[tuple[str, str, str]]:
-    """Rows of (flags, value, help), for the reference page and the docstring."""
-    return [(", ".join(flags), str(keywords.get("metavar", "")), text) for flags, keywords, text in OPTIONS]
-
-
-def option_help() -> str:
-    """The table as text, for `%%cc_tasks?`."""
-    return "\n".join(f"  {f'{flags} {value}'.strip():<24} {text}" for flags, value, text in option_table())

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
-from cc_executor.errors import InvalidRequest, RunNotFound
-from cc_executor.kernel.cell import home_of, newest
-from cc_executor.runtime.blocking import run_in_thread
-from cc_executor.runtime.run import Run
+from cc_executor.errors import InvalidRequest
+from cc_executor.kernel.cell import home_of, sealed
 from cc_executor.runtime.undo import redo, undo
-from cc_executor.store.home import StateHome
 
 FLAGS: Final = ("--dry-run", "--redo", "--keep-mine")
 
@@ -27,21 +23,12 @@ def undo_verb(shell: Any, line: str) -> None:
     if unknown := flags - set(FLAGS):
         raise InvalidRequest(f"%cc undo has no option {min(unknown)}; it knows {', '.join(FLAGS)}.")
     home = home_of(shell)
-    names = [word for word in words if word not in flags] or [newest(home)]
-    if not names[0]:
-        raise RunNotFound("Nothing was run yet.")
+    names = [word for word in words if word not in flags] or [home.pick("").run_id]
     for folder in map(home.find, names):
         if folder.receipt() is None and not folder.is_supervised():
-            run_in_thread(_sealed(home, folder.run_id))  # what a run left is looked at when it is sealed
+            sealed(home, folder.run_id)  # what a run left is looked at when it is sealed
     dry_run, keep_mine = "--dry-run" in flags, "--keep-mine" in flags
     if "--redo" in flags:
         print(repr(redo(home, names[0], dry_run=dry_run, keep_mine=keep_mine)))  # noqa: T201 - the command's answer
     else:
         print(repr(undo(home, names, dry_run=dry_run, keep_mine=keep_mine)))  # noqa: T201 - as above
-
-
-async def _sealed(home: StateHome, run_id: str) -> None:
-    run = await Run.attach(home, run_id, environ=os.environ)
-    async for _ in run.follow():
-        pass
-    await run.finish()

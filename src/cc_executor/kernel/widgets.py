@@ -67,7 +67,7 @@ class RunView(anywidget.AnyWidget):
         say), in whatever thread the message arrives (it changes from click to click).
         A `CCExecutorError` that it raises is shown in the view.
     on_answer : callable or None
-        Called, as `on_command`, with an answer to a question of the agent; see `cc_executor.kernel.asks.AskPage.answer`.
+        Called, as `on_command`, with an answer to a question of the agent; see `cc_executor.runtime.runpage.RunPage.answer`.
     read_page : callable or None
         ``read_page(before, done)`` makes the page before a number and calls ``done(page)``; see `ViewFeed`.
     run_id : str

@@ -13,6 +13,7 @@ CSI_LIMIT: Final = 256
 OSC_LIMIT: Final = 4096
 
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # with one of these everything begins that `Cleaner` minds
+_HALF: Final = re.compile("[\ud800-\udfff]")
 _ASCII_CONTROL: Final = bytes(code for code in range(0x80) if _CONTROL.match(chr(code)))
 
 # It begins with one set of characters, so that `re` looks for those and runs over everything else at a nanosecond a character; with alternatives in
@@ -79,6 +80,11 @@ def has_control(text: str) -> bool:
         data = text.encode()
         return len(data.translate(None, _ASCII_CONTROL)) < len(data)
     return _CONTROL.search(text) is not None
+
+
+def encodable(text: str) -> str:
+    """`text` for whatever takes UTF-8: halves of surrogate pairs, which Python has for bytes that are none, are U+FFFD."""
+    return _HALF.sub("\ufffd", text)
 
 
 def clean(text: str) -> str:

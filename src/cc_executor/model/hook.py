@@ -65,6 +65,15 @@ class HookStatus(StrEnum):
     NOT_RUN = "not_run"  # the process that could have called it is gone
 
 
+HOOK_WORDS: Final = {
+    HookStatus.OK: "ended well",
+    HookStatus.FAILED: "failed",
+    HookStatus.HUNG: "did not end in time",
+    HookStatus.REFUSED: "refused",
+    HookStatus.NOT_RUN: "was not called",
+}
+
+
 class HookReport(BaseModel):
     """What became of a hook at one moment.
 
@@ -92,14 +101,7 @@ class HookReport(BaseModel):
     def sentence(self) -> str:
         """For the view and for the record."""
         what = f"The hook {self.hook!r} ({self.moment.value})"
-        words = {
-            HookStatus.OK: "ended well",
-            HookStatus.FAILED: "failed",
-            HookStatus.HUNG: "did not end in time",
-            HookStatus.REFUSED: "refused",
-            HookStatus.NOT_RUN: "was not called",
-        }[self.status]
-        return f"{what} {words}{f': {self.detail}' if self.detail else ''}"
+        return f"{what} {HOOK_WORDS[self.status]}{f': {self.detail}' if self.detail else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ NAMED_PROCESSES: Final = 5
 RAW_CHARS: Final = 200
 MINUTE: Final = 60
 HOUR: Final = 3600
+SMALL_COST: Final = 0.1  # dollars
 
 
 class Notice(NamedTuple):
@@ -236,6 +237,11 @@ def duration(seconds: float) -> str:
     if whole < HOUR:
         return f"{whole // MINUTE} min {whole % MINUTE} s"
     return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
+
+
+def money(dollars: float) -> str:
+    """US dollars for people; below ten cents, cents say too little."""
+    return f"${dollars:.4f}" if dollars < SMALL_COST else f"${dollars:,.2f}"
 
 
 def moment(seconds: float) -> str:

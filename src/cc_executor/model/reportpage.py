@@ -11,6 +11,7 @@ from html import escape
 from typing import Final
 
 from cc_executor.model.ansi import clean
+from cc_executor.model.hook import HOOK_WORDS
 from cc_executor.model.inert import NO_MATH, inert
 from cc_executor.model.item import Level, excerpt
 from cc_executor.model.listrecord import ListStatus, TaskStatus
@@ -26,7 +27,6 @@ from cc_executor.model.reportwords import (
     CLAIM,
     COMMAND,
     DIGEST_CHARS,
-    HOOKS,
     PHASES,
     REHEARSAL,
     SOURCE,
@@ -244,7 +244,7 @@ def _hooks(told: RunReport) -> str:
         (
             _line(each.hook),
             _t(each.moment.value),
-            _mark(HOOKS[each.status], _GOOD if each.ok else _BAD),
+            _mark(HOOK_WORDS[each.status], _GOOD if each.ok else _BAD),
             _sentence(each.detail),
             _t(duration(each.seconds)),
         )

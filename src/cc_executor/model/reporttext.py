@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cc_executor.model.ansi import clean
+from cc_executor.model.hook import HOOK_WORDS
 from cc_executor.model.item import excerpt
 from cc_executor.model.listreport import ListReport
 from cc_executor.model.notice import duration
@@ -16,7 +17,6 @@ from cc_executor.model.reportwords import (
     CLAIM,
     COMMAND,
     DIGEST_CHARS,
-    HOOKS,
     PHASES,
     REHEARSAL,
     SOURCE,
@@ -153,7 +153,7 @@ def _calls(told: RunReport) -> list[str]:
 
 
 def _hooks(told: RunReport, sub: str) -> list[str]:
-    rows = [(each.hook, each.moment.value, HOOKS[each.status], each.detail, duration(each.seconds)) for each in told.receipt.hooks]
+    rows = [(each.hook, each.moment.value, HOOK_WORDS[each.status], each.detail, duration(each.seconds)) for each in told.receipt.hooks]
     rows += [
         (name, "the agent's own", f"ran {ran}×" + (f", {failed}× not well" if failed else ""), "", "")
         for name, (ran, failed) in told.agent_hooks.items()

@@ -6,9 +6,9 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+from cc_executor.model import notice
 from cc_executor.model.ansi import clean
 from cc_executor.model.ask import what_from
-from cc_executor.model.hook import HookStatus
 from cc_executor.model.listreport import ListReport, TaskReport
 from cc_executor.model.notice import duration
 from cc_executor.model.receipt import FileChange, Receipt, Standing, TokenUsage
@@ -23,7 +23,6 @@ SOURCE: Final = "Made from the sealed receipt and the recorded events alone."
 DIGEST_CHARS: Final = 12
 # A command within a sentence: of letters that mean nothing in any markup.
 COMMAND: Final = re.compile(r"`([A-Za-z0-9_./: =-]{1,200})`")
-SMALL_COST: Final = 0.1  # dollars; below, cents say too little
 TITLE_CHARS: Final = 100
 SMALLEST_SHARE: Final = 0.005
 
@@ -45,13 +44,6 @@ PHASES: Final = {
     Phase.PAUSED: "paused",
     Phase.STOPPING: "being ended",
     Phase.ENDED: "ended",
-}
-HOOKS: Final = {
-    HookStatus.OK: "ended well",
-    HookStatus.FAILED: "failed",
-    HookStatus.HUNG: "did not end in time",
-    HookStatus.REFUSED: "refused",
-    HookStatus.NOT_RUN: "was not called",
 }
 
 
@@ -77,9 +69,7 @@ def when_epoch(seconds: float | None) -> str:
 
 def money(amount: float | None) -> str:
     """US dollars; empty when nobody said."""
-    if amount is None:
-        return ""
-    return f"${amount:.4f}" if 0 < amount < SMALL_COST else f"${amount:,.2f}"
+    return "" if amount is None else notice.money(amount) if amount > 0 else f"${amount:,.2f}"
 
 
 def cost(receipt: Receipt) -> str:

@@ -15,11 +15,10 @@ from cc_executor.model.card import AMBER, CARD_BYTES, GREEN, GREY, LINE, MONO, Q
 from cc_executor.model.inert import NO_MATH, inert
 from cc_executor.model.item import excerpt
 from cc_executor.model.listrecord import ListState, ListStatus, TaskState, TaskStatus
-from cc_executor.model.notice import duration
+from cc_executor.model.notice import duration, money
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.model.taskrows import first_line, last_line
 from cc_executor.model.toolcall import one_line
-from cc_executor.model.words import SMALL_COST
 
 ROWS: Final = 100  # each is some 1.5 KB, most of it the styles; of ten thousand tasks nobody reads all in a cell
 TEXT_CHARS: Final = 1_500  # of what one task has made
@@ -76,9 +75,7 @@ def list_bundle(ended: EndedList) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def cost_words(spent: float, *, is_known: bool) -> str:
     """US dollars, or nothing."""
-    if not is_known:
-        return ""
-    return f"${spent:.4f}" if 0 < spent < SMALL_COST else f"${spent:,.2f}"
+    return "" if not is_known else money(spent) if spent > 0 else f"${spent:,.2f}"
 
 
 def _cost(ended: EndedList, task: Task, known: TaskState) -> str:

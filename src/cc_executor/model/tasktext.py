@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from cc_executor.model.hook import Hook, hooks_from
+from cc_executor.model.hook import Hook, call_named, hooks_from
 from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, id_from, place_of
 
 # What a task or a list says by itself; every other key of a task is an option of its run.
@@ -77,16 +77,11 @@ class Written:
     hooks: tuple[Hook, ...] = ()
 
 
-def qualified_name(call: Callable[..., object]) -> str:
-    """`module.function`."""
-    return f"{getattr(call, '__module__', '')}.{getattr(call, '__qualname__', type(call).__qualname__)}"
-
-
 def from_items(
     items: Sequence[object],
     *,
     cwd: str,
-    name_of: Callable[[Callable[..., object]], str] = qualified_name,
+    name_of: Callable[[Callable[..., object]], str] = call_named,
     **more: Any,
 ) -> Written:
     """A list out of Python objects.

@@ -6,7 +6,7 @@ from typing import Final
 
 from cc_executor.model.ansi import clean
 from cc_executor.model.item import excerpt
-from cc_executor.model.notice import duration
+from cc_executor.model.notice import duration, money
 from cc_executor.model.receipt import Check, Receipt, Standing
 from cc_executor.model.toolcall import one_line
 
@@ -16,8 +16,6 @@ REHEARSAL: Final = "Rehearsal: scripted model, no real agent spoke, nothing was 
 PLAIN_LINES: Final = 300
 PLAIN_CHARS: Final = 12 * 1024
 SENTENCE_CHARS: Final = 600
-
-SMALL_COST: Final = 0.1  # dollars; below, cents say too little
 
 STANDINGS: Final = {
     Standing.VERIFIED: "verified: every check passed",
@@ -32,7 +30,7 @@ def cost_words(receipt: Receipt) -> str:
         return "nothing spent"
     if receipt.cost is None:
         return "" if receipt.agent == "shell" else "cost not reported"
-    return f"${receipt.cost:.4f}" if receipt.cost < SMALL_COST else f"${receipt.cost:,.2f}"
+    return money(receipt.cost)
 
 
 def token_words(receipt: Receipt) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from cc_executor.model.notice import duration
+from cc_executor.model.notice import duration, money
 from cc_executor.policy.kind import COMMAND
 
 LEAST: Final = 5  # runs that came to their own end; below that there is no estimate
@@ -148,11 +148,6 @@ class Prediction:
     seconds: Range | None = None
     cost: Range | None = None
     is_load_used: bool = False
-
-
-def money(dollars: float) -> str:
-    """US dollars for people."""
-    return f"${dollars:.4f}" if dollars < 0.1 else f"${dollars:,.2f}"  # noqa: PLR2004 - below ten cents, cents say too little
 
 
 def spread_words(p50: float, p90: float, unit: str = "s") -> str:

@@ -29,6 +29,10 @@ class Finding:
     cure: str = ""
     required: bool = True
 
+    def __str__(self) -> str:
+        mark = "✓" if self.ok else "✗" if self.required else "–"
+        return f"{mark} {self.what}: {self.detail}{f' — {self.cure}' if self.cure else ''}"
+
 
 def examine(*, home: StateHome, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Every finding, cheapest first."""

@@ -18,7 +18,7 @@ from cc_executor.errors import AgentNotFound, AgentUnsupported
 from cc_executor.model.request import RunRequest
 from cc_executor.runtime.question import NoAnswer, ask
 from cc_executor.store.home import StateHome
-from cc_executor.store.plain import read_plain
+from cc_executor.store.plain import read_plain, write_whole
 
 # Older ones lack flags that are always passed (`--setting-sources` came with 2.0); read and recorded with 2.1.197 and 2.1.329.
 CLAUDE_MINIMUM: Final = (2, 0, 0)
@@ -124,13 +124,8 @@ def _cached_version(path: str, *, environ: Mapping[str, str], home: StateHome) -
         return version
     version = _ask_version(path, environ=environ)
     home.prepare()
-    temporary = cache_file.with_name(f".{_VERSION_CACHE}.{os.getpid()}")
     with suppress(OSError):  # a full disk costs the cache, not the run
-        try:
-            temporary.write_text(json.dumps({key: version}), "utf-8")
-            temporary.replace(cache_file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(cache_file, json.dumps({key: version}).encode(), sync=False)
     return version
 
 

@@ -197,6 +197,10 @@ class Caller:
         self._is_ended = False
         self._is_hurried = False
         self._news: deque[str] = deque(maxlen=100)
+        self._hooks: tuple[Hook, ...] = ()
+
+    def _at(self, moment: Moment) -> list[Hook]:
+        return [each for each in self._hooks if each.moment is moment]
 
     def end(self) -> None:
         """End the call that goes on, and make no other."""
@@ -231,14 +235,12 @@ class Caller:
         def work(stop: threading.Event) -> HookReport:
             self._stop = stop
             if self._is_ended:
-                return HookReport(
-                    hook=each.name, moment=each.moment, status=HookStatus.NOT_RUN, detail="nobody wanted to wait for it any more"
-                )
+                return not_run(each, "nobody wanted to wait for it any more")
             try:
                 if log is not None:
                     log.begin(key)
             except StateUnusable as error:
-                return HookReport(hook=each.name, moment=each.moment, status=HookStatus.NOT_RUN, detail=str(error))
+                return not_run(each, str(error))
             report = perform(bounded, given, where=where, redactor=self.redactor, unwanted=stop)
             if log is not None:
                 with suppress(StateUnusable):  # it was called, and is in the news
@@ -248,6 +250,11 @@ class Caller:
         report = await Errand(work, patience=KILL_BUDGET, takes_long=True).run()
         self.tell(report)
         return report
+
+
+def not_run(each: Hook, why: str = "whoever began to call it is gone; it is not called twice") -> HookReport:
+    """What became of a hook that was not called."""
+    return HookReport(hook=each.name, moment=each.moment, status=HookStatus.NOT_RUN, detail=why)
 
 
 def stands_in_the_way(each: Hook, report: HookReport) -> str:
@@ -299,9 +306,6 @@ class RunHooks(Caller):
             made.tell(report)
         made.telling.find(folder)
         return made
-
-    def _at(self, moment: Moment) -> list[Hook]:
-        return [each for each in self._hooks if each.moment is moment]
 
     def _where(self, request: RunRequest, run_id: str) -> Surroundings:
         names = {"CC_RUN_ID": run_id, **self._names}
@@ -403,12 +407,7 @@ class RunHooks(Caller):
                     continue
                 report = reports.get(each.key)
                 if report is None and each.key in story.begun:
-                    report = HookReport(
-                        hook=each.name,
-                        moment=moment,
-                        status=HookStatus.NOT_RUN,
-                        detail="whoever began to call it is gone; it is not called twice",
-                    )
+                    report = not_run(each)
                     self.tell(report)
                 if report is None:
                     error = None if receipt.outcome.ok else _error(receipt.outcome, "run")

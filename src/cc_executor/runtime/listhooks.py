@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from cc_executor.errors import HookRefused, StateUnusable
-from cc_executor.model.hook import OF_RUNS, Hook, HookReport, HookStatus, Moment, StoredHook, payload
+from cc_executor.model.hook import OF_RUNS, Hook, HookReport, Moment, StoredHook, payload
 from cc_executor.model.listrecord import INTERRUPTED, Ended, HookTold, ListState, ListStatus
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.errand import in_thread
-from cc_executor.runtime.hooks import Caller, gathered, stands_in_the_way
+from cc_executor.runtime.hooks import Caller, gathered, not_run, stands_in_the_way
 from cc_executor.runtime.hookwork import Surroundings
 from cc_executor.store.hooklog import HookLog
 from cc_executor.store.place import WISH
@@ -89,7 +89,6 @@ class ListHooks(Caller):
         self._list_id = folder.list_id
         self._log = HookLog(folder.path)
         self._tell = tell
-        self._hooks: tuple[Hook, ...] = ()
         self._round = 0
         self._is_open = False
 
@@ -147,9 +146,7 @@ class ListHooks(Caller):
         found = ""
         for each in self._at(Moment.AFTER_LIST):
             key = f"{each.key}#{self._round}"
-            report = story.reports.get(key) or (
-                _not_twice(each) if key in story.begun else await self._called(each, key, self._list(state))
-            )
+            report = story.reports.get(key) or (not_run(each) if key in story.begun else await self._called(each, key, self._list(state)))
             found = found or stands_in_the_way(each, report)
         with suppress(StateUnusable):
             await in_thread(self._log.close)
@@ -186,15 +183,12 @@ class ListHooks(Caller):
             key = self._key(each, task, ended.attempt)
             report = story.reports.get(key)
             if report is None and key in story.begun:
-                report = _not_twice(each)
+                report = not_run(each)
             if report is None:
                 report = await self._called(each, key, self._list(state), task, known)
             if each.moment is Moment.AFTER_TASK and ended.outcome == "ok" and (why := stands_in_the_way(each, report)):
                 ended = replace(ended, outcome="failed", summary=why)
         return ended
-
-    def _at(self, moment: Moment) -> list[Hook]:
-        return [each for each in self._hooks if each.moment is moment]
 
     def _key(self, each: Hook, task: Task, attempt: int) -> str:
         return f"{each.key}#{task.id}#{attempt}"
@@ -225,8 +219,3 @@ class ListHooks(Caller):
         if not report.ok:
             self._tell(report, task.id if task is not None else "")
         return report
-
-
-def _not_twice(each: Hook) -> HookReport:
-    said = "whoever began to call it is gone; it is not called twice"
-    return HookReport(hook=each.name, moment=each.moment, status=HookStatus.NOT_RUN, detail=said)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -162,14 +163,10 @@ def _told(target: str, about: Mapping[str, Any], wish: Notify, *, key: str, mome
         return webhook.send(target, body, message_id=f"msg_{key}", secret=wish.secret, guarded=wish.guarded, hosts=wish.hosts)
     words = command_words(target)
     # `exec` and quoted words: no shell of ours reads what they hold.
-    hook = Hook(moment=moment, command=f"exec {_quoted(words)}", name=shown(target), timeout=COMMAND_TIMEOUT)
+    hook = Hook(moment=moment, command=f"exec {shlex.join(words)}", name=shown(target), timeout=COMMAND_TIMEOUT)
     where = Surroundings(environ=whence.environ, cwd=whence.environ.get("HOME", "/"), names=whence.names, mark=f"{key}-notify")
     report = perform(hook, about, where=where, redactor=redactor, unwanted=threading.Event())
     return "" if report.ok else report.detail or report.status.value
-
-
-def _quoted(words: Iterable[str]) -> str:
-    return " ".join("'" + word.replace("'", "'\"'\"'") + "'" for word in words)
 
 
 async def _a_moment(threads: list[threading.Thread]) -> None:

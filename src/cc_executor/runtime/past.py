@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest, StateUnusable
-from cc_executor.model.notice import duration
+from cc_executor.model.notice import duration, money
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.table import html_table, untypeset
 from cc_executor.policy.hindsight import Calibration, calibration
-from cc_executor.policy.predict import money, spread_words
+from cc_executor.policy.predict import spread_words
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.history import ask
 from cc_executor.store import history as store

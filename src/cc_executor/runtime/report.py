@@ -105,10 +105,7 @@ def report_named(home: StateHome, name: str) -> Report:
         There is neither.
     """
     if not name:
-        newest = next(home.runs(), None)
-        if newest is None:
-            raise RunNotFound("Nothing was run yet.")
-        return report_of_run(newest)
+        return report_of_run(home.pick(""))
     with suppress(TaskListNotFound):
         return report_of_list(ListHome(home).find(name), home)
     return report_of_run(home.find(name))

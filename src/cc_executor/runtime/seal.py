@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
@@ -20,6 +19,7 @@ import msgspec
 
 from cc_executor import __version__
 from cc_executor.errors import StateUnusable
+from cc_executor.model.ansi import encodable
 from cc_executor.model.ask import Settled
 from cc_executor.model.event import Usage
 from cc_executor.model.exit import ExitFacts
@@ -52,7 +52,6 @@ _CLAIM: Final = "sealing"  # locked (flock) by whoever seals
 _TEXT_LIMIT: Final = 32_000  # characters of the final text that the receipt keeps; longer ones are in the journal
 _FILE_LIMIT: Final = 200  # files that the receipt names
 _DEPTH_LIMIT: Final = 100  # brackets inside brackets of a structured output; what writes and reads receipts gives up at some 250
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 async def seal(
@@ -389,7 +388,7 @@ def _encodable(value: Any) -> Any:
     """JSON in which every text can be written as UTF-8: a path that is none, or a prompt with half a pair of surrogates, has U+FFFD there."""
     match value:
         case str():
-            return _SURROGATE.sub("\ufffd", value)
+            return encodable(value)
         case dict():
             return {_encodable(name): _encodable(item) for name, item in cast("dict[str, Any]", value).items()}
         case list():

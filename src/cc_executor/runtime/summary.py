@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from cc_executor.errors import StateUnusable
+from cc_executor.model.notice import duration
 from cc_executor.model.phase import Phase
 from cc_executor.runtime.plan import Plan
 from cc_executor.store.home import StateHome
@@ -14,6 +16,7 @@ from cc_executor.store.journal import RunFolder, RunStanding
 
 READ: Final = 8_000  # characters of a prompt in which secrets are looked for before it is cut
 BEGINNING: Final = 80  # characters of a prompt in a list
+HEAD: Final = ("run", "started", "status", "time", "cost", "agent", "prompt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,18 @@ class RunSummary:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+    def cells(self) -> tuple[str, ...]:
+        """For people, as cells of `HEAD`."""
+        return (
+            self.id,
+            datetime.fromtimestamp(self.started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            f"{self.status} (rehearsal)" if self.rehearsed else self.status,
+            "" if self.elapsed is None else duration(self.elapsed),
+            "" if self.cost is None else f"${self.cost:.4f}",
+            self.agent,
+            self.label or self.prompt,
+        )
 
 
 def summaries(home: StateHome, *, now: float, limit: int | None = None) -> list[RunSummary]:

@@ -11,17 +11,16 @@ from typing import Any, Final, cast
 
 from cc_executor.errors import InvalidRequest, InvalidTaskList
 from cc_executor.model.request import RunRequest
-from cc_executor.model.tasklist import Task, TaskKind
 from cc_executor.policy import tokens
 from cc_executor.policy.lint import ids_of, lint
-from cc_executor.runtime.forecast import estimate, forecast_list
+from cc_executor.runtime.forecast import estimate
 from cc_executor.runtime.past import filters_of, past
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.server.listrequest import ListRequests
 from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
 from cc_executor.store.home import StateHome
-from cc_executor.tasks import Plan, request_of
+from cc_executor.tasks import Plan, forecast_of
 
 PAGE: Final = 50  # runs
 WORDS: Final = ("agent", "model", "outcome", "label", "cwd", "category", "list", "text", "since", "until")  # filters of a history, as text
@@ -63,12 +62,7 @@ class Foresight:
         return {**asdict(prediction), "notes": notes}
 
     def _expected(self, planned: Plan, who: str) -> dict[str, Any]:
-        tasks = planned.tasks
-
-        def asked(task: Task) -> RunRequest | None:
-            return None if task.kind is TaskKind.CALL else request_of(tasks, task, task.text, None, "")
-
-        return forecast_list(tasks, self.home.root, asked, only=self.owners.only(who)).as_dict()
+        return forecast_of(planned.tasks, self.home, only=self.owners.only(who)).as_dict()
 
     def validate(self, body: Mapping[str, Any], *, who: str) -> dict[str, Any]:
         """Everything that is wrong with a request or a list, and what may be. `body`: as for `execute`, with ``lint_off`` for rules that are not asked.
@@ -99,8 +93,7 @@ class Foresight:
             return {"findings": [], "tokens": None}
         is_checked, resumes = bool(request.verify or request.expect), request.resume is not None
         found = lint(request.prompt, model=request.model, is_checked=is_checked, resumes=resumes, off=off)
-        counted = tokens.count(request.prompt, request.model)
-        size = {"least": counted.least, "likely": counted.likely, "most": counted.most}
+        size = asdict(tokens.count(request.prompt, request.model))
         return {"findings": [each.as_dict() for each in found], "tokens": size}
 
     def _list(self, body: Mapping[str, Any], who: str) -> dict[str, Any]:

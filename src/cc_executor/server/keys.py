@@ -18,7 +18,7 @@ from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.server.policy import SOON
 from cc_executor.server.refusal import Refused
 from cc_executor.store.lock import taken
-from cc_executor.store.plain import read_plain, write_whole
+from cc_executor.store.plain import read_plain, unwritable, write_whole
 
 KEY_LIMIT: Final = 255  # characters
 KEY_BYTES: Final = 4096
@@ -42,7 +42,7 @@ class Held:
             try:
                 write_whole(self.place, json.dumps({"id": execution, "digest": self.digest}).encode("ascii"))
             except OSError as error:
-                raise _unwritable(self.place, error) from error
+                raise unwritable(self.place.parent, error) from error
         self.id = execution
 
 
@@ -118,7 +118,7 @@ async def _turn(place: Path) -> AsyncGenerator[None]:
             try:
                 is_ours = stack.enter_context(taken(place.with_suffix(_LOCK)))
             except OSError as error:
-                raise _unwritable(place, error) from error
+                raise unwritable(place.parent, error) from error
             if is_ours:
                 yield
                 return
@@ -143,7 +143,3 @@ def _read(path: Path) -> dict[str, str] | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StateUnusable("What is kept of this idempotency key cannot be read. Use another one.") from error
-
-
-def _unwritable(place: Path, error: OSError) -> StateUnusable:
-    return StateUnusable(f"{place.parent} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder.")

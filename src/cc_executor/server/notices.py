@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from cc_executor.api import NOTIFY, take_notify
-from cc_executor.errors import InvalidRequest, StateUnusable
+from cc_executor.errors import InvalidRequest
 from cc_executor.server.refusal import Refused
 from cc_executor.store.place import WISH
+from cc_executor.store.plain import unwritable
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -105,9 +106,7 @@ class Notices:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             notices.keep(folder, wish)
         except OSError as error:
-            raise StateUnusable(
-                f"{folder} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
-            ) from error
+            raise unwritable(folder, error) from error
 
     def promised(self, run_id: str) -> Notify | None:
         """Who is told of a run that begins now. Blocking."""

@@ -15,9 +15,8 @@ from typing import Any, Final
 
 from cc_executor.errors import CCExecutorError, ControlFailed
 from cc_executor.model.event import TextWritten
-from cc_executor.model.notice import duration
+from cc_executor.model.notice import duration, money
 from cc_executor.model.receipt import Receipt
-from cc_executor.policy.predict import money
 from cc_executor.runtime.run import Run
 from cc_executor.server.app import running_here
 from cc_executor.server.pieces import LOOK

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from cc_executor.errors import StateUnusable
 from cc_executor.store.lock import locked
-from cc_executor.store.plain import read_plain
+from cc_executor.store.plain import read_plain, unwritable
 from cc_executor.store.roll import is_held
 
 _BYTES: Final = 64 * 1024  # of one file: a name and a number
@@ -63,14 +63,14 @@ class Places:
         except FileExistsError:
             raise StateUnusable("This run is being started at this moment. Ask again.") from None
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(self._folder, error) from error
         self._mine[name] = descriptor
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(descriptor, json.dumps(asdict(place)).encode("ascii"))
         except OSError as error:
             self.release(name)
-            raise _unwritable(path, error) from error
+            raise unwritable(self._folder, error) from error
 
     def release(self, name: str) -> None:
         """Let go of a place, if it is held here."""
@@ -91,7 +91,3 @@ def _read(path: Path) -> Place:
         return Place(str(told["owner"]), None if told["cost"] is None else float(told["cost"]))
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(str(error)) from error
-
-
-def _unwritable(path: Path, error: OSError) -> StateUnusable:
-    return StateUnusable(f"{path.parent} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder.")

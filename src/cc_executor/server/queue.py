@@ -29,7 +29,7 @@ from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunStanding, request_json
 from cc_executor.store.lock import locked
 from cc_executor.store.place import LONGEST_WAIT, claimed_at
-from cc_executor.store.plain import read_plain
+from cc_executor.store.plain import read_plain, unwritable, write_whole
 
 ENDED: Final = 500  # kept of those that were never started
 _FOLDER: Final = "queue"
@@ -254,20 +254,8 @@ def _ids(folder: Path) -> list[str]:
 
 def _write(path: Path, data: bytes) -> None:
     """A file whole or not at all, 0600, and on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(path, data)
     except OSError as error:
-        raise StateUnusable(
-            f"{path.parent} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
-        ) from error
+        raise unwritable(path.parent, error) from error

@@ -33,7 +33,7 @@ from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
 from cc_executor.server.leftovers import sweep
 from cc_executor.server.line import WAITS, Line, never_started
-from cc_executor.server.lists import Lists, ListSummary
+from cc_executor.server.lists import OPS, Lists, ListSummary
 from cc_executor.server.listwatch import ListWatch
 from cc_executor.server.login import LoginLook
 from cc_executor.server.notices import Notices
@@ -53,7 +53,6 @@ from cc_executor.store.tasklists import LIST_ID, ListFolder
 logger = logging.getLogger(__name__)
 
 STREAMS: Final = frozenset({records.STDOUT, records.STDERR, records.CONTROL})
-OPS: Final = ("pause", "resume", "cancel", "kill")
 UNSEALED: Final = frozenset({"queued", "starting", "running", "paused", "ended"})  # no run with a receipt is called so
 # Not for a request that came over a network: where programs lie is the server's affair, and `state` is its own folder.
 NOT_OVER_HTTP: Final = frozenset({"cli", "state", "environ", "on_event", "hooks", "on_ask"})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sqlite3
 import stat
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from cc_executor.model.ansi import encodable
 from cc_executor.store.filesystem import is_shared
 from cc_executor.store.held import held_here, taken_within
 from cc_executor.store.historyrow import COLUMNS, Filters, HistoryRow
@@ -35,7 +35,6 @@ LOCK_PATIENCE: Final = 1.0
 CHUNK: Final = 500  # rows of one transaction
 CACHE_KB: Final = 4_096
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _TYPES: Final[Mapping[Any, str]] = {str: "TEXT NOT NULL", int: "INTEGER NOT NULL", float: "REAL NOT NULL", int | None: "INTEGER"}
 
 
@@ -333,7 +332,7 @@ def put(connection: sqlite3.Connection, rows: Iterable[HistoryRow]) -> None:
 def _storable(value: object) -> object:
     """A path or a prompt may hold bytes that are no UTF-8; a number may be beyond SQLite's."""
     if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
+        return encodable(value)
     if isinstance(value, int):
         return max(-(2**63), min(2**63 - 1, value))
     return value

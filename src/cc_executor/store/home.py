@@ -21,6 +21,7 @@ from cc_executor.store import roll
 from cc_executor.store.filesystem import lacking
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.place import RUN_ID, RUNS, STATE_VARIABLE, state_path
+from cc_executor.store.plain import unwritable
 
 __all__ = ["RUN_ID", "STATE_VARIABLE", "StateHome", "new_run_id", "state_path"]
 
@@ -106,9 +107,7 @@ class StateHome:
         try:
             roll.enter(self.root, run_id)
         except OSError as error:
-            raise StateUnusable(
-                f"The state folder {self.root} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
-            ) from error
+            raise unwritable(f"The state folder {self.root}", error) from error
         try:
             path.mkdir(mode=0o700)
         except OSError as error:
@@ -152,6 +151,13 @@ class StateHome:
             if matches:
                 raise RunNotFound(f"{len(matches)} runs match {run_id!r}: write more of the id.")
         raise RunNotFound(f"There is no run {run_id!r} in {self.root}. `%cc list` or `cc-executor list` shows what there is.")
+
+    def pick(self, run_id: str) -> RunFolder:
+        """As `find`; without an id the newest run."""
+        folder = self.find(run_id) if run_id else next(self.runs(), None)
+        if folder is None:
+            raise RunNotFound("Nothing was run yet.")
+        return folder
 
     def runs(self) -> Iterator[RunFolder]:
         """Every run, newest first. Empty when nothing was ever run.

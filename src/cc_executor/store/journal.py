@@ -23,7 +23,7 @@ from cc_executor.model.receipt import Receipt, StreamDigest
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.shim import records
 from cc_executor.store.place import claimed_at
-from cc_executor.store.plain import open_plain, read_plain, write_whole
+from cc_executor.store.plain import open_plain, read_plain, unwritable, write_whole
 from cc_executor.store.roll import STARTING_GRACE, entered_at, is_held
 
 BLOCK: Final = 256 * 1024  # one read: big enough to cost nothing per byte, small enough to decode between two frames
@@ -82,9 +82,7 @@ class RunFolder:
             with open(descriptor, "wb") as file:
                 file.write(data)
         except OSError as error:
-            raise StateUnusable(
-                f"{path} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder."
-            ) from error
+            raise unwritable(path, error) from error
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all, 0600, and to the disk."""

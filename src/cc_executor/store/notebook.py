@@ -15,12 +15,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from cc_executor.errors import NotebookUnreadable, RunNotFound, StateUnusable
 from cc_executor.model.receipt import RECEIPT_MIME, Receipt
 from cc_executor.store.bundle import MARK, Json, as_object, read_bundle, read_list_bundle
 from cc_executor.store.home import RUN_ID, StateHome
+from cc_executor.store.journal import RunFolder
 from cc_executor.store.place import is_gone
 
 LEFT_OUT: Final = "left_out"  # in the place of a receipt that was too big for the notebook: why, beside its run id and digest
@@ -32,6 +33,7 @@ RECORDS_LIMIT: Final = 1000
 NOTEBOOK_LIMIT: Final = 512 * 1024 * 1024
 _SPLIT_MIMES: Final = frozenset({"application/javascript", "image/svg+xml"})  # besides text/*: nbformat 5.11, v4/rwbase.py
 
+T = TypeVar("T")
 ReceiptOf: TypeAlias = Callable[[str], Receipt | None]
 BundleOf: TypeAlias = Callable[[str], tuple[Json, Json] | None]
 
@@ -244,28 +246,23 @@ def _make_static(found: FoundReceipt, receipt: Receipt, bundle_of: BundleOf) -> 
 
 def stored_receipts(home: StateHome) -> ReceiptOf:
     """Sealed receipts by whole run id; None for a run that is not kept here, has not ended, or cannot be read."""
-
-    def receipt_of(run_id: str) -> Receipt | None:
-        if not RUN_ID.match(run_id):  # an id from a notebook is anybody's text, and `find` would take a beginning of one
-            return None
-        with contextlib.suppress(RunNotFound, StateUnusable):
-            return home.find(run_id).receipt()
-        return None
-
-    return receipt_of
+    return _by_run(home, RunFolder.receipt)
 
 
 def stored_bundles(home: StateHome) -> BundleOf:
     """Static outputs by whole run id, as the kernel stored them beside the receipt; None where there is none or it is damaged."""
+    return _by_run(home, read_bundle)
 
-    def bundle_of(run_id: str) -> tuple[Json, Json] | None:
-        if not RUN_ID.match(run_id):
+
+def _by_run(home: StateHome, read: Callable[[RunFolder], T | None]) -> Callable[[str], T | None]:
+    def kept(run_id: str) -> T | None:
+        if not RUN_ID.match(run_id):  # an id from a notebook is anybody's text, and `find` would take a beginning of one
             return None
         with contextlib.suppress(RunNotFound, StateUnusable):
-            return read_bundle(home.find(run_id))
+            return read(home.find(run_id))
         return None
 
-    return bundle_of
+    return kept
 
 
 def stored_list_bundles(home: StateHome) -> BundleOf:

@@ -8,9 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from cc_executor.errors import StateUnusable
 from cc_executor.store.lock import locked
-from cc_executor.store.plain import read_plain
+from cc_executor.store.plain import read_plain, unwritable
 
 FOLDER: Final = Path("server", "owners")  # in the state folder
 NAME_LIMIT: Final = 1024  # bytes
@@ -51,7 +50,7 @@ def claim(root: Path, name: str, owner: str) -> None:
                 if owner_of(root, name) == owner:
                     os.utime(folder / name)  # promised anew: whoever sweeps leaves it until there is a run
                     return
-        raise StateUnusable(f"{folder} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder.") from error
+        raise unwritable(folder, error) from error
 
 
 def owner_of(root: Path, name: str) -> str | None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from cc_executor.errors import StateUnusable
 from cc_executor.store.held import held_here, taken_within
 
 # Bytes. The largest by far is the request, whose prompt of 10 MB may be escaped to six times its size.
@@ -94,6 +95,11 @@ def _linked(part: Path, path: Path) -> bool:
             return False
     os.unlink(part)
     return True
+
+
+def unwritable(what: Path | str, error: OSError) -> StateUnusable:
+    """What is told when something of ours cannot be written that comes before a start."""
+    return StateUnusable(f"{what} cannot be written: {error.strerror}. Nothing was started; make room, or mend the folder.")
 
 
 def append_line(path: Path, line: bytes, *, after: int | None = None) -> int | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, cast
@@ -20,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from cc_executor.errors import HistoryNotShared, InvalidRequest
-from cc_executor.model.ansi import clean
+from cc_executor.model.ansi import clean, encodable
 from cc_executor.store.historyrow import HistoryRow
 from cc_executor.store.place import RUN_ID
 
@@ -40,7 +39,6 @@ SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 # What an address may say besides; the rest of redis-py's options would take our bounds away.
 OPTIONS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "username", "password"})
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(HistoryRow)
 
@@ -198,9 +196,7 @@ def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 def _line(row: HistoryRow) -> bytes:
     """A row as it is kept: what is no Unicode is replaced, what is too long is cut."""
-    plain = {
-        name: _SURROGATE.sub("\ufffd", value[:TEXT_LIMIT]) if isinstance(value, str) else value for name, value in row.as_dict().items()
-    }
+    plain = {name: encodable(value[:TEXT_LIMIT]) if isinstance(value, str) else value for name, value in row.as_dict().items()}
     return _encoder.encode(plain)
 
 

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from cc_executor.agents.base import Command, Talk
+from cc_executor.agents.base import ARGUMENT_LIMIT, Command, Talk
 from cc_executor.agents.claude import control
 from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.errors import InvalidRequest
+from cc_executor.model.ansi import encodable
 from cc_executor.model.request import RunRequest
 
 # As the user says it → as the CLI takes it. `manual` is the newer name of `default`: 2.1.329 takes both, 2.1.197 only `default`.
@@ -33,9 +34,6 @@ PERMISSION_MODES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 DEFAULT_PERMISSION_MODE: Final = "acceptEdits"
-
-# Linux takes at most 32 pages for one argument, its NUL included (MAX_ARG_STRLEN); 131,072 bytes gave E2BIG.
-ARGUMENT_LIMIT: Final = 131_071
 
 ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -62,7 +60,6 @@ ANEW: Final = ('{"type":"system","subtype":"init"',)
 HOOK_EVENTS_SINCE: Final = (2, 1, 197)
 
 _SMALLEST_AMOUNT: Final = 1e-6  # US dollars; less than one token of any model costs
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class ClaudeAgent:
@@ -116,7 +113,7 @@ def prompt_bytes(prompt: str) -> bytes:
     "Unknown command", or executes ``/cost`` or ``/compact``, and ends with success and without having asked a model. With the newline the text
     reaches the model, newline included (2.1.197 and 2.1.329). ``@path`` is expanded by the CLI as always.
     """
-    return _clean(f"\n{prompt}" if prompt.startswith("/") else prompt).encode()
+    return encodable(f"\n{prompt}" if prompt.startswith("/") else prompt).encode()
 
 
 def _options(request: RunRequest, session_id: str, version: str) -> Iterator[str]:
@@ -156,7 +153,7 @@ def _at_least(version: str, wanted: tuple[int, ...]) -> bool:
 
 
 def _option(name: str, value: str) -> str:
-    option = _clean(f"{name}={value}")
+    option = encodable(f"{name}={value}")
     if not value.strip():
         raise InvalidRequest(f"The value for {name} is empty: leave it out, or say what it should be.")
     if "\0" in option:
@@ -195,7 +192,3 @@ def _session_id(session_id: str) -> str:
 def _decimal(amount: float) -> str:
     """Without an exponent: `1e-05` is a number to the CLI's parser, but not to everybody who reads the receipt."""
     return f"{amount:.6f}".rstrip("0").rstrip(".") if amount >= _SMALLEST_AMOUNT else f"{_SMALLEST_AMOUNT:.6f}"
-
-
-def _clean(text: str) -> str:
-    return _SURROGATE.sub("\ufffd", text)

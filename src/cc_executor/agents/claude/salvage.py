@@ -7,7 +7,6 @@ a run. Invalid UTF-8 and lone surrogates become U+FFFD, so that everything that 
 from __future__ import annotations
 
 import json
-import re
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin
@@ -15,9 +14,9 @@ from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin
 import msgspec
 
 from cc_executor.agents.claude import frames
+from cc_executor.model.ansi import encodable
 
 _T = TypeVar("_T")
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 # What msgspec raises for bytes that it cannot decode to a type. RecursionError: brackets nested some thousand deep.
 REFUSED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -38,7 +37,7 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 
 def word(value: Any) -> str:
     """A type's name, bounded and such that it can be encoded."""
-    return _SURROGATE.sub("\ufffd", str(value))[:100]
+    return encodable(str(value))[:100]
 
 
 def kind_of(value: dict[str, Any]) -> str:
@@ -119,7 +118,7 @@ def _list(arms: tuple[Any, ...], values: list[Any]) -> list[Any]:
 
 
 def _encoded(value: Any) -> bytes:
-    return _SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False)).encode()
+    return encodable(json.dumps(value, ensure_ascii=False)).encode()
 
 
 @cache

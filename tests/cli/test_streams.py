@@ -112,3 +112,16 @@ def test_what_an_encoding_lacks_is_written_as_an_escape() -> None:
         stdin=subprocess.DEVNULL,
     )
     assert json.loads(listed.stdout)[0]["prompt"] == "echo 'über ✓'"
+
+
+def test_the_locale_c_without_utf_8_is_no_reason_to_fail() -> None:
+    done = subprocess.run(
+        [*CLI, *SHELL, r"printf '\303\274ber \342\234\223\n'"],
+        env=environ(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=BUDGET,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"\\xfcber \\u2713\n"), done.stderr
+    assert outcome() == "ok"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +20,7 @@ from nbclient import NotebookClient
 from cc_executor.model.receipt import RECEIPT_MIME
 from cc_executor.shim import records
 from kernel.cells import NEWEST_LINE, WIDGET_MIME
+from kernel.test_endings import PROMISE, living
 from kernel.test_terminal import Terminal, terminal
 from support import environments
 from support.kernel import Answer, Kernel
@@ -129,6 +134,23 @@ def test_a_question_is_open_again_after_a_restart_and_answered_in_the_view(own_k
         == "[('answer', 'view', 'All years · Tables, my own')]"
     )
     assert own_kernel.value("r.status") == "'ok'"
+
+
+@pytest.mark.row(
+    "faults", "kernel killed while a question waits, policy cancel", "0 processes of the run alive within 5 s; the receipt tells why"
+)
+def test_a_run_that_asks_ends_with_its_kernel(own_kernel: Kernel, state_folder: Path) -> None:
+    own_kernel.wait(person(own_kernel, f"{QUESTION}\nGo."), within=60, until=asks_of)
+    assert living(state_folder)
+    os.kill(own_kernel.pid, signal.SIGKILL)
+    eventually(lambda: not living(state_folder), within=PROMISE, what="nothing of the run lives")
+    shown = subprocess.run(
+        [sys.executable, "-m", "cc_executor.cli", "show", "--json"], capture_output=True, text=True, timeout=BUDGET, check=True
+    )
+    receipt = json.loads(shown.stdout)  # nobody was there to seal it; this does
+    assert (receipt["outcome"]["kind"], receipt["exit"]["stopped_for"]) == ("cancelled", "kernel_exit")
+    (folder,) = run_folders(state_folder)
+    assert b"control_request" in (folder / records.STDOUT).read_bytes()
 
 
 @NEWEST_LINE

@@ -171,11 +171,16 @@ def test_large_prompts_work_and_larger_ones_are_refused_before_anything_starts(k
 
 
 def test_five_megabytes_stay_small_in_the_notebook_and_whole_in_the_journal(kernel: Kernel) -> None:
-    answer = kernel.run(shell_cell("head -c 5000000 /dev/urandom | base64 -w 100 | tee copy", "-o r"))
-    assert answer.status == "ok", answer.traceback
-    assert len(answer.messages) <= 100
-    assert len(json.dumps(answer.displays)) <= 256 * 1024
-    assert kernel.value("open(r.folder / 'stdout', 'rb').read() == open('copy', 'rb').read()") == "True"
+    late: list[float] = []
+    while not late or (late[-1] > 1 and len(late) < 3):  # once more when the machine had something else to do
+        answer = kernel.run(shell_cell("head -c 5000000 /dev/urandom | base64 -w 100 | tee copy", "-o r"))
+        assert answer.status == "ok", answer.traceback
+        assert len(answer.messages) <= 100
+        assert len(json.dumps(answer.displays)) <= 256 * 1024
+        assert kernel.value("open(r.folder / 'stdout', 'rb').read() == open('copy', 'rb').read()") == "True"
+        shown = max(message["header"]["date"] for message in answer.messages if message["msg_type"] == "update_display_data")
+        late.append(shown.timestamp() - float(kernel.value("r.receipt.times.ended.timestamp()")))
+    assert late[-1] <= 1, "seconds from the end of the run to its end in the cell"
 
 
 @pytest.mark.row("kernels", "kernel killed, policy cancel", "no process of the run is left")

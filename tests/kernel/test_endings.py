@@ -82,12 +82,18 @@ def kill_supervisor(_kernel: Kernel, state: Path) -> None:
     os.kill(shim_of(state), signal.SIGKILL)
 
 
+def kill_supervisor_of_what_stands(kernel: Kernel, state: Path) -> None:
+    subprocess.run([sys.executable, "-m", "cc_executor.cli", "pause"], check=True, timeout=100, capture_output=True)
+    kill_supervisor(kernel, state)
+
+
 @pytest.mark.parametrize(
     "deed",
     [
         pytest.param(cancel, marks=rowed("cancelled from a terminal, real kernel")),
         pytest.param(interrupt, marks=rowed("interrupt, real kernel")),
         pytest.param(kill_supervisor, marks=rowed("supervisor killed under a cell, real kernel")),
+        pytest.param(kill_supervisor_of_what_stands, marks=rowed("supervisor of a paused run killed, real kernel")),
     ],
 )
 def test_nothing_of_a_cell_s_run_outlives_its_end(
@@ -98,7 +104,8 @@ def test_nothing_of_a_cell_s_run_outlives_its_end(
     saw(f"{measured(tmp_path, state_folder, lambda: deed(kernel, state_folder)):.1f} s")
     answer = kernel.wait(cell, within=60, answer=begun)
     assert (answer.status, answer.ename) == ("error", "KeyboardInterrupt" if deed is interrupt else "CCExecutionError")
-    assert kernel.value("r.status, r.text") == repr(("lost" if deed is kill_supervisor else "cancelled", "started\n"))
+    outcome = "cancelled" if deed in {cancel, interrupt} else "lost"
+    assert kernel.value("r.status, r.text") == repr((outcome, "started\n"))
 
 
 @rowed("timeout, real kernel")

@@ -48,6 +48,14 @@ def test_the_lock_pins_every_requirement(project: dict[str, Any]) -> None:
     assert {requirement_name(item) for item in asked} - {"cc-executor"} <= locked
 
 
+def test_a_server_with_holes_that_are_known_is_not_taken(project: dict[str, Any]) -> None:
+    """CVE-2026-44727 is mended in 2.20, CVE-2026-40934, -40110 and -35397 in 2.18."""
+    (floor,) = [each for each in project["project"]["optional-dependencies"]["server"] if requirement_name(each) == "jupyter-server"]
+    wanted = re.search(r">=(\d+)\.(\d+)", floor)
+    assert wanted is not None
+    assert tuple(map(int, wanted.groups())) >= (2, 20)
+
+
 def test_every_optional_part_is_known(project: dict[str, Any]) -> None:
     assert set(project["project"]["optional-dependencies"]) == {"claude", "server", "mcp", "signing", "redis", "otel", "dev"}
 

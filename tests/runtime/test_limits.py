@@ -21,6 +21,7 @@ from cc_executor.model.listrecord import Begun, Hurried, ListState, Stopped, Tas
 from cc_executor.model.receipt import Receipt
 from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn, Usage
 from cc_executor.rehearsal.server import ServedRehearsal, serving
+from cc_executor.runtime.again import wait_until
 from cc_executor.runtime.retention import plan_pruning, prune
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunStanding
@@ -134,6 +135,18 @@ def acting(folder: ListFolder, when: Callable[[ListState], bool], record: Any) -
             folder.append(record)
 
     return look
+
+
+async def test_a_clock_that_is_set_back_makes_no_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, told = time.time, list[float]()
+
+    def tell(left: float) -> None:
+        told.append(left)
+        monkeypatch.setattr(time, "time", lambda: real() - 86400)
+
+    with anyio.fail_after(30):
+        await wait_until(real() + 0.5, is_over=lambda: False, tell=tell)
+    assert 0 < max(told) <= 0.5
 
 
 async def test_somebody_goes_on_now_and_somebody_ends_the_waiting(tmp_path: Path, serve: Serve, home: StateHome) -> None:

@@ -64,7 +64,7 @@ async def test_a_killed_cli_has_crashed(tmp_path: Path, home: StateHome, saw: Ca
         with anyio.fail_after(60):
             receipt = await run.finish()
         seconds = time.monotonic() - killed
-    saw(f"{receipt.outcome.kind.value}, {seconds:.1f} s after the signal")
+    saw(f"{receipt.outcome.kind.value}, {seconds:.1f} s after the signal; {receipt.outcome.evidence[0]}")
     assert receipt.outcome.kind is OutcomeKind.CRASHED, receipt.outcome
     assert "signal = SIGKILL" in receipt.outcome.evidence
     assert "resume the session" in receipt.outcome.cure
@@ -80,7 +80,7 @@ async def test_a_cli_that_somebody_stopped_stalls_and_is_ended(tmp_path: Path, h
         with anyio.fail_after(90):
             receipt = await run.finish()
         seconds = time.monotonic() - stopped
-    saw(f"{receipt.outcome.kind.value}, {seconds:.1f} s after the signal, limit 6 s")
+    saw(f"{receipt.outcome.kind.value}, {seconds:.1f} s after the signal; {receipt.outcome.evidence[0]}")
     assert receipt.outcome.kind is OutcomeKind.STALLED, receipt.outcome
     assert "limit stall = 6 s" in receipt.outcome.evidence
     assert "--stall-timeout" in receipt.outcome.cure
@@ -164,9 +164,10 @@ async def test_what_an_agent_says_is_judged(name: str, tmp_path: Path, saw: Call
     events: list[Event] = []
     result = await cc_execute("Speak.", cwd=tmp_path, cli=str(speaker), on_event=events.append, timeout=60)
     outcome = result.receipt.outcome
-    saw(f"{outcome.kind.value}, {result.receipt.times.elapsed:.1f} s")
     assert outcome.kind is kind, outcome
-    assert any(evidence in item for item in outcome.evidence), outcome.evidence
+    found = [item for item in outcome.evidence if evidence in item]
+    assert found, outcome.evidence
+    saw(f"{outcome.kind.value}, {result.receipt.times.elapsed:.1f} s; {found[0][:60]}")
     assert cure in outcome.cure
     assert bool(cure) is bool(outcome.cure)
     if name == "unknown events":

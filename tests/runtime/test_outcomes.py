@@ -170,6 +170,23 @@ CASES: Final = {
     "end of stream midway, for ever": case(
         "eof-forever", OutcomeKind.FAILED, "assistant.error = server_error", "Check the network", environ=ONE_RETRY
     ),
+    "end of stream midway, no second way": case(
+        "eof-forever",
+        OutcomeKind.FAILED,
+        "assistant.error = server_error",
+        "Check the network",
+        about="and without the CLI's non-streaming requests",
+        environ={**ONE_RETRY, **NO_SECOND_WAY},
+    ),
+    "end of stream midway, for ever, with a fallback model": case(
+        "eof-forever",
+        OutcomeKind.FAILED,
+        "assistant.error = server_error",
+        "Check the network",
+        about="which is for an overloaded API and does not help here",
+        environ=ONE_RETRY,
+        fallback_model="claude-haiku-4-5",
+    ),
     "cut after a whole block": case("cut-after-block", OutcomeKind.OK, WELL, about="the text is both messages together"),
     "max tokens, then more": case("max-tokens-once", OutcomeKind.OK, WELL, about="the text is both messages together"),
     "max tokens": case("max-tokens", OutcomeKind.FAILED, "max_output_tokens", "CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
@@ -249,9 +266,10 @@ def required(wanted: Case) -> str:
 def test_every_case_ends_as_it_should(table: dict[str, Seen], name: str, saw: Callable[[str], None]) -> None:
     wanted, receipt = CASES[name], table[name].ended.receipt
     outcome = receipt.outcome
-    saw(f"{outcome.kind.value}, {receipt.times.elapsed:.1f} s")
     assert outcome.kind is wanted.kind, outcome
-    assert any(wanted.evidence in item for item in outcome.evidence), outcome.evidence
+    found = [item for item in outcome.evidence if wanted.evidence in item]
+    assert found, outcome.evidence
+    saw(f"{outcome.kind.value}, {receipt.times.elapsed:.1f} s; {found[0][:60]}")
     assert outcome.summary.endswith(".")
     if outcome.ok:
         assert outcome.cure == ""
@@ -472,7 +490,7 @@ async def test_nobody_logged_in_is_told_within_five_seconds_with_one_command(
         if result.receipt.times.elapsed >= 5:
             result = await cc_execute("Hello", cwd=tmp_path, environ=nobody_home)
     outcome = result.receipt.outcome
-    saw(f"{outcome.kind.value}, {result.receipt.times.elapsed:.1f} s")
+    saw(f"{outcome.kind.value}, {result.receipt.times.elapsed:.1f} s; {outcome.evidence[0]}")
     assert outcome.kind is OutcomeKind.AUTH, outcome
     assert result.receipt.times.elapsed < 5, "on a free machine in 1 s"
     assert "`claude`" in outcome.cure

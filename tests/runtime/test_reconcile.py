@@ -197,9 +197,11 @@ async def test_a_run_that_has_ended_is_left_to_whoever_looks_at_it(tmp_path: Pat
 
 
 @pytest.mark.parametrize("at", ["bare folder", "no folder", "half a request", "no plan"])
-async def test_what_a_killed_launcher_left_is_cleared_away(at: str, home: StateHome) -> None:
-    folder = home.create(new_run_id(a_minute_ago := time.time() - 60))
-    os.utime(home.root / roll.FOLDER / folder.run_id, (a_minute_ago, a_minute_ago))
+@pytest.mark.parametrize("ago", [60.0, -86400.0], ids=["a minute ago", "before the clock was set back by a day"])
+async def test_what_a_killed_launcher_left_is_cleared_away(at: str, ago: float, home: StateHome) -> None:
+    folder = home.create(new_run_id(then := time.time() - ago))
+    os.utime(home.root / roll.FOLDER / folder.run_id, (then, then))
+    assert folder.standing(time.time()) is RunStanding.LOST
     if at == "no folder":
         folder.path.rmdir()
     elif at == "half a request":

@@ -12,7 +12,7 @@ import pytest
 
 import cc_executor.shim.records as fmt
 from support.agents import STUBBORN
-from support.shims import SHIM, Run, alive, until
+from support.shims import SHIM, Run, alive, memory, until
 
 Start = Callable[..., Run]
 
@@ -130,8 +130,7 @@ time.sleep(60)
 def test_a_line_of_any_length_costs_no_memory(start: Start, saw: Callable[[str], None]) -> None:
     run = start(ONE_LINE)
     until(lambda: run.read(fmt.STDERR) == b"done", 60)
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{run.process.pid}/status").read_text().splitlines() if ":\t" in line)
-    peak = int(status["VmHWM"].split()[0]) / 1024
+    peak = memory(run.process.pid)
     saw(f"{peak:.0f} MB at most")
     assert peak < 40
     run.ask(op="cancel", now=True)

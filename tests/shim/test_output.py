@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cc_executor.shim.records as fmt
-from support.shims import Run, until, watch
+from support.shims import Run, memory, until, watch
 
 Start = Callable[..., Run]
 
@@ -46,7 +46,10 @@ def test_bytes_are_kept_as_they_came(start: Start) -> None:
 
 @pytest.mark.row("faults", "flood of output", "the agent is never blocked for good, every byte is kept, memory is bounded")
 def test_a_flood_arrives_whole(start: Start) -> None:
-    run = start(FLOOD)
+    run = start(FLOOD + "\nimport time; time.sleep(60)")
+    until(lambda: len(run.read(fmt.STDERR)) == 64)
+    assert memory(run.process.pid) < 40
+    run.ask(op="cancel", now=True)
     facts = run.wait(60)
     data = run.read()
     assert len(data) == facts["written"]["stdout"] == 50 * 2**20
@@ -118,5 +121,14 @@ def test_standard_input_that_is_not_open_is_refused(start: Start) -> None:
 
 @pytest.mark.row("faults", "stdout closed, agent alive", "still running; its end is seen")
 def test_an_agent_that_closes_its_output_is_still_running(start: Start) -> None:
-    run = start("import os, time; os.close(1); os.close(2); time.sleep(0.5); os._exit(7)")
+    run = start("import os, time; os.close(1); os.close(2); input(); os._exit(7)", stdin="open")
+
+    def pipes() -> int:
+        """Of which the supervisor has one end, and not both, as of its own."""
+        held = [str(each.readlink()) for each in Path(f"/proc/{run.process.pid}/fd").iterdir()]
+        return sum(name.startswith("pipe:") and held.count(name) == 1 for name in held)
+
+    until(lambda: pipes() == 1)  # to the agent's standard input
+    assert run.ask(op="status")["state"] == "running"
+    run.ask(op="stdin", data="\n")
     assert run.wait()["code"] == 7

@@ -6,18 +6,28 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import cc_executor.shim.records as fmt
 from support.agents import HOPPERS, POLITE, STUBBORN
-from support.shims import Run, alive, until
+from support.shims import Run, alive, state, until
 
 Start = Callable[..., Run]
 
 PROMISE = 3.0
+
+
+# Writes numbered lines, as fast as they are taken.
+COUNTING = r"""
+number = 0
+while True:
+    left = b"".join(b"line %07d\n" % each for each in range(number, number + 500))
+    number += 500
+    while left: left = left[os.write(1, left):]
+"""
 
 
 def pid(born: Path) -> int:
@@ -43,10 +53,14 @@ def test_a_polite_agent_has_its_last_word(start: Start) -> None:
 @pytest.mark.row(
     "faults", "child ignores SIGINT and SIGTERM; double fork, setsid, cleared environment", "all of it is gone within 3 s of a cancel"
 )
-def test_a_tree_that_is_deaf_and_scattered_is_gone_in_three_seconds(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_paused", [False, True], ids=["at work", "paused"])
+def test_a_tree_that_is_deaf_and_scattered_is_gone_in_three_seconds(start: Start, tmp_path: Path, is_paused: bool) -> None:
     run = start(STUBBORN)
     born = until(lambda: found if len(found := sorted(tmp_path.glob("born-*"))) == 4 else [])
     assert len(born) == 4
+    if is_paused:
+        assert run.ask(op="pause")["state"] == "paused"
+        assert {state(pid(path)) for path in born} == {"T"}
     begun = time.monotonic()
     run.ask(op="cancel")
     facts = run.wait(2 * PROMISE)
@@ -96,6 +110,7 @@ def test_an_agent_that_stands_still_by_somebody_else_is_ended(start: Start) -> N
     run = start(POLITE)
     until(lambda: run.read() == b"ready\n")
     os.kill(run.agent, signal.SIGSTOP)
+    until(lambda: state(run.agent) == "T")
     run.ask(op="cancel")
     assert run.wait(PROMISE)["code"] == 3
 
@@ -130,39 +145,91 @@ def test_a_signal_to_the_shim_is_a_cancel(start: Start, number: signal.Signals) 
 
 
 @pytest.mark.row("faults", "supervisor killed", "the agent dies at once, no exit facts, the journal is whole to its last line")
-def test_when_the_shim_is_killed_the_agent_dies_at_once(start: Start, tmp_path: Path) -> None:
-    run = start(STUBBORN)
-    born = until(lambda: found if len(found := sorted(tmp_path.glob("born-*"))) == 4 else [])
+@pytest.mark.parametrize("is_paused", [False, True], ids=["at work", "paused"])
+def test_when_the_shim_is_killed_the_agent_dies_at_once(start: Start, tmp_path: Path, is_paused: bool) -> None:
+    run = start(STUBBORN.removesuffix("live()\n") + COUNTING)
+    born = until(lambda: found if len(found := sorted(tmp_path.glob("born-*"))) == 3 else [])
+    until(lambda: len(run.read()) > 2**20)
+    if is_paused:
+        assert run.ask(op="pause")["state"] == "paused"
     run.process.kill()
     run.process.wait(10)
-    until(lambda: not alive(run.agent))
+    until(lambda: not alive(run.agent), 5)
     assert not (run.folder / fmt.EXIT).exists()
-    assert run.kinds() == ["started"]
+    assert run.kinds() == ["started", "paused"][: 1 + is_paused]
+    lines = run.read().splitlines(keepends=True)
+    whole = lines if lines[-1].endswith(b"\n") else lines[:-1]
+    assert whole == [b"line %07d\n" % number for number in range(len(whole))]
     for path in born:  # the others live on until somebody seals the run; the one without a mark is ours to end
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid(path), signal.SIGKILL)
 
 
-@pytest.mark.row("faults", "fork bomb", "ended")
-def test_a_fork_bomb_is_ended(start: Start) -> None:
-    code = """
-import os, resource, signal, time
+FORK_BOMB = """
+import os, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-os.write(1, b"ready")
 depth = 0
 while depth < 7:
-    if os.fork() == 0:
-        os.setsid()
+    try:
+        if os.fork() == 0:
+            os.setsid()
+    except BlockingIOError:  # there may be no more of them
+        open(os.environ["FOLDER"] + "/full", "w").close()
     depth += 1
 while True:
-    if os.fork() == 0:
-        os._exit(0)
-    os.wait()
+    try:
+        if os.fork() == 0:
+            os._exit(0)
+        os.wait()
+    except BlockingIOError:
+        pass
 """
-    run = start(code)
+
+
+@pytest.mark.row("faults", "fork bomb", "ended")
+def test_a_fork_bomb_is_ended(start: Start) -> None:
+    run = start(FORK_BOMB)
     until(lambda: run.ask(op="status")["processes"] >= 60)
     run.ask(op="cancel", now=True)
     facts = run.wait(PROMISE + 2)
     assert facts["survivors"] == 0
+    assert run.marked() == []
+
+
+@pytest.fixture
+def few_processes() -> Iterator[Path | None]:
+    """A control group with room for 40 processes; None where we may not make one."""
+    unified, legacy = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/pids")
+    folder = (legacy if legacy.is_dir() else unified) / f"cc-executor-{os.getpid()}"
+    try:
+        folder.mkdir()
+        (folder / "pids.max").write_text("40")
+    except OSError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        yield None
+        return
+    yield folder
+    until(lambda: not (folder / "cgroup.procs").read_text())
+    folder.rmdir()
+
+
+@pytest.mark.row("faults", "fork bomb that has taken every process that there may be (pids.max)", "the supervisor answers, and ends it")
+def test_a_fork_bomb_that_leaves_no_room_for_a_process_is_ended(
+    start: Start, tmp_path: Path, few_processes: Path | None, saw: Callable[[str], None]
+) -> None:
+    if few_processes is not None:
+        run = start(FORK_BOMB, prefix=("/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(few_processes / "cgroup.procs")))
+        until((tmp_path / "full").exists)
+        saw("a real control group of 40 processes")
+    else:
+        run = start(FORK_BOMB)
+        until(lambda: run.ask(op="status")["processes"] >= 60)
+        saw("without a limit, for nobody may make one here")
+    assert run.ask(op="status")["state"] == "running"
+    assert run.ask(op="pause")["state"] == "paused"
+    run.ask(op="cancel")
+    facts = run.wait(PROMISE + 2)
+    assert (facts["signal"], facts["survivors"]) == ("SIGKILL", 0)
     assert run.marked() == []

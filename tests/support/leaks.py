@@ -25,7 +25,7 @@ class MarkedProcess:
 
 
 def marked_processes(roots: Sequence[Path]) -> list[MarkedProcess]:
-    """The living processes of runs whose environment or command names one of `roots`; other people's runs do not."""
+    """The living processes of runs whose environment or command names one of `roots`, or that work below one; other people's runs do not."""
     needles = [os.fsencode(root) for root in roots]
     mark = os.fsencode(RUN_MARK) + b"="
     found: list[MarkedProcess] = []
@@ -35,7 +35,9 @@ def marked_processes(roots: Sequence[Path]) -> list[MarkedProcess]:
         try:
             environment = (entry / "environ").read_bytes()
             command = (entry / "cmdline").read_bytes()
-            if _SHIM in command:  # it has next to no environment, and works in its run's folder
+            if (
+                _SHIM in command or mark in environment
+            ):  # an agent may name its folder nowhere, and a shim, which works in its run's, has no environment
                 environment += b"\0" + os.fsencode((entry / "cwd").readlink())
         except OSError:  # it has ended, or it is somebody else's
             continue

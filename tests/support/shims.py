@@ -43,6 +43,12 @@ def cpu(pid: int) -> float:
     return sum(map(int, Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
+def memory(pid: int) -> float:
+    """The most MB that a process has had in memory."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
 class Client:
     """One connection to a shim."""
 

@@ -18,7 +18,9 @@ def make_ready() -> None:
         if getattr(sys, name) is None:  # whoever started us has closed it (`>&-`); its number must not become that of another file
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        # In the locale C without UTF-8 mode, Python lets a stream write what it has read, and nothing else that its encoding lacks (`surrogateescape`).
+        is_narrow = stream.errors == "strict" or not is_utf8(stream)
+        if is_narrow and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -110,6 +110,7 @@ def within_day(request: RunRequest, cap: float | None, *, home: StateHome, now: 
 
 async def wait_until(until: float, *, is_over: Callable[[], bool], tell: Callable[[float], None]) -> None:
     """Wait for a time (seconds since the epoch), or until `is_over`. `tell` is called with the seconds that are left, five times a second."""
-    while (left := until - time.time()) > 0 and not is_over():
+    end = time.monotonic() + until - time.time()  # a clock that is set back makes no wait longer
+    while (left := min(until - time.time(), end - time.monotonic())) > 0 and not is_over():
         tell(left)
         await anyio.sleep(min(LOOK, left))

@@ -33,7 +33,7 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The agent's final text."""
+        """The agent's final text. Of one of more than 32,000 characters its beginning and its end, with a line between them that counts the rest."""
         return self.receipt.text
 
     @property

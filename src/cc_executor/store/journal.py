@@ -24,7 +24,7 @@ from cc_executor.model.request import RunId, RunRequest
 from cc_executor.shim import records
 from cc_executor.store.place import claimed_at
 from cc_executor.store.plain import open_plain, read_plain, unwritable, write_whole
-from cc_executor.store.roll import STARTING_GRACE, entered_at, is_held
+from cc_executor.store.roll import STARTING_GRACE, is_held, may_start
 
 BLOCK: Final = 256 * 1024  # one read: big enough to cost nothing per byte, small enough to decode between two frames
 HASH_BLOCK: Final = 1024 * 1024
@@ -206,8 +206,8 @@ class RunFolder:
         if (self.path / records.EXIT).exists():  # it ended between the two looks
             return RunStanding.ENDED
         if self.path.exists() and not (self.path / records.CONTROL).exists():
-            entered = entered_at(self.path.parent.parent, self.run_id)
-            return RunStanding.STARTING if now - entered < grace else RunStanding.LOST
+            is_young = may_start(self.path.parent.parent, self.run_id, now=now, grace=grace)
+            return RunStanding.STARTING if is_young else RunStanding.LOST
         return RunStanding.LOST
 
     def digest(self, stream: str, *, dropped: int = 0) -> StreamDigest:

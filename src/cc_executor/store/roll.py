@@ -21,6 +21,8 @@ from cc_executor.store.plain import open_plain
 
 FOLDER: Final = "roll"
 STARTING_GRACE: Final = 25.0  # seconds; a supervisor that has not answered after 20 is ended by its launcher, and the folder removed
+# Seconds by which a file server's clock may go before ours; a time that is later still was written before a clock was set back.
+CLOCK_SKEW: Final = 3600.0
 _NAME_LIMIT: Final = 1024  # bytes of a host's name; Linux allows 64
 
 
@@ -68,6 +70,11 @@ def entered_at(root: Path, run_id: str) -> float:
         return made
 
 
+def may_start(root: Path, run_id: str, *, now: float, grace: float) -> bool:
+    """Whether a run that has no supervisor yet was put on the roll so lately that one may still come."""
+    return -CLOCK_SKEW < now - entered_at(root, run_id) < grace
+
+
 def missing(root: Path, *, now: float) -> list[str]:
     """The runs of this host that have neither a supervisor nor last words nor a receipt, oldest first. Strikes off those that have ended.
 
@@ -111,7 +118,7 @@ def _is_missing(root: Path, run_id: str, now: float) -> bool:
     if _has_ended(folder):  # between the two looks
         strike(root, run_id)
         return False
-    return (folder / records.CONTROL).exists() or now - entered_at(root, run_id) >= STARTING_GRACE
+    return (folder / records.CONTROL).exists() or not may_start(root, run_id, now=now, grace=STARTING_GRACE)
 
 
 def _has_ended(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cc_executor.shim.records as fmt
-from support.shims import Run, until
+from support.shims import SHIM, Run, until
 
 Start = Callable[..., Run]
 
@@ -135,6 +135,45 @@ def test_a_stream_that_cannot_be_written_at_all_is_counted(start: Start, tmp_pat
     assert facts["written"] == {"stdout": 0, "stderr": 4}
     assert run.record("degraded")["stream"] == "stdout"
     assert run.kinds() == ["started", "degraded", "exited"]
+
+
+# A shim whose disk takes what is written and fails when that is to last.
+FAILING = f"""
+import errno, os, sys
+sys.path.append({str(SHIM.parents[2])!r})
+from cc_executor.shim import start, sync
+def fail(fd):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+sync._flush = fail
+start.main()
+"""
+
+
+def test_a_disk_that_loses_what_it_took_is_told_of_once(start: Start) -> None:
+    run = start("import os, time\nfor _ in range(5):\n    os.write(1, b'x')\n    time.sleep(0.3)\ntime.sleep(60)", program=("-c", FAILING))
+    until(lambda: "degraded" in run.kinds())
+    until(lambda: len(run.read()) == 5)
+    assert run.ask(op="status")["durable"] == {fmt.STDOUT: 0, fmt.STDERR: 0, fmt.CONTROL: 0}
+    run.ask(op="cancel", now=True)
+    run.wait()
+    degraded = [(record["stream"], record["error"]) for record in run.records() if record["kind"] == "degraded"]
+    assert degraded == [("stdout", "Input/output error")]
+
+
+def test_a_record_that_waited_for_room_is_written_as_soon_as_there_is_some(start: Start, disk: Disk) -> None:
+    filler = disk.folder / "filler"
+    filler.write_bytes(bytes(SIZE // 4))
+    run = launch(start, disk, "import os, time\nfor _ in range(100): os.write(1, b'x' * 65536)\ntime.sleep(60)")
+    until(lambda: "degraded" in run.kinds())
+    while (size := len(run.read(fmt.CONTROL))) and run.ask(op="pause", by="x" * 200)["ok"] and run.ask(op="resume", by="x" * 200)["ok"]:
+        if len(run.read(fmt.CONTROL)) == size:  # the room that was set aside is used up
+            break
+    told = run.ask(op="status")["written"][fmt.CONTROL]
+    filler.unlink()
+    until(lambda: len(run.read(fmt.CONTROL)) > told)
+    run.ask(op="cancel", now=True)
+    run.wait()
+    assert [record["seq"] for record in run.records()] == list(range(len(run.records())))
 
 
 def test_room_that_was_set_aside_and_not_used_is_given_back(start: Start) -> None:

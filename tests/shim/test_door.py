@@ -159,6 +159,17 @@ def answers(run: Run) -> bool:
         client.close()
 
 
+def test_a_shim_without_a_descriptor_for_a_client_listens_again(start: Start) -> None:
+    run = start(("/bin/sleep", "60"), prefix=("/bin/sh", "-c", 'ulimit -n 40; exec "$@"', "sh"))
+    clients = [Client(run.folder) for _ in range(60)]
+    for client in clients[:5]:
+        assert client.ask(op="status")["ok"]
+    for client in clients:
+        client.close()
+    assert run.ask(op="cancel", now=True)["ok"]
+    run.wait()
+
+
 def test_a_follower_is_told_what_happens_until_the_end(start: Start) -> None:
     run = start(STEPS, stdin="open")
     client = Client(run.folder)

@@ -116,6 +116,19 @@ def test_helpers_that_end_with_their_agent_are_not_called_leftovers(start: Start
     assert run.kinds() == ["started", "exited"]
 
 
+def test_a_helper_that_reads_standard_input_is_told_of_the_end(start: Start) -> None:
+    code = "import os\nif os.fork() == 0:\n    os.close(1), os.close(2)\n    while os.read(0, 100): pass\n    os._exit(0)\nos._exit(0)"
+    run = start(code, stdin="open", program=("-c", PATIENT))
+    assert run.wait()["left_behind"] == []
+
+
+def test_what_a_helper_writes_soon_after_its_agent_is_kept(start: Start) -> None:
+    code = "import os, time\nif os.fork() == 0:\n    time.sleep(0.3)\n    os.write(1, b'late')\n    os._exit(0)\nos._exit(0)"
+    run = start(code, program=("-c", PATIENT.replace("loop.SETTLE = ", "")))
+    assert run.wait()["left_behind"] == []
+    assert run.read() == b"late"
+
+
 def test_orphans_are_waited_for(start: Start) -> None:
     code = """
 import os, time

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cc_executor.shim.records as fmt
-from support.shims import Run, until, watch
+from support.shims import SHIM, Run, until, watch
 
 Start = Callable[..., Run]
 
@@ -84,6 +84,26 @@ def test_what_is_written_becomes_durable(start: Start) -> None:
     until(lambda: run.ask(op="status")["durable"] == {fmt.STDOUT: 100000, fmt.STDERR: 0, fmt.CONTROL: len(run.read(fmt.CONTROL))})
     run.ask(op="cancel", now=True)
     run.wait()
+
+
+# A shim in which nothing becomes durable by itself, for no sync is due before the end; what is synced then is noted.
+NEVER_DUE = f"""
+import os, sys
+sys.path.append({str(SHIM.parents[2])!r})
+from cc_executor.shim import start, sync
+def note(fd, flush=sync._flush):
+    flush(fd)
+    with open("synced", "a") as file: print(os.path.basename(os.readlink(f"/proc/self/fd/{{fd}}")), os.fstat(fd).st_size, file=file)
+sync._flush, sync.Syncer.step = note, lambda self, now: float("inf")
+start.main()
+"""
+
+
+def test_at_the_end_everything_is_made_durable(start: Start) -> None:
+    run = start("import os; os.write(1, b'x' * 1000); os.write(2, b'y' * 10)", program=("-c", NEVER_DUE))
+    run.wait()
+    names = (fmt.STDOUT, fmt.STDERR, fmt.CONTROL)
+    assert run.read("synced").decode().splitlines() == [f"{name} {len(run.read(name))}" for name in names]
 
 
 def test_the_prompt_file_is_standard_input(start: Start, tmp_path: Path) -> None:

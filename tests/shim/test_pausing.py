@@ -114,7 +114,21 @@ def test_an_agent_that_is_killed_while_paused_has_ended(start: Start, tmp_path: 
     assert facts["signal"] == "SIGKILL"
     assert facts["stop_reason"] is None
     assert len(facts["left_behind"]) == 1
+    assert run.kinds()[:4] == ["started", "paused", "resumed", "left_behind"]
     assert run.marked() == []
+
+
+def test_what_is_to_be_kept_does_not_stand_still_for_ever(start: Start, tmp_path: Path) -> None:
+    run = start(TICKER, keep_background=True)
+    until(lambda: ticks(tmp_path) > 5)
+    run.ask(op="pause")
+    os.kill(run.agent, signal.SIGKILL)
+    (left,) = run.wait()["left_behind"]
+    before = ticks(tmp_path)
+    try:
+        until(lambda: ticks(tmp_path) > before + 5)
+    finally:
+        os.kill(left["pid"], signal.SIGKILL)
 
 
 def test_a_client_that_leaves_while_its_pause_is_carried_out_changes_nothing(start: Start, tmp_path: Path) -> None:

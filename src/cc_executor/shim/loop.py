@@ -417,7 +417,6 @@ class Shim:
     def _finish(self, now: float) -> None:
         """The last words: exit.json first, so that whoever sees the `exited` record finds it."""
         self._intake.close()
-        self._syncer.touch()
         code, name = self.reaper.ended_how()
         streams = self.journal.streams
         facts = {

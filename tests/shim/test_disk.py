@@ -50,7 +50,12 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         holder.kill()
 
 
-def launch(start: Start, disk: Disk, agent: str, **fields: object) -> Run:
+def fill(disk: Disk) -> None:
+    """Write until it is full."""
+    subprocess.run(("dd", "if=/dev/zero", f"of={disk.folder / 'filler'}", "bs=4096"), capture_output=True, timeout=20, check=False)
+
+
+def launch(start: Start, disk: Disk, agent: str | tuple[str, ...], **fields: object) -> Run:
     run_dir = disk.folder / "run"
     run_dir.mkdir(mode=0o700, exist_ok=True)
     return start(agent, folder=run_dir, run_dir=str(disk.inside / "run"), prefix=disk.prefix, **fields)
@@ -112,12 +117,25 @@ time.sleep(60)
     assert run.kinds().count("paused") == 10
 
 
+def test_a_disk_that_fills_up_late_has_room_for_the_last_words_too(start: Start, disk: Disk) -> None:
+    run = launch(start, disk, ("/bin/sleep", "60"))
+    while len(run.read(fmt.CONTROL)) < 100 * 1024:  # more than was set aside at the start
+        assert run.ask(op="pause", by="x" * 200)["ok"]
+        assert run.ask(op="resume", by="x" * 200)["ok"]
+    fill(disk)
+    before = run.kinds().count("resumed")
+    for _ in range(20):
+        assert run.ask(op="pause", by="x" * 200)["ok"]
+        assert run.ask(op="resume", by="x" * 200)["ok"]
+    assert run.kinds().count("resumed") == before + 20
+    run.ask(op="cancel", now=True)
+    assert run.wait()["records"] == len(run.records())
+
+
 @pytest.mark.row("faults", "disk full before the start", "refused, nothing is started")
 def test_no_agent_is_started_on_a_disk_that_is_full_already(start: Start, disk: Disk) -> None:
     (disk.folder / "run").mkdir(mode=0o700)
-    subprocess.run(
-        ("dd", "if=/dev/zero", f"of={disk.folder / 'filler'}", "bs=4096"), capture_output=True, timeout=20, check=False
-    )  # until it is full
+    fill(disk)
     run = launch(start, disk, "print('never')")
     assert run.answer["ok"] is False
     assert run.answer["errno"] == 28

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import pytest
 
 from cc_executor import cc_execute
@@ -25,6 +26,7 @@ from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.reconcile import settle
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.seal import claimed
 from cc_executor.runtime.summary import summaries
 from cc_executor.shim import records
 from cc_executor.store import roll
@@ -108,6 +110,7 @@ async def test_a_later_run_settles_what_was_lost_before(tmp_path: Path, home: St
     receipt = receipt_of(folder)
     assert receipt.outcome.kind is OutcomeKind.LOST
     assert (receipt.text, receipt.is_intact) == ("begun\n", True)
+    assert not (folder.path / records.EXIT_PART).exists(), "the room that was set aside for the supervisor's last words is free"
     await eventually(lambda: on_the_roll(home) == [])  # it is struck off after its receipt is there
 
 
@@ -133,6 +136,21 @@ async def test_several_are_settled_together_and_only_once(tmp_path: Path, home: 
     assert [receipt_of(run.folder).outcome.kind for run, _ in many] == [OutcomeKind.LOST] * 3
     assert not any(alive(tool) for _, tool in many)
     assert await settled(home) == []
+
+
+async def test_one_that_somebody_is_sealing_holds_up_no_other(tmp_path: Path, home: StateHome) -> None:
+    folders = [tmp_path / str(number) for number in range(2)]
+    for folder in folders:
+        folder.mkdir()
+    runs = [(await running(home, folder))[0] for folder in folders]
+    for run in runs:
+        await kill_supervisor(run)
+    with claimed(runs[0].folder) as is_ours, anyio.fail_after(PROMISE):
+        assert is_ours
+        await settled(home)
+    assert runs[0].folder.receipt() is None
+    assert receipt_of(runs[1].folder).outcome.kind is OutcomeKind.LOST
+    assert on_the_roll(home) == [runs[0].run_id]
 
 
 async def test_what_shall_be_kept_is_kept(tmp_path: Path, home: StateHome) -> None:

@@ -128,6 +128,23 @@ def test_an_open_standard_input_is_fed_by_commands(start: Start) -> None:
     assert run.read().decode() == "first ä\n" + big + "last"
 
 
+def test_of_what_the_agent_does_not_read_only_so_much_is_held(start: Start) -> None:
+    run = start(("/bin/sleep", "60"), stdin="open")
+    replies = [run.ask(op="stdin", data="x" * 1_000_000) for _ in range(10)]
+    assert [reply["ok"] for reply in replies] == [True] * 8 + [False] * 2
+    assert "does not read" in replies[-1]["error"]
+    assert run.ask(op="stdin", close=True)["ok"]
+    assert "not open" in run.ask(op="stdin", data="after the end")["error"]
+    run.ask(op="cancel", now=True)
+    run.wait()
+
+
+def test_the_agent_s_output_may_wait_a_while(start: Start) -> None:
+    run = start("import fcntl, os; os.write(1, b'%d' % fcntl.fcntl(1, fcntl.F_GETPIPE_SZ))")
+    run.wait()
+    assert int(run.read()) == 256 * 1024
+
+
 def test_standard_input_that_is_not_open_is_refused(start: Start) -> None:
     run = start(("/bin/sleep", "60"))
     reply = run.ask(op="stdin", data="x")

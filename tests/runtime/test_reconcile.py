@@ -33,7 +33,7 @@ from cc_executor.store import roll
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding, request_json
 from support.leaks import marked_processes
-from support.runs import BASH, eventually, started, until
+from support.runs import BASH, eventually, started, to_end, until
 from support.shims import alive
 
 Saw = Callable[[str], None]
@@ -281,6 +281,20 @@ async def test_a_lost_run_lasted_until_its_last_sign_of_life(tmp_path: Path, hom
         os.utime(path, (a_day_ago + 7, a_day_ago + 7))
     receipt = await (await Run.attach(home, aged.name, environ=os.environ)).finish()
     assert receipt.times.elapsed == pytest.approx(7, abs=0.1)
+
+
+async def test_a_lost_run_has_ended_before_it_is_sealed_whatever_the_clocks_were_set_to(tmp_path: Path, home: StateHome) -> None:
+    folder, _ = await lost(home, tmp_path)
+    os.utime(folder.path / records.STDOUT, (time.time() + 86400, time.time() + 86400))
+    receipt = await (await Run.attach(home, folder.run_id, environ=os.environ)).finish()
+    assert receipt.times.started.timestamp() <= receipt.times.ended.timestamp() <= time.time()
+
+
+async def test_of_a_lost_run_half_a_letter_is_told_too(tmp_path: Path, home: StateHome) -> None:
+    run = await started(r"printf 'half \303' >&2; echo begun; sleep 1000", home=home, cwd=tmp_path)
+    await kill_supervisor(run)
+    await to_end(run)
+    assert run.state.stderr.text == "half \ufffd"
 
 
 async def test_nothing_is_left_on_the_roll_by_a_run_that_was_refused(tmp_path: Path, home: StateHome) -> None:

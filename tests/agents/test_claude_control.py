@@ -36,6 +36,11 @@ def permission(**fields: Any) -> PermissionAsked:
     return event
 
 
+def test_a_tool_with_questions_in_its_input_is_asked_about_as_every_tool() -> None:
+    source = {"questions": [{"question": "Which?", "header": "h", "options": [], "multiSelect": False}]}
+    assert permission(tool_name="mcp__x__publish", input=source).name == "mcp__x__publish"
+
+
 def response(line: str) -> Json:
     assert "\n" not in line, "a line that is none ends the CLI"
     told = json.loads(line)
@@ -100,6 +105,8 @@ def test_an_input_that_is_not_the_one_that_was_asked_about_is_not_sent_back(sour
         # A mode that allows more than this tool, or a rule that would be kept for good, is not what "for this run" means.
         ("Bash", [{"type": "setMode", "mode": "acceptEdits"}], [{"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}]),
         ("Write", [{"type": "setMode", "mode": "bypassPermissions"}], [{"type": "addRules", "rules": [{"toolName": "Write"}], "behavior": "allow"}]),
+        ("Bash", [{"type": "replaceRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}],
+         [{"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}]),
         (
             "Bash",
             [

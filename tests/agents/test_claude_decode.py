@@ -112,6 +112,43 @@ def test_messages_that_are_no_continuation_stay_apart() -> None:
     assert final(first, ABANDONED, RESUME, in_subagent, second, result("two")) == "one two"
 
 
+def test_a_copy_made_between_the_messages_of_an_answer_knows_the_earlier_ones() -> None:
+    lines = (
+        started("A"),
+        assistant("A", text_block("one ")),
+        ABANDONED,
+        RESUME,
+        started("B"),
+        assistant("B", text_block("two")),
+        result("two"),
+    )
+    decoder, events = ClaudeDecoder(), list[AgentEvent]()
+    for each in lines:
+        decoder = decoder.copy()
+        events += decoder.feed(each)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].text == "one two"
+
+
+def costs(*lines: bytes) -> list[float | None]:
+    return [event.cost for event in decoded(b"".join(lines)) if isinstance(event, Finished)]
+
+
+def test_what_a_resumed_session_had_cost_before_is_not_counted_again() -> None:
+    def since(cost: float) -> dict[str, Any]:
+        return {"m": {"costUSD": cost / 2}, "n": {"costUSD": cost / 2}}
+
+    fresh = result("x", total_cost_usd=0.012, model_usage_since_last_result=since(0.012))
+    assert costs(fresh) == [0.012]
+    resumed = (
+        result("x", total_cost_usd=0.036, model_usage_since_last_result=since(0.012)),
+        result("y", total_cost_usd=0.044, model_usage_since_last_result=since(0.008)),
+    )
+    assert costs(*resumed) == pytest.approx([0.012, 0.020])
+    assert costs(result("x", total_cost_usd=0.036), result("y", total_cost_usd=0.048)) == [0.036, 0.048], "2.1.197 begins at 0"
+    assert costs(result("x")) == [None]
+
+
 def test_a_full_window_is_told_from_the_output_limit_by_the_api_s_own_word() -> None:
     failure = assistant("s", text_block("API Error"), model="<synthetic>", error="max_output_tokens")
     for reason, code in (("model_context_window_exceeded", "model_context_window_exceeded"), ("max_tokens", "max_output_tokens")):

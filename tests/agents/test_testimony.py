@@ -112,3 +112,27 @@ def test_around_a_mask_the_text_must_be_the_same() -> None:
     assert not agrees("key=[masked], end", "key=sk-ant-123, END", mask="[masked]")
     assert not agrees("ab[masked]bc", "abc", mask="[masked]")
     assert not agrees("key=sk-ant-123", "key=[masked]", mask="[masked]")
+
+
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}),
+        ({"a": 1}, {"b": 1}),
+        ({"a": 1}, [1]),
+        ([1], {"a": 1}),
+        ([1], [1, 2]),
+        ([1, 2], [1]),
+        ([1], "1"),
+        ("1", [1]),
+        ("1", 1),
+        (1, "1"),
+        (1, 2),
+        (None, 0),
+        ("a[masked]b[masked]c", "a x c"),
+    ],
+)
+def test_what_is_not_the_same_does_not_agree(said: Any, other: Any) -> None:
+    assert agrees(said, said, mask="[masked]")
+    assert not agrees(said, other, mask="[masked]")
+    assert not agrees([{"deep": said}], [{"deep": other}], mask="[masked]")

@@ -101,6 +101,22 @@ def test_a_usage_limit_that_stops(hit: Hit, care: Care, waited: int, words: str)
 def test_a_usage_limit_that_is_waited_for() -> None:
     answer = follows(K.USAGE_LIMITED, Hit(Cause.USAGE, 1600.0), WAIT)
     assert answer == Again(Cause.USAGE, 1602.0, "usage limit until 1970-01-01 00:26 UTC", is_resumed=True)
+    for waited in range(LIMIT_WAITS):  # its clock is not ours, or the window did not open: not at once, and ever more slowly
+        late = follows(K.USAGE_LIMITED, Hit(Cause.USAGE, 990.0), WAIT, usage=waited)
+        assert isinstance(late, Again)
+        assert late.until == 1000.0 + backoff(waited + 1, seed="s") >= 1005.0
+
+
+def test_a_missing_result_is_asked_for_once_more_if_that_is_wanted() -> None:
+    missing = Hit(Cause.SCHEMA)
+    assert follows(K.SCHEMA, missing, Care()) is None
+    again = follows(K.SCHEMA, missing, Care(reask=True, retry=1))
+    assert isinstance(again, Again)
+    assert (again.cause, again.until, again.is_resumed) == (Cause.SCHEMA, 1000.0, True)
+    assert follows(K.SCHEMA, missing, Care(reask=True), schema=1) is None
+    other = follows(K.FAILED, Hit(), Care(reask=True, retry=1))
+    assert isinstance(other, Again)
+    assert other.cause is Cause.RETRY
 
 
 @pytest.mark.parametrize(
@@ -217,17 +233,29 @@ def calls(*steps: tuple[str, str]) -> list[Event]:
         ([("ls", "a")] * REPEATS, [REPEATS]),
         ([("ls", "a")] * (2 * REPEATS), [REPEATS, 2 * REPEATS]),
         ([("ls", "a")] * (REPEATS - 1) + [("ls", "b")] + [("ls", "a")] * (REPEATS - 1), []),
+        ([("ls", "a")] * REPEATS + [("ls", "b")] + [("ls", "a")] * REPEATS, [REPEATS, REPEATS]),
         ([("date", str(number)) for number in range(100)], []),
         ([("a", "1"), ("b", "2")] * REPEATS, [REPEATS]),
         ([("a", "1"), ("b", "2"), ("c", "3")] * REPEATS, [REPEATS]),
         ([("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")] * REPEATS, []),
     ],
-    ids=["not yet", "a circle", "twice as long", "another result between", "a clock", "two in turn", "three in turn", "four in turn"],
+    ids=[
+        "not yet",
+        "a circle",
+        "twice as long",
+        "another result between",
+        "a second circle",
+        "a clock",
+        "two in turn",
+        "three in turn",
+        "four in turn",
+    ],
 )
 def test_circles(steps: list[tuple[str, str]], counts: list[int]) -> None:
     whole = LoopGuard()
     found = whole.feed(calls(*steps))
     assert [event.count for event in found] == counts
+    assert {event.about for event in found} <= {command for command, _ in steps}
     # In pieces, and through a copy, the same.
     guard, pieces = LoopGuard(), list[Repeated]()
     for event in calls(*steps):

@@ -50,6 +50,8 @@ def test_secret_values_of_an_environment() -> None:
     environ = {
         "ANTHROPIC_API_KEY": "sk-dummy-0123456789",
         "SHORT_TOKEN": "1234567",
+        "EIGHT_TOKEN": "12345678",
+        "INDEX_URL": "https://me@index.example/simple",
         "BOOLEAN_KEY": "true",
         "WORD_PASSWORD": "Password",
         "SSH_KEY": "/home/me/.ssh/id_ed25519",
@@ -64,7 +66,7 @@ def test_secret_values_of_an_environment() -> None:
     }
     assert secret_values(environ) == (
         "%2FAb3dEfGhIjKlMnOpQrStUvWxYz0123456789%2B%2F%3D", "/Ab3dEfGhIjKlMnOpQrStUvWxYz0123456789%2B/%3D",
-        "/Ab3dEfGhIjKlMnOpQrStUvWxYz0123456789+/=", "sk-dummy-0123456789", "s3cr%40t-value", "s3cr@t-value",
+        "/Ab3dEfGhIjKlMnOpQrStUvWxYz0123456789+/=", "sk-dummy-0123456789", "s3cr%40t-value", "s3cr@t-value", "12345678",
     )  # fmt: skip
 
 
@@ -103,6 +105,11 @@ def test_a_colour_in_the_midst_of_a_secret_does_not_hide_it() -> None:
 def test_keys_of_known_shapes_need_not_be_named(key: str) -> None:
     for before, after in (("", ""), ("key=", " end"), ('{"k":"', '"}'), ("(", ")"), ("é", "\n")):
         assert Redactor().text(f"{before}{key}{after}") == f"{before}{MASK}{after}"
+
+
+def test_of_a_secret_within_another_and_around_it_nothing_is_left() -> None:
+    redactor = Redactor(["12345678", "ab-12345678-cd"])
+    assert redactor.text("x ab-12345678-cd y 12345678 z") == f"x {MASK} y {MASK} z"
 
 
 def test_half_a_private_key_is_masked_to_the_end() -> None:

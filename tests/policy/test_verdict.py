@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cc_executor.model.event import (
     AgentFailed,
+    Answered,
     ApiRetried,
     Denial,
     Event,
@@ -15,6 +16,7 @@ from cc_executor.model.event import (
     Leftover,
     LimitReached,
     MessageStarted,
+    PermissionAsked,
     RateLimited,
     SessionOpened,
     StderrWritten,
@@ -366,6 +368,8 @@ def test_a_used_up_window_says_until_when() -> None:
     assert run(warned, done(is_error=True, api_status=429), exit_=facts(code=1)).kind is OutcomeKind.RATE_LIMITED
     assert run(limited, done()).ok
     assert run(limited, done(is_error=True, api_status=401), exit_=facts(code=1)).kind is OutcomeKind.AUTH
+    endless = run(RateLimited(status="rejected"), done(is_error=True, api_status=429), exit_=facts(code=1))
+    assert (endless.kind, endless.cure) == (OutcomeKind.USAGE_LIMITED, "Run it again later, or use an API key.")
     odd = RateLimited(status="rejected", resets_at=1e300)
     assert run(odd, done(is_error=True, api_status=429), exit_=facts(code=1)).kind is OutcomeKind.USAGE_LIMITED
 
@@ -377,6 +381,21 @@ def test_an_overload_is_known_by_its_retries_where_the_result_names_no_status() 
     # Another turn's retries prove nothing of this one.
     other_turn = (retry, done(), SessionOpened(session_id="s"), AgentFailed(code="server_error"), closing)
     assert run(*other_turn, exit_=facts(code=1)).kind is OutcomeKind.FAILED
+
+
+def test_a_failure_has_all_that_was_said_of_it_as_evidence() -> None:
+    said = done(is_error=True, api_status=500, terminal_reason="api_error", errors=("boom", ""), text="API Error: 500")
+    outcome = run(AgentFailed(code="server_error"), said, exit_=facts(code=1))
+    assert outcome.evidence == (
+        "result.is_error = true", "result.api_error_status = 500", "assistant.error = server_error", "result.terminal_reason = api_error",
+        "result: boom", "result: API Error: 500", "exit code = 1",
+    )  # fmt: skip
+    retry = ApiRetried(attempt=2, max_attempts=10, delay=1.0, status=None)
+    unheard = run(retry, done(is_error=True, terminal_reason=None), exit_=facts(code=1))
+    assert unheard.evidence == ("result.is_error = true", "last api_retry.error_status = null", "result: x", "exit code = 1")
+    assert run(retry, AgentFailed(code="server_error"), done()).evidence == (
+        "result.is_error = false", "result.terminal_reason = completed", "exit code = 0",
+    )  # fmt: skip
 
 
 @given(st.text(max_size=80), st.lists(st.text(max_size=40), max_size=3))
@@ -403,6 +422,18 @@ def test_denied_tools_are_named_with_the_option_that_allows_them() -> None:
     assert outcome.kind is OutcomeKind.DENIED
     assert '--tools "Write,Bash"' in outcome.cure
     assert outcome.evidence == ("result.permission_denials: 3", "denied: Write {}", "denied: Bash", "denied: Write")
+
+
+def test_who_denies_by_hand_has_decided_and_who_could_not_answer_is_told_of() -> None:
+    ask = PermissionAsked(ask_id="q", tool_id="t", name="Bash", input='{"command": "make"}')
+    closing = done(denials=(Denial(name="Bash", tool_id="t", input="{}"),))
+    assert run(ask, Answered(ask_id="q", decision="deny"), closing).ok
+    assert run(ask, Answered(ask_id="q", decision="deny"), done(denials=(Denial(name="Bash", tool_id="u"),))).kind is OutcomeKind.DENIED
+    refused = run(ask, Answered(ask_id="q", decision="refused", note="headless"), closing)
+    assert refused.kind is OutcomeKind.DENIED
+    assert refused.summary.startswith("The agent asked, and nobody could answer:")
+    assert refused.evidence[0] == "refused: Bash: make"
+    assert '--tools "Bash"' in refused.cure
 
 
 def test_a_denial_in_an_earlier_turn_counts() -> None:

@@ -285,6 +285,38 @@ def test_however_little_room_there_is_a_run_gives_its_receipt_or_was_never_begun
     assert seen == {"ok", "refused"}
 
 
+UNKEPT = """
+import asyncio, os, resource, sys
+from pathlib import Path
+from cc_executor.model.request import RunRequest
+from cc_executor.runtime.run import Run
+from cc_executor.store.home import StateHome
+
+async def main():
+    request = RunRequest(prompt="echo hello", agent="shell", cwd=sys.argv[2], permission_mode="bypassPermissions")
+    run = await Run.start(request, home=StateHome(Path(sys.argv[1])), environ=os.environ)
+    async for _ in run.follow():
+        pass
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))  # from now on no file takes more
+    receipt = await run.finish()
+    print(run.run_id, receipt.outcome.kind.value, receipt.text, receipt.is_intact)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_receipt_that_cannot_be_kept_is_given_all_the_same(tmp_path: Path, home: StateHome) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(CHECKOUT / "src")}
+    with anyio.fail_after(BOUND):
+        done = await anyio.run_process([sys.executable, "-c", UNKEPT, str(home.root), str(tmp_path)], env=environ, check=False)
+    run_id, *said = done.stdout.decode().split()
+    assert said == ["ok", "hello", "True"], done.stderr.decode()
+    assert home.find(run_id).receipt() is None
+    later = await Run.attach(home, run_id, environ=os.environ)
+    assert (await later.finish()).text == "hello\n"
+    assert home.find(run_id).receipt() is not None
+
+
 # --- the folder in which the agent works --------------------------------------------------------------------------
 
 

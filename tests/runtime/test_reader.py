@@ -195,6 +195,27 @@ def test_a_copy_goes_its_own_way(journal: Journal) -> None:
     assert position.exited is None
 
 
+def test_a_copy_made_between_two_records_tells_the_second(journal: Journal) -> None:
+    folder = journal.steps(STARTED, Noted("paused", {}), Noted("resumed", {}), EXITED)
+    reader = JournalReader(folder, agent="shell")
+    assert told(reader.read() or []) == ["Started"]
+    position = reader.copy()
+    assert told(drained(reader)) == ["Paused", "Resumed", "Exited"]
+    assert told(list(events_from(position))) == ["Paused", "Resumed", "Exited"]
+
+
+def test_a_copy_made_within_a_line_reads_it_whole(journal: Journal) -> None:
+    line = '{"type":"assistant","message":{"id":"A","model":"m","content":[{"type":"text","text":"hello"}]}}\n'
+    folder = journal.steps(STARTED, out(line[:40]))
+    reader = JournalReader(folder, agent="claude")
+    drained(reader)
+    position = reader.copy()
+    journal.steps(out(line[40:]), EXITED)
+    rest = told(drained(reader))
+    assert "out:hello" in rest
+    assert told(list(events_from(position))) == rest
+
+
 @pytest.mark.row("faults", "torn last record", "readers pass it over")
 def test_a_torn_record_is_left_until_it_is_whole(journal: Journal) -> None:
     folder = journal.steps(STARTED)

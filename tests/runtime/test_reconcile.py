@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import pytest
 
 from cc_executor import cc_execute
@@ -25,13 +26,14 @@ from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.reconcile import settle
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.seal import claimed
 from cc_executor.runtime.summary import summaries
 from cc_executor.shim import records
 from cc_executor.store import roll
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding, request_json
 from support.leaks import marked_processes
-from support.runs import BASH, eventually, started, until
+from support.runs import BASH, eventually, started, to_end, until
 from support.shims import alive
 
 Saw = Callable[[str], None]
@@ -108,6 +110,7 @@ async def test_a_later_run_settles_what_was_lost_before(tmp_path: Path, home: St
     receipt = receipt_of(folder)
     assert receipt.outcome.kind is OutcomeKind.LOST
     assert (receipt.text, receipt.is_intact) == ("begun\n", True)
+    assert not (folder.path / records.EXIT_PART).exists(), "the room that was set aside for the supervisor's last words is free"
     await eventually(lambda: on_the_roll(home) == [])  # it is struck off after its receipt is there
 
 
@@ -133,6 +136,21 @@ async def test_several_are_settled_together_and_only_once(tmp_path: Path, home: 
     assert [receipt_of(run.folder).outcome.kind for run, _ in many] == [OutcomeKind.LOST] * 3
     assert not any(alive(tool) for _, tool in many)
     assert await settled(home) == []
+
+
+async def test_one_that_somebody_is_sealing_holds_up_no_other(tmp_path: Path, home: StateHome) -> None:
+    folders = [tmp_path / str(number) for number in range(2)]
+    for folder in folders:
+        folder.mkdir()
+    runs = [(await running(home, folder))[0] for folder in folders]
+    for run in runs:
+        await kill_supervisor(run)
+    with claimed(runs[0].folder) as is_ours, anyio.fail_after(PROMISE):
+        assert is_ours
+        await settled(home)
+    assert runs[0].folder.receipt() is None
+    assert receipt_of(runs[1].folder).outcome.kind is OutcomeKind.LOST
+    assert on_the_roll(home) == [runs[0].run_id]
 
 
 async def test_what_shall_be_kept_is_kept(tmp_path: Path, home: StateHome) -> None:
@@ -265,6 +283,20 @@ async def test_a_lost_run_lasted_until_its_last_sign_of_life(tmp_path: Path, hom
         os.utime(path, (a_day_ago + 7, a_day_ago + 7))
     receipt = await (await Run.attach(home, aged.name, environ=os.environ)).finish()
     assert receipt.times.elapsed == pytest.approx(7, abs=0.1)
+
+
+async def test_a_lost_run_has_ended_before_it_is_sealed_whatever_the_clocks_were_set_to(tmp_path: Path, home: StateHome) -> None:
+    folder, _ = await lost(home, tmp_path)
+    os.utime(folder.path / records.STDOUT, (time.time() + 86400, time.time() + 86400))
+    receipt = await (await Run.attach(home, folder.run_id, environ=os.environ)).finish()
+    assert receipt.times.started.timestamp() <= receipt.times.ended.timestamp() <= time.time()
+
+
+async def test_of_a_lost_run_half_a_letter_is_told_too(tmp_path: Path, home: StateHome) -> None:
+    run = await started(r"printf 'half \303' >&2; echo begun; sleep 1000", home=home, cwd=tmp_path)
+    await kill_supervisor(run)
+    await to_end(run)
+    assert run.state.stderr.text == "half \ufffd"
 
 
 async def test_nothing_is_left_on_the_roll_by_a_run_that_was_refused(tmp_path: Path, home: StateHome) -> None:

@@ -70,9 +70,9 @@ def test_one_answer_reaches_the_agent_and_stands_in_the_journal(talk: Any, tmp_p
     assert record["note"] == "n" * 2000
     assert run.ask(op="status")["asks"] == []
     run.ask(op="stdin", data="end\n")
-    run.wait()
+    assert run.wait()["stop_reason"] is None, "its stdin was closed after its last word, and it did not linger"
     assert output(run).endswith("closed\n")
-    assert output(run).count("got ") == 3, "its stdin was closed after its last word"
+    assert output(run).count("got ") == 3
 
 
 def refused(run: Run, **fields: Any) -> str:
@@ -94,6 +94,16 @@ def test_a_question_takes_one_answer_and_only_while_it_is_open(talk: Any, tmp_pa
     run.wait()
     assert "no" not in [line.removeprefix("got ") for line in output(run).splitlines()]
     assert run.kinds().count("answered") == 1
+
+
+def test_after_the_last_word_no_question_is_open(talk: Any, tmp_path: Any) -> None:
+    deaf = ("/bin/sh", "-c", """read -r go; echo '{"ask":"q1"}'; echo '{"done":1}'; exec sleep 60""")
+    run = talk("go\n", agent=deaf, folder=tmp_path / "r")
+    until(lambda: '"done"' in output(run))
+    assert run.ask(op="status")["asks"] == []
+    assert "not open" in refused(run, ask="q1", data="yes")
+    run.ask(op="cancel", now=True)
+    run.wait()
 
 
 def test_secrets_are_masked_in_what_is_written_down(talk: Any, tmp_path: Any) -> None:

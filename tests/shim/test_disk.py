@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cc_executor.shim.records as fmt
-from support.shims import Run, until
+from support.shims import SHIM, Run, until
 
 Start = Callable[..., Run]
 
@@ -50,7 +50,12 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         holder.kill()
 
 
-def launch(start: Start, disk: Disk, agent: str, **fields: object) -> Run:
+def fill(disk: Disk) -> None:
+    """Write until it is full."""
+    subprocess.run(("dd", "if=/dev/zero", f"of={disk.folder / 'filler'}", "bs=4096"), capture_output=True, timeout=20, check=False)
+
+
+def launch(start: Start, disk: Disk, agent: str | tuple[str, ...], **fields: object) -> Run:
     run_dir = disk.folder / "run"
     run_dir.mkdir(mode=0o700, exist_ok=True)
     return start(agent, folder=run_dir, run_dir=str(disk.inside / "run"), prefix=disk.prefix, **fields)
@@ -112,12 +117,25 @@ time.sleep(60)
     assert run.kinds().count("paused") == 10
 
 
+def test_a_disk_that_fills_up_late_has_room_for_the_last_words_too(start: Start, disk: Disk) -> None:
+    run = launch(start, disk, ("/bin/sleep", "60"))
+    while len(run.read(fmt.CONTROL)) < 100 * 1024:  # more than was set aside at the start
+        assert run.ask(op="pause", by="x" * 200)["ok"]
+        assert run.ask(op="resume", by="x" * 200)["ok"]
+    fill(disk)
+    before = run.kinds().count("resumed")
+    for _ in range(20):
+        assert run.ask(op="pause", by="x" * 200)["ok"]
+        assert run.ask(op="resume", by="x" * 200)["ok"]
+    assert run.kinds().count("resumed") == before + 20
+    run.ask(op="cancel", now=True)
+    assert run.wait()["records"] == len(run.records())
+
+
 @pytest.mark.row("faults", "disk full before the start", "refused, nothing is started")
 def test_no_agent_is_started_on_a_disk_that_is_full_already(start: Start, disk: Disk) -> None:
     (disk.folder / "run").mkdir(mode=0o700)
-    subprocess.run(
-        ("dd", "if=/dev/zero", f"of={disk.folder / 'filler'}", "bs=4096"), capture_output=True, timeout=20, check=False
-    )  # until it is full
+    fill(disk)
     run = launch(start, disk, "print('never')")
     assert run.answer["ok"] is False
     assert run.answer["errno"] == 28
@@ -135,6 +153,45 @@ def test_a_stream_that_cannot_be_written_at_all_is_counted(start: Start, tmp_pat
     assert facts["written"] == {"stdout": 0, "stderr": 4}
     assert run.record("degraded")["stream"] == "stdout"
     assert run.kinds() == ["started", "degraded", "exited"]
+
+
+# A shim whose disk takes what is written and fails when that is to last.
+FAILING = f"""
+import errno, os, sys
+sys.path.append({str(SHIM.parents[2])!r})
+from cc_executor.shim import start, sync
+def fail(fd):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+sync._flush = fail
+start.main()
+"""
+
+
+def test_a_disk_that_loses_what_it_took_is_told_of_once(start: Start) -> None:
+    run = start("import os, time\nfor _ in range(5):\n    os.write(1, b'x')\n    time.sleep(0.3)\ntime.sleep(60)", program=("-c", FAILING))
+    until(lambda: "degraded" in run.kinds())
+    until(lambda: len(run.read()) == 5)
+    assert run.ask(op="status")["durable"] == {fmt.STDOUT: 0, fmt.STDERR: 0, fmt.CONTROL: 0}
+    run.ask(op="cancel", now=True)
+    run.wait()
+    degraded = [(record["stream"], record["error"]) for record in run.records() if record["kind"] == "degraded"]
+    assert degraded == [("stdout", "Input/output error")]
+
+
+def test_a_record_that_waited_for_room_is_written_as_soon_as_there_is_some(start: Start, disk: Disk) -> None:
+    filler = disk.folder / "filler"
+    filler.write_bytes(bytes(SIZE // 4))
+    run = launch(start, disk, "import os, time\nfor _ in range(100): os.write(1, b'x' * 65536)\ntime.sleep(60)")
+    until(lambda: "degraded" in run.kinds())
+    while (size := len(run.read(fmt.CONTROL))) and run.ask(op="pause", by="x" * 200)["ok"] and run.ask(op="resume", by="x" * 200)["ok"]:
+        if len(run.read(fmt.CONTROL)) == size:  # the room that was set aside is used up
+            break
+    told = run.ask(op="status")["written"][fmt.CONTROL]
+    filler.unlink()
+    until(lambda: len(run.read(fmt.CONTROL)) > told)
+    run.ask(op="cancel", now=True)
+    run.wait()
+    assert [record["seq"] for record in run.records()] == list(range(len(run.records())))
 
 
 def test_room_that_was_set_aside_and_not_used_is_given_back(start: Start) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import cc_executor.shim.records as fmt
 from cc_executor.shim import door
-from support.shims import Client, Run, until, watch
+from support.shims import SHIM, Client, Run, until, watch
 
 Start = Callable[..., Run]
 
@@ -159,6 +159,17 @@ def answers(run: Run) -> bool:
         client.close()
 
 
+def test_a_shim_without_a_descriptor_for_a_client_listens_again(start: Start) -> None:
+    run = start(("/bin/sleep", "60"), prefix=("/bin/sh", "-c", 'ulimit -n 40; exec "$@"', "sh"))
+    clients = [Client(run.folder) for _ in range(60)]
+    for client in clients[:5]:
+        assert client.ask(op="status")["ok"]
+    for client in clients:
+        client.close()
+    assert run.ask(op="cancel", now=True)["ok"]
+    run.wait()
+
+
 def test_a_follower_is_told_what_happens_until_the_end(start: Start) -> None:
     run = start(STEPS, stdin="open")
     client = Client(run.folder)
@@ -192,10 +203,22 @@ def test_pushes_are_coalesced_in_a_flood(start: Start) -> None:
     client.close()
 
 
+# A shim whose sockets take no more than a few answers that nobody reads.
+NARROW = f"""
+import _socket, sys
+sys.path.append({str(SHIM.parents[2])!r})
+from cc_executor.shim import door, start
+def admit(self, sock, peer, admit=door.Door._admit):
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 1)
+    admit(self, sock, peer)
+door.Door._admit = admit
+start.main()
+"""
+
+
 def test_a_follower_that_was_slow_gets_the_newest(start: Start) -> None:
-    run = start(STEPS, stdin="open")
+    run = start(STEPS, stdin="open", program=("-c", NARROW))
     client = Client(run.folder)
-    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     client.send(op="follow")
     for _ in range(100):
         run.ask(op="stdin", data="x" * 99 + "\n")

@@ -49,10 +49,10 @@ class Machine:
     def scan(self) -> list[Process]:
         return list(self.processes)
 
-    def signal(self, signum: int, *, thaw: bool = False) -> int:
+    def signal(self, signum: int) -> int:
         return self._send(signum, self.processes)
 
-    def signal_group(self, group: int, signum: int, *, thaw: bool = False) -> int:
+    def signal_group(self, group: int, signum: int) -> int:
         assert group == self.agent
         return self._send(signum, [process for process in self.processes if process.in_group])
 
@@ -85,13 +85,10 @@ class Stopping(RuleBasedStateMachine):
         leader=OBEDIENCE,
         others=st.lists(st.tuples(st.booleans(), OBEDIENCE), max_size=4),
         stdin=st.booleans(),
-        thaw=st.booleans(),
         stuck=st.integers(0, 9).map(lambda number: number == 0),
         births=st.integers(0, 5),
     )
-    def begin(
-        self, *, leader: frozenset[int], others: list[tuple[bool, frozenset[int]]], stdin: bool, thaw: bool, stuck: bool, births: int
-    ) -> None:
+    def begin(self, *, leader: frozenset[int], others: list[tuple[bool, frozenset[int]]], stdin: bool, stuck: bool, births: int) -> None:
         self.os = Machine()
         self.os.births = births
         self.os.leader = Process(in_group=True, obeys=leader)
@@ -105,7 +102,7 @@ class Stopping(RuleBasedStateMachine):
         self.sent: list[tuple[str, float]] = []
         self.stdin = stdin
         seam = cast("Any", self.os)
-        self.ladder = Ladder(self.rungs, tree=seam, reaper=seam, record=self._record, close_stdin=self._close, thaw=thaw)
+        self.ladder = Ladder(self.rungs, tree=seam, reaper=seam, record=self._record, close_stdin=self._close)
 
     def _record(self, kind: str, **fields: Any) -> None:
         assert kind == "signalled"

@@ -55,6 +55,36 @@ def test_a_signal_that_the_launcher_ignores_is_not_ignored_by_the_agent(start: S
     assert (facts["code"], facts["signal"]) == (None, "SIGPIPE")
 
 
+BLOCKING = "import os, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [2, 15])\nos.execv(sys.argv[1], sys.argv[1:])"
+
+
+def test_a_signal_that_the_launcher_blocks_is_not_blocked_in_the_agent(start: Start) -> None:
+    run = start(LOOK, prefix=(sys.executable, "-c", BLOCKING))
+    run.wait()
+    assert json.loads(run.read())["blocked"] == 0
+
+
+# A shim that meets somebody who looks whether anybody holds the lock, and who lets go of it while the shim waits.
+MET = f"""
+import fcntl, os, sys
+sys.path.append({str(SHIM.parents[2])!r})
+from cc_executor.shim import start
+other = []
+def locked(lock, locked=start._locked):
+    other.append(os.open(start.LOCK, os.O_RDONLY))
+    fcntl.flock(other[0], fcntl.LOCK_SH)
+    return locked(lock)
+start._locked, start.time.sleep = locked, lambda seconds: os.close(other.pop())
+start.main()
+"""
+
+
+def test_who_looks_at_the_lock_at_that_moment_keeps_no_run_from_starting(start: Start) -> None:
+    run = start(("/bin/true",), program=("-c", MET))
+    assert run.answer["ok"]
+    assert run.wait()["code"] == 0
+
+
 def test_files_are_private(start: Start) -> None:
     run = start(("/bin/sleep", "60"))
     for path in run.folder.iterdir():

@@ -116,6 +116,39 @@ def test_helpers_that_end_with_their_agent_are_not_called_leftovers(start: Start
     assert run.kinds() == ["started", "exited"]
 
 
+@pytest.mark.row(
+    "faults", "cancel after the agent has ended, what it left is to be kept", "ended all the same, at once if that was asked for"
+)
+def test_a_cancel_after_the_agent_s_end_ends_what_would_have_been_kept(start: Start, tmp_path: Path) -> None:
+    run = start(DAEMON.replace("DEAF", "True"), keep_background=True, program=("-c", PATIENT))
+    until(lambda: run.ask(op="status")["state"] == "stopping")
+    run.ask(op="cancel", now=True)
+    facts = run.wait(10)
+    assert not alive(int((tmp_path / "daemon").read_text()))
+    assert (facts["kept"], facts["survivors"], facts["code"]) == (False, 0, 0)
+    assert [record["signal"] for record in run.records() if record["kind"] == "signalled"] == ["SIGKILL"]
+
+
+def test_what_is_to_be_kept_may_hold_the_output_and_nothing_of_it_is_lost(start: Start) -> None:
+    run = start(HOLDER.replace(r"the end\n", "the end sk-ant-"), keep_background=True, secrets=["sk-ant-canary-0123456789"])
+    (left,) = run.wait()["left_behind"]
+    os.kill(left["pid"], signal.SIGKILL)
+    assert run.read() == b"the end sk-ant-"
+
+
+def test_a_helper_that_reads_standard_input_is_told_of_the_end(start: Start) -> None:
+    code = "import os\nif os.fork() == 0:\n    os.close(1), os.close(2)\n    while os.read(0, 100): pass\n    os._exit(0)\nos._exit(0)"
+    run = start(code, stdin="open", program=("-c", PATIENT))
+    assert run.wait()["left_behind"] == []
+
+
+def test_what_a_helper_writes_soon_after_its_agent_is_kept(start: Start) -> None:
+    code = "import os, time\nif os.fork() == 0:\n    time.sleep(0.3)\n    os.write(1, b'late')\n    os._exit(0)\nos._exit(0)"
+    run = start(code, program=("-c", PATIENT.replace("loop.SETTLE = ", "")))
+    assert run.wait()["left_behind"] == []
+    assert run.read() == b"late"
+
+
 def test_orphans_are_waited_for(start: Start) -> None:
     code = """
 import os, time

@@ -147,6 +147,13 @@ def test_a_mark_is_found_wherever_blocks_are_cut(size: int) -> None:
         assert word.said is told, data
 
 
+def test_of_two_marks_where_blocks_meet_the_later_one_counts() -> None:
+    word = LastWord((b"d",), (b"anew-and-longer",))
+    for piece in (b"before it\n", b"d\nanew-and-longer\n"):
+        word.look(bytearray(piece), len(piece))
+    assert not word.said
+
+
 @pytest.mark.row("faults", "laptop suspended, virtual machine frozen", "the gap is recorded, no limit is reached by it")
 def test_a_shim_that_was_frozen_reports_it_and_ends_nothing(start: Start) -> None:
     run = start(SILENT, stall=2.5, wall=4.0)

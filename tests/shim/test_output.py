@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cc_executor.shim.records as fmt
-from support.shims import Run, memory, until, watch
+from support.shims import SHIM, Run, memory, until, watch
 
 Start = Callable[..., Run]
 
@@ -89,6 +89,26 @@ def test_what_is_written_becomes_durable(start: Start) -> None:
     run.wait()
 
 
+# A shim in which nothing becomes durable by itself, for no sync is due before the end; what is synced then is noted.
+NEVER_DUE = f"""
+import os, sys
+sys.path.append({str(SHIM.parents[2])!r})
+from cc_executor.shim import start, sync
+def note(fd, flush=sync._flush):
+    flush(fd)
+    with open("synced", "a") as file: print(os.path.basename(os.readlink(f"/proc/self/fd/{{fd}}")), os.fstat(fd).st_size, file=file)
+sync._flush, sync.Syncer.step = note, lambda self, now: float("inf")
+start.main()
+"""
+
+
+def test_at_the_end_everything_is_made_durable(start: Start) -> None:
+    run = start("import os; os.write(1, b'x' * 1000); os.write(2, b'y' * 10)", program=("-c", NEVER_DUE))
+    run.wait()
+    names = (fmt.STDOUT, fmt.STDERR, fmt.CONTROL)
+    assert run.read("synced").decode().splitlines() == [f"{name} {len(run.read(name))}" for name in names]
+
+
 def test_the_prompt_file_is_standard_input(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "prompted"
     folder.mkdir(mode=0o700)
@@ -109,6 +129,23 @@ def test_an_open_standard_input_is_fed_by_commands(start: Start) -> None:
     facts = run.wait()
     assert facts["code"] == 0
     assert run.read().decode() == "first ä\n" + big + "last"
+
+
+def test_of_what_the_agent_does_not_read_only_so_much_is_held(start: Start) -> None:
+    run = start(("/bin/sleep", "60"), stdin="open")
+    replies = [run.ask(op="stdin", data="x" * 1_000_000) for _ in range(10)]
+    assert [reply["ok"] for reply in replies] == [True] * 8 + [False] * 2
+    assert "does not read" in replies[-1]["error"]
+    assert run.ask(op="stdin", close=True)["ok"]
+    assert "not open" in run.ask(op="stdin", data="after the end")["error"]
+    run.ask(op="cancel", now=True)
+    run.wait()
+
+
+def test_the_agent_s_output_may_wait_a_while(start: Start) -> None:
+    run = start("import fcntl, os; os.write(1, b'%d' % fcntl.fcntl(1, fcntl.F_GETPIPE_SZ))")
+    run.wait()
+    assert int(run.read()) == 256 * 1024
 
 
 def test_standard_input_that_is_not_open_is_refused(start: Start) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import cc_executor.shim.records as fmt
 from support.agents import HOPPERS, TICKER
-from support.shims import Client, Run, state, until, watch
+from support.shims import SHIM, Client, Run, state, until, watch
 
 Start = Callable[..., Run]
 
@@ -114,7 +114,55 @@ def test_an_agent_that_is_killed_while_paused_has_ended(start: Start, tmp_path: 
     assert facts["signal"] == "SIGKILL"
     assert facts["stop_reason"] is None
     assert len(facts["left_behind"]) == 1
+    assert run.kinds()[:4] == ["started", "paused", "resumed", "left_behind"]
     assert run.marked() == []
+
+
+def test_what_is_to_be_kept_does_not_stand_still_for_ever(start: Start, tmp_path: Path) -> None:
+    run = start(TICKER, keep_background=True)
+    until(lambda: ticks(tmp_path) > 5)
+    run.ask(op="pause")
+    os.kill(run.agent, signal.SIGKILL)
+    (left,) = run.wait()["left_behind"]
+    before = ticks(tmp_path)
+    try:
+        until(lambda: ticks(tmp_path) > before + 5)
+    finally:
+        os.kill(left["pid"], signal.SIGKILL)
+
+
+# A shim whose tree never stands, as one in which somebody else's process (sudo) goes on.
+NEVER_STANDS = """
+import sys
+sys.path.append({source!r})
+from cc_executor.shim import loop, start
+loop.Tree.stop = lambda self: (False, 1)
+loop.STAND_STILL_PATIENCE = {patience}
+start.main()
+"""
+
+
+def test_a_pause_of_what_never_stands_is_answered_all_the_same(start: Start) -> None:
+    run = start(("/bin/sleep", "60"), program=("-c", NEVER_STANDS.format(source=str(SHIM.parents[2]), patience=0.3)))
+    assert run.ask(op="pause")["state"] == "paused"
+    run.ask(op="cancel", now=True)
+    run.wait()
+
+
+def test_who_waits_for_a_pause_is_told_when_the_run_goes_on_instead(start: Start) -> None:
+    run = start(("/bin/sleep", "60"), program=("-c", NEVER_STANDS.format(source=str(SHIM.parents[2]), patience=60.0)))
+    for op in ("resume", "cancel"):
+        client = Client(run.folder)
+        before = run.ask(op="status")["paused"]
+        client.send(op="pause")
+        until(lambda before=before: run.ask(op="status")["paused"] > before)
+        assert run.ask(op=op)["ok"]
+        reply = client.receive()
+        assert reply is not None
+        assert "went on before it stood" in reply["error"]
+        client.close()
+    run.wait()
+    assert run.kinds() == ["started", "stop_requested", "signalled", "exited"]
 
 
 def test_a_client_that_leaves_while_its_pause_is_carried_out_changes_nothing(start: Start, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Lines that several write to one file."""
+"""Files of ours: lines that several write to one, what is read whole, and what is on the disk when it is said to be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from cc_executor.errors import StateUnusable
 from cc_executor.model.listrecord import Stopped
 from cc_executor.store import plain
-from cc_executor.store.plain import append_line
+from cc_executor.store.plain import append_line, read_plain, write_whole
 from cc_executor.store.tasklists import JOURNAL, ListFolder
 from support.locks import held_by_a_stopped_process
 
@@ -24,6 +24,35 @@ def test_a_line_that_a_killed_writer_left_unfinished_is_ended_first(tmp_path: Pa
     append_line(path, b"next\n")
     assert path.read_bytes() == b"whole\nto\nnext\n"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_said_to_be_on_the_disk_was_sent_there_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    write_whole(tmp_path / "whole", b"x" * 100)
+    write_whole(tmp_path / "quick", b"x" * 100, sync=False)
+    append_line(tmp_path / "lines", b"line\n")
+    assert synced == [100, 5]
+
+
+def test_of_two_who_write_the_first_file_of_a_name_one_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"first", first_stays=True)
+    write_whole(path, b"second", first_stays=True)
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"first", [path])
+
+
+def test_what_is_too_large_or_no_file_is_refused_and_costs_no_descriptor(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(path)
+    before = len(os.listdir("/dev/fd"))
+    assert read_plain(path, 5) == b"12345"
+    for name, words in (("file", "larger than 4 bytes"), ("pipe", "no plain file"), ("link", "a symbolic link stands there")):
+        with pytest.raises(OSError, match=words):
+            read_plain(tmp_path / name, 4)
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_a_writer_waits_for_another_that_is_in_the_midst_of_its_line(tmp_path: Path) -> None:

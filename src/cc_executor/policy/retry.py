@@ -179,6 +179,6 @@ def backoff(attempt: int, *, seed: str, at_least: float = 0.0) -> float:
 
     `at_least`: what the API has asked for; it is heeded up to `ASKED_LAST`.
     """
-    plain = min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(attempt - 1, 10))
+    plain = BACKOFF_FIRST * 2 ** min(attempt - 1, 10)
     chance = int.from_bytes(hashlib.sha256(f"{seed}/{attempt}".encode()).digest()[:4], "big") / 2**32
     return round(max(min(BACKOFF_LAST, plain * (1 + JITTER * chance)), min(at_least, ASKED_LAST)), 3)

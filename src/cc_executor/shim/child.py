@@ -176,7 +176,6 @@ def _default_signals() -> None:
                 signal.signal(number, signal.SIG_DFL)
             except OSError:  # the C library's own (32 and 33 on Linux)
                 continue
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _expose_to_oom() -> None:

@@ -61,8 +61,6 @@ class Ladder:
         Writes a control record.
     close_stdin : Callable[[], bool]
         Closes the agent's standard input; False when there is none to close.
-    thaw : bool
-        The tree was paused: let all of it go on, so that it can act on the signals.
     """
 
     def __init__(
@@ -73,7 +71,6 @@ class Ladder:
         reaper: Reaper,
         record: Callable[..., Any],
         close_stdin: Callable[[], bool],
-        thaw: bool = False,
     ) -> None:
         self.done = False
         self.survivors = 0
@@ -82,7 +79,6 @@ class Ladder:
         self._reaper = reaper
         self._record = record
         self._close_stdin = close_stdin
-        self._thaw = thaw
         self._place = -1
         self._until = 0.0
         self._pace = FIRST_PACE
@@ -133,9 +129,9 @@ class Ladder:
         if rung.scope == GROUP:
             if self._reaper.status is not None:
                 return
-            count = self._tree.signal_group(self._reaper.agent, rung.signum, thaw=self._thaw)
+            count = self._tree.signal_group(self._reaper.agent, rung.signum)
         elif rung.signum == signal.SIGKILL:
             count = self._tree.kill()
         else:
-            count = self._tree.signal(rung.signum, thaw=self._thaw)
+            count = self._tree.signal(rung.signum)
         self._record("signalled", signal=signal_name(rung.signum), processes=count)

@@ -367,19 +367,18 @@ class Shim:
         """End the run: the ladder, or (`at_once`) its last rung. Again: only `at_once` still means something."""
         self._at_once = self._at_once or at_once
         if self.phase == RUNNING:
-            was_standing = self.clock.standing
             self._go_on(time.monotonic(), by)
             self._stop_reason = reason
             self.ledger.write("stop_requested", reason=reason, by=by)
-            self._begin(STOP, thaw=was_standing)
+            self._begin(STOP)
         elif self.phase == SETTLING:
             self._keep = False
             self._until = self._ended_at
         if at_once and self._ladder is not None:
             self._ladder.jump()
 
-    def _begin(self, rungs: tuple[Rung, ...], *, thaw: bool = False) -> None:
-        self._ladder = Ladder(rungs, tree=self.tree, reaper=self.reaper, record=self.ledger.write, close_stdin=self.stdin.close, thaw=thaw)
+    def _begin(self, rungs: tuple[Rung, ...]) -> None:
+        self._ladder = Ladder(rungs, tree=self.tree, reaper=self.reaper, record=self.ledger.write, close_stdin=self.stdin.close)
         if self._at_once:
             self._ladder.jump()
         self._enter(STOPPING)
@@ -418,7 +417,6 @@ class Shim:
     def _finish(self, now: float) -> None:
         """The last words: exit.json first, so that whoever sees the `exited` record finds it."""
         self._intake.close()
-        self._syncer.touch()
         code, name = self.reaper.ended_how()
         streams = self.journal.streams
         facts = {

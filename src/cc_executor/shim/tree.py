@@ -108,15 +108,15 @@ class Tree:
         """Send SIGCONT to all."""
         return _send(signal.SIGCONT, self.scan())
 
-    def signal(self, signum: int, *, thaw: bool = False) -> int:
-        """Send `signum` to all, and SIGCONT to those that stand still (`thaw`: to all), for a stopped process acts on nothing but SIGKILL."""
+    def signal(self, signum: int) -> int:
+        """Send `signum` to all, and SIGCONT, for a stopped process acts on nothing but SIGKILL. One that was told to stop may not stand yet."""
         members = self.scan()
         sent = _send(signum, members)
-        _thaw(members, everybody=thaw)
+        _send(signal.SIGCONT, members)
         return sent
 
-    def signal_group(self, group: int, signum: int, *, thaw: bool = False) -> int:
-        """Send `signum` to one process group, and SIGCONT to all that stand still (`thaw`: to all)."""
+    def signal_group(self, group: int, signum: int) -> int:
+        """Send `signum` to one process group, and SIGCONT to all, as `signal`."""
         members = self.scan()
         sent = sum(process.group == group for process in members)
         if sent:
@@ -124,7 +124,7 @@ class Tree:
                 os.killpg(group, signum)
             except OSError:  # it has just ended, or every member of it belongs to somebody else (sudo)
                 sent = 0
-        _thaw(members, everybody=thaw)
+        _send(signal.SIGCONT, members)
         return sent
 
     def kill(self) -> int:
@@ -210,10 +210,6 @@ def _send(signum: int, processes: Iterable[Process]) -> int:
             continue
         sent += 1
     return sent
-
-
-def _thaw(members: list[Process], *, everybody: bool) -> None:
-    _send(signal.SIGCONT, members if everybody else [process for process in members if process.state in "Tt"])
 
 
 def _few_descendants(root: int) -> set[int] | None:

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from enum import StrEnum
 from pathlib import Path
@@ -223,13 +223,18 @@ _ELSEWHERE: Final = {
 }  # what other doors call it
 
 
-def _meant(name: str) -> str:
-    """A question, where the name is nearly an option's or is that of another door."""
+def option_names() -> set[str]:
+    """What `make_request` takes by name."""
     parameters = inspect.signature(make_request).parameters.values()
-    known = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} | (RunRequest.model_fields.keys() - {"output_schema"})
-    near = [_ELSEWHERE.get(name) or "", *difflib.get_close_matches(name, sorted({*known, *NOTIFY, *_CARE}), 1)]
-    found = next(filter(None, near), "")
-    return f" Did you mean {found}?" if found else ""
+    return {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} | (RunRequest.model_fields.keys() - {"output_schema"})
+
+
+def no_option(name: str, beside: Iterable[str]) -> str:
+    """The sentence about an option that there is not, with the one that may have been meant. `beside`: what can be said there besides a run's options."""
+    names = {*option_names(), *beside}
+    near = [_ELSEWHERE.get(name, ""), *difflib.get_close_matches(name, sorted(names), 1)]
+    meant = next(filter(names.__contains__, near), "")
+    return f"There is no option {name!r}.{f' Did you mean {meant}?' if meant else ''}"
 
 
 def _sentences(error: ValidationError) -> str:
@@ -241,7 +246,7 @@ def _sentences(error: ValidationError) -> str:
         name = _OPTION_OF_FIELD.get(field, field)
         value = "" if field in {"prompt", "output_schema", ""} else f" (given: {each['input']!r})"
         is_unknown = each["type"] == "extra_forbidden"
-        found.setdefault(field, f"There is no option {field!r}.{_meant(field)}" if is_unknown else f"{name} {message}{value}.".strip())
+        found.setdefault(field, no_option(field, _OF_CALLS) if is_unknown else f"{name} {message}{value}.".strip())
     return " ".join(found.values())
 
 
@@ -356,6 +361,7 @@ async def _to_end(run: Run, on_event: EventCallback | None, on_ask: AskCallback 
 
 NOTIFY: Final = ("notify", "notify_after", "notify_on")
 _CARE: Final = ("on_limit", "limit_wait_max", "on_output_limit", "reask")
+_OF_CALLS: Final = (*NOTIFY, *_CARE, "raise_error")  # what `cc_execute` takes besides
 _WORDS: Final[Mapping[str, type[StrEnum]]] = {"on_limit": OnLimit, "on_output_limit": OnOutputLimit}
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Final, cast
 import anyio
 from pydantic import ValidationError
 
-from cc_executor.api import json_schema, make_request, take_notify
+from cc_executor.api import json_schema, make_request, no_option, option_names, take_notify
 from cc_executor.errors import InvalidRequest, InvalidTaskList, RunNotFound, TaskListFailed
 from cc_executor.model.hook import Hook, call_named
 from cc_executor.model.listrecord import Capped, ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
@@ -286,28 +285,25 @@ def _seen_from(folder: str, paths: Any) -> Any:
 
 def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
     found: list[Problem] = []
+    known = option_names() | {"output_schema"}  # which is said to be called otherwise
     for number, task in enumerate(tasks.tasks):
         place = place_of(number, task.id, written.places)
         if task.kind is TaskKind.CALL:
             if task.text not in written.calls:
                 found.append(Problem(place, f"calls {task.text!r}, and only Python code can give a callable."))
             continue
+        unknown = task.options.keys() - known
+        said = [no_option(name, TASK_KEYS) for name in task.options if name in unknown]
+        rest = {name: value for name, value in task.options.items() if name not in unknown}
         try:
-            request_of(tasks, task, task.text if task.text.strip() else "-", None, "")
+            request_of(tasks, task.model_copy(update={"options": rest}), task.text if task.text.strip() else "-", None, "")
             if task.validation is not None and task.validation.rehearse is not None:
                 scripts.load(task.validation.rehearse)
         except (InvalidRequest, TypeError) as error:
-            found.append(Problem(place, _with_keys_meant(str(error), task.options)))
+            said.append(str(error))
+        if said:
+            found.append(Problem(place, " ".join(said)))
     return found
-
-
-def _with_keys_meant(said: str, options: Iterable[str]) -> str:
-    """What is wrong with a run's options, with the question whether a key of tasks was meant, which other runs do not have."""
-    for name in options:
-        near = difflib.get_close_matches(name, TASK_KEYS, 1)
-        if near:
-            said = re.sub(rf"(There is no option {re.escape(repr(name))}\.)(?! Did)", rf"\1 Did you mean {near[0]}?", said)
-    return said
 
 
 def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, session: str) -> RunRequest:

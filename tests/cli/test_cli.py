@@ -269,6 +269,7 @@ def test_show_prints_text_and_receipt() -> None:
     assert receipt["digest"] in done.stdout
 
 
+@pytest.mark.usefixtures("claude_cli")
 def test_doctor_says_what_is_there_and_what_is_missing(state_folder: Path) -> None:
     findings = {finding["what"]: finding for finding in json.loads(cli("doctor", "--json").stdout)}
     assert findings["python"]["ok"]
@@ -277,7 +278,8 @@ def test_doctor_says_what_is_there_and_what_is_missing(state_folder: Path) -> No
     done = cli("doctor")
     assert done.returncode == 1
     assert "✗ state folder" in done.stdout
-    assert "chmod 700" in done.stdout
+    assert "✓ Claude Code" in done.stdout
+    assert done.stdout.count("chmod 700") == 1, "what is wrong is said once"
 
 
 # --- receipts -----------------------------------------------------------------------------------------------------

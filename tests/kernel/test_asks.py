@@ -166,6 +166,7 @@ def test_a_stale_and_a_strange_answer_are_refused_with_a_sentence(kernel: Kernel
     tell(kernel, view, ask=ask["id"], decision="everything")
     assert refusal(kernel) == "There is no answer 'everything'."
     tell(kernel, view, ask=ask["id"], decision="deny", text="not that")
+    answer = kernel.wait(cell, within=BUDGET, until=lambda answer: ask["id"] not in str(asks_of(answer)), answer=answer)
     tell(kernel, view, ask=ask["id"], decision="allow")
     third = refusal(kernel)
     assert "answered already" in third or "not open any more" in third

@@ -207,7 +207,8 @@ def test_a_taken_cc_is_left_alone(kernel: Kernel) -> None:
     kernel.run("%unload_ext cc_executor\nget_ipython().register_magic_function(lambda line: 'theirs', magic_name='cc')")
     answer = kernel.run("%load_ext cc_executor")
     assert "%cc_list" in answer.stream
-    assert kernel.value("get_ipython().run_line_magic('cc', '')") == "'theirs'"
+    for line in ("", "list", "cancel", "attach x"):  # the last two of ours are awaited
+        assert kernel.value(f"%cc {line}") == "'theirs'"
     assert kernel.run("%cc_list").stream.startswith("Nothing was run yet")
     kernel.run("del get_ipython().magics_manager.magics['line']['cc']")
 

@@ -243,7 +243,7 @@ def test_what_failed_why_and_what_to_do_next_is_said() -> None:
     assert "- **c** (failed): ValueError: no" in text
     assert "- **d** (skipped): it needs b, which did not end well" in text
     assert "- b: Log in with `claude`." in text
-    assert "- c: Look at what it says, mend the cause, and do it again: `cc-executor tasks retry c`." in text
+    assert "- c: Look at what it says, mend the cause, and do it again: `cc-executor tasks retry c abc-1`." in text
     assert "`cc-executor tasks run abc-1` goes on from here" in text
     assert list_page(made).count('<details class="run">') == 1
 

@@ -69,6 +69,13 @@ def test_numbers_are_ids_wherever_they_stand(tmp_path: Path) -> None:
             ],
         ),
         (
+            "what a task has is meant, not what a call has.yaml",
+            "tasks:\n- {run: y, notfy: a, no_raise_error: true, on_uncheckd: ok}\n",
+            [
+                "tasks[0] '1' (line 2): There is no option 'notfy'. There is no option 'no_raise_error'. There is no option 'on_uncheckd'. Did you mean on_unchecked?"
+            ],
+        ),
+        (
             "alone.yaml",
             "tasks:\n- {id: a, run: 12}\n",
             ["tasks[0] 'a' (line 2): run must be a valid string (given: 12). Put it in quotes."],

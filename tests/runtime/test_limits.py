@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from cc_executor import cc_execute
+from cc_executor.api import make_request
 from cc_executor.errors import DaySpent
 from cc_executor.model.event import Repeated
 from cc_executor.model.listrecord import Begun, Hurried, ListState, Stopped, TaskStatus, Validated, Waiting
@@ -23,7 +24,9 @@ from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn, Usage
 from cc_executor.rehearsal.server import ServedRehearsal, serving
 from cc_executor.runtime.again import wait_until
 from cc_executor.runtime.retention import plan_pruning, prune
-from cc_executor.store.home import StateHome, state_path
+from cc_executor.server.owners import Owners
+from cc_executor.server.policy import Admission, Rules
+from cc_executor.store.home import StateHome, new_run_id, state_path
 from cc_executor.store.journal import RunStanding
 from cc_executor.store.spend import LONGEST_DAY, DaySpend
 from cc_executor.store.tasklists import ListFolder, ListHome
@@ -216,6 +219,9 @@ async def test_a_run_whose_end_nobody_saw_was_paid_all_the_same(tmp_path: Path, 
         await cc_execute("two", cwd=tmp_path, max_cost_per_day=0.2)
     result = await cc_execute_list([{"prompt": "three", "max_cost": 0.25}], cwd=tmp_path, max_cost_per_day=0.4)
     assert result.summary.startswith("1 may cost $0.25, and $0.20 of the day's $0.40 are left.")
+    admission = Admission(home, Owners(home.root, by_name=True, server_owner="olga"), Rules(day_cost=0.4))
+    bounded = await admission.reserve(new_run_id(time.time()), make_request("four", cwd=tmp_path), "olga")
+    assert bounded.limits.cost == pytest.approx(0.2)
     assert (asked(served), receipts(home)) == (1, []), "it is for others to seal it: whoever looks at it"
 
 

@@ -38,12 +38,12 @@ from cc_executor.store.tasklists import JOURNAL, ListFolder
 from cc_executor.tasks import cc_execute_task_list
 
 tasks, folder, left, way, delay = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], float(sys.argv[5])
-append = ListFolder.append
+append = ListFolder._append
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-def append_or_die(self, record):
+def append_or_die(self, record, *, after):
     global left
     left -= 1
     if left == 0 and way == "before":
@@ -55,11 +55,12 @@ def append_or_die(self, record):
         die()
     if left == 0 and way == "later":
         threading.Timer(delay, die).start()
-    append(self, record)
+    end = append(self, record, after=after)
     if left == 0 and way == "after":
         die()
+    return end
 
-ListFolder.append = append_or_die
+ListFolder._append = append_or_die
 print(cc_execute_task_list(tasks, cwd=folder).status)
 """
 
@@ -83,7 +84,7 @@ async def one_list(folder: Path, home: StateHome, seed: int, dealt: Counter[str]
             RUNNER,
             json.dumps(TASKS),
             str(folder),
-            str(chance.randint(1, 4)),
+            str(chance.randint(1, 8)),
             way,
             str(chance.uniform(0, 0.2)),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from cc_executor.model.listrecord import (
     TaskStatus,
     Waiting,
 )
+from cc_executor.runtime.listjournal import ListJournal
 from cc_executor.store import tasklists
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder, ListHome
@@ -137,6 +139,78 @@ async def test_a_task_that_is_stopped_in_the_instant_in_which_its_wait_begins_is
     with anyio.fail_after(BUDGET):
         result = await cc_execute_list(planned)
     assert (result.status, result.tasks["a"].status, result.tasks["a"].begun) == ("failed", TaskStatus.STOPPED, 1)
+
+
+@pytest.mark.row(
+    "faults", "a slow disk under a list's journal", "the loop goes on while a record is written; nothing begins before its record is there"
+)
+async def test_the_loop_goes_on_while_the_disk_writes_what_happens(
+    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [
+        *({"id": f"t{number}", "run": f"grep -c {number} begun", "group": "g"} for number in range(4)),
+        {"id": "bad", "run": "exit 1", "retry": 1},
+        *({"id": f"s{number}", "run": "true", "needs": "bad"} for number in range(4)),
+    ]
+    planned = plan(tasks, cwd=tmp_path, on_failure="skip")
+    write, loop, written = tasklists.append_line, asyncio.get_running_loop(), list[Record]()
+    is_run = ListHome(home).open(planned.tasks).is_run
+
+    def append(path: Path, line: bytes, **more: int | None) -> int | None:
+        turned = threading.Event()
+        loop.call_soon_threadsafe(turned.set)
+        assert not is_run() or turned.wait(BUDGET / 4), "the loop stands still"
+        end = write(path, line, **more)
+        record = msgspec.json.decode(line, type=Record)
+        if end is not None and isinstance(record, Begun):
+            with (tmp_path / "begun").open("a") as file:
+                file.write(f"{record.task}\n")
+        written.append(record)
+        return end
+
+    monkeypatch.setattr(tasklists, "append_line", append)
+    with anyio.fail_after(BUDGET):
+        result = await cc_execute_list(planned)
+    assert [result.tasks[f"t{number}"].status for number in range(4)] == [TaskStatus.OK] * 4
+    assert {type(record) for record in written} >= {Begun, Ended, Skipped, Closed}
+
+
+async def test_after_what_happens_between_two_decisions_the_second_is_made_anew(tmp_path: Path, home: StateHome) -> None:
+    folder = ListHome(home).open(plan([{"id": "a", "run": "true"}], cwd=tmp_path).tasks)
+    journal = ListJournal(folder, lambda _: None)
+    journal.considered()
+    assert await journal.decided(Skipped(at=0.0, task="a", because="x"))
+    assert await journal.decided(Skipped(at=0.0, task="b", because="x")), "what was decided by the same state is no news to it"
+    await journal.add(Ended(at=0.0, task="c", attempt=1, outcome="ok"))  # an attempt that has ended meanwhile
+    assert not await journal.decided(Skipped(at=0.0, task="d", because="x"))
+    journal.considered()
+    assert await journal.decided(Skipped(at=0.0, task="d", because="x"))
+    assert [type(record) for record in folder.records()] == [Skipped, Skipped, Ended, Skipped]
+
+
+async def test_who_is_cancelled_while_something_is_written_waits_for_it(
+    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ListHome(home).open(plan([{"id": "a", "run": "true"}], cwd=tmp_path).tasks)
+    journal, at_disk, goes_on, write = ListJournal(folder, lambda _: None), asyncio.Event(), threading.Event(), tasklists.append_line
+    loop = asyncio.get_running_loop()
+
+    def slow(path: Path, line: bytes, **more: int | None) -> int | None:
+        loop.call_soon_threadsafe(at_disk.set)
+        assert goes_on.wait(BUDGET)
+        return write(path, line, **more)
+
+    monkeypatch.setattr(tasklists, "append_line", slow)
+    async with asyncio.timeout(BUDGET), asyncio.TaskGroup() as tasks:
+        adding = tasks.create_task(journal.add(Paused(at=0.0)))
+        await at_disk.wait()
+        for _ in range(3):  # as somebody who presses Stop again and again
+            adding.cancel()
+            await anyio.sleep(0.05)
+        assert not adding.done()
+        goes_on.set()
+    assert adding.cancelled()
+    assert [type(record) for record in folder.records()] == [Paused]
 
 
 async def test_who_watches_and_raises_leaves_nothing_running(tmp_path: Path, home: StateHome) -> None:

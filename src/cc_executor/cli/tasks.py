@@ -387,7 +387,7 @@ def edit_command(
     """Give a task that has not begun another prompt or command."""
     folder = list_folder(name)
     if folder.state().task(_known(folder, task)).status is not TaskStatus.WAITING:
-        hint(f"Task {task} has begun already. `cc-executor tasks retry {task}` sets it back; then edit it.")
+        hint(f"Task {task} has begun already. `cc-executor tasks retry {task} {folder.list_id}` sets it back; then edit it.")
         raise typer.Exit(1)
     _tell(folder, "edit", task=task, text=sys.stdin.read() if text == "-" else text)
 

@@ -13,7 +13,9 @@ from cc_executor.kernel.cell import attach_blocking, ended_bundle, home_of, seal
 from cc_executor.kernel.display import show_mime, show_static
 from cc_executor.kernel.historycommands import estimate_verb, history_verb
 from cc_executor.kernel.lint import lint_verb
+from cc_executor.kernel.loop import interruptible
 from cc_executor.kernel.reportcommands import report
+from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.kernel.undocommands import undo_verb
 from cc_executor.model.ansi import clean
 from cc_executor.model.receipt import Receipt
@@ -21,6 +23,7 @@ from cc_executor.model.table import html_table
 from cc_executor.runtime.blocking import run_in_thread
 from cc_executor.runtime.control import command
 from cc_executor.runtime.doctor import examine
+from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.past import WRAPPED, columns
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.summary import HEAD, summaries
@@ -48,6 +51,12 @@ def run_verb(shell: Any, line: str) -> Any:
     if len(rest) > 1:
         raise InvalidRequest(f"%cc {verb} takes one run at most, not {' '.join(rest)!r}.")
     return action(shell, rest[0] if rest else "")
+
+
+async def run_verb_beside(shell: Any, line: str) -> Any:
+    """`run_verb` in a thread: a command is answered in some milliseconds, and where it is not (5 s), the loop and the views of other runs go on."""
+    with shell_pump(getattr(shell, "kernel", None)):
+        return await interruptible(in_thread(lambda: run_verb(shell, line), takes_long=True))
 
 
 def _folder(shell: Any, name: str) -> RunFolder:

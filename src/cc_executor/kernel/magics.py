@@ -31,7 +31,8 @@ VERBS: Final = (
     "estimate",
     "answer",
 )
-LINE_MAGICS: Final = ("cc", "cc_attach_async", *(f"cc_{verb}" for verb in VERBS))
+WAITING_VERBS: Final = ("attach", "pause", "resume", "cancel", "answer")  # for a run, or for its supervisor, which may stand still
+LINE_MAGICS: Final = ("cc", *(f"cc_{verb}_async" for verb in WAITING_VERBS), *(f"cc_{verb}" for verb in VERBS))
 CELL_MAGICS: Final = ("cc_execute", "cc_execute_async", "cc_tasks", "cc_tasks_async")
 COMPLETED: Final = ("%%cc_execute", "%%cc_tasks", "%cc", *(f"%cc_{verb}" for verb in VERBS))
 
@@ -39,10 +40,13 @@ COMPLETED: Final = ("%%cc_execute", "%%cc_tasks", "%cc", *(f"%cc_{verb}" for ver
 _AWAITED: Final = (
     ("get_ipython().run_cell_magic('cc_execute',", "await get_ipython().run_cell_magic('cc_execute_async',"),
     ("get_ipython().run_cell_magic('cc_tasks',", "await get_ipython().run_cell_magic('cc_tasks_async',"),
-    ("get_ipython().run_line_magic('cc', 'attach'", "await get_ipython().run_line_magic('cc_attach_async', ''"),
-    ("get_ipython().run_line_magic('cc', 'attach ", "await get_ipython().run_line_magic('cc_attach_async', '"),
-    ("get_ipython().run_line_magic('cc_attach',", "await get_ipython().run_line_magic('cc_attach_async',"),
+    *(
+        (f"get_ipython().run_line_magic({plain}", f"await get_ipython().run_line_magic('cc_{verb}_async', {rest}")
+        for verb in WAITING_VERBS
+        for plain, rest in ((f"'cc', '{verb}'", "''"), (f"'cc', '{verb} ", "'"), (f"'cc_{verb}', ", ""))
+    ),
 )
+_CC: Final = "get_ipython().run_line_magic('cc',"
 _CELL: Final = "get_ipython().run_cell_magic("
 _EMPTY: Final = ", '')"  # no body: IPython refuses that by the magic's name, which is to be the one that was written
 
@@ -60,9 +64,15 @@ def transform(lines: list[str]) -> list[str]:
 
 def _awaited(line: str) -> str:
     for plain, awaited in _AWAITED:
-        if line.startswith(plain) and not (plain.startswith(_CELL) and line.rstrip().endswith(_EMPTY)):
+        if line.startswith(plain) and not (plain.startswith(_CELL) and line.rstrip().endswith(_EMPTY)) and _is_ours(plain):
             return awaited + line[len(plain) :]
     return line
+
+
+def _is_ours(plain: str) -> bool:
+    """Whether `%cc` is not another extension's, where it is that which stands there."""
+    shell: Any = get_ipython()
+    return not plain.startswith(_CC) or getattr(shell.find_line_magic("cc"), "__module__", "") == __name__
 
 
 def _is_awaitable_here() -> bool:
@@ -95,6 +105,8 @@ class CCMagics(Magics):
         super().__init__(shell)
         for verb in VERBS:
             self.magics["line"][f"cc_{verb}"] = _line_magic(shell, verb)
+        for verb in WAITING_VERBS[1:]:
+            self.magics["line"][f"cc_{verb}_async"] = _awaited_magic(shell, verb)
 
     @no_var_expand
     @cell_magic
@@ -173,4 +185,15 @@ def _line_magic(shell: Any, verb: str) -> Callable[[str], Any]:
 
     magic.__qualname__ = f"CCMagics.cc_{verb}"
     magic.__doc__ = f"The same as `%cc {verb}`."
+    return no_var_expand(magic)
+
+
+def _awaited_magic(shell: Any, verb: str) -> Callable[[str], Any]:
+    def magic(line: str) -> Any:
+        from cc_executor.kernel.commands import run_verb_beside
+
+        return run_verb_beside(shell, f"{verb} {line}")
+
+    magic.__qualname__ = f"CCMagics.cc_{verb}_async"
+    magic.__doc__ = f"What `%cc {verb}` becomes where a cell can be awaited."
     return no_var_expand(magic)

@@ -22,7 +22,7 @@ import traitlets
 
 from cc_executor.errors import CCExecutorError, InvalidRequest, RunNotFound
 from cc_executor.kernel.loop import own
-from cc_executor.kernel.widgets import COMMANDS, answered, obeyed
+from cc_executor.kernel.widgets import COMMANDS, answered, carried_out, obeyed
 from cc_executor.kernel.widgets import script as run_script
 from cc_executor.model.listrecord import TaskState, TaskStatus
 from cc_executor.model.taskrows import TaskBoard
@@ -101,6 +101,7 @@ class TaskListView(anywidget.AnyWidget):
         self._clock = clock
         self._opened: dict[str, _Opened] = {}
         self._turn = 0
+        self._clicked: asyncio.Task[None] | None = None  # the newest
         self._loop: asyncio.AbstractEventLoop | None = None
         with contextlib.suppress(RuntimeError):  # made where no loop runs: nothing can be opened
             self._loop = asyncio.get_running_loop()
@@ -151,14 +152,17 @@ class TaskListView(anywidget.AnyWidget):
     def _command(self, command: str, task: str, text: str, click: object) -> None:
         """Obey, and say that it was taken: a view that hears nothing looks for another way."""
         about = {"task": task, "click": click}
-        try:
+
+        def obey() -> None:
             if command not in (TASK_COMMANDS if task else LIST_COMMANDS):
                 raise InvalidRequest(f"There is no command {command!r}.")
             self._commands.obey(command, task=task, text=text, click=click if isinstance(click, str) else "")
-        except CCExecutorError as error:
-            self._transmit({"op": "refused", **about, "text": str(error)}, [])
-        else:
-            self._transmit({"op": "taken", **about}, [])
+
+        def told(text: str | None) -> None:
+            self._transmit({"op": "taken", **about} if text is None else {"op": "refused", **about, "text": text}, [])
+
+        # In their order, but for the last resort: a text is changed before the list that stood still goes on.
+        self._clicked = carried_out(obey, told, after=None if command == "kill" else self._clicked)
 
     def _detail(self, task: str) -> None:
         try:

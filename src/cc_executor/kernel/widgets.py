@@ -6,9 +6,11 @@ same easy case.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -16,7 +18,9 @@ import anywidget
 import traitlets
 
 from cc_executor.errors import CCExecutorError
+from cc_executor.kernel.loop import own
 from cc_executor.model.transcript import Transcript
+from cc_executor.runtime.errand import in_thread
 from cc_executor.wire.feed import PageReader, ViewFeed, ViewStatus
 
 OnCommand = Callable[[str, int | None], None]
@@ -31,15 +35,42 @@ def script() -> str:
     return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("server.js", "notify.js", "view.js"))
 
 
+def carried_out(
+    act: Callable[[], object], told: Callable[[str | None], None], *, after: asyncio.Task[None] | None = None
+) -> asyncio.Task[None] | None:
+    """Do what a click asks for, and tell what became of it: None, or the sentence with which it was refused.
+
+    In a thread, for whoever is to obey may stand still, and is waited for up to 5 s; what this loop shows goes on meanwhile. `after`: the click before
+    this one, where their order counts.
+    """
+    if asyncio._get_running_loop() is None:  # then nothing is shown meanwhile that could be held up
+        told(_refusal(act))
+        return None
+
+    async def work() -> None:
+        if after is not None and after.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait({after})
+        # Without waiting for a place, as for any command.
+        told(await in_thread(partial(_refusal, act), takes_long=True))
+
+    return own(work(), name="cc_executor click")
+
+
+def _refusal(act: Callable[[], object]) -> str | None:
+    try:
+        act()
+    except CCExecutorError as error:
+        return str(error)
+    return None
+
+
 def obeyed(content: Mapping[str, object], command: str, obey: OnCommand, transmit: Callable[[dict[str, Any], list[bytes]], None]) -> None:
     """Hand a view's command on, and tell it what became of it: a view that hears nothing looks for another way."""
     pauses, about = content.get("pauses"), {"command": command, "click": content.get("click")}
-    try:
-        obey(command, pauses if type(pauses) is int else None)
-    except CCExecutorError as error:
-        transmit({"op": "refused", **about, "text": str(error)}, [])
-    else:
-        transmit({"op": "taken", **about}, [])
+    carried_out(
+        lambda: obey(command, pauses if type(pauses) is int else None),
+        lambda text: transmit({"op": "taken", **about} if text is None else {"op": "refused", **about, "text": text}, []),
+    )
 
 
 def answered(
@@ -49,10 +80,12 @@ def answered(
     transmit: Callable[[dict[str, Any], list[bytes]], None],
 ) -> None:
     """Hand a view's answer on, and tell it if that is refused."""
-    try:
-        answer(content)
-    except CCExecutorError as error:
-        transmit({"op": "unanswered", "ask": ask, "text": str(error)}, [])
+
+    def told(text: str | None) -> None:
+        if text is not None:
+            transmit({"op": "unanswered", "ask": ask, "text": text}, [])
+
+    carried_out(lambda: answer(content), told)
 
 
 class RunView(anywidget.AnyWidget):
@@ -64,7 +97,7 @@ class RunView(anywidget.AnyWidget):
         Somebody else feeds it.
     on_command : callable
         Called with ``"pause"``, ``"resume"``, ``"cancel"`` or ``"kill"`` and how often the run had been paused when somebody clicked (None: the view did not
-        say), in whatever thread the message arrives (it changes from click to click).
+        say), in a thread of its own.
         A `CCExecutorError` that it raises is shown in the view.
     on_answer : callable or None
         Called, as `on_command`, with an answer to a question of the agent; see `cc_executor.runtime.runpage.RunPage.answer`.

@@ -95,7 +95,7 @@ def list_report(
     for record in begun:
         if record.run_id in receipts:
             by_task.setdefault(record.task, []).append(receipts[record.run_id])
-    rows = tuple(_row(task, state.task(task.id), runs, by_task.get(task.id, [])) for task in tasks.in_order())
+    rows = tuple(_row(list_id, task, state.task(task.id), runs, by_task.get(task.id, [])) for task in tasks.in_order())
     path, path_seconds = critical_path(tasks, state)
     return ListReport(
         list_id=list_id,
@@ -135,7 +135,7 @@ def _spans(records: Sequence[Record], started: float) -> tuple[Span, ...]:
     return tuple(sorted(found, key=lambda span: (span.begin, span.task)))
 
 
-def _row(task: Task, known: TaskState, runs: Mapping[str, RunReport], receipts: Sequence[Receipt]) -> TaskReport:
+def _row(list_id: str, task: Task, known: TaskState, runs: Mapping[str, RunReport], receipts: Sequence[Receipt]) -> TaskReport:
     run = runs.get(known.run_id)
     return TaskReport(
         task=task,
@@ -143,15 +143,15 @@ def _row(task: Task, known: TaskState, runs: Mapping[str, RunReport], receipts: 
         run=run,
         usage=_sum(receipt.usage for receipt in receipts),
         rehearsed=bool(receipts) and receipts[-1].rehearsed is not None,
-        next_step=_cure(task, known, run),
+        next_step=_cure(list_id, task, known, run),
     )
 
 
-def _cure(task: Task, known: TaskState, run: RunReport | None) -> str:
+def _cure(list_id: str, task: Task, known: TaskState, run: RunReport | None) -> str:
     match known.status:
         case TaskStatus.FAILED:
             said = clean(run.receipt.outcome.cure) if run is not None else ""
-            return said or f"Look at what it says, mend the cause, and do it again: `cc-executor tasks retry {task.id}`."
+            return said or f"Look at what it says, mend the cause, and do it again: `cc-executor tasks retry {task.id} {list_id}`."
         case TaskStatus.STOPPED:
             return "Somebody stopped it; run the list again to do it."
         case TaskStatus.SKIPPED:

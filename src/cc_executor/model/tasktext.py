@@ -14,10 +14,16 @@ from pydantic import ValidationError
 from cc_executor.model.hook import Hook, call_named, hooks_from
 from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, id_from, place_of
 
-# What a task or a list says by itself; every other key of a task is an option of its run.
-TASK_KEYS: Final = ("id", "title", "needs", "group", "on_failure", "retry")
-# The same; `defaults` may say them for all agents.
-_CARE_KEYS: Final = ("on_limit", "limit_wait_max", "on_output_limit", "reask", "validate", "on_unchecked")
+_CARE_KEYS: Final = (
+    "on_limit",
+    "limit_wait_max",
+    "on_output_limit",
+    "reask",
+    "validate",
+    "on_unchecked",
+)  # `defaults` may say them for all agents
+# What a task says by itself; every other key is an option of its run.
+TASK_KEYS: Final = ("id", "title", "needs", "group", "on_failure", "retry", *_CARE_KEYS)
 _LIST_KEYS: Final = ("name", "cwd", "parallel", "max_cost", "max_cost_per_day", "on_failure", "on_limit", "limit_wait_max")
 _WORK: Final = {"prompt": TaskKind.AGENT, "run": TaskKind.SHELL, "call": TaskKind.CALL}
 # Options that mean nothing to a command; the list's defaults hand them to agents alone.
@@ -160,13 +166,13 @@ def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str
         )
         return _stand_in(task_id)
     kind = _WORK[works[0]]
-    own = {name: given[name] for name in (*TASK_KEYS, *_CARE_KEYS) if given.get(name) is not None} | {"id": task_id}
+    own = {name: given[name] for name in TASK_KEYS if given.get(name) is not None} | {"id": task_id}
     if kind is TaskKind.AGENT:
         own = {name: defaults[name] for name in _CARE_KEYS if defaults.get(name) is not None} | own
     own["needs"] = _ids(own.get("needs", ()))
     if "validate" in own:
         own["validation"] = _validation(own.pop("validate"))
-    options = {name: value for name, value in given.items() if name not in {*TASK_KEYS, *_CARE_KEYS, *_WORK} and value is not None}
+    options = {name: value for name, value in given.items() if name not in {*TASK_KEYS, *_WORK} and value is not None}
     not_for_it = {TaskKind.AGENT: frozenset[str](), TaskKind.SHELL: _AGENT_OPTIONS, TaskKind.CALL: defaults.keys()}[kind]
     usual = {name: value for name, value in defaults.items() if name not in not_for_it and name not in _CARE_KEYS}
     try:

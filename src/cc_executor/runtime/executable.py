@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cc_executor.agents.shell import words_of
-from cc_executor.errors import AgentNotFound, AgentUnsupported
+from cc_executor.errors import AgentNotFound, AgentUnsupported, StateUnusable
 from cc_executor.model.request import RunRequest
 from cc_executor.runtime.question import NoAnswer, ask
 from cc_executor.store.home import StateHome
@@ -123,8 +123,8 @@ def _cached_version(path: str, *, environ: Mapping[str, str], home: StateHome) -
     if isinstance(known, dict) and isinstance(version := known.get(key), str) and _VERSION.fullmatch(version):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - foreign JSON
         return version
     version = _ask_version(path, environ=environ)
-    home.prepare()
-    with suppress(OSError):  # a full disk costs the cache, not the run
+    with suppress(OSError, StateUnusable):  # a full disk costs the cache, not the run; and what is wrong with the folder, a launch says
+        home.prepare()
         write_whole(cache_file, json.dumps({key: version}).encode(), sync=False)
     return version
 

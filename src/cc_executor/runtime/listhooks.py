@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 KEPT: Final = "hooks.json"  # the list's own commands, for a process that has only the list's id
 _KEPT_LIMIT: Final = 16 * 2**20  # bytes
 
-Tell = Callable[[HookReport, str], None]
+Tell = Callable[[HookReport, str], Awaitable[None]]
 
 
 def keep_hooks(folder: ListFolder, hooks: Sequence[Hook]) -> None:
@@ -217,5 +217,5 @@ class ListHooks(Caller):
         given = payload(each.moment, each, list=whole, task=part, error=error)
         report = await self.call(each, given, where=where, log=self._log, key=key)
         if not report.ok:
-            self._tell(report, task.id if task is not None else "")
+            await self._tell(report, task.id if task is not None else "")
         return report

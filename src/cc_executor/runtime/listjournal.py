@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
-from cc_executor.model.listrecord import ListState, Record, advance
+import anyio
+
+from cc_executor.model.listrecord import ListState, Record
+from cc_executor.runtime.errand import Errand
 from cc_executor.store.tasklists import ListFolder
+
+T = TypeVar("T")
 
 
 class ListJournal:
     """The records of one list, and the state after them.
+
+    What is added is on the disk when that returns, and the loop goes on meanwhile: others add and read in the midst of it.
 
     Parameters
     ----------
@@ -27,6 +37,7 @@ class ListJournal:
         self.state = ListState()
         self._on_state = on_state
         self._offset = 0
+        self._considered = 0  # the offset of the state by which is decided
 
     def read(self) -> None:
         """All that is new."""
@@ -35,16 +46,32 @@ class ListJournal:
         if self._offset != before:
             self._on_state(self.state)
 
-    def add(self, record: Record) -> None:
+    def considered(self) -> ListState:
+        """The state, to decide by it."""
+        self._considered = self._offset
+        return self.state
+
+    async def add(self, record: Record) -> None:
         """Add what has happened."""
-        self.folder.append(record)
+        await _written(partial(self.folder.append, record))
         self.read()
 
-    def decided(self, record: Record) -> bool:
-        """Add what was decided by this very state. False when somebody has added something to it: then it is decided anew, for he may want otherwise."""
-        end = self.folder.append_after(record, self._offset)
+    async def decided(self, record: Record) -> bool:
+        """Add what was decided by the state that was `considered` last, and by what was decided since.
+
+        False when somebody has added something to it: then it is decided anew, for he may want otherwise.
+        """
+        end = await _written(partial(self.folder.append_after, record, self._considered))
         if end is None:
             return False
-        self.state, self._offset = advance(self.state, record), end
-        self._on_state(self.state)
+        self._considered = end
+        self.read()
         return True
+
+
+async def _written(write: Callable[[], T]) -> T | None:
+    """What `write` gives, from a thread. Whoever is cancelled meanwhile waits for it: nobody lets go of a list while something is still written to it."""
+    errand = Errand(lambda _: write(), patience=math.inf, takes_long=True)
+    with anyio.CancelScope(shield=True):
+        await errand.run()
+    return errand.result

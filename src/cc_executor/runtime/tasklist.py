@@ -186,7 +186,7 @@ class _Runner:
         """Until nothing is left to be done."""
         self._journal.read()
         if why := await self._hooks.open(self._journal.state):
-            self._journal.add(Closed(at=time.time(), status=ListStatus.STOPPED, summary=why))
+            await self._journal.add(Closed(at=time.time(), status=ListStatus.STOPPED, summary=why))
         self._journal.read()  # the first hook may have taken long
         async with anyio.create_task_group() as attempts:
             for task in self._tasks.tasks:
@@ -204,8 +204,8 @@ class _Runner:
                 self._journal.read()
         why = await self._hooks.close(self._journal.state)
         self._journal.read()  # the last hook may have taken long, and somebody may have wanted a task again
-        while why and self._journal.state.status is ListStatus.OK:
-            if self._journal.decided(Closed(at=time.time(), status=ListStatus.FAILED, summary=why)):
+        while why and self._journal.considered().status is ListStatus.OK:
+            if await self._journal.decided(Closed(at=time.time(), status=ListStatus.FAILED, summary=why)):
                 break
             self._journal.read()
         if self._journal.state.status is not ListStatus.OPEN:
@@ -218,12 +218,14 @@ class _Runner:
         for action in await self._due():
             if await self._do(action, attempts):
                 has_acted = True
-                if not isinstance(action, Skip | Wait):  # there may be thousands of these, and nobody comes between them
+                if not isinstance(
+                    action, Skip | Wait
+                ):  # there may be thousands of these; after somebody who comes between them, none is written
                     break
         return has_acted
 
-    def _tell(self, report: HookReport, task: str) -> None:
-        self._journal.add(HookTold(at=time.time(), task=task, text=report.sentence()))
+    async def _tell(self, report: HookReport, task: str) -> None:
+        await self._journal.add(HookTold(at=time.time(), task=task, text=report.sentence()))
 
     async def _due(self) -> list[Action]:
         state, now = self._journal.state, time.time()
@@ -232,7 +234,7 @@ class _Runner:
             if self._looked is None or spent != state.spent or not 0 <= now - at < DAY_LOOK:
                 self._today = await in_thread(lambda: self._day.total(now))
                 self._looked = (now, state.spent)
-        return due(self._tasks, self._journal.state, now=now, today=self._today)
+        return due(self._tasks, self._journal.considered(), now=now, today=self._today)
 
     def _spent_unsealed(self, folder: RunFolder) -> EndedRun | None:
         """What a run has cost that nobody has sealed. Of one that goes on in this list what it may cost is set aside until it is."""
@@ -248,21 +250,23 @@ class _Runner:
                 task, known = self._tasks.task(task_id), self._journal.state.task(task_id)
                 run_id = "" if task.kind is TaskKind.CALL else str(self._new_run())
                 # Written before anything is launched: a run without this line cannot be, and this line without a run was never launched.
-                if self._journal.decided(
+                if await self._journal.decided(
                     Begun(at=time.time(), task=task_id, attempt=known.begun + 1, run_id=run_id, session=known.session)
                 ):
                     work = partial(self._attempt, max_cost=max_cost, run_id=run_id, session=known.session, say=known.say)
                     self._begin(attempts, task, work)
             case Wait(task=task_id, until=until, why=why, cause=cause, session=session, say=say):
-                self._journal.decided(Waiting(at=time.time(), task=task_id, until=until, why=why, cause=cause, session=session, say=say))
+                await self._journal.decided(
+                    Waiting(at=time.time(), task=task_id, until=until, why=why, cause=cause, session=session, say=say)
+                )
             case Validate(task=task_id, max_cost=max_cost):
                 if task_id in self._live:  # as above
                     return False
                 self._begin(attempts, self._tasks.task(task_id), partial(self._look, max_cost=max_cost))
             case Skip(task=task_id, because=because):
-                self._journal.decided(Skipped(at=time.time(), task=task_id, because=because))
+                await self._journal.decided(Skipped(at=time.time(), task=task_id, because=because))
             case Close(status=status, summary=summary):
-                self._journal.decided(Closed(at=time.time(), status=status, summary=summary))
+                await self._journal.decided(Closed(at=time.time(), status=status, summary=summary))
             case Cancel(task=task_id):
                 live = self._live.get(task_id)
                 if live is None or live.is_cancelled or (live.is_adopted and live.run is None):
@@ -311,11 +315,10 @@ class _Runner:
             ended = self._unbegun(task, OutcomeKind.FAILED, str(error))
         finally:
             del self._live[task.id]
-            self._news.set()
-        if isinstance(ended, Validated):
-            self._journal.add(ended)
-            return
-        self._journal.add(await self._hooks.after_task(task, ended, self._journal.state))
+        if not isinstance(ended, Validated):
+            ended = await self._hooks.after_task(task, ended, self._journal.state)
+        await self._journal.add(ended)
+        self._news.set()
 
     def _unbegun(self, task: Task, outcome: OutcomeKind, why: str) -> Ended | Validated:
         """What becomes of an attempt, or of a look at one, that could not be made."""
@@ -387,7 +390,7 @@ class _Runner:
             request = self._look_request(task, known, validation.max_cost if max_cost is None else max_cost)
             new = self._new_run()
             # As for an attempt: written before anything is launched.
-            self._journal.add(Validating(at=time.time(), task=task.id, attempt=known.begun, run_id=new))
+            await self._journal.add(Validating(at=time.time(), task=task.id, attempt=known.begun, run_id=new))
             live.run = await Run.start(request, home=self._home, environ=self._environ, run_id=new)
             if live.is_cancelled:  # while it was being launched
                 with suppress(ControlFailed):

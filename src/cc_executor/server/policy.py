@@ -23,6 +23,7 @@ from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.policy.budget import SMALLEST, Purse
 from cc_executor.runtime.errand import Errand
+from cc_executor.runtime.unsealed import spent_unsealed
 from cc_executor.server.owners import Owners
 from cc_executor.server.places import Place, Places
 from cc_executor.server.refusal import Refused
@@ -161,7 +162,7 @@ class Admission:
         self.rules = rules
         self._home = home
         self._owners = owners
-        self._spend = DaySpend(home)
+        self._spend = DaySpend(home, unsealed=spent_unsealed)
         self._places = Places(home.root)
         self._lock = asyncio.Lock()  # before the turn among all servers, which is waited for in a thread
         self.promised: Callable[[str], int] = lambda who: 0

@@ -4,7 +4,7 @@ import pytest
 
 from cc_executor.agents import AGENTS
 from cc_executor.errors import InvalidRequest
-from cc_executor.policy.environment import NESTED, child_environment
+from cc_executor.policy.environment import DEPTH, NESTED, child_environment, depth_of
 
 BASE = {"PATH": "/usr/bin", "HOME": "/home/me"}
 
@@ -12,7 +12,9 @@ BASE = {"PATH": "/usr/bin", "HOME": "/home/me"}
 def made(
     environ: dict[str, str], *, extra: tuple[str, ...] = (), additions: dict[str, str] | None = None, agent: str = "claude"
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    return child_environment(environ, extra_names=extra, additions=additions or {}, agent=agent)
+    env, secrets = child_environment(environ, extra_names=extra, additions=additions or {}, agent=agent)
+    assert int(env.pop(DEPTH)) >= 1
+    return env, secrets
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -97,3 +99,10 @@ def test_the_callers_environment_is_left_alone() -> None:
     environ = dict(BASE)
     made(environ, additions={"NEW": "1"})
     assert environ == BASE
+
+
+@pytest.mark.parametrize(("value", "depth"), [(None, 0), ("", 0), ("0", 0), ("3", 3), ("-1", 0), ("3.5", 0), ("٣", 0), ("9" * 5000, 0)])
+def test_how_deep_an_environment_lies(value: str | None, depth: int) -> None:
+    environ = BASE if value is None else {**BASE, DEPTH: value}
+    assert depth_of(environ) == depth
+    assert child_environment(environ, extra_names=(), additions={}, agent="claude")[0][DEPTH] == str(depth + 1)

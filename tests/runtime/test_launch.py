@@ -404,6 +404,20 @@ async def test_a_run_s_environment_is_an_allow_list_and_what_was_named(tmp_path:
     assert "one" not in (result.folder / "request.json").read_text()
 
 
+@pytest.mark.row("threats", "agents that start agents", "five deep, and no further: the sixth is refused in a sentence, and costs nothing")
+async def test_runs_that_start_runs_come_to_an_end(tmp_path: Path) -> None:
+    again = f'echo $CC_EXECUTOR_DEPTH >> depths; "{sys.executable}" -m cc_executor.cli run --agent shell --shell sh "sh again.sh" 2>> said'
+    (tmp_path / "again.sh").write_text(again)
+    result = await cc_execute("sh again.sh", **BASH, cwd=tmp_path)
+    assert result.status == "failed"
+    assert (tmp_path / "depths").read_text().split() == ["1", "2", "3", "4", "5"]
+    assert "one within 5 others" in (tmp_path / "said").read_text()
+    environ = {**os.environ, "CC_EXECUTOR_DEPTH": "3"}
+    assert (
+        await cc_execute("true", **BASH, cwd=tmp_path, environ=environ, verify="test $CC_EXECUTOR_DEPTH = 4")
+    ).receipt.standing == "verified"
+
+
 async def test_values_and_names_that_are_no_utf_8_do_no_harm(tmp_path: Path) -> None:
     raw = os.fsdecode(b"caf\xe9 \xff\xfe")
     environ = {**os.environ, "MY_SETTING": raw, os.fsdecode(b"GIT_\xe9"): "odd", "MY_API_KEY": os.fsdecode(b"canary-\xff-0123456789")}

@@ -52,6 +52,10 @@ NESTED: Final = frozenset({
 # The credentials of the notebook server and of its hub: with them, an agent is its user.
 NEVER_PREFIXES: Final = ("JUPYTERHUB_", "JPY_")
 
+# An agent can run `cc-executor`, and so can the agent that this starts. A list's agent with a helper of its own is two deep; what is deeper than this goes in a circle.
+DEPTH: Final = "CC_EXECUTOR_DEPTH"
+DEEPEST: Final = 5
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OFF: Final = frozenset({"", "0", "false", "no", "off"})
 
@@ -93,8 +97,19 @@ def child_environment(
         if name in extra_names
         or ((name in allowed or name.startswith(prefixes)) and name not in NESTED and not name.startswith(NEVER_PREFIXES))
     }
-    env.update(additions)
+    env.update({DEPTH: deeper(environ), **additions})
     return env, secret_values({**environ, **env})
+
+
+def depth_of(environ: Mapping[str, str]) -> int:
+    """How many runs this environment lies within; 0 outside of all."""
+    value = environ.get(DEPTH, "")
+    return int(value) if re.fullmatch(r"[0-9]{1,6}", value) else 0
+
+
+def deeper(environ: Mapping[str, str]) -> str:
+    """What `DEPTH` is for whoever is started from this environment: an agent, a check, a hook."""
+    return str(depth_of(environ) + 1)
 
 
 def _check(name: str, environ: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from cc_executor.model.receipt import Check
 from cc_executor.model.request import RunRequest
+from cc_executor.policy.environment import DEPTH, deeper
 from cc_executor.policy.redact import Redactor
 from cc_executor.runtime.errand import Errand, in_thread
 from cc_executor.runtime.leftovers import end_marked
@@ -73,7 +74,7 @@ class Checking:
 
     def _run(self, command: str, cwd: str, mark: str, stop: threading.Event) -> Check:
         """The user's own command line, in the user's own environment; in its own session and marked, so that it can be ended whole."""
-        environment = {**self.environ, records.RUN_MARK: mark}
+        environment = {**self.environ, records.RUN_MARK: mark, DEPTH: deeper(self.environ)}
         end_marked(mark)  # what is left of a check whose maker was killed before it could end it
         script = f"\n{command}" if command.startswith(("-", "+")) else command  # a sign would make it an option of the shell
         try:

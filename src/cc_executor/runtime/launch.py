@@ -21,7 +21,7 @@ import anyio
 from cc_executor.agents import agent_named
 from cc_executor.errors import InvalidRequest, LaunchFailed, StateUnusable, UnsupportedPlatform
 from cc_executor.model.request import RunId, RunRequest
-from cc_executor.policy.environment import child_environment
+from cc_executor.policy.environment import DEEPEST, DEPTH, child_environment, depth_of
 from cc_executor.runtime.errand import Errand
 from cc_executor.runtime.executable import VERSION_BUDGET, Executable, find_executable
 from cc_executor.runtime.forecast import load_now, predict
@@ -108,6 +108,11 @@ def _launch(
     run_id: RunId | None,
 ) -> RunFolder:
     reap()
+    if depth_of(environ) >= DEEPEST:
+        raise LaunchFailed(
+            f"This run would be one within {DEEPEST} others: agents, checks or hooks start one another. "
+            f"Start it outside of them; if it is outside, unset {DEPTH}."
+        )
     _check_folders(request)
     home.prepare()
     executable = find_executable(request, environ=environ, home=home)

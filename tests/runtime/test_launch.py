@@ -224,7 +224,7 @@ async def attempt():
 
 async def main():
     print("roomy", (await attempt())[0], flush=True)
-    for free in [*range(0, 16, 4), *range(16, 240, 8), 400]:
+    for free in [*range(0, 16, 4), *range(16, 240, 8), 500]:
         with filler.open("wb", buffering=0) as file:
             try:
                 while True:
@@ -253,7 +253,7 @@ def test_however_little_room_there_is_a_run_gives_its_receipt_or_was_never_begun
     disk.mkdir()
     script = tmp_path / "attempts.py"
     script.write_text(FULL_DISK)
-    mount = 'mount -t tmpfs -o size=1m,mode=0700 none "$0" && exec "$@"'
+    mount = 'mount -t tmpfs -o size=2m,mode=0700 none "$0" && exec "$@"'
     # A namespace of its own, so that the disk is gone with the process.
     namespace = ("unshare", "--mount") if IS_ROOT else ("unshare", "--user", "--map-root-user", "--mount")
     done = subprocess.run(

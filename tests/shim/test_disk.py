@@ -117,6 +117,33 @@ time.sleep(60)
     assert run.kinds().count("paused") == 10
 
 
+@pytest.mark.row("faults", "disk full to the end", "the agent's closing statement is kept, as its last lines are")
+@pytest.mark.parametrize("secret", [False, True], ids=["plain", "masked"])
+def test_the_closing_statement_fits_a_disk_that_stays_full(start: Start, disk: Disk, secret: bool) -> None:
+    code = """
+import os
+for number in range(40_000): os.write(1, b"%06d %s\\n" % (number, b"x" * 100))
+os.write(2, b"e" * 100_000 + b"\\nfarewell\\n")
+os.write(1, b'{"result": "%s"}\\n' % (b"r" * 30_000))
+"""
+    more = {"secrets": ["a-secret-that-nobody-says"]} if secret else {}
+    run = launch(start, disk, code, **more)
+    facts = run.wait()
+    room = os.statvfs(disk.folder)
+    assert room.f_bavail * room.f_frsize < 384 * 1024
+    for stream, size in (("stdout", 40_000 * 108 + 30_000 + len('{"result": ""}\n')), ("stderr", 100_010)):
+        assert facts["written"][stream] + facts["dropped"][stream] == size
+        assert len(run.read(stream)) == facts["written"][stream]
+    *lines, result = run.read().decode().splitlines()
+    assert result == '{"result": "%s"}' % ("r" * 30_000)
+    assert lines[-1].startswith("039999 ")
+    numbers = [int(line[:6]) for line in lines if len(line) == 107]
+    assert len(lines) - len(numbers) <= 1, "one line at most is cut: where the disk was full"
+    assert numbers == sorted(set(numbers))
+    assert run.read("stderr").endswith(b"\nfarewell\n")
+    assert run.kinds()[-1] == "exited"
+
+
 def test_a_disk_that_fills_up_late_has_room_for_the_last_words_too(start: Start, disk: Disk) -> None:
     run = launch(start, disk, ("/bin/sleep", "60"))
     while len(run.read(fmt.CONTROL)) < 100 * 1024:  # more than was set aside at the start

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from cc_executor.shim.linger import LastWord
 
 BLOCK: Final = 64 * 1024  # what a pipe holds by default; larger buffers were slower
+# Bytes of a stream's end that are held while the disk is full; most closing statements have less. Room for both is set aside (`END_ROOM`).
+HELD: Final = (64 * 1024, 16 * 1024)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 ROUND: Final = 16  # blocks of one stream before the loop looks at everything else: 1 MiB, which an agent may make of its pipe
 
 
@@ -85,6 +88,7 @@ class Stream:
         self._limit = limit
         self._head = float("inf") if limit is None else limit - end_of(limit)  # bytes that are kept from the beginning
         self._tail: Tail | None = None
+        self._held: Tail | None = None  # what a full disk did not take
         self._indexed_offset = -INDEX_EVERY_BYTES
         self._indexed_t = float("-inf")
 
@@ -94,7 +98,11 @@ class Stream:
         return self._masker.count if self._masker else 0
 
     def write(self, data: bytes | memoryview, t: float) -> OSError | None:
-        """Append what can be appended; the rest is counted as dropped and the reason returned. Later blocks are tried again."""
+        """Append what can be appended, and return the reason if that is not everything.
+
+        Of what a full disk does not take the end is held, for the next attempt, and the rest counted as dropped; whatever else cannot be written is dropped.
+        """
+        data = self._with_held(data)
         size = len(data)
         if not size:
             return None
@@ -117,7 +125,11 @@ class Stream:
                 done += os.write(self.file.fd, data[done:])
         except OSError as error:
             problem = error
-            self.dropped += size - done
+            if error.errno in _FULL:
+                self._held = Tail(HELD[self._number])
+                self.dropped += self._held.take(data[done:])
+            else:
+                self.dropped += size - done
         self.file.written = offset + done
         return problem
 
@@ -129,14 +141,28 @@ class Stream:
         """What the mask held back, when the stream has ended."""
         return self._masker.close() if self._masker else b""
 
-    def end(self, t: float) -> OSError | None:
-        """Append the end of a stream that was longer than its limit, after everything else of it; as `write`."""
-        if self._tail is None:
-            return None
-        data, lost = self._tail.rest()
-        self._head, self._tail = float("inf"), None
-        problem = self._lost(lost)
-        return self.write(data, t) or problem
+    def end(self, t: float, make_room: Callable[[], None]) -> OSError | None:
+        """Append what was held of the stream's end, after everything else of it; as `write`. `make_room`: called if the disk is full."""
+        problem: OSError | None = None
+        if self._tail is not None:
+            data, lost = self._tail.rest()
+            self._head, self._tail = float("inf"), None
+            problem = self._lost(lost)
+            problem = self.write(data, t) or problem
+        if self._held is not None:
+            make_room()
+            problem = self.write(self._with_held(b""), t) or problem
+            self.dropped += len(self._with_held(b""))
+        return problem
+
+    def _with_held(self, data: bytes | memoryview) -> bytes | memoryview:
+        if self._held is None:
+            return data
+        self.dropped += self._held.take(data)
+        held, lost = self._held.rest()
+        self._held = None
+        self.dropped += lost
+        return held
 
     def _beyond(self, data: bytes | memoryview) -> OSError | None:
         if self._tail is None:
@@ -161,6 +187,8 @@ class Journal:
         Seconds since the shim started.
     degraded : Callable[[str, OSError], None]
         Told once for each stream, when output could not be kept.
+    make_room : Callable[[], None]
+        Frees what was set aside on the disk for the ends of the streams.
     forms : tuple of bytes
         What is masked in the streams, for whoever else writes what the agent wrote.
     """
@@ -170,12 +198,14 @@ class Journal:
         streams: tuple[Stream, ...],
         time: Callable[[], float],
         degraded: Callable[[str, OSError], None],
+        make_room: Callable[[], None],
         forms: tuple[bytes, ...] = (),
     ) -> None:
         self.streams = streams
         self.forms = forms
         self._time = time
         self._degraded = degraded
+        self._make_room = make_room
         self._buffer = bytearray(BLOCK)
         self._view = memoryview(self._buffer)
 
@@ -213,7 +243,7 @@ class Journal:
             stream.ended = True
             os.close(stream.pipe)
             self._keep(stream, stream.rest())
-            problem = stream.end(self._time())
+            problem = stream.end(self._time(), self._make_room)
             if problem is not None:
                 self._tell(stream, problem)
 

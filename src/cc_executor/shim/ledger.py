@@ -22,6 +22,8 @@ ROOM: Final = 64 * 1024  # bytes set aside at the start, and always ahead: some 
 # Bytes set aside for the exit facts. Most of it is free again before the last record is written, and that is room for the receipt: its text alone may take
 # 32,000 characters of six bytes.
 EXIT_ROOM: Final = 256 * 1024
+# And for the ends of the streams: an agent's closing statement decides how the run is judged, and says what it has cost.
+END_ROOM: Final = 96 * 1024
 LOW: Final = 32 * 1024  # bytes left of it before more is set aside
 PENDING_LIMIT: Final = 2**20  # bytes of records that wait for room; a run writes some dozen records of 150 bytes
 DIGITS: Final = 6  # microseconds
@@ -80,6 +82,13 @@ class Ledger:
             except OSError:  # the disk is full now; what was set aside before is still there
                 return
 
+    def make_room(self) -> None:
+        """Free what was set aside for the ends of the streams."""
+        try:
+            os.ftruncate(self._exit_fd, EXIT_ROOM)
+        except OSError:
+            return
+
     def write_exit(self, facts: dict[str, Any]) -> None:
         """Write the exit facts and rename them into place.
 
@@ -119,14 +128,14 @@ def open_exit_part() -> int:
     fd = os.open(EXIT_PART, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, EXIT_ROOM)
+            os.posix_fallocate(fd, 0, EXIT_ROOM + END_ROOM)
         else:  # macOS; zeros make the blocks as well
-            os.write(fd, bytes(EXIT_ROOM))
+            os.write(fd, bytes(EXIT_ROOM + END_ROOM))
     except OSError as problem:
         if problem.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             os.close(fd)
             raise
-        os.write(fd, bytes(EXIT_ROOM))  # a file system that cannot set blocks aside
+        os.write(fd, bytes(EXIT_ROOM + END_ROOM))  # a file system that cannot set blocks aside
     return fd
 
 

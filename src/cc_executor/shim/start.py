@@ -109,7 +109,7 @@ def _prepare(spec: Spec, clock: Clock) -> tuple[Shim, tuple[int, int, int]]:
         spec,
         clock=clock,
         reaper=child.Reaper(),
-        journal=Journal(streams, elapsed, degraded, forms),
+        journal=Journal(streams, elapsed, degraded, ledger.make_room, forms),
         ledger=ledger,
         syncer=syncer,
         files=files,

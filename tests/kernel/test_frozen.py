@@ -29,7 +29,7 @@ PATCH: Final = """
 from cc_executor.kernel import commands, taskcell
 from cc_executor.runtime import control, run
 from cc_executor.store import plain
-kept = control.ANSWER_BUDGET, run.wake, taskcell.TaskCommands.kill, plain.PATIENCE, commands.command
+kept = control.ANSWER_BUDGET, control.wake, run.wake, taskcell.TaskCommands.kill, plain.PATIENCE, commands.command
 """
 
 
@@ -38,7 +38,12 @@ def patched(kernel: Kernel) -> Iterator[Kernel]:
     """A kernel in which a test may change what `PATCH` keeps."""
     assert kernel.run(PATCH).status == "ok"
     yield kernel
-    assert kernel.run("control.ANSWER_BUDGET, run.wake, taskcell.TaskCommands.kill, plain.PATIENCE, commands.command = kept").status == "ok"
+    assert (
+        kernel.run(
+            "control.ANSWER_BUDGET, control.wake, run.wake, taskcell.TaskCommands.kill, plain.PATIENCE, commands.command = kept"
+        ).status
+        == "ok"
+    )
 
 
 def stopped(folder: Path, state: Path) -> int:
@@ -144,7 +149,7 @@ def test_a_kernel_answers_while_a_list_cannot_be_told(patched: Kernel, tmp_path:
 )
 def test_a_cell_is_left_whose_supervisor_cannot_be_told_to_go_on(patched: Kernel, tmp_path: Path, state_folder: Path) -> None:
     make_gate(tmp_path)
-    patched.run("control.ANSWER_BUDGET, run.wake = 0.5, lambda folder: None")  # as in a control group that is frozen
+    patched.run("control.ANSWER_BUDGET = 0.5\ncontrol.wake = run.wake = lambda folder: None")  # as in a control group that is frozen
     sent = patched.send(shell_cell(WAIT))
     shim = stopped(tmp_path, state_folder)
     patched.interrupt()
@@ -162,7 +167,7 @@ def test_a_cell_is_left_whose_supervisor_cannot_be_told_to_go_on(patched: Kernel
 def test_a_list_is_let_go_that_somebody_holds_who_was_stopped(patched: Kernel, tmp_path: Path, state_folder: Path) -> None:
     patched.run(
         "from pathlib import Path\n"
-        "def kill(self, *args, **kwargs):\n    kept[2](self, *args, **kwargs)\n    Path('killed').touch()\n"
+        "def kill(self, *args, **kwargs):\n    kept[3](self, *args, **kwargs)\n    Path('killed').touch()\n"
         "taskcell.TaskCommands.kill = kill"
     )
     assert patched.run(LIST).status == "error"

@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from cc_executor.errors import StateUnusable
+from cc_executor.errors import ControlFailed, StateUnusable
 from cc_executor.runtime import control, seal
 from cc_executor.runtime import run as running
 from cc_executor.runtime.errand import THREADS, in_thread
@@ -54,6 +54,22 @@ async def test_a_cancel_lets_a_stopped_supervisor_go_on(
         receipt = await run.end(reason="interrupt", by="test")
     assert receipt.outcome.kind.value == "cancelled"
     assert not await run.is_deaf()
+
+
+@pytest.mark.row(
+    "faults", "supervisor stopped (SIGSTOP), cancelled from a terminal or another notebook", "it is told to go on, and ends the run"
+)
+async def test_a_cancel_by_anybody_lets_a_stopped_supervisor_go_on(
+    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "ANSWER_BUDGET", 0.2)
+    monkeypatch.setattr(control, "WOKEN_BUDGET", BOUND)
+    run = await started("sleep 1000", home=home, cwd=tmp_path)
+    os.kill(await supervisor_of(run), signal.SIGSTOP)
+    with pytest.raises(ControlFailed, match="let it go on with"):
+        control.command(run.folder, "pause")
+    assert control.command(run.folder, "cancel", by="test")["state"] == "stopping"
+    assert (await run.finish()).outcome.kind.value == "cancelled"
 
 
 # --- somebody who seals -------------------------------------------------------------------------------------------

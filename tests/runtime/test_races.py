@@ -186,9 +186,11 @@ async def test_a_run_without_its_socket_is_ended(tmp_path: Path, home: StateHome
     assert (receipt.outcome.kind.value, receipt.exit.stopped_for) == ("cancelled", "terminated")
 
 
-@pytest.mark.row("faults", "supervisor stands still", "a cancel says so, and is obeyed when it goes on")
+@pytest.mark.row("faults", "supervisor stands still and cannot be told to go on", "a cancel says so, and is obeyed when it goes on")
 async def test_a_cancel_that_nobody_answers_is_obeyed_later(tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "ANSWER_BUDGET", 0.05)
+    for bound in ("ANSWER_BUDGET", "WOKEN_BUDGET"):
+        monkeypatch.setattr(control, bound, 0.05)
+    monkeypatch.setattr(control, "wake", lambda folder: None)  # as in a control group that is frozen
     run = await started("sleep 1000", home=home, cwd=tmp_path)
     os.kill(supervisor(run.folder), signal.SIGSTOP)
     try:

@@ -25,6 +25,7 @@ from cc_executor.store.journal import RunFolder, RunStanding
 Status = NewType("Status", dict[str, Any])
 
 ANSWER_BUDGET: Final = 5.0  # seconds; a pause answers when the whole tree stands, 2-50 ms in the measurements
+WOKEN_BUDGET: Final = 1.0  # seconds for one that was just told to go on
 _CALL_AGAIN: Final = 0.01  # seconds
 _REASON_CHARS: Final = 300
 _GOES_ON: Final = frozenset({RunStanding.STARTING, RunStanding.RUNNING})
@@ -34,7 +35,7 @@ _LINE_LIMIT: Final = 1 << 20  # bytes; a status object has some 300
 
 
 def command(folder: RunFolder, op: str, **fields: object) -> Status:
-    """Give one command and wait for the answer. Blocking, and safe in any thread.
+    """Give one command and wait for the answer. Blocking, and safe in any thread. A supervisor that stands still is told to go on for a `cancel`.
 
     Raises
     ------
@@ -43,6 +44,7 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
     """
     request = json.dumps({"op": op, **fields}).encode() + b"\n"
     deadline = time.monotonic() + ANSWER_BUDGET
+    is_woken = op != "cancel"
     while True:
         try:
             answer = _ask(folder, request, deadline)
@@ -54,6 +56,11 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
             is_early = standing in _GOES_ON and isinstance(error, _NOT_THERE) and op != "status"
             if standing is RunStanding.ENDED:
                 raise ControlFailed(f"Run {folder.run_id} has ended; `%cc show` or `cc-executor show` shows how.") from error
+            if not is_woken and not isinstance(error, _NOT_THERE):
+                is_woken = True
+                wake(folder)
+                deadline = time.monotonic() + WOKEN_BUDGET
+                continue
             if not is_early or time.monotonic() >= deadline:
                 raise ControlFailed(
                     f"Run {folder.run_id} cannot be reached ({error.strerror or error}): {_why(folder, standing, error)}."

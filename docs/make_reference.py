@@ -25,6 +25,7 @@ from cc_executor.cli.listschema import list_schema
 from cc_executor.kernel import taskoptions
 from cc_executor.kernel.config import settings_table
 from cc_executor.kernel.options import option_table
+from cc_executor.policy.environment import DEPTH
 from cc_executor.server.stdio import TOKEN
 from cc_executor.store.home import STATE_VARIABLE
 from cc_executor.store.place import NOTIFY_SECRET, REDIS_VARIABLE
@@ -35,8 +36,8 @@ WIDTH: Final = 120  # what a page shows without a scroll bar
 SETTINGS: Final = (
     "Every default, as a traitlet (`%config CCExecutor.model = 'NAME'`, or in a Jupyter configuration file) and as an environment variable. "
     f"Environment variables alone are `{STATE_VARIABLE}`, the folder that keeps the runs, `{REDIS_VARIABLE}`, the address of a "
-    f"[history that machines share](redis.md), `{NOTIFY_SECRET}`, by which [messages](notifications.md) are signed, and `{TOKEN[0]}`, a server's token "
-    "for [`cc-executor mcp --url`](mcp.md).\n\n"
+    f"[history that machines share](redis.md), `{NOTIFY_SECRET}`, by which [messages](notifications.md) are signed, `{TOKEN[0]}`, a server's token "
+    f"for [`cc-executor mcp --url`](mcp.md), and `{DEPTH}`, by which runs [within runs](limits.md#circles) are counted.\n\n"
     "They are the settings of cells. Of what a notebook runs from Python or in a list, `max_cost` and `max_cost_per_day` hold, too, for what has none of its "
     "own. In a terminal and in Python the options are those that are given; of the variables the bounds hold there, too, for what "
     "has none of its own: `CC_EXECUTOR_TIMEOUT`, `CC_EXECUTOR_MAX_COST`, `CC_EXECUTOR_MAX_TURNS` for runs, `CC_EXECUTOR_MAX_COST_PER_DAY` also for lists; "

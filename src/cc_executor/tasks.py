@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -267,20 +267,22 @@ def _with_plain_options(tasks: TaskList, written: Written, found: list[Problem])
         validation = task.validation
         if validation is not None and validation.rehearse is not None:
             validation = validation.model_copy(update={"rehearse": scripts.whole(validation.rehearse, folder=tasks.cwd)})
-        if "schema" in options:
-            try:
+        try:
+            if validation is not None and validation.rehearse is not None:
+                scripts.load(validation.rehearse)
+            if "schema" in options:
                 options["schema"] = json_schema(options["schema"])
-            except InvalidRequest as error:
-                found.append(Problem(place_of(number, task.id, written.places), str(error)))
+        except InvalidRequest as error:
+            found.append(Problem(place_of(number, task.id, written.places), str(error)))
         plain.append(task.model_copy(update={"options": options, "validation": validation}))
     return tasks.model_copy(update={"tasks": tuple(plain)})
 
 
 def _seen_from(folder: str, paths: Any) -> Any:
     """Absolute paths of one or several; what is neither stays as it is, for whoever says so."""
-    if isinstance(paths, str | os.PathLike):
-        return os.path.join(folder, os.path.expanduser(os.fsdecode(cast("str | os.PathLike[str]", paths))))
-    return [_seen_from(folder, path) for path in cast("Sequence[Any]", paths)] if isinstance(paths, list | tuple) else paths
+    if isinstance(paths, str | bytes | os.PathLike):
+        return os.path.join(folder, os.path.expanduser(os.fsdecode(cast("str | bytes | os.PathLike[str]", paths))))
+    return [_seen_from(folder, path) for path in cast("Iterable[Any]", paths)] if isinstance(paths, Iterable) else paths
 
 
 def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
@@ -297,8 +299,6 @@ def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
         rest = {name: value for name, value in task.options.items() if name not in unknown}
         try:
             request_of(tasks, task.model_copy(update={"options": rest}), task.text if task.text.strip() else "-", None, "")
-            if task.validation is not None and task.validation.rehearse is not None:
-                scripts.load(task.validation.rehearse)
         except (InvalidRequest, TypeError) as error:
             said.append(str(error))
         if said:

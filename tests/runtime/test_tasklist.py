@@ -100,7 +100,14 @@ async def test_paths_of_a_list_are_seen_from_its_folder_wherever_it_is_run(tmp_p
     }
     with pytest.raises(InvalidTaskList, match=f"{tmp_path}/no.toml cannot be read"):
         plan([task], cwd=tmp_path)
+    with pytest.raises(InvalidTaskList, match="cannot be read"):
+        plan([{"call": print, "validate": task["validate"]}], cwd=tmp_path)
     del task["validate"]
+    for given in (b"data", {"data"}, Path("data")):
+        assert plan([task | {"add_dirs": given}], cwd=tmp_path).tasks.tasks[0].options["add_dirs"] in (
+            f"{tmp_path}/data",
+            [f"{tmp_path}/data"],
+        )
     for name in ("work", "data"):
         (tmp_path / name).mkdir()
     result = await execute(tmp_path, task)

@@ -31,6 +31,7 @@ from cc_executor.model.listrecord import (
     Waiting,
 )
 from cc_executor.runtime.listjournal import ListJournal
+from cc_executor.runtime.tasklist import LOOK
 from cc_executor.store import tasklists
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder, ListHome
@@ -211,6 +212,28 @@ async def test_who_is_cancelled_while_something_is_written_waits_for_it(
         goes_on.set()
     assert adding.cancelled()
     assert [type(record) for record in folder.records()] == [Paused]
+
+
+async def test_a_look_that_cannot_be_made_is_made_once_however_slow_the_disk(
+    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, loop, written = tasklists.append_line, asyncio.get_running_loop(), list[str]()
+    planned = plan([{"id": "a", "run": "true", "validate": {"prompt": "Is it so?", "max_cost": 0.005}}], cwd=tmp_path, max_cost=0.006)
+
+    def slow(path: Path, line: bytes, **more: int | None) -> int | None:
+        kind = type(msgspec.json.decode(line, type=Record)).__name__
+        written.append(kind)
+        if kind == "Validated":  # until the list has looked again at what is due, a few times
+            has_looked = threading.Event()
+            loop.call_soon_threadsafe(loop.call_later, 3 * LOOK, has_looked.set)
+            assert has_looked.wait(BUDGET)
+        return write(path, line, **more)
+
+    monkeypatch.setattr(tasklists, "append_line", slow)
+    with anyio.fail_after(BUDGET):
+        result = await cc_execute_list(planned)
+    assert result.tasks["a"].verdict == "could_not_check"
+    assert written.count("Validated") == 1
 
 
 async def test_who_watches_and_raises_leaves_nothing_running(tmp_path: Path, home: StateHome) -> None:

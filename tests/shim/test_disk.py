@@ -119,13 +119,21 @@ time.sleep(60)
 
 @pytest.mark.row("faults", "disk full to the end", "the agent's closing statement is kept, as its last lines are")
 @pytest.mark.parametrize("secret", [False, True], ids=["plain", "masked"])
-def test_the_closing_statement_fits_a_disk_that_stays_full(start: Start, disk: Disk, secret: bool) -> None:
-    code = """
+@pytest.mark.parametrize("early", [False, True], ids=["together", "stderr ends before"])
+def test_the_closing_statement_fits_a_disk_that_stays_full(start: Start, disk: Disk, secret: bool, early: bool) -> None:
+    code = (
+        f"EARLY = {early}"
+        + """
 import os
-for number in range(40_000): os.write(1, b"%06d %s\\n" % (number, b"x" * 100))
+def flood(numbers):
+    for number in numbers: os.write(1, b"%06d %s\\n" % (number, b"x" * 100))
+flood(range(30_000))
 os.write(2, b"e" * 100_000 + b"\\nfarewell\\n")
+if EARLY: os.close(2)
+flood(range(30_000, 40_000))
 os.write(1, b'{"result": "%s"}\\n' % (b"r" * 30_000))
 """
+    )
     more = {"secrets": ["a-secret-that-nobody-says"]} if secret else {}
     run = launch(start, disk, code, **more)
     facts = run.wait()
@@ -138,10 +146,32 @@ os.write(1, b'{"result": "%s"}\\n' % (b"r" * 30_000))
     assert result == '{"result": "%s"}' % ("r" * 30_000)
     assert lines[-1].startswith("039999 ")
     numbers = [int(line[:6]) for line in lines if len(line) == 107]
-    assert len(lines) - len(numbers) <= 1, "one line at most is cut: where the disk was full"
+    assert len(lines) - len(numbers) <= 1 + early, "a line is cut where the disk was full, and where the room for the end of stderr was"
     assert numbers == sorted(set(numbers))
     assert run.read("stderr").endswith(b"\nfarewell\n")
     assert run.kinds()[-1] == "exited"
+
+
+def test_a_disk_that_is_full_for_a_moment_costs_nothing_and_nothing_is_said(start: Start, disk: Disk, tmp_path: Path) -> None:
+    code = """
+import os, time
+folder = os.environ["FOLDER"]
+while not os.path.exists(folder + "/full"): time.sleep(0.01)
+for number in range(100): os.write(1, b"%03d %s\\n" % (number, b"x" * 100))
+open(folder + "/written", "w").close()
+while not os.path.exists(folder + "/freed"): time.sleep(0.01)
+os.write(1, b"the last line\\n")
+"""
+    run = launch(start, disk, code)
+    until(lambda: "started" in run.kinds())
+    fill(disk)
+    (tmp_path / "full").touch()
+    until((tmp_path / "written").exists)
+    (disk.folder / "filler").unlink()
+    (tmp_path / "freed").touch()
+    facts = run.wait()
+    assert (facts["written"]["stdout"], facts["dropped"]["stdout"]) == (100 * 105 + 14, 0)
+    assert "degraded" not in run.kinds()
 
 
 def test_a_disk_that_fills_up_late_has_room_for_the_last_words_too(start: Start, disk: Disk) -> None:

@@ -35,9 +35,8 @@ def marked_processes(roots: Sequence[Path]) -> list[MarkedProcess]:
         try:
             environment = (entry / "environ").read_bytes()
             command = (entry / "cmdline").read_bytes()
-            if (
-                _SHIM in command or mark in environment
-            ):  # an agent may name its folder nowhere, and a shim, which works in its run's, has no environment
+            # An agent may name its folder nowhere, and a shim, which works in its run's, has no environment.
+            if _SHIM in command or mark in environment:
                 environment += b"\0" + os.fsencode((entry / "cwd").readlink())
         except OSError:  # it has ended, or it is somebody else's
             continue

@@ -19,7 +19,7 @@ def make_ready() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         # In the locale C without UTF-8 mode, Python lets a stream write what it has read, and nothing else that its encoding lacks (`surrogateescape`).
-        is_narrow = stream.errors == "strict" or not is_utf8(stream)
+        is_narrow = stream.errors == "strict" or (stream.errors == "surrogateescape" and not is_utf8(stream))
         if is_narrow and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

@@ -162,7 +162,10 @@ class TaskListView(anywidget.AnyWidget):
             self._transmit({"op": "taken", **about} if text is None else {"op": "refused", **about, "text": text}, [])
 
         # In their order, but for the last resort: a text is changed before the list that stood still goes on.
-        self._clicked = carried_out(obey, told, after=None if command == "kill" else self._clicked)
+        if command == "kill":
+            carried_out(obey, told)
+        else:
+            self._clicked = carried_out(obey, told, after=self._clicked)
 
     def _detail(self, task: str) -> None:
         try:

@@ -97,7 +97,7 @@ class RunView(anywidget.AnyWidget):
         Somebody else feeds it.
     on_command : callable
         Called with ``"pause"``, ``"resume"``, ``"cancel"`` or ``"kill"`` and how often the run had been paused when somebody clicked (None: the view did not
-        say), in a thread of its own.
+        say), in a thread of its own where a loop runs.
         A `CCExecutorError` that it raises is shown in the view.
     on_answer : callable or None
         Called, as `on_command`, with an answer to a question of the agent; see `cc_executor.runtime.runpage.RunPage.answer`.

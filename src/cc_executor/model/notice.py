@@ -241,7 +241,7 @@ def duration(seconds: float) -> str:
 
 def money(dollars: float) -> str:
     """US dollars for people; below ten cents, cents say too little."""
-    return f"${dollars:.4f}" if dollars < SMALL_COST else f"${dollars:,.2f}"
+    return f"${dollars:.4f}" if 0 < dollars < SMALL_COST else f"${dollars:,.2f}"
 
 
 def moment(seconds: float) -> str:

@@ -69,7 +69,7 @@ def when_epoch(seconds: float | None) -> str:
 
 def money(amount: float | None) -> str:
     """US dollars; empty when nobody said."""
-    return "" if amount is None else notice.money(amount) if amount > 0 else f"${amount:,.2f}"
+    return "" if amount is None else notice.money(amount)
 
 
 def cost(receipt: Receipt) -> str:

@@ -75,7 +75,7 @@ def list_bundle(ended: EndedList) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def cost_words(spent: float, *, is_known: bool) -> str:
     """US dollars, or nothing."""
-    return "" if not is_known else money(spent) if spent > 0 else f"${spent:,.2f}"
+    return money(spent) if is_known else ""
 
 
 def _cost(ended: EndedList, task: Task, known: TaskState) -> str:

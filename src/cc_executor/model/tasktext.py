@@ -14,14 +14,8 @@ from pydantic import ValidationError
 from cc_executor.model.hook import Hook, call_named, hooks_from
 from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, id_from, place_of
 
-_CARE_KEYS: Final = (
-    "on_limit",
-    "limit_wait_max",
-    "on_output_limit",
-    "reask",
-    "validate",
-    "on_unchecked",
-)  # `defaults` may say them for all agents
+# `defaults` may say them for all agents.
+_CARE_KEYS: Final = ("on_limit", "limit_wait_max", "on_output_limit", "reask", "validate", "on_unchecked")
 # What a task says by itself; every other key is an option of its run.
 TASK_KEYS: Final = ("id", "title", "needs", "group", "on_failure", "retry", *_CARE_KEYS)
 _LIST_KEYS: Final = ("name", "cwd", "parallel", "max_cost", "max_cost_per_day", "on_failure", "on_limit", "limit_wait_max")

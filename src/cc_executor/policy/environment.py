@@ -52,7 +52,8 @@ NESTED: Final = frozenset({
 # The credentials of the notebook server and of its hub: with them, an agent is its user.
 NEVER_PREFIXES: Final = ("JUPYTERHUB_", "JPY_")
 
-# An agent can run `cc-executor`, and so can the agent that this starts. A list's agent with a helper of its own is two deep; what is deeper than this goes in a circle.
+# An agent can run `cc-executor`, and so can the agent that this starts. A notebook that an agent runs, with a list whose agents have helpers, is three deep;
+# five leave room for more, and even two runs at each step are then no more than 62.
 DEPTH: Final = "CC_EXECUTOR_DEPTH"
 DEEPEST: Final = 5
 

@@ -218,9 +218,8 @@ class _Runner:
         for action in await self._due():
             if await self._do(action, attempts):
                 has_acted = True
-                if not isinstance(
-                    action, Skip | Wait
-                ):  # there may be thousands of these; after somebody who comes between them, none is written
+                # There may be thousands of these; after somebody who comes between them, none is written.
+                if not isinstance(action, Skip | Wait):
                     break
         return has_acted
 
@@ -307,17 +306,21 @@ class _Runner:
     async def _whole(self, task: Task, live: _Live, work: Callable[[Task, _Live], Awaitable[Ended | Validated]]) -> None:
         ended = self._unbegun(task, OutcomeKind.CANCELLED, "it was ended before it had begun")
         try:
-            with live.scope:
-                ended = await work(task, live)
-        except HookRefused as error:
-            ended = self._unbegun(task, OutcomeKind.DENIED, str(error))  # asked again, it would refuse again
-        except CCExecutorError as error:
-            ended = self._unbegun(task, OutcomeKind.FAILED, str(error))
+            try:
+                with live.scope:
+                    ended = await work(task, live)
+            except HookRefused as error:
+                ended = self._unbegun(task, OutcomeKind.DENIED, str(error))  # asked again, it would refuse again
+            except CCExecutorError as error:
+                ended = self._unbegun(task, OutcomeKind.FAILED, str(error))
+            if isinstance(
+                ended, Validated
+            ):  # written down while it is live: a look that could not be begun is owed until then, and would be begun again
+                await self._journal.add(ended)
         finally:
             del self._live[task.id]
-        if not isinstance(ended, Validated):
-            ended = await self._hooks.after_task(task, ended, self._journal.state)
-        await self._journal.add(ended)
+        if isinstance(ended, Ended):
+            await self._journal.add(await self._hooks.after_task(task, ended, self._journal.state))
         self._news.set()
 
     def _unbegun(self, task: Task, outcome: OutcomeKind, why: str) -> Ended | Validated:

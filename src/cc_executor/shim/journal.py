@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cc_executor.shim.linger import LastWord
 
 BLOCK: Final = 64 * 1024  # what a pipe holds by default; larger buffers were slower
-# Bytes of a stream's end that are held while the disk is full; most closing statements have less. Room for both is set aside (`END_ROOM`).
+# Bytes of a stream's end that are held while the disk is full; most closing statements have less. Room for each is set aside (`Ledger.make_room`).
 HELD: Final = (64 * 1024, 16 * 1024)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 ROUND: Final = 16  # blocks of one stream before the loop looks at everything else: 1 MiB, which an agent may make of its pipe
@@ -141,8 +141,8 @@ class Stream:
         """What the mask held back, when the stream has ended."""
         return self._masker.close() if self._masker else b""
 
-    def end(self, t: float, make_room: Callable[[], None]) -> OSError | None:
-        """Append what was held of the stream's end, after everything else of it; as `write`. `make_room`: called if the disk is full."""
+    def end(self, t: float, make_room: Callable[[int], None]) -> OSError | None:
+        """Append what was held of the stream's end, after everything else of it; as `write`. `make_room`: called with how many bytes, if the disk is full."""
         problem: OSError | None = None
         if self._tail is not None:
             data, lost = self._tail.rest()
@@ -150,7 +150,7 @@ class Stream:
             problem = self._lost(lost)
             problem = self.write(data, t) or problem
         if self._held is not None:
-            make_room()
+            make_room(HELD[self._number])
             problem = self.write(self._with_held(b""), t) or problem
             self.dropped += len(self._with_held(b""))
         return problem
@@ -187,8 +187,8 @@ class Journal:
         Seconds since the shim started.
     degraded : Callable[[str, OSError], None]
         Told once for each stream, when output could not be kept.
-    make_room : Callable[[], None]
-        Frees what was set aside on the disk for the ends of the streams.
+    make_room : Callable[[int], None]
+        Frees so many bytes of what was set aside on the disk for the ends of the streams.
     forms : tuple of bytes
         What is masked in the streams, for whoever else writes what the agent wrote.
     """
@@ -198,7 +198,7 @@ class Journal:
         streams: tuple[Stream, ...],
         time: Callable[[], float],
         degraded: Callable[[str, OSError], None],
-        make_room: Callable[[], None],
+        make_room: Callable[[int], None],
         forms: tuple[bytes, ...] = (),
     ) -> None:
         self.streams = streams
@@ -243,9 +243,7 @@ class Journal:
             stream.ended = True
             os.close(stream.pipe)
             self._keep(stream, stream.rest())
-            problem = stream.end(self._time(), self._make_room)
-            if problem is not None:
-                self._tell(stream, problem)
+            self._tell_loss(stream, stream.end(self._time(), self._make_room))
 
     def look_at_sync(self) -> None:
         """Tell of syncs that failed."""
@@ -254,8 +252,10 @@ class Journal:
                 self._tell(stream, stream.file.sync_error)
 
     def _keep(self, stream: Stream, data: bytes | memoryview) -> None:
-        problem = stream.write(data, self._time())
-        if problem is not None:
+        self._tell_loss(stream, stream.write(data, self._time()))
+
+    def _tell_loss(self, stream: Stream, problem: OSError | None) -> None:
+        if problem is not None and stream.dropped:  # what is held may still find room
             self._tell(stream, problem)
 
     def _tell(self, stream: Stream, problem: OSError) -> None:

@@ -24,6 +24,7 @@ ROOM: Final = 64 * 1024  # bytes set aside at the start, and always ahead: some 
 EXIT_ROOM: Final = 256 * 1024
 # And for the ends of the streams: an agent's closing statement decides how the run is judged, and says what it has cost.
 END_ROOM: Final = 96 * 1024
+BLOCKS: Final = 8 * 1024
 LOW: Final = 32 * 1024  # bytes left of it before more is set aside
 PENDING_LIMIT: Final = 2**20  # bytes of records that wait for room; a run writes some dozen records of 150 bytes
 DIGITS: Final = 6  # microseconds
@@ -50,6 +51,7 @@ class Ledger:
         self._clock = clock
         self._written = written
         self._room = 0
+        self._end_room = END_ROOM
         self._pending = b""
         self.next_seq = 0
         self._reserve()
@@ -82,10 +84,11 @@ class Ledger:
             except OSError:  # the disk is full now; what was set aside before is still there
                 return
 
-    def make_room(self) -> None:
-        """Free what was set aside for the ends of the streams."""
+    def make_room(self, size: int) -> None:
+        """Free `size` bytes, and a little for their last blocks, of what was set aside for the ends of the streams; the others keep their part."""
+        self._end_room = max(0, self._end_room - size - BLOCKS)
         try:
-            os.ftruncate(self._exit_fd, EXIT_ROOM)
+            os.ftruncate(self._exit_fd, EXIT_ROOM + self._end_room)
         except OSError:
             return
 

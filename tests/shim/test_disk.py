@@ -123,7 +123,7 @@ time.sleep(60)
 def test_the_closing_statement_fits_a_disk_that_stays_full(start: Start, disk: Disk, secret: bool, early: bool) -> None:
     code = (
         f"EARLY = {early}"
-        + """
+        """
 import os
 def flood(numbers):
     for number in numbers: os.write(1, b"%06d %s\\n" % (number, b"x" * 100))

@@ -153,6 +153,7 @@ os.write(1, b'{"result": "%s"}\\n' % (b"r" * 30_000))
 
 
 def test_a_disk_that_is_full_for_a_moment_costs_nothing_and_nothing_is_said(start: Start, disk: Disk, tmp_path: Path) -> None:
+    # The agent waits for files of the test's, which have no event.
     code = """
 import os, time
 folder = os.environ["FOLDER"]
@@ -225,7 +226,10 @@ start.main()
 
 
 def test_a_disk_that_loses_what_it_took_is_told_of_once(start: Start) -> None:
-    run = start("import os, time\nfor _ in range(5):\n    os.write(1, b'x')\n    time.sleep(0.3)\ntime.sleep(60)", program=("-c", FAILING))
+    # Apart from each other, so that each is synced by itself.
+    run = start(
+        "import os, signal, time\nfor _ in range(5):\n    os.write(1, b'x')\n    time.sleep(0.3)\nsignal.pause()", program=("-c", FAILING)
+    )
     until(lambda: "degraded" in run.kinds())
     until(lambda: len(run.read()) == 5)
     assert run.ask(op="status")["durable"] == {fmt.STDOUT: 0, fmt.STDERR: 0, fmt.CONTROL: 0}
@@ -238,7 +242,7 @@ def test_a_disk_that_loses_what_it_took_is_told_of_once(start: Start) -> None:
 def test_a_record_that_waited_for_room_is_written_as_soon_as_there_is_some(start: Start, disk: Disk) -> None:
     filler = disk.folder / "filler"
     filler.write_bytes(bytes(SIZE // 4))
-    run = launch(start, disk, "import os, time\nfor _ in range(100): os.write(1, b'x' * 65536)\ntime.sleep(60)")
+    run = launch(start, disk, "import os, signal\nfor _ in range(100): os.write(1, b'x' * 65536)\nsignal.pause()")
     until(lambda: "degraded" in run.kinds())
     while (size := len(run.read(fmt.CONTROL))) and run.ask(op="pause", by="x" * 200)["ok"] and run.ask(op="resume", by="x" * 200)["ok"]:
         if len(run.read(fmt.CONTROL)) == size:  # the room that was set aside is used up

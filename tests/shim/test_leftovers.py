@@ -143,6 +143,7 @@ def test_a_helper_that_reads_standard_input_is_told_of_the_end(start: Start) -> 
 
 
 def test_what_a_helper_writes_soon_after_its_agent_is_kept(start: Start) -> None:
+    # Later than a helper is waited for: what it writes comes when its agent is long gone.
     code = "import os, time\nif os.fork() == 0:\n    time.sleep(0.3)\n    os.write(1, b'late')\n    os._exit(0)\nos._exit(0)"
     run = start(code, program=("-c", PATIENT.replace("loop.SETTLE = ", "")))
     run.wait()  # it may be seen once more, on its way out: its output ends before it does

@@ -106,7 +106,7 @@ class CCMagics(Magics):
         for verb in VERBS:
             self.magics["line"][f"cc_{verb}"] = _line_magic(shell, verb)
         for verb in WAITING_VERBS[1:]:
-            self.magics["line"][f"cc_{verb}_async"] = _awaited_magic(shell, verb)
+            self.magics["line"][f"cc_{verb}_async"] = _line_magic(shell, verb, is_awaited=True)
 
     @no_var_expand
     @cell_magic
@@ -177,23 +177,12 @@ CCMagics.cc_tasks.__doc__ = (
 )
 
 
-def _line_magic(shell: Any, verb: str) -> Callable[[str], Any]:
+def _line_magic(shell: Any, verb: str, *, is_awaited: bool = False) -> Callable[[str], Any]:
     def magic(line: str) -> Any:
-        from cc_executor.kernel.commands import run_verb
+        from cc_executor.kernel.commands import run_verb, run_verb_beside
 
-        return run_verb(shell, f"{verb} {line}")
+        return (run_verb_beside if is_awaited else run_verb)(shell, f"{verb} {line}")
 
-    magic.__qualname__ = f"CCMagics.cc_{verb}"
-    magic.__doc__ = f"The same as `%cc {verb}`."
-    return no_var_expand(magic)
-
-
-def _awaited_magic(shell: Any, verb: str) -> Callable[[str], Any]:
-    def magic(line: str) -> Any:
-        from cc_executor.kernel.commands import run_verb_beside
-
-        return run_verb_beside(shell, f"{verb} {line}")
-
-    magic.__qualname__ = f"CCMagics.cc_{verb}_async"
-    magic.__doc__ = f"What `%cc {verb}` becomes where a cell can be awaited."
+    magic.__qualname__ = f"CCMagics.cc_{verb}{'_async' if is_awaited else ''}"
+    magic.__doc__ = f"What `%cc {verb}` becomes where a cell can be awaited." if is_awaited else f"The same as `%cc {verb}`."
     return no_var_expand(magic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -56,6 +57,26 @@ def test_a_setting_says_who_has_set_it_and_a_file_wins_over_the_environment(tmp_
     text = command("config").out
     assert "canary" not in done.out + text
     assert f"filed  (file: {ipython}" in text
+
+
+def test_a_server_s_settings_are_shown_without_the_server_s_packages() -> None:
+    """jupyter_server takes more than a second to import."""
+    ask = "import json, sys; from cc_executor.cli.config import settings; names = [each.name for each in settings()]"
+    shown, is_loaded = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", f"{ask}; print(json.dumps([names, 'jupyter_server' in sys.modules]))"],
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout
+    )
+    from cc_executor.server.app import CCExecutorServer
+
+    own = {
+        name for name, trait in CCExecutorServer.class_traits(config=True).items() if trait.this_class.__module__.startswith("cc_executor.")
+    }
+    assert {name.removeprefix("CCExecutorServer.") for name in shown if name.startswith("CCExecutorServer.")} == own
+    assert not is_loaded
 
 
 def test_a_variable_that_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

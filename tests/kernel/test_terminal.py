@@ -182,7 +182,7 @@ def test_the_verbs_of_cc_are_readable(terminal: Terminal, tmp_path: Path) -> Non
     terminal.run(shell_cell(WAIT, "--bg"))
     assert re.search(r"Run [0-9a-f]{26} is being ended \(\d processes\)\.", terminal.run("%cc cancel"))
     eventually(lambda: not living(tmp_path), within=20, what="nothing of the run is alive")
-    assert "cancelled · " in terminal.run("%cc show")
+    eventually(lambda: "cancelled · " in terminal.run("%cc show"), within=20, what="its receipt is sealed")
     assert '"kind": "cancelled"' in terminal.run("%cc receipt")
     assert " cancelled " in terminal.run("%cc list")
     examined = terminal.run("%cc doctor")

@@ -205,7 +205,9 @@ async def test_runs_that_live_or_start_are_never_touched(tmp_path: Path, home: S
 
 async def test_a_run_that_has_ended_is_left_to_whoever_looks_at_it(tmp_path: Path, home: StateHome) -> None:
     """Its supervisor has ended the tree; its check is to be made in the environment of somebody who waits for it."""
-    run = await started("echo done", home=home, cwd=tmp_path, verify="true")
+    os.mkfifo(tmp_path / "gate")  # a start looks at the roll, too: the run must not have ended by then
+    run = await started("read x < gate; echo done", home=home, cwd=tmp_path, verify="true")
+    (tmp_path / "gate").write_text("go\n")
     await until(run, lambda state: state.exited is not None)
     await eventually(lambda: not run.folder.is_supervised())
     assert on_the_roll(home) == [run.run_id]

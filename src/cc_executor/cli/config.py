@@ -7,17 +7,18 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import typer
-from traitlets import TraitType
-from traitlets.config import Configurable
+from traitlets import HasTraits, TraitType
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, LazyConfigValue, PyFileConfigLoader
 
 from cc_executor.cli.kept import AsJson, hint, print_json
 from cc_executor.kernel.config import PREFIX, CCExecutor, from_environment
 from cc_executor.model.ansi import clean
+from cc_executor.server.settings import ServerSettings
 from cc_executor.store.place import NOTIFY_SECRET, REDIS_VARIABLE, STATE_VARIABLE, state_path
 
 DEFAULT: Final = "default"
@@ -69,18 +70,18 @@ def settings() -> Iterator[Setting]:
         else:
             yield Setting(name=name, value=default, source=DEFAULT, help=help_text)
     given = from_environment(os.environ)
-    yield from _of(CCExecutor, given, _in_files("CCExecutor", ("ipython_config", "ipython_kernel_config"), _ipython_folders()))
-    try:
-        from jupyter_core.paths import jupyter_config_path
-
-        from cc_executor.server.app import CCExecutorServer
-    except ImportError:  # no Jupyter server in this environment
+    notebooks = _in_files("CCExecutor", ("ipython_config", "ipython_kernel_config"), _ipython_folders())
+    yield from _of(CCExecutor, "CCExecutor", given, notebooks)
+    if find_spec("jupyter_server") is None:
         return
-    yield from _of(CCExecutorServer, {}, _in_files("CCExecutorServer", ("jupyter_config", "jupyter_server_config"), jupyter_config_path()))
+    from jupyter_core.paths import jupyter_config_path
+
+    servers = _in_files("CCExecutorServer", ("jupyter_config", "jupyter_server_config"), jupyter_config_path())
+    yield from _of(ServerSettings, "CCExecutorServer", {}, servers)
 
 
-def _of(owner: type[Configurable], environment: dict[str, Any], files: dict[str, tuple[Any, str]]) -> Iterator[Setting]:
-    """The settings of ours that a class has; a file wins over the environment."""
+def _of(owner: type[HasTraits], section: str, environment: dict[str, Any], files: dict[str, tuple[Any, str]]) -> Iterator[Setting]:
+    """The settings of ours that a class has, as `section` of a configuration file; a file wins over the environment."""
     inherited = {name for base in owner.__mro__ if base.__module__.partition(".")[0] != __name__.partition(".")[0] for name in vars(base)}
     traits: dict[str, TraitType[Any, Any]] = owner.class_traits(config=True)
     bare = owner()  # some defaults depend on the machine
@@ -98,7 +99,7 @@ def _of(owner: type[Configurable], environment: dict[str, Any], files: dict[str,
             from cc_executor.model.notify import shown  # every command passes here, and one needs it
 
             value = [shown(str(target)) for target in value]  # as above
-        yield Setting(name=f"{owner.__name__}.{name}", value=value, source=source, where=where, help=str(trait.help))
+        yield Setting(name=f"{section}.{name}", value=value, source=source, where=where, help=str(trait.help))
 
 
 def _ipython_folders() -> list[str]:

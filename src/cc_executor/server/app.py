@@ -1,4 +1,4 @@
-"""The extension as jupyter_server runs it: settings, handlers, and what keeps a server alive that has runs at work. Knows jupyter_server."""
+"""The extension as jupyter_server runs it: handlers, and what keeps a server alive that has runs at work. Knows jupyter_server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from jupyter_server._tz import utcnow
 from jupyter_server.auth.identity import IdentityProvider, LegacyIdentityProvider, PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
-from traitlets import Enum, Float, default
 
 from cc_executor.server import asker
 from cc_executor.server.audit import Audit
@@ -26,7 +25,7 @@ from cc_executor.server.jsonlog import log_as_json
 from cc_executor.server.mcphttp import MANIFEST, Manager, ManifestHandler, McpHandler
 from cc_executor.server.mcphttp import PATH as MCP_PATH
 from cc_executor.server.rest import handlers
-from cc_executor.server.settings import PolicySettings
+from cc_executor.server.settings import ServerSettings
 from cc_executor.server.websocket import PATH, RunsSocket
 from cc_executor.store.place import RUNS, state_path
 
@@ -44,7 +43,7 @@ ON_PAGE: Final = "ccExecutor"  # as in `static/server.js`
 _NAMELESS: Final = (IdentityProvider, PasswordIdentityProvider, LegacyIdentityProvider)
 
 
-class CCExecutorServer(PolicySettings, ExtensionApp):
+class CCExecutorServer(ServerSettings, ExtensionApp):
     """Runs of agents over REST, under the server's own URL and login. It opens no port and owns no process."""
 
     name = "cc_executor"
@@ -57,30 +56,7 @@ class CCExecutorServer(PolicySettings, ExtensionApp):
     _beating: asyncio.Task[None] | None = None
     _is_at_work = False
 
-    owner_mode = Enum(
-        ["auto", "user", "server"],
-        default_value="auto",
-        help="How people are told apart: by the name of a real identity provider (user), not at all (server), or what fits the provider (auto).",
-    ).tag(config=True)
-    heartbeat = Float(
-        min=1.0,
-        help="Seconds between signs of activity while a run or a list is at work, so that no culler stops the server. 30, or a third of a hub's interval.",
-    ).tag(config=True)
-    max_activity = Float(
-        24 * 3600.0,
-        min=0.0,
-        help="Seconds for which one run or list keeps the server alive at most, so that a hanging agent does not for ever.",
-    ).tag(config=True)
-
-    ping_interval = Float(
-        20.0, min=0.1, help="Seconds between pings on a WebSocket: less than what proxies on the way close silent connections after."
-    ).tag(config=True)
-
     classes: ClassVar[list[type[Any]]] = []
-
-    @default("heartbeat")
-    def _heartbeat_of_hub(self) -> float:
-        return max(1.0, min(30.0, float(os.environ.get("JUPYTERHUB_ACTIVITY_INTERVAL") or 300) / 3))
 
     @property
     def _server(self) -> ServerApp:

@@ -1,18 +1,22 @@
-"""What an administrator can set about other people's runs, as traits of the extension. Light: a server that never sees a run imports this, too."""
+"""What an administrator can set, as traits of the extension.
+
+Light: a server that never sees a run imports this, too, and `cc-executor config` does without jupyter_server, whose import takes more than a second.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Bool, Float, HasTraits, Int, List, Unicode
+from traitlets import Bool, Enum, Float, HasTraits, Int, List, Unicode, default
 
 if TYPE_CHECKING:
     from cc_executor.server.policy import Rules
 
 
-class PolicySettings(HasTraits):
-    """The rules for requests. A request can be narrower than they are, never wider."""
+class ServerSettings(HasTraits):
+    """The rules for requests, which can be narrower than they are, never wider; and how the extension treats people, cullers and proxies."""
 
     max_running = Int(8, min=1, help="Runs of one owner at the same time.").tag(config=True)
     max_queued = Int(
@@ -50,6 +54,28 @@ class PolicySettings(HasTraits):
     notify_after = Float(30.0, min=0.0, help="Seconds; of what took less nobody is told.").tag(config=True)
     notify_on = List(Unicode(), default_value=["done", "failed", "input"], help="What is told: done, failed, input.").tag(config=True)
     json_logs = Bool(False, help="Write what the extension logs as JSON lines with request ids.").tag(config=True)
+
+    owner_mode = Enum(
+        ["auto", "user", "server"],
+        default_value="auto",
+        help="How people are told apart: by the name of a real identity provider (user), not at all (server), or what fits the provider (auto).",
+    ).tag(config=True)
+    heartbeat = Float(
+        min=1.0,
+        help="Seconds between signs of activity while a run or a list is at work, so that no culler stops the server. 30, or a third of a hub's interval.",
+    ).tag(config=True)
+    max_activity = Float(
+        24 * 3600.0,
+        min=0.0,
+        help="Seconds for which one run or list keeps the server alive at most, so that a hanging agent does not for ever.",
+    ).tag(config=True)
+    ping_interval = Float(
+        20.0, min=0.1, help="Seconds between pings on a WebSocket: less than what proxies on the way close silent connections after."
+    ).tag(config=True)
+
+    @default("heartbeat")
+    def _heartbeat_of_hub(self) -> float:
+        return max(1.0, min(30.0, float(os.environ.get("JUPYTERHUB_ACTIVITY_INTERVAL") or 300) / 3))
 
     def own_notify(self) -> dict[str, Any]:
         """The server's own wish, by the names of the options."""

@@ -24,7 +24,8 @@ from cc_executor.runtime.run import Batch
 from cc_executor.store.bundle import write_list_bundle
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder
-from cc_executor.tasks import cwd_of, forecast_of
+from cc_executor.taskplan import cwd_of
+from cc_executor.tasks import forecast_of
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from cc_executor.policy.schedule import set_back
 from cc_executor.runtime.control import command as run_command
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder
-from cc_executor.tasks import request_of
+from cc_executor.taskplan import request_of
 
 LIST_COMMANDS: Final = frozenset({"pause", "resume", "stop", "kill"})
 TASK_COMMANDS: Final = frozenset({"skip", "retry", "stop", "edit", "now"})

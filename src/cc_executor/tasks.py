@@ -2,80 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import anyio
-from pydantic import ValidationError
 
-from cc_executor.api import json_schema, make_request, no_option, option_names, take_notify
-from cc_executor.errors import InvalidRequest, InvalidTaskList, RunNotFound, TaskListFailed
-from cc_executor.model.hook import Hook, call_named
+from cc_executor.api import take_notify
+from cc_executor.errors import RunNotFound, TaskListFailed
 from cc_executor.model.listrecord import Capped, ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
-from cc_executor.model.request import RunRequest
-from cc_executor.model.tasklist import BOUNDS, Problem, Task, TaskKind, TaskList, place_of, problems
-from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml
-from cc_executor.policy.hints import Hint, hints, unknown_rules
+from cc_executor.model.tasklist import BOUNDS, TaskKind, TaskList
 from cc_executor.policy.schedule import Close, bounded, due, set_back
-from cc_executor.rehearsal import scripts
+from cc_executor.runtime.attempt import Watcher
 from cc_executor.runtime.blocking import run_blocking
 from cc_executor.runtime.bounds import DAY, bounds_of
-from cc_executor.runtime.caps import standing_caps
 from cc_executor.runtime.forecast import ListForecast, Only, forecast_list
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
 from cc_executor.runtime.report import Report, report_of_list
 from cc_executor.runtime.result import Result
-from cc_executor.runtime.tasklist import Call, Watcher, run_list
+from cc_executor.runtime.tasklist import run_list
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.tasklists import ListFolder, ListHome
+from cc_executor.taskplan import Plan, plan, request_of
 
 STOP_BUDGET: Final = 30.0  # seconds; the stop ladder takes 3 for each run, and they end side by side
-FILE_LIMIT: Final = 4_000_000  # bytes of a list's file
-SHELL: Final = "bash"  # for commands whose task names no shell
-
-# A text without a name: a line that begins with `tasks:`, or nothing before an item that is a mapping. In Markdown `- Task 1: …` is an item, too.
-_YAML: Final = re.compile(r"""(?m)^\s*\{?\s*["']?tasks["']?\s*:|\A(?:\s*(?:#.*)?\n)*\s*-\s+(?:\{|\w+\s*:)""")
-
-_BYTE_ORDER_MARK: Final = re.compile(r"\A(\s*)\ufeff")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A list that can be run.
-
-    Attributes
-    ----------
-    tasks : TaskList
-    calls : mapping
-        The callables, by the names under which the list knows them.
-    hooks : tuple of Hook
-        Whom the list itself wants called.
-    lint_off, places : mapping
-        For `hints`: rules that are not asked, by task; words for the place of each task.
-    list_id : str
-        The list that it was taken from, which goes on; empty: the newest of equal ones.
-    """
-
-    tasks: TaskList
-    calls: Mapping[str, Call]
-    hooks: tuple[Hook, ...] = ()
-    lint_off: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
-    places: Mapping[int, str] = field(default_factory=dict[int, str])
-    list_id: str = ""
-
-    def hints(self) -> tuple[Hint, ...]:
-        """What may be wrong with the prompts; the list can be run all the same."""
-        return hints(self.tasks, off=self.lint_off, places=self.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,168 +119,10 @@ def row(task: TaskState) -> dict[str, Any]:
     }
 
 
-def plan(
-    tasks: Sequence[object] | Mapping[str, Any] | TaskList | str | os.PathLike[str], *, cwd: str | Path | None = None, **more: Any
-) -> Plan:
-    """A checked list out of what users write.
-
-    Parameters
-    ----------
-    tasks : sequence, TaskList, path or str
-        Prompts, callables and mappings (see `cc_executor.model.tasktext.from_items`); or a mapping with `tasks`, as a YAML file holds it; or the path of a
-        YAML or Markdown file; or such a text itself, if it has more than one line.
-    cwd : path, optional
-        Where the tasks work; the current folder if not given.
-    **more
-        name, parallel, max_cost, on_failure, defaults.
-
-    Raises
-    ------
-    InvalidTaskList
-        Everything that is wrong, each with its place. Nothing was started.
-    """
-    folder = os.path.abspath(os.path.expanduser("." if cwd is None else cwd))
-    if isinstance(tasks, TaskList):
-        written = Written(tasks=tasks)
-    elif isinstance(tasks, str | os.PathLike):
-        written = _read(tasks, folder)
-        if more and written.tasks is not None:
-            _overrule(written, written.tasks, more)
-    elif isinstance(tasks, Mapping):
-        written = from_mapping(dict(tasks) | more, cwd=folder)
-    else:
-        written = from_items(tasks, cwd=folder, name_of=_name_of, **more)
-    found = list(written.problems)
-    checked = written.tasks
-    if checked is not None:
-        checked = _with_plain_options(checked, written, found)
-        found += problems(checked, places=written.places)
-        found += _option_problems(checked, written)
-    found += unknown_rules(written.lint_off)
-    if found or checked is None:
-        raise InvalidTaskList([str(problem) for problem in found])
-    return Plan(checked, written.calls, written.hooks, dict(written.lint_off), dict(written.places))
-
-
-def kept(folder: ListFolder) -> Plan:
-    """A list that is kept, as it was given, with the bounds that hold now. Raises `StateUnusable`, and `InvalidTaskList` if it cannot be run here."""
-    planned = plan(bounded(folder.tasks(), folder.state()))
-    return replace(planned, hooks=kept_hooks(folder), list_id=folder.list_id)
-
-
 def open_list(planned: Plan, home: StateHome, *, fresh: bool = False) -> ListFolder:
     """Where a list is kept, or is from now on. Raises `StateUnusable`, `TaskListNotFound`."""
     lists = ListHome(home)
     return lists.find(planned.list_id) if planned.list_id and not fresh else lists.open(planned.tasks, fresh=fresh)
-
-
-def _name_of(call: Callable[..., object]) -> str:
-    """A callable's name and a digest of its source: who changes what a task does has changed the list."""
-    try:
-        source = inspect.getsource(call)
-    except (OSError, TypeError):  # typed into a plain terminal; written in C
-        return call_named(call)
-    return f"{call_named(call)}#{hashlib.sha256(source.encode()).hexdigest()[:8]}"
-
-
-def _read(source: str | os.PathLike[str], cwd: str) -> Written:
-    text, name, is_yaml = str(source), "", True
-    if isinstance(source, os.PathLike) or "\n" not in text:
-        path = Path(os.path.join(cwd, os.path.expanduser(text)))
-        try:
-            if path.stat().st_size > FILE_LIMIT:
-                return Written(problems=[Problem(str(path), f"is larger than {FILE_LIMIT:,} bytes: make several lists.")])
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            return Written(problems=[Problem(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}.")])
-        name, is_yaml = path.stem, path.suffix.lower() not in {".md", ".markdown", ".txt"}
-    text = _BYTE_ORDER_MARK.sub(r"\1", text)
-    if not name:  # no file
-        is_yaml = _YAML.search(text) is not None
-    return (from_yaml if is_yaml else from_markdown)(text, cwd=cwd, name=name)
-
-
-def _overrule(written: Written, tasks: TaskList, more: Mapping[str, Any]) -> None:
-    """What the caller says wins over what the text says."""
-    try:
-        written.tasks = TaskList.model_validate(dict(tasks) | dict(more))
-    except ValidationError as error:
-        for wrong in error.errors(include_url=False, include_context=False):
-            written.problems.append(
-                Problem(str(wrong["loc"][0]), f"{wrong['msg'].replace('Input should', 'must', 1)} (given: {wrong['input']!r}).")
-            )
-
-
-def _with_plain_options(tasks: TaskList, written: Written, found: list[Problem]) -> TaskList:
-    """The list with options that can be written down, and mean the same wherever it goes on: schemas as JSON Schema, paths as text, seen from its folder."""
-    plain: list[Task] = []
-    for number, task in enumerate(tasks.tasks):
-        options: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in task.options.items()}
-        if "add_dirs" in options:
-            options["add_dirs"] = _seen_from(tasks.cwd, options["add_dirs"])
-        if isinstance(options.get("rehearse"), str):
-            options["rehearse"] = scripts.whole(options["rehearse"], folder=tasks.cwd)
-        validation = task.validation
-        if validation is not None and validation.rehearse is not None:
-            validation = validation.model_copy(update={"rehearse": scripts.whole(validation.rehearse, folder=tasks.cwd)})
-        try:
-            if validation is not None and validation.rehearse is not None:
-                scripts.load(validation.rehearse)
-            if "schema" in options:
-                options["schema"] = json_schema(options["schema"])
-        except InvalidRequest as error:
-            found.append(Problem(place_of(number, task.id, written.places), str(error)))
-        plain.append(task.model_copy(update={"options": options, "validation": validation}))
-    return tasks.model_copy(update={"tasks": tuple(plain)})
-
-
-def _seen_from(folder: str, paths: Any) -> Any:
-    """Absolute paths of one or several; what is neither stays as it is, for whoever says so."""
-    if isinstance(paths, str | bytes | os.PathLike):
-        return os.path.join(folder, os.path.expanduser(os.fsdecode(cast("str | bytes | os.PathLike[str]", paths))))
-    return [_seen_from(folder, path) for path in cast("Iterable[Any]", paths)] if isinstance(paths, Iterable) else paths
-
-
-def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
-    found: list[Problem] = []
-    known = option_names() | {"output_schema"}  # which is said to be called otherwise
-    for number, task in enumerate(tasks.tasks):
-        place = place_of(number, task.id, written.places)
-        if task.kind is TaskKind.CALL:
-            if task.text not in written.calls:
-                found.append(Problem(place, f"calls {task.text!r}, and only Python code can give a callable."))
-            continue
-        unknown = task.options.keys() - known
-        said = [no_option(name, TASK_KEYS) for name in task.options if name in unknown]
-        rest = {name: value for name, value in task.options.items() if name not in unknown}
-        try:
-            request_of(tasks, task.model_copy(update={"options": rest}), task.text if task.text.strip() else "-", None, "")
-        except (InvalidRequest, TypeError) as error:
-            said.append(str(error))
-        if said:
-            found.append(Problem(place, " ".join(said)))
-    return found
-
-
-def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, session: str) -> RunRequest:
-    """The run of a task. `max_cost`: what the list has left for it. Raises `InvalidRequest`."""
-    options: dict[str, Any] = dict(task.options)
-    if task.kind is TaskKind.AGENT and options.get("max_cost") is None and (cap := standing_caps().get("max_cost")) is not None:
-        max_cost = cap if max_cost is None else min(cap, max_cost)
-    options["cwd"] = cwd_of(tasks, task)
-    if max_cost is not None:
-        options["max_cost"] = max_cost
-    if session:
-        options["resume"] = session
-    if task.kind is TaskKind.SHELL:
-        options = {"agent": "shell", "shell": SHELL, "undo": True} | options  # a list is undone whole or not at all
-    # A list outlives the kernel that began it; whoever runs it next adopts what goes on.
-    return make_request(text, label=task.title or task.id, on_kernel_exit="continue", **options)
-
-
-def cwd_of(tasks: TaskList, task: Task) -> str:
-    """The folder of a task's runs."""
-    return os.path.join(tasks.cwd, os.path.expanduser(task.options.get("cwd", "")))
 
 
 def forecast_of(tasks: TaskList, home: StateHome, *, only: Only | None = None) -> ListForecast:

@@ -13,7 +13,8 @@ from cc_executor.cli.tasks import app
 from cc_executor.model.listrecord import Begun, Closed, ListState, ListStatus, Stopped
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import LIST, ListFolder, ListHome
-from cc_executor.tasks import cc_execute_task_list, kept, plan
+from cc_executor.taskplan import kept, plan
+from cc_executor.tasks import cc_execute_task_list
 from cli.test_cli import cli
 
 

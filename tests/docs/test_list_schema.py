@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cc_executor.errors import InvalidTaskList
-from cc_executor.tasks import plan
+from cc_executor.taskplan import plan
 from support.environments import CHECKOUT
 from support.pages import PAGES, blocks, name
 

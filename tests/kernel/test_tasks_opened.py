@@ -18,7 +18,7 @@ from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.tasks import plan
+from cc_executor.taskplan import plan
 from support.runs import eventually
 
 

@@ -15,7 +15,7 @@ from cc_executor.model.tasktext import from_items
 from cc_executor.policy.retry import Care
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
-from cc_executor.tasks import plan
+from cc_executor.taskplan import plan
 
 OLD = (
     {"id": "a", "prompt": "Do it.", "needs": [], "retry": 2, "max_cost": 0.5, "on_failure": "skip"},

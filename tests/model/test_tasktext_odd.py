@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cc_executor.errors import InvalidTaskList
-from cc_executor.tasks import Plan, plan
+from cc_executor.taskplan import Plan, plan
 
 
 def written(folder: Path, text: str, name: str) -> Plan:

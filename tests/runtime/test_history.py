@@ -37,7 +37,8 @@ from cc_executor.shim import records
 from cc_executor.store.history import DAMAGED, FILE, HistoryIndex, Trouble, transaction
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
-from cc_executor.tasks import cc_execute_list, plan, request_of
+from cc_executor.taskplan import plan, request_of
+from cc_executor.tasks import cc_execute_list
 from runtime.test_nemesis import close_off
 from support.recordings import CLAUDE, Recording, events_of
 from support.runs import BASH, remembered, run_folders

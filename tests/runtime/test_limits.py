@@ -30,7 +30,8 @@ from cc_executor.store.home import StateHome, new_run_id, state_path
 from cc_executor.store.journal import RunStanding
 from cc_executor.store.spend import LONGEST_DAY, DaySpend
 from cc_executor.store.tasklists import ListFolder, ListHome
-from cc_executor.tasks import ListResult, cc_execute_list, plan
+from cc_executor.taskplan import plan
+from cc_executor.tasks import ListResult, cc_execute_list
 from support.runs import eventually
 
 pytestmark = pytest.mark.usefixtures("claude_cli")

@@ -407,9 +407,10 @@ async def test_who_goes_on_with_a_list_tells_its_end_once(receiver: Receiver, ho
 async def test_a_list_tells_what_its_runs_ask_and_no_end_of_theirs(receiver: Receiver, home: StateHome, tmp_path: Path) -> None:
     from cc_executor.policy.ask import Place, answerer
     from cc_executor.runtime.answers import give, open_asks
+    from cc_executor.runtime.attempt import Watcher
     from cc_executor.runtime.listhooks import keep_notify
-    from cc_executor.runtime.tasklist import Watcher, run_list
-    from cc_executor.tasks import plan, request_of
+    from cc_executor.runtime.tasklist import run_list
+    from cc_executor.taskplan import plan, request_of
 
     made = plan([{"id": "a", "prompt": "Go.", "rehearse": "approval", "permission_mode": "default", "ask": True}], cwd=tmp_path, name="n")
     folder = ListHome(home).open(made.tasks)

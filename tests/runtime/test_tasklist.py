@@ -39,7 +39,8 @@ from cc_executor.runtime import control
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.tasklists import JOURNAL, ListFolder, ListHome
-from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list, open_list, plan
+from cc_executor.taskplan import plan
+from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list, open_list
 from support.leaks import await_none
 from support.runs import BOUND, eventually
 

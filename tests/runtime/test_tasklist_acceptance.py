@@ -27,15 +27,17 @@ from cc_executor.rehearsal.loopback import API_KEY
 from cc_executor.rehearsal.scripts import Block, Script, Turn
 from cc_executor.rehearsal.server import ServedRehearsal, serving
 from cc_executor.runtime import adoption
+from cc_executor.runtime.attempt import Watcher
 from cc_executor.runtime.plan import PLAN, Plan
 from cc_executor.runtime.run import Batch
-from cc_executor.runtime.tasklist import Watcher, run_list
+from cc_executor.runtime.tasklist import run_list
 from cc_executor.shim import records
 from cc_executor.store import tasklists
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import request_json
 from cc_executor.store.tasklists import JOURNAL, ListHome
-from cc_executor.tasks import ListResult, cc_execute_list, plan, request_of
+from cc_executor.taskplan import plan, request_of
+from cc_executor.tasks import ListResult, cc_execute_list
 from support.runs import eventually
 
 SAYS_ITS_SESSION: Final = Script(turns=(Turn(blocks=(Block(text="This is {session}."),)),))

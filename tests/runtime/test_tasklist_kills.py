@@ -22,7 +22,8 @@ import pytest
 from cc_executor.model.listrecord import Begun, Closed, Ended, ListState, advance_all
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
-from cc_executor.tasks import cc_execute_list, plan
+from cc_executor.taskplan import plan
+from cc_executor.tasks import cc_execute_list
 
 LONG: Final = os.environ.get("CC_EXECUTOR_TEST_LONG") == "1"
 KILLS: Final = 1000 if LONG else 12

@@ -30,13 +30,14 @@ from cc_executor.model.listrecord import (
     TaskStatus,
     Waiting,
 )
+from cc_executor.runtime.attempt import LOOK
 from cc_executor.runtime.listjournal import ListJournal
-from cc_executor.runtime.tasklist import LOOK
 from cc_executor.store import tasklists
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.tasks import cc_execute_list, kept, plan
+from cc_executor.taskplan import kept, plan
+from cc_executor.tasks import cc_execute_list
 from support.leaks import await_none
 from support.runs import eventually
 

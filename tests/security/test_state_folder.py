@@ -33,7 +33,8 @@ from cc_executor.store.bundle import BUNDLE, read_bundle
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.tasklists import JOURNAL, LIST, LOCK
-from cc_executor.tasks import open_list, plan
+from cc_executor.taskplan import plan
+from cc_executor.tasks import open_list
 from support.runs import BASH, BOUND, remembered, shell, to_end, until
 
 NOBODY = 65534

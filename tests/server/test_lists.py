@@ -32,7 +32,8 @@ from cc_executor.server.refusal import Refused
 from cc_executor.server.service import Rules, Service
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.tasklists import ListFolder, ListHome
-from cc_executor.tasks import carry_on, plan
+from cc_executor.taskplan import plan
+from cc_executor.tasks import carry_on
 from support import runs
 from support.lab import eventually
 from support.served import API, TOKEN, Server, control, get, results, serving

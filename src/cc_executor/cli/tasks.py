@@ -39,7 +39,8 @@ from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.tasks import Plan, cc_execute_task_list, day_bounded, forecast_of, kept, open_list, plan, reopen, row
+from cc_executor.taskplan import Plan, kept, plan
+from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, open_list, reopen, row
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify

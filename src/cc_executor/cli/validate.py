@@ -13,7 +13,7 @@ from cc_executor.errors import InvalidTaskList
 from cc_executor.model.ansi import clean
 from cc_executor.policy import tokens
 from cc_executor.policy.lint import lint
-from cc_executor.tasks import plan
+from cc_executor.taskplan import plan
 
 WRONG: Final = 1  # exit code
 ERROR: Final = "error"  # it cannot be run; warnings and hints are `lint`'s, and stop nothing

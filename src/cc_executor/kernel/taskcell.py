@@ -32,15 +32,17 @@ from cc_executor.model.taskcard import EndedList, list_bundle
 from cc_executor.model.tasklist import OnFailure, TaskKind, TaskList
 from cc_executor.model.taskrows import is_rehearsed
 from cc_executor.policy.ask import Answerer, Place, answerer, in_kernel
+from cc_executor.runtime.attempt import Watcher
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.forecast import ListForecast
 from cc_executor.runtime.hooks import hooks_given
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
-from cc_executor.runtime.tasklist import Watcher, run_list
+from cc_executor.runtime.tasklist import run_list
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.tasks import ListResult, Plan, forecast_of, list_result, open_list, plan, reopen, request_of
+from cc_executor.taskplan import Plan, plan, request_of
+from cc_executor.tasks import ListResult, forecast_of, list_result, open_list, reopen
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -98,7 +100,7 @@ async def cc_tasks(
     Parameters
     ----------
     tasks
-        Prompts, callables, mappings; or the path of a YAML or Markdown file, or such a text. See `cc_executor.tasks.plan`.
+        Prompts, callables, mappings; or the path of a YAML or Markdown file, or such a text. See `cc_executor.taskplan.plan`.
     fresh : bool
         Do everything again. Without it, what ended well before is not done again.
     raise_error : bool

@@ -20,7 +20,8 @@ from cc_executor.server.listrequest import ListRequests
 from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
 from cc_executor.store.home import StateHome
-from cc_executor.tasks import Plan, forecast_of
+from cc_executor.taskplan import Plan
+from cc_executor.tasks import forecast_of
 
 PAGE: Final = 50  # runs
 WORDS: Final = ("agent", "model", "outcome", "label", "cwd", "category", "list", "text", "since", "until")  # filters of a history, as text

@@ -12,7 +12,7 @@ from cc_executor.errors import InvalidTaskList
 from cc_executor.model.request import Limits, RunRequest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList, place_of
 from cc_executor.server.refusal import Refused
-from cc_executor.tasks import Plan, plan, request_of
+from cc_executor.taskplan import Plan, plan, request_of
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify

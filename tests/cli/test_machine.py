@@ -61,7 +61,7 @@ def test_a_setting_says_who_has_set_it_and_a_file_wins_over_the_environment(tmp_
 
 def test_a_server_s_settings_are_shown_without_the_server_s_packages() -> None:
     """jupyter_server takes more than a second to import."""
-    ask = "import json, sys; from cc_executor.cli.config import settings; names = [each.name for each in settings()]"
+    ask = "import json, sys; from cc_executor.cli.settings import settings; names = [each.name for each in settings()]"
     shown, is_loaded = json.loads(
         subprocess.run(
             [sys.executable, "-c", f"{ask}; print(json.dumps([names, 'jupyter_server' in sys.modules]))"],

@@ -21,6 +21,7 @@ from cc_executor.model.outcome import OutcomeKind
 from cc_executor.shim.records import RUN_MARK
 from cc_executor.store.home import StateHome
 from support import receipts
+from support.commands import command
 from support.environments import CHECKOUT
 from support.leaks import marked_processes
 from support.receiver import receiving
@@ -129,7 +130,7 @@ def test_every_outcome_has_an_exit_code_of_its_own() -> None:
     assert set(OUTCOME_CODES) == set(OutcomeKind)
     assert len(set(OUTCOME_CODES.values())) == len(OUTCOME_CODES)
     assert 2 not in OUTCOME_CODES.values()
-    assert f"{OUTCOME_CODES[OutcomeKind.TIMEOUT]} timeout" in " ".join(cli("run", "--help").stdout.split())
+    assert f"{OUTCOME_CODES[OutcomeKind.TIMEOUT]} timeout" in " ".join(command("run", "--help").out.split())
 
 
 @pytest.mark.parametrize("dash", [("-",), ()])
@@ -353,15 +354,16 @@ def test_lift_does_for_a_file_what_a_save_does(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_a_sentence_on_standard_error_and_exit_code_2(arguments: tuple[str, ...], sentence: str, state_folder: Path) -> None:
-    done = cli(*arguments)
-    assert (done.returncode, done.stdout) == (2, ""), done
-    assert sentence in done.stderr
+    done = command(*arguments)
+    assert (done.code, done.out) == (2, ""), done
+    assert sentence in done.err
+    assert "Traceback" not in done.err
     assert list(StateHome(state_folder).runs()) == []
 
 
 def test_a_prompt_that_is_not_text_is_refused() -> None:
     done = cli("run", "-", stdin=b"caf\xe9")
-    assert done.returncode == 2
+    assert (done.returncode, done.stdout) == (2, "")
     assert "UTF-8" in done.stderr
 
 
@@ -383,7 +385,7 @@ def test_a_notebook_without_receipts_has_nothing_to_verify(tmp_path: Path) -> No
 def test_help_and_version_are_plain_text() -> None:
     assert "cc-executor" in cli("--help").stdout
     assert cli("--version").stdout.strip()
-    assert cli("run", "--help").returncode == 0
+    assert command("run", "--help").code == 0
 
 
 def test_the_run_carries_the_mark_that_leak_checks_look_for() -> None:

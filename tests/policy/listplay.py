@@ -72,7 +72,7 @@ class Play:
         match action:
             case Start(task=name, max_cost=cap):
                 known = self.state.task(name)
-                assert known.until is None or known.until <= self.now, "nothing is begun before its time"
+                assert known.until is None or known.until <= self.now or self.now < known.ended_at, "nothing is begun before its time"
                 self.started.append(name)
                 self.caps[name] = cap
                 self.add(Begun(at=at, task=name, attempt=self.state.task(name).begun + 1, run_id=f"r{at}"))

@@ -46,6 +46,15 @@ def test_a_usage_limit_is_waited_for_and_the_session_goes_on() -> None:
     assert play.state.status is ListStatus.OK
 
 
+@pytest.mark.parametrize(("ended", "goes_on"), [("crashed", ["a"]), ("usage_limited", [])])
+def test_a_clock_that_is_set_back_makes_no_wait_of_our_own_longer(ended: str, goes_on: list[str]) -> None:
+    play = begun(task("a", retry=1), on_limit="wait")
+    play.end("a", ended, **({"resets_at": 1600.0} | USAGE if ended == "usage_limited" else {}))
+    assert play.held() == ["a"]
+    play.later(-3600)
+    assert play.at_work() == goes_on
+
+
 def test_while_one_waits_for_a_usage_limit_no_other_agent_meets_it() -> None:
     play = begun(task("a", group="g"), task("b", group="g"), {"id": "c", "run": "make", "group": "g"}, parallel=1, on_limit="wait")
     play.end("a", "usage_limited", resets_at=1600.0, **USAGE)

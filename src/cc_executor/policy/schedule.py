@@ -265,7 +265,11 @@ def _starts(tasks: TaskList, order: tuple[Task, ...], running: list[Task], state
 
 
 def _is_held(known: TaskState, now: float) -> bool:
-    return known.status is TaskStatus.WAITING and known.until is not None and known.until > now
+    if known.status is not TaskStatus.WAITING or known.until is None:
+        return False
+    # Before the end of the attempt that it follows: the clock was set back since, and makes no wait of our own longer. A window ends by the API's clock.
+    was_set_back = now < known.ended_at and known.cause != Cause.USAGE
+    return known.until > now and not was_set_back
 
 
 def _stop(tasks: TaskList, task: Task, state: ListState, purse: Purse) -> Close:

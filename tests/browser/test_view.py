@@ -481,6 +481,19 @@ def test_the_view_follows_until_somebody_scrolls_up(view_page: ViewPage) -> None
     expect(jump).to_be_hidden()
 
 
+def test_who_scrolls_up_while_the_view_changes_its_height_stays_there(view_page: ViewPage) -> None:
+    view_page.open()
+    view_page.feed(output(lines(0, 300)))
+    view_page.settle()
+    log = view_page.root().get_by_role("log")
+    log.evaluate("n => { n.style.height = `${n.clientHeight - 20}px`; n.scrollTop = n.scrollHeight / 2; }")
+    expect(view_page.button("Jump to latest ↓")).to_be_visible()
+    top = resting(view_page)
+    view_page.feed(output(lines(300, 400)))
+    view_page.settle()
+    assert log_state(view_page)["top"] == top
+
+
 def test_a_view_in_a_tab_that_was_hidden_is_at_the_end_again(view_page: ViewPage) -> None:
     view_page.open()
     view_page.feed(output(lines(0, 300)))

@@ -419,7 +419,10 @@ class Log {
     const { last } = this;
     if (height - top - client <= NEAR_END_PX) {
       if (!this.follows && this.dirty.size === 0) this.follow(true);
-    } else if (top < last.top && height >= last.height && client === last.client) this.follow(false); // a person moved up; a list that shrank moves by itself
+    } else {
+      const byItself = Math.max(0, last.height - height) + Math.max(0, client - last.client); // what shrank, or is seen in a larger box
+      if (top < last.top - byItself) this.follow(false); // a person moved up
+    }
     this.remember();
   }
 

@@ -128,6 +128,35 @@ async def test_the_room_that_a_killed_supervisor_had_set_aside_is_the_receipt_s(
 # --- --once ---------------------------------------------------------------------------------------------------------------
 
 
+async def test_only_an_intact_success_of_the_same_request_answers_a_cell(tmp_path: Path, home: StateHome) -> None:
+    good, bad = shell("true", cwd=tmp_path), shell("exit 3", cwd=tmp_path)
+    first, failed = await receipt_of(good, home), await receipt_of(bad, home)
+    once.remember(home, first)
+    once.remember(home, failed)
+    pointers = anyio.Path(home.root / "once")
+    assert [pointer.name async for pointer in pointers.iterdir()] == [good.digest()], "a failure answers nobody"
+    found = once.recall(home, good)
+    assert found is not None
+    assert found[1] == first
+    for change in ({"prompt": "true "}, {"verify": "true"}, {"expect": ("a",)}, {"model": "other"}, {"cwd": "/"}):
+        assert once.recall(home, good.model_copy(update=change)) is None, change
+    await (pointers / bad.digest()).write_text(failed.run_id)
+    await (pointers / shell("false", cwd=tmp_path).digest()).write_text(first.run_id)
+    assert once.recall(home, bad) is None
+    assert once.recall(home, shell("false", cwd=tmp_path)) is None
+    path = anyio.Path(home.find(first.run_id).path / "receipt.json")
+    changed = first.model_copy(update={"text": "another"})
+    await path.chmod(0o600)
+    await path.write_text(changed.model_dump_json())
+    assert home.find(first.run_id).receipt() == changed
+    assert once.recall(home, good) is None
+
+
+async def receipt_of(request: RunRequest, home: StateHome) -> Receipt:
+    run = await Run.start(request, home=home, environ=os.environ)
+    return await run.finish()
+
+
 @pytest.mark.usefixtures("claude_cli")
 @pytest.mark.row(
     "threats", "--once and trust", "a receipt stands for a later cell only if the folder's own settings were in effect as they would be now"

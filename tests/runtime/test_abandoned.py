@@ -26,6 +26,7 @@ from cc_executor.runtime.workspace import trust, untrust
 from cc_executor.shim import records
 from cc_executor.store import underway
 from cc_executor.store.home import StateHome
+from cc_executor.store.journal import request_json
 from support.environments import CHECKOUT
 from support.runs import eventually, shell, started, to_end, until
 from support.shims import alive
@@ -144,6 +145,12 @@ async def test_only_an_intact_success_of_the_same_request_answers_a_cell(tmp_pat
     await (pointers / shell("false", cwd=tmp_path).digest()).write_text(first.run_id)
     assert once.recall(home, bad) is None
     assert once.recall(home, shell("false", cwd=tmp_path)) is None
+    asked = anyio.Path(home.find(first.run_id).path / records.REQUEST)
+    kept = await asked.read_bytes()
+    await asked.write_bytes(request_json(shell("false", cwd=tmp_path)))
+    assert once.recall(home, shell("false", cwd=tmp_path)) is None, "the receipt is that of another request"
+    await asked.write_bytes(kept)
+    assert once.recall(home, good) is not None
     path = anyio.Path(home.find(first.run_id).path / "receipt.json")
     changed = first.model_copy(update={"text": "another"})
     await path.chmod(0o600)

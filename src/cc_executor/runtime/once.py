@@ -1,4 +1,4 @@
-"""Which run answers an unchanged cell: a pointer from a request's digest to its newest run with outcome ok."""
+"""Which run answers an unchanged cell: a pointer from what a request wants done to its newest run with outcome ok."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def remember(home: StateHome, receipt: Receipt) -> None:
     if not receipt.outcome.ok:
         return
     folder = home.root / _FOLDER
-    with suppress(OSError):  # a full disk costs the short cut, not the run
+    with suppress(OSError, RunNotFound, StateUnusable):  # a full disk costs the short cut, not the run
+        name = _work(home.find(receipt.run_id).request())
         folder.mkdir(mode=0o700, exist_ok=True)
-        write_whole(folder / receipt.request_digest, receipt.run_id.encode("ascii"), sync=False)
+        write_whole(folder / name, receipt.run_id.encode("ascii"), sync=False)
 
 
 def recall(home: StateHome, request: RunRequest) -> tuple[RunFolder, Receipt] | None:
@@ -33,17 +34,23 @@ def recall(home: StateHome, request: RunRequest) -> tuple[RunFolder, Receipt] | 
 
     Nor does a run answer where the folder's own settings would take effect now and did not then, or the other way round.
     """
-    request_digest = request.digest()
+    name = _work(request)
     try:
-        folder = home.find(read_plain(home.root / _FOLDER / request_digest, _POINTER_LIMIT).decode("ascii"))
+        folder = home.find(read_plain(home.root / _FOLDER / name, _POINTER_LIMIT).decode("ascii"))
+        kept = folder.request()
     except (OSError, ValueError, RunNotFound, StateUnusable):
         return None
     receipt = folder.receipt()
-    if receipt is None or not receipt.is_intact or not receipt.outcome.ok or receipt.request_digest != request_digest:
+    if receipt is None or not receipt.is_intact or not receipt.outcome.ok or receipt.request_digest != kept.digest() or _work(kept) != name:
         return None
     if receipt.workspace_trusted != is_trusted(request, home) and _has_settings(request, folder):
         return None
     return folder, receipt
+
+
+def _work(request: RunRequest) -> str:
+    """The digest of what is to be done. What it may cost is no part of that: a day's cap bounds each run by what is left at that moment."""
+    return request.model_copy(update={"limits": request.limits.model_copy(update={"cost": None})}).digest()
 
 
 def _has_settings(request: RunRequest, folder: RunFolder) -> bool:

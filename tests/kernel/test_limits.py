@@ -197,3 +197,14 @@ def test_an_unchanged_cell_is_not_paid_twice_where_the_day_has_a_cap(kernel: Ker
             assert answer.status == "ok", answer.traceback
         assert asked(served) == 1
     assert kernel.value("first.receipt == second.receipt, first.cost > 0") == "(True, True)"
+
+
+@NEWEST_LINE
+def test_an_unchanged_cell_is_not_paid_twice_whose_run_had_to_wait_for_a_limit(kernel: Kernel, serve: Serve) -> None:
+    served = serve(time.time() + 1)
+    log_in(kernel, served)
+    for name in ("first", "second"):
+        answer = kernel.run(f"%%cc_execute --once --on-limit wait -o {name}\nAnswer.", within=60)
+        assert answer.status == "ok", answer.traceback
+    assert asked(served) == 2, "one was refused, one answered"
+    assert kernel.value("first.receipt == second.receipt, first.text") == "(True, 'gone on')"

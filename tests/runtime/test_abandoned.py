@@ -159,6 +159,20 @@ async def test_only_an_intact_success_of_the_same_request_answers_a_cell(tmp_pat
     assert once.recall(home, good) is None
 
 
+async def test_a_further_attempt_answers_for_the_run_that_it_goes_on_with_and_for_no_other(tmp_path: Path, home: StateHome) -> None:
+    good, other = shell("true", cwd=tmp_path), shell("true", cwd=tmp_path, verify="true")
+    first = await receipt_of(good, home)
+    again = await receipt_of(shell("true # once more", cwd=tmp_path), home)
+    strange, stranger = await receipt_of(shell("echo", cwd=tmp_path), home), await receipt_of(other, home)
+    for attempt, answers in ((again, True), (strange, False), (stranger, False)):
+        once.remember(home, attempt, first=first.run_id)
+        found = once.recall(home, good)
+        assert (None if found is None else found[1]) == (attempt if answers else None)
+    once.remember(home, again, first=first.run_id)
+    (home.find(first.run_id).path / "receipt.json").unlink()
+    assert once.recall(home, good) is None
+
+
 async def receipt_of(request: RunRequest, home: StateHome) -> Receipt:
     run = await Run.start(request, home=home, environ=os.environ)
     return await run.finish()

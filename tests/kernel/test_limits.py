@@ -201,7 +201,7 @@ def test_an_unchanged_cell_is_not_paid_twice_where_the_day_has_a_cap(kernel: Ker
 
 @NEWEST_LINE
 def test_an_unchanged_cell_is_not_paid_twice_whose_run_had_to_wait_for_a_limit(kernel: Kernel, serve: Serve) -> None:
-    served = serve(time.time() + 1)
+    served = serve(time.time() + 3)
     log_in(kernel, served)
     for name in ("first", "second"):
         answer = kernel.run(f"%%cc_execute --once --on-limit wait -o {name}\nAnswer.", within=60)

@@ -26,6 +26,7 @@ from cc_executor.kernel import taskoptions
 from cc_executor.kernel.config import settings_table
 from cc_executor.kernel.options import option_table
 from cc_executor.policy.environment import DEPTH
+from cc_executor.server.settings import ServerSettings
 from cc_executor.server.stdio import TOKEN
 from cc_executor.store.home import STATE_VARIABLE
 from cc_executor.store.place import NOTIFY_SECRET, REDIS_VARIABLE
@@ -41,7 +42,7 @@ SETTINGS: Final = (
     "They are the settings of cells. Of what a notebook runs from Python or in a list, `max_cost` and `max_cost_per_day` hold, too, for what has none of its "
     "own. In a terminal and in Python the options are those that are given; of the variables the bounds hold there, too, for what "
     "has none of its own: `CC_EXECUTOR_TIMEOUT`, `CC_EXECUTOR_MAX_COST`, `CC_EXECUTOR_MAX_TURNS` for runs, `CC_EXECUTOR_MAX_COST_PER_DAY` also for lists; "
-    "and so do `CC_EXECUTOR_HOOKS` and those that begin with `CC_EXECUTOR_NOTIFY`. A server has [settings of its own](server.md#settings)."
+    "and so do `CC_EXECUTOR_HOOKS` and those that begin with `CC_EXECUTOR_NOTIFY`. A server has [settings of its own](#settings-of-a-server)."
 )
 ERRORS: Final = "What is raised on purpose is a `CCExecutorError`, and stands in `cc_executor.errors`. Its text names the cure."
 _UNDERLINE: Final = re.compile(r"-{3,}\s*\Z")
@@ -66,6 +67,9 @@ def page() -> str:
             ("setting", "environment variable", "default", "meaning"),
             ((code(name), code(variable), code(default), text) for name, variable, default, text in settings_table()),
         ),
+        "## Settings of a server",
+        "As `c.CCExecutorServer.max_running = 4` in a configuration file; [server.md](server.md#settings) and [policy.md](policy.md) say what they are for.",
+        table(("setting", "default", "meaning"), server_settings()),
         "## Python",
         *python_names(),
         "## Errors",
@@ -91,6 +95,15 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in line)} |" for line in lines)
+
+
+def server_settings() -> Iterator[tuple[str, str, str]]:
+    """Name, default and meaning of each."""
+    bare = ServerSettings()
+    for name, trait in sorted(ServerSettings.class_traits(config=True).items()):
+        value = getattr(bare, name)
+        is_fixed = name != "heartbeat"  # it depends on the hub, and says so
+        yield code(f"CCExecutorServer.{name}"), code("none" if value is None else repr(value)) if is_fixed else "", trait.help
 
 
 # --- Python names -------------------------------------------------------------------------------------------------------

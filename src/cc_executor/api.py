@@ -96,7 +96,8 @@ def make_request(
     on_kernel_exit : str
         ``"cancel"`` or ``"continue"``: what becomes of the run when this process ends.
     schema : dict or pydantic model class, optional
-        What the structured output must look like.
+        What the structured output must look like, as the agent's own program checks it (2.1.330: JSON Schema of draft 7, so no tuples). It does not check
+        `format`, nor a model's own validators: `Model.model_validate(result.data)` does.
     undo : bool, optional
         Look at the folder before and after, so that what the run did to it can be undone; for agents yes, for commands no, if not given.
     **more

@@ -65,6 +65,16 @@ def test_only_a_trusted_folder_has_its_own_settings() -> None:
         ({"limits": Limits(cost=1e-9)}, ["--max-budget-usd=0.000001"]),
         ({"limits": Limits(cost=0.00005)}, ["--max-budget-usd=0.00005"]),
         ({"output_schema": {"type": "object", "title": "é"}}, ['--json-schema={"type":"object","title":"é"}']),
+        (
+            {
+                "output_schema": {
+                    "properties": {"x-a": {"x-note": 1, "const": {"x-b": 1}}},
+                    "oneOf": [{"discriminator": {}}],
+                    "$defs": {"discriminator": {}},
+                }
+            },
+            ['--json-schema={"properties":{"x-a":{"const":{"x-b":1}}},"oneOf":[{}],"$defs":{"discriminator":{}}}'],
+        ),
         ({"append_system_prompt": "--dangerously-skip-permissions"}, ["--append-system-prompt=--dangerously-skip-permissions"]),
         ({"add_dirs": ("/a", "--bare")}, ["--add-dir=/a", "--add-dir=--bare"]),
         ({"tools": ("Bash(git *)", "Write", "-p")}, ["--allowedTools=Bash(git *)", "--allowedTools=Write", "--allowedTools=-p"]),

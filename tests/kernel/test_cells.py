@@ -191,6 +191,18 @@ def test_killing_the_kernel_ends_an_attached_run(own_kernel: Kernel, tmp_path: P
     assert not await_none([tmp_path])
 
 
+LEFT_IN_THE_SHELL = """
+shell, formatters = get_ipython(), get_ipython().display_formatter.formatters.values()
+places = [
+    list(vars(shell)), shell.input_transformers_post, shell.input_transformers_cleanup, shell.configurables, shell.events.callbacks, shell.custom_exceptions,
+    list(shell.magics_manager.registry), *[list(table) for table in shell.magics_manager.magics.values()],
+    *[vars(hooks) for hooks in shell.strdispatchers.values()],
+    *[list(printers) for each in formatters for printers in (each.type_printers, each.deferred_printers, each.singleton_printers)],
+]
+print([place for place in map(repr, places) if 'cc_' in place or 'CC' in place])
+"""
+
+
 def test_unloading_and_loading_again_leaves_nothing_twice(kernel: Kernel) -> None:
     before = (
         "len(get_ipython().input_transformers_post), len(get_ipython().configurables), len(get_ipython().events.callbacks['pre_run_cell'])"
@@ -198,9 +210,10 @@ def test_unloading_and_loading_again_leaves_nothing_twice(kernel: Kernel) -> Non
     loaded = kernel.value(before)
     kernel.run("%reload_ext cc_executor")
     assert kernel.value(before) == loaded
+    kernel.run("%cc lint")
+    assert kernel.run(LEFT_IN_THE_SHELL).stream != "[]\n"
     kernel.run("%unload_ext cc_executor")
-    assert kernel.value("'cc_execute' in get_ipython().magics_manager.magics['cell']") == "False"
-    assert kernel.value("[n for n in get_ipython().magics_manager.magics['line'] if n.startswith('cc')]") == "[]"
+    assert kernel.run(LEFT_IN_THE_SHELL).stream == "[]\n"
 
 
 def test_a_taken_cc_is_left_alone(kernel: Kernel) -> None:

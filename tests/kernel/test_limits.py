@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn
+from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn, Usage
 from cc_executor.rehearsal.server import ServedRehearsal, serving
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
@@ -184,3 +184,27 @@ def test_a_cap_of_the_notebook_for_the_day_holds_for_what_python_runs_until_it_i
         assert "The setting CCExecutor.max_cost_per_day is" in kernel.run("await cc_execute('true', agent='shell')").evalue
     kernel.run("%unload_ext cc_executor")
     assert kernel.value("(await cc_execute('true', agent='shell')).status") == "'ok'"
+
+
+@NEWEST_LINE
+def test_an_unchanged_cell_is_not_paid_twice_where_the_day_has_a_cap(kernel: Kernel, tmp_path: Path) -> None:
+    turn = Turn(blocks=(Block(text="paid"),), usage=Usage(input_tokens=0, output_tokens=20_000))
+    with serving(Script(name="paid", turns=(turn,)), cwd=str(tmp_path)) as served:
+        log_in(kernel, served)
+        kernel.run("%config CCExecutor.max_cost_per_day = 20")
+        for name in ("first", "second"):
+            answer = kernel.run(f"%%cc_execute --once -o {name}\nAnswer.")
+            assert answer.status == "ok", answer.traceback
+        assert asked(served) == 1
+    assert kernel.value("first.receipt == second.receipt, first.cost > 0") == "(True, True)"
+
+
+@NEWEST_LINE
+def test_an_unchanged_cell_is_not_paid_twice_whose_run_had_to_wait_for_a_limit(kernel: Kernel, serve: Serve) -> None:
+    served = serve(time.time() + 3)
+    log_in(kernel, served)
+    for name in ("first", "second"):
+        answer = kernel.run(f"%%cc_execute --once --on-limit wait -o {name}\nAnswer.", within=60)
+        assert answer.status == "ok", answer.traceback
+    assert asked(served) == 2, "one was refused, one answered"
+    assert kernel.value("first.receipt == second.receipt, first.text") == "(True, 'gone on')"

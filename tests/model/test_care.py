@@ -43,6 +43,12 @@ def test_bounds_are_no_part_of_the_work_and_everything_else_is() -> None:
     assert len(digests) == len(more)
 
 
+def test_a_validator_is_bounded_where_nobody_says_how() -> None:
+    assert from_items([{**OLD[0], "validate": "v"}], cwd="/w").tasks.tasks[0].validation == Validation(  # pyright: ignore[reportOptionalMemberAccess]
+        prompt="v", max_cost=0.5, max_turns=20, timeout=600
+    )
+
+
 def test_a_list_that_was_run_when_its_cap_counted_is_found_again(state_folder: Any) -> None:
     lists = ListHome(StateHome(state_folder))
     made = lists.open(old(max_cost=5.0))

@@ -115,10 +115,28 @@ def test_nine_runs_of_ten_seconds_and_one_of_a_thousand_do_not_predict_a_thousan
 
 
 def test_fewer_than_five_runs_that_ended_are_no_estimate_whatever_was_cut_off() -> None:
+    assert LEAST == 5
     few = runs(*[10.0] * (LEAST - 1)) + runs(*[3.0] * 50, has_ended=False)
     assert Forecast(few).predict(SAME).seconds is None
     assert Forecast([*few, *runs(10.0)]).predict(SAME).seconds is not None
     assert Forecast().predict(SAME).cost is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "features", "confidence"),
+    [
+        ([10.0] * 9, SAME, Confidence.LOW),
+        ([10.0] * 19, SAME, Confidence.MEDIUM),
+        ([10.0] * 60, SAME, Confidence.HIGH),
+        ([10.0] * 60, replace(SAME, category="data", prompt_digest="q", label="", cwd="/v"), Confidence.MEDIUM),
+        ([1.0, 100.0] * 30, SAME, Confidence.LOW),
+    ],
+    ids=["few", "some", "many", "none alike", "wide"],
+)
+def test_how_much_to_make_of_a_range_is_said(seconds: list[float], features: Features, confidence: Confidence) -> None:
+    expected = Forecast(runs(*seconds)).predict(features).seconds
+    assert expected is not None
+    assert expected.confidence is confidence, expected
 
 
 def test_a_run_is_predicted_from_those_that_resemble_it_most() -> None:

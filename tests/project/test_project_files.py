@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import tomllib
@@ -65,6 +66,19 @@ def test_the_wheel_enables_the_server_extension(project: dict[str, Any]) -> None
     assert target == "etc/jupyter/jupyter_server_config.d"
     [file] = sorted((CHECKOUT / source).iterdir())
     assert json.loads(file.read_text(encoding="utf-8")) == {"ServerApp": {"jpserver_extensions": {"cc_executor": True}}}
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "kind"),
+    [("jupyter_server_mcp.tools", "cc_executor", ast.FunctionDef), ("jupyter_ai.personas", "cc-executor", ast.ClassDef)],
+)
+def test_neighbours_find_what_is_for_them(project: dict[str, Any], group: str, name: str, kind: type[ast.AST]) -> None:
+    """Read and not imported: one of them needs a package that is not here (`make neighbours` has it)."""
+    [(found, place)] = project["project"]["entry-points"][group].items()
+    module, _, wanted = place.partition(":")
+    tree = ast.parse((CHECKOUT / "src" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    assert found == name
+    assert [each for each in tree.body if isinstance(each, kind) and getattr(each, "name", "") == wanted]
 
 
 def test_scripts_at_the_top_can_be_executed() -> None:

@@ -26,6 +26,7 @@ from cc_executor.runtime.workspace import trust, untrust
 from cc_executor.shim import records
 from cc_executor.store import underway
 from cc_executor.store.home import StateHome
+from cc_executor.store.journal import request_json
 from support.environments import CHECKOUT
 from support.runs import eventually, shell, started, to_end, until
 from support.shims import alive
@@ -126,6 +127,55 @@ async def test_the_room_that_a_killed_supervisor_had_set_aside_is_the_receipt_s(
 
 
 # --- --once ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_only_an_intact_success_of_the_same_request_answers_a_cell(tmp_path: Path, home: StateHome) -> None:
+    good, bad = shell("true", cwd=tmp_path), shell("exit 3", cwd=tmp_path)
+    first, failed = await receipt_of(good, home), await receipt_of(bad, home)
+    once.remember(home, first)
+    once.remember(home, failed)
+    pointers = anyio.Path(home.root / "once")
+    assert [pointer.name async for pointer in pointers.iterdir()] == [good.digest()], "a failure answers nobody"
+    found = once.recall(home, good)
+    assert found is not None
+    assert found[1] == first
+    for change in ({"prompt": "true "}, {"verify": "true"}, {"expect": ("a",)}, {"model": "other"}, {"cwd": "/"}):
+        assert once.recall(home, good.model_copy(update=change)) is None, change
+    await (pointers / bad.digest()).write_text(failed.run_id)
+    await (pointers / shell("false", cwd=tmp_path).digest()).write_text(first.run_id)
+    assert once.recall(home, bad) is None
+    assert once.recall(home, shell("false", cwd=tmp_path)) is None
+    asked = anyio.Path(home.find(first.run_id).path / records.REQUEST)
+    kept = await asked.read_bytes()
+    await asked.write_bytes(request_json(shell("false", cwd=tmp_path)))
+    assert once.recall(home, shell("false", cwd=tmp_path)) is None, "the receipt is that of another request"
+    await asked.write_bytes(kept)
+    assert once.recall(home, good) is not None
+    path = anyio.Path(home.find(first.run_id).path / "receipt.json")
+    changed = first.model_copy(update={"text": "another"})
+    await path.chmod(0o600)
+    await path.write_text(changed.model_dump_json())
+    assert home.find(first.run_id).receipt() == changed
+    assert once.recall(home, good) is None
+
+
+async def test_a_further_attempt_answers_for_the_run_that_it_goes_on_with_and_for_no_other(tmp_path: Path, home: StateHome) -> None:
+    good, other = shell("true", cwd=tmp_path), shell("true", cwd=tmp_path, verify="true")
+    first = await receipt_of(good, home)
+    again = await receipt_of(shell("true # once more", cwd=tmp_path), home)
+    strange, stranger = await receipt_of(shell("echo", cwd=tmp_path), home), await receipt_of(other, home)
+    for attempt, answers in ((again, True), (strange, False), (stranger, False)):
+        once.remember(home, attempt, first=first.run_id)
+        found = once.recall(home, good)
+        assert (None if found is None else found[1]) == (attempt if answers else None)
+    once.remember(home, again, first=first.run_id)
+    (home.find(first.run_id).path / "receipt.json").unlink()
+    assert once.recall(home, good) is None
+
+
+async def receipt_of(request: RunRequest, home: StateHome) -> Receipt:
+    run = await Run.start(request, home=home, environ=os.environ)
+    return await run.finish()
 
 
 @pytest.mark.usefixtures("claude_cli")

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import anyio
 import pydantic
@@ -223,6 +223,46 @@ async def test_a_callback_that_interrupts_ends_the_run(tmp_path: Path, home: Sta
     receipt = folder.receipt()
     assert receipt is not None
     assert receipt.outcome.kind is OutcomeKind.CANCELLED
+
+
+class Cat(pydantic.BaseModel):
+    kind: Literal["cat"]
+
+
+class Dog(pydantic.BaseModel):
+    kind: Literal["dog"]
+    age: Annotated[int, pydantic.Field(json_schema_extra={"x-unit": "years"})]
+
+
+class Pet(pydantic.BaseModel):
+    which: Annotated[Cat | Dog, pydantic.Field(discriminator="kind")]
+
+
+@pytest.mark.usefixtures("claude_cli")
+async def test_what_pydantic_remarks_in_a_schema_does_not_keep_the_agent_from_starting() -> None:
+    result = await cc_execute("Describe the pet.", schema=Pet, rehearse="schema")
+    assert result.ok, result.receipt.outcome
+    assert Pet.model_validate(result.data).which.kind in {"cat", "dog"}
+
+
+@pytest.mark.usefixtures("claude_cli")
+@pytest.mark.parametrize(
+    "block",
+    [
+        r"""text = "```json\n{\"number\": 1}\n```" """,
+        """text = 'Here it is: {"number": 1}. That is all.'""",
+        """text = '{"number": 1}'""",
+        """text = '{"number": '""",
+        """tool = "StructuredOutput"\ninput = { number = "one" }""",
+        """tool = "StructuredOutput"\ninput = { other = 1 }""",
+    ],
+    ids=["fenced", "within prose", "as text", "cut", "of another type", "incomplete"],
+)
+async def test_what_is_no_structured_result_is_never_taken_for_one(tmp_path: Path, block: str) -> None:
+    script = tmp_path / "odd.toml"
+    script.write_text(f'description = "odd"\nrepeat = 20\n[[turn]]\n[[turn.block]]\n{block}\n')
+    result = await cc_execute("Count.", schema=Answer, rehearse=script)
+    assert (result.status, result.data) == ("schema", None)
 
 
 @pytest.mark.usefixtures("claude_cli")

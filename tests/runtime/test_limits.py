@@ -275,6 +275,17 @@ async def test_a_missing_structured_result_is_asked_for_once_more(tmp_path: Path
     assert isinstance(result["a"]["n"], int)
 
 
+@pytest.mark.parametrize(("cap", "bounds"), [(1.0, [1.0, 0.6]), (0.405, [0.405])])
+async def test_a_bound_holds_for_all_attempts_together(
+    cap: float, bounds: list[float], tmp_path: Path, serve: Serve, home: StateHome
+) -> None:
+    serve(*[says("In prose: one.", usage=TWENTY_CENTS)] * (2 * PROSE + 2))
+    result = await cc_execute("count", schema={"type": "object"}, reask=True, max_cost=cap, cwd=tmp_path)
+    assert result.status == "schema"
+    options = [word for receipt in receipts(home) for word in receipt.argv if word.startswith("--max-budget-usd=")]
+    assert [float(word.partition("=")[2]) for word in options] == pytest.approx(bounds)
+
+
 async def test_an_agent_that_goes_round_in_a_circle_is_ended_by_wish(tmp_path: Path, serve: Serve) -> None:
     same = Turn(blocks=(Block(tool="Bash", input={"command": "echo same"}),))
     served = serve(*[same] * 20, says())

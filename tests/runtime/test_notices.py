@@ -93,6 +93,7 @@ async def test_an_end_is_told_to_a_server_and_to_a_command_in_the_same_words(rec
 
 async def test_what_was_short_and_what_nobody_wants_to_hear_of_is_not_told(receiver: Receiver) -> None:
     await ran(notify=receiver.url(), notify_after=30)
+    await ran(notify=receiver.url(), notify_after=None)  # not given: 30
     await ran(notify=receiver.url(), notify_on="failed,input")
     await ran("exit 1", notify=receiver.url(), notify_on=["done"])
     await told_nobody_else(receiver, count=0)

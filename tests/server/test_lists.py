@@ -24,6 +24,7 @@ from cc_executor.errors import InvalidTaskList, LaunchFailed
 from cc_executor.model.listrecord import Closed, ListState, ListStatus
 from cc_executor.model.request import RunRequest
 from cc_executor.policy.schedule import bounded
+from cc_executor.rehearsal import scripts
 from cc_executor.runtime.detached import RUNNER
 from cc_executor.server.listcare import Kept
 from cc_executor.server.listrequest import ListRequests
@@ -35,6 +36,7 @@ from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.taskplan import plan
 from cc_executor.tasks import carry_on
 from support import runs
+from support.environments import CHECKOUT
 from support.lab import eventually
 from support.served import API, TOKEN, Server, control, get, results, serving
 
@@ -547,6 +549,33 @@ def test_rules_hold_for_every_task(tmp_path: Path) -> None:
     assert of_list.options == {"permission_mode": "plan"}, "what is left of the list's is less"
     with pytest.raises(InvalidTaskList):
         requests.plan({"tasks": [{"prompt": "x", "cli": "y"}]})
+
+
+@pytest.mark.parametrize(
+    ("rules", "validation", "says"),
+    [
+        (Rules(max_cost=0.25), {"prompt": "v", "max_cost": 1}, "tasks[0] 'a': max_cost may be $0.25 at most here (given: $1.00)."),
+        (Rules(agents=("shell",)), "v", "tasks[0] 'a': The agent 'claude' is not allowed here."),
+        (
+            Rules(folders=(CHECKOUT / "tests",)),
+            {"prompt": "v", "rehearse": f"{scripts.FOLDER}/hello.toml"},
+            "lies in no folder that is allowed here",
+        ),
+    ],
+)
+def test_rules_hold_for_a_validator(rules: Rules, validation: Any, says: str) -> None:
+    requests = ListRequests(root=CHECKOUT / "tests", unfit=(), allowed=rules.applied)
+    with pytest.raises(Refused) as refused:
+        requests.plan({"tasks": [{"id": "a", "run": "true", "validate": validation}]})
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(("most", "granted"), [(0.25, 0.25), (2.0, 0.5), (None, 0.5)])
+def test_a_validator_that_names_no_cost_may_spend_what_the_rules_leave(most: float | None, granted: float, tmp_path: Path) -> None:
+    requests = ListRequests(root=tmp_path, unfit=(), allowed=Rules(max_cost=most).applied)
+    validation = requests.plan({"tasks": [{"id": "a", "run": "true", "validate": "v"}]}).tasks.tasks[0].validation
+    assert validation is not None
+    assert validation.max_cost == granted
 
 
 # --- foresight ------------------------------------------------------------------------------------------------------------

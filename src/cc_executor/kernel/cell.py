@@ -198,12 +198,16 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
     attempts = _attempts(order, home)
 
     async def whole() -> ShownResult:
+        first = ""
         while True:
             run = await Run.start(await attempts.request(), home=home, environ=os.environ, hooks=_hooks(shell), notify=order.notify)
             display = _display(shell, run)
             watch = _Watch(run, home=home, display=display, owns=True, asks=CellAsks(shell, run, display, owns=True))
             watches[:] = [watch]
             result = await watch.follow()
+            if first:
+                once.remember(home, result.receipt, first=first)
+            first = first or run.run_id
             watch.show_again()
             again = await attempts.after(result.receipt, run.state)
             if again is None or run.is_unwanted:

@@ -71,6 +71,9 @@ def unload(shell: Any) -> None:
     if commands is not None:
         for name in COMPLETED:
             commands.strs.pop(name, None)
+    attributes: dict[str, Any] = shell.__dict__
+    for name in [name for name in attributes if name.startswith("_cc_executor_")]:  # the raw cell, a wish of `%cc lint` for the next one
+        delattr(shell, name)
 
 
 def _remember_raw_cell(info: Any) -> None:

@@ -47,6 +47,7 @@ class Attempts:
         self._home = home
         self._environ = environ
         self._tried: Counter[Cause] = Counter()
+        self._spent = 0.0
 
     async def request(self) -> RunRequest:
         """The next attempt's request, with a bound that keeps the day's.
@@ -69,8 +70,16 @@ class Attempts:
         if not isinstance(again, Again):
             return None
         self._tried[again.cause] += 1
+        limits = self._whole.limits
+        if limits.cost is not None:  # the bound is that of the wish: the agent's own count begins anew with each process
+            from cc_executor.policy.budget import SMALLEST
+
+            self._spent += receipt.cost or 0.0
+            if limits.cost - self._spent < SMALLEST:
+                return None
+            limits = limits.model_copy(update={"cost": limits.cost - self._spent})
         session = await in_thread(partial(resumable, receipt, self._environ)) if again.is_resumed else ""
-        changes = {"prompt": said(self._whole.prompt, again.say, is_resumed=bool(session))}
+        changes = {"prompt": said(self._whole.prompt, again.say, is_resumed=bool(session)), "limits": limits}
         self._request = self._whole.model_copy(update=changes | ({"resume": session} if session else {}))
         return again
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from cc_executor.errors import InvalidTaskList
+from cc_executor.model.care import Validation
 from cc_executor.model.request import Limits, RunRequest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList, place_of
 from cc_executor.server.refusal import Refused
@@ -120,17 +121,20 @@ class ListRequests:
                 if task.kind is not TaskKind.CALL:
                     wanted = request_of(tasks, task, task.text, None, "")
                     options |= _options_between(wanted, self.allowed(wanted), tasks, task)
-                if task.validation is not None:
-                    validator = RunRequest(
-                        prompt="-", cwd=tasks.cwd, limits=Limits(cost=task.validation.max_cost), rehearse=task.validation.rehearse
-                    )
-                    self.allowed(validator)
+                validation = task.validation and self._validation(task.validation, tasks.cwd)
             except Refused as refused:
                 found.append(f"{place_of(number, task.id, planned.places)}: {refused}")
-            changed.append(task.model_copy(update={"options": options}))
+                continue
+            changed.append(task.model_copy(update={"options": options, "validation": validation}))
         if found:
             raise Refused(403, "NotAllowed", "\n".join(found))
         return tasks.model_copy(update={"tasks": tuple(changed)})
+
+    def _validation(self, wanted: Validation, cwd: str) -> Validation:
+        """What a fresh agent looks at, and may cost, under the rules."""
+        named = wanted.max_cost if "max_cost" in wanted.model_fields_set else None
+        granted = self.allowed(RunRequest(prompt="-", cwd=cwd, limits=Limits(cost=named), rehearse=wanted.rehearse)).limits.cost
+        return wanted if granted is None else wanted.model_copy(update={"max_cost": min(granted, wanted.max_cost)})
 
 
 def _options_between(before: RunRequest, after: RunRequest, tasks: TaskList, task: Task) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from cc_executor.agents.base import ARGUMENT_LIMIT, Command, Talk
 from cc_executor.agents.claude import control
@@ -58,6 +58,10 @@ ANEW: Final = ('{"type":"system","subtype":"init"',)
 
 # The first version that was seen to take --include-hook-events: the user's own hooks of Claude Code are events then, and their failures are seen.
 HOOK_EVENTS_SINCE: Final = (2, 1, 197)
+
+# Keywords of JSON Schema whose values hold names of the user's own, and those whose values are no schemas.
+_BY_NAME: Final = frozenset({"properties", "patternProperties", "dependencies", "definitions", "$defs"})
+_VALUES: Final = frozenset({"const", "default", "enum", "examples"})
 
 _SMALLEST_AMOUNT: Final = 1e-6  # US dollars; less than one token of any model costs
 
@@ -168,11 +172,31 @@ def _option(name: str, value: str) -> str:
 
 def _schema(schema: dict[str, Any]) -> str:
     try:
-        return json.dumps(schema, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return json.dumps(_without_remarks(schema), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest(
             f"The output schema cannot be written as JSON ({error}): use objects, lists, text, numbers, true, false and null."
         ) from error
+
+
+def _without_remarks(schema: Any) -> Any:
+    """A schema without what only tells a reader something: the CLI does not start with a keyword that it does not know (2.1.330: "strict mode").
+
+    `discriminator` is what pydantic writes beside the `oneOf` of a tagged union, ``x-…`` what people add.
+    """
+    if isinstance(schema, list):
+        return [_without_remarks(each) for each in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    kept: dict[Any, Any] = {}
+    for keyword, value in cast("dict[Any, Any]", schema).items():
+        if keyword in _BY_NAME and isinstance(value, dict):
+            kept[keyword] = {name: _without_remarks(each) for name, each in cast("dict[Any, Any]", value).items()}
+        elif keyword in _VALUES:
+            kept[keyword] = value
+        elif keyword != "discriminator" and not str(keyword).startswith("x-"):
+            kept[keyword] = _without_remarks(value)
+    return kept
 
 
 def _permission_mode(mode: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from cc_executor.api import json_schema, make_request, no_option, option_names
+from cc_executor.api import absolute, json_schema, make_request, no_option, option_names
 from cc_executor.errors import InvalidRequest, InvalidTaskList
 from cc_executor.model.hook import Hook, call_named
 from cc_executor.model.request import RunRequest
@@ -84,8 +84,10 @@ def plan(
     ------
     InvalidTaskList
         Everything that is wrong, each with its place. Nothing was started.
+    InvalidRequest
+        `cwd` is no path, or there is no current folder.
     """
-    folder = os.path.abspath(os.path.expanduser("." if cwd is None else cwd))
+    folder = absolute("cwd", "." if cwd is None else cwd)
     if isinstance(tasks, TaskList):
         written = Written(tasks=tasks)
     elif isinstance(tasks, str | os.PathLike):

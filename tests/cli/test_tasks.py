@@ -84,10 +84,11 @@ def test_a_list_that_runs_is_commanded_from_elsewhere(file: Path, tmp_path: Path
     assert f"Nobody runs this list now: `cc-executor tasks run {list_id}` does." in noted.stderr
 
 
-def test_ctrl_c_stops_the_list(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_stop_the_list(file: Path, tmp_path: Path, number: signal.Signals) -> None:
     with beginning("tasks", "run", str(file), "--cwd", str(tmp_path)) as process:
         eventually((tmp_path / "log").exists, within=BUDGET, what="the list runs")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(BUDGET) == 130
     assert json.loads(cli("tasks", "list", "--json").stdout)[0]["status"] == "stopped"
     assert not await_none([tmp_path])

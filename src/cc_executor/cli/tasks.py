@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -92,7 +94,7 @@ def run_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a list to its end. What ended well before is not done again; Ctrl-C stops the list and ends what runs."""
+    """Run a list to its end. What ended well before is not done again; Ctrl-C, or `kill`, stops the list and ends what runs."""
     bounds = {"max_cost": max_cost, "max_cost_per_day": max_cost_per_day, "on_limit": on_limit, "limit_wait_max": limit_wait_max}
     planned = day_bounded(_planned(file, cwd, {name: value for name, value in bounds.items() if value is not None}), os.environ)
     given = notified.given(notify, notify_after, notify_on)
@@ -101,7 +103,8 @@ def run_command(
         return
     shown = _Lines(planned.tasks, silent=as_json)
     try:
-        result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show, **given)
+        with _ended_in_order():
+            result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show, **given)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     code = CODES[result.status]
@@ -116,6 +119,22 @@ def run_command(
         lead_nowhere(sys.stdout)  # a status other than ok comes first
         hint(sentence(error))
     raise typer.Exit(code)
+
+
+@contextmanager
+def _ended_in_order() -> Generator[None]:
+    """Let `kill` and `timeout` stop the list as Ctrl-C does: what they left behind would go on and spend, and nobody would see it."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` has it ignored
+    terminated = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+        signal.signal(signal.SIGINT, interrupted)
 
 
 def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None) -> Plan:

@@ -110,6 +110,11 @@ def plan(
     return Plan(checked, written.calls, written.hooks, dict(written.lint_off), dict(written.places))
 
 
+def plan_of_file(file: str, *, cwd: str | None = None) -> Plan:
+    """As `plan`, of a file that a command line names: seen from the current folder, wherever the tasks work."""
+    return plan(Path(absolute("FILE", file)), cwd=cwd)
+
+
 def kept(folder: ListFolder) -> Plan:
     """A list that is kept, as it was given, with the bounds that hold now. Raises `StateUnusable`, and `InvalidTaskList` if it cannot be run here."""
     planned = plan(bounded(folder.tasks(), folder.state()))

@@ -41,7 +41,7 @@ from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.taskplan import Plan, kept, plan
+from cc_executor.taskplan import Plan, kept, plan_of_file
 from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, open_list, reopen, row
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _plan_of(file: str, cwd: str | None) -> Plan:
             return kept(list_home().find(file))
         except TaskListNotFound:
             pass  # said as of a file, which it most likely was meant to be
-    return plan(Path(file), cwd=cwd)
+    return plan_of_file(file, cwd=cwd)
 
 
 def _detached(planned: Plan, notify: Notify | None, *, fresh: bool, as_json: bool) -> None:
@@ -243,7 +243,7 @@ def check_command(
 ) -> None:
     """Say what is wrong with a list, everything at once, or in which order its tasks would run. Starts nothing."""
     try:
-        planned = plan(Path(file), cwd=cwd)
+        planned = plan_of_file(file, cwd=cwd)
         tasks = planned.tasks
     except InvalidTaskList as error:
         if as_json:

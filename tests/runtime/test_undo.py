@@ -220,7 +220,7 @@ def test_a_run_that_removed_its_own_folder_is_undone_in_a_new_one(home: StateHom
     assert receipt.undo is not None
     assert receipt.undo.ready, receipt.undo.note
     assert {file.change for file in receipt.files} == {"deleted"}
-    with pytest.raises(UndoRefused, match="Make it, empty, and undo again"):
+    with pytest.raises(UndoRefused, match="make it, empty, and undo again"):
         undo(home, [receipt.run_id])
     root.mkdir()
     undo(home, [receipt.run_id])

@@ -192,7 +192,8 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
                 raise UndoRefused(f"Somebody else undoes something in {os.fsdecode(root)} at this moment. Wait for it.")
             if not Path(os.fsdecode(root)).is_dir():
                 raise UndoRefused(
-                    f"The folder {os.fsdecode(root)} is not there any more. Make it, empty, and undo again: what was in it is kept."
+                    f"The folder {os.fsdecode(root)} is not there any more. If it was moved, move it back; "
+                    "if the run removed it, make it, empty, and undo again: what was in it is kept."
                 )
         for run_id, root in store.working():
             at_work = any(_overlap(root, mine) for mine in roots)

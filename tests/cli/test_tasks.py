@@ -91,7 +91,11 @@ def test_the_file_that_is_named_is_the_one_that_is_run_wherever_its_tasks_work(t
     (work / "list.yaml").write_text("tasks: [{id: another, run: pwd}]")
     done = cli("tasks", "run", "list.yaml", "--cwd", work, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [row["task"] for row in json.loads(cli("tasks", "show", "--json").stdout)["tasks"]] == ["meant"]
+    shown = json.loads(cli("tasks", "show", "--json").stdout)
+    assert [row["task"] for row in shown["tasks"]] == ["meant"]
+    elsewhere = cli("tasks", "run", shown["id"], "--cwd", tmp_path)
+    assert elsewhere.returncode == 2
+    assert f"goes on where it was begun, in {work}: leave --cwd out" in elsewhere.stderr
     assert cli("show").stdout.splitlines()[0] == str(work)
     assert "meant" in cli("tasks", "check", "list.yaml", "--cwd", work, cwd=tmp_path).stdout
     (work / "list.yaml").unlink()

@@ -23,7 +23,7 @@ from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED
 from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
 from cc_executor.cli.streams import OUTPUT_LOST, is_about_output, lead_nowhere, sentence
-from cc_executor.errors import ControlFailed, InvalidTaskList, StateUnusable, TaskListNotFound
+from cc_executor.errors import ControlFailed, InvalidRequest, InvalidTaskList, StateUnusable, TaskListNotFound
 from cc_executor.model.ansi import clean
 from cc_executor.model.graph import mermaid, outline
 from cc_executor.model.hook import described
@@ -152,9 +152,13 @@ def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None
 def _plan_of(file: str, cwd: str | None) -> Plan:
     if not Path(file).exists():
         try:
-            return kept(list_home().find(file))
+            planned = kept(list_home().find(file))
         except TaskListNotFound:
             pass  # said as of a file, which it most likely was meant to be
+        else:
+            if cwd is not None:
+                raise InvalidRequest(f"The list {planned.list_id} goes on where it was begun, in {planned.tasks.cwd}: leave --cwd out.")
+            return planned
     return plan_of_file(file, cwd=cwd)
 
 

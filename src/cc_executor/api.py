@@ -126,10 +126,10 @@ def make_request(
         return RunRequest(
             prompt=prompt,
             agent=agent,
-            cwd=_absolute("cwd", "." if cwd is None else cwd),
+            cwd=absolute("cwd", "." if cwd is None else cwd),
             limits=_limits(limits, named | _stall(stall_timeout, limits, agent) | _journal(journal_limit)),
             tools=split_tools(tools) if isinstance(tools, str) else tuple(_several("tools", tools)),
-            add_dirs=tuple(_absolute("add_dirs", path) for path in _several("add_dirs", add_dirs)),
+            add_dirs=tuple(absolute("add_dirs", path) for path in _several("add_dirs", add_dirs)),
             expect=tuple(_path_text("expect", path) for path in _several("expect", expect)),
             env_names=tuple(_several("env_names", env_names)),
             output_schema=json_schema(schema),
@@ -191,7 +191,8 @@ def _path_text(option: str, path: Any) -> str:
     return text
 
 
-def _absolute(option: str, path: Any) -> str:
+def absolute(option: str, path: Any) -> str:
+    """A path as it is seen from the current folder. Raises `InvalidRequest`."""
     try:
         return os.path.abspath(os.path.expanduser(_path_text(option, path)))
     except FileNotFoundError:

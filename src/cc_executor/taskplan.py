@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from cc_executor.api import json_schema, make_request, no_option, option_names
+from cc_executor.api import absolute, json_schema, make_request, no_option, option_names
 from cc_executor.errors import InvalidRequest, InvalidTaskList
 from cc_executor.model.hook import Hook, call_named
 from cc_executor.model.request import RunRequest
@@ -84,8 +84,10 @@ def plan(
     ------
     InvalidTaskList
         Everything that is wrong, each with its place. Nothing was started.
+    InvalidRequest
+        `cwd` is no path, or there is no current folder.
     """
-    folder = os.path.abspath(os.path.expanduser("." if cwd is None else cwd))
+    folder = absolute("cwd", "." if cwd is None else cwd)
     if isinstance(tasks, TaskList):
         written = Written(tasks=tasks)
     elif isinstance(tasks, str | os.PathLike):
@@ -106,6 +108,11 @@ def plan(
     if found or checked is None:
         raise InvalidTaskList([str(problem) for problem in found])
     return Plan(checked, written.calls, written.hooks, dict(written.lint_off), dict(written.places))
+
+
+def plan_of_file(file: str, *, cwd: str | None = None) -> Plan:
+    """As `plan`, of a file that a command line names: seen from the current folder, wherever the tasks work."""
+    return plan(Path(absolute("FILE", file)), cwd=cwd)
 
 
 def kept(folder: ListFolder) -> Plan:

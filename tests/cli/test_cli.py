@@ -189,6 +189,27 @@ def test_a_second_ctrl_c_kills_what_does_not_want_to_end() -> None:
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize("is_ignored", [False, True], ids=["plain", "nohup"])
+def test_a_hangup_ends_the_run_unless_it_was_started_to_outlive_one(tmp_path: Path, is_ignored: bool) -> None:
+    done = tmp_path / "done"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)  # a child inherits it, as from nohup
+    try:
+        process = subprocess.Popen(
+            [*CLI, "run", *SHELL, f"echo ready; until test -e {done}; do sleep 0.05; done; echo through"],
+            env=environ(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with process:
+        read_until(process, "ready")
+        process.send_signal(signal.SIGHUP)
+        if is_ignored:
+            done.touch()
+        out, err = process.communicate(timeout=BUDGET)
+    assert process.returncode == (0 if is_ignored else 130), err
+    assert ("through" in out) is is_ignored
+
+
 def test_a_killed_command_takes_its_run_with_it() -> None:
     with beginning("run", *SHELL, "echo ready; sleep 600") as process:
         read_until(process, "ready")

@@ -84,10 +84,29 @@ def test_a_list_that_runs_is_commanded_from_elsewhere(file: Path, tmp_path: Path
     assert f"Nobody runs this list now: `cc-executor tasks run {list_id}` does." in noted.stderr
 
 
-def test_ctrl_c_stops_the_list(file: Path, tmp_path: Path) -> None:
+def test_the_file_that_is_named_is_the_one_that_is_run_wherever_its_tasks_work(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "list.yaml").write_text("tasks: [{id: meant, run: pwd}]")
+    (work / "list.yaml").write_text("tasks: [{id: another, run: pwd}]")
+    done = cli("tasks", "run", "list.yaml", "--cwd", work, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(cli("tasks", "show", "--json").stdout)
+    assert [row["task"] for row in shown["tasks"]] == ["meant"]
+    elsewhere = cli("tasks", "run", shown["id"], "--cwd", tmp_path)
+    assert elsewhere.returncode == 2
+    assert f"goes on where it was begun, in {work}: leave --cwd out" in elsewhere.stderr
+    assert cli("show").stdout.splitlines()[0] == str(work)
+    assert "meant" in cli("tasks", "check", "list.yaml", "--cwd", work, cwd=tmp_path).stdout
+    (work / "list.yaml").unlink()
+    assert cli("validate", "list.yaml", "--cwd", work, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_stop_the_list(file: Path, tmp_path: Path, number: signal.Signals) -> None:
     with beginning("tasks", "run", str(file), "--cwd", str(tmp_path)) as process:
         eventually((tmp_path / "log").exists, within=BUDGET, what="the list runs")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(BUDGET) == 130
     assert json.loads(cli("tasks", "list", "--json").stdout)[0]["status"] == "stopped"
     assert not await_none([tmp_path])

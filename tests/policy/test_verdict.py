@@ -424,6 +424,18 @@ def test_denied_tools_are_named_with_the_option_that_allows_them() -> None:
     assert outcome.evidence == ("result.permission_denials: 3", "denied: Write {}", "denied: Bash", "denied: Write")
 
 
+def test_nobody_is_told_to_allow_what_is_allowed_already() -> None:
+    bash, write = Denial(name="Bash", tool_id="1"), Denial(name="Write", tool_id="2")
+    allowed = request(tools=("Bash",))
+    assert '--tools "Write"' in run(done(denials=(bash, write)), request_=allowed).cure
+    cure = run(done(denials=(bash,)), request_=allowed).cure
+    assert "--tools" not in cure
+    assert "--ask" in cure
+    ask = PermissionAsked(ask_id="q", tool_id="1", name="Bash", input="{}")
+    refused = run(ask, Answered(ask_id="q", decision="refused", note="headless"), done(denials=(bash,)), request_=allowed)
+    assert "--tools" not in refused.cure
+
+
 def test_who_denies_by_hand_has_decided_and_who_could_not_answer_is_told_of() -> None:
     ask = PermissionAsked(ask_id="q", tool_id="t", name="Bash", input='{"command": "make"}')
     closing = done(denials=(Denial(name="Bash", tool_id="t", input="{}"),))

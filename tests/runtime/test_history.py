@@ -189,6 +189,15 @@ def test_in_a_list_of_runs_the_prompt_is_masked_before_it_is_cut(home: StateHome
     assert (row.label, row.prompt) == (MASK, f"#{'x' * 60} {MASK}")
 
 
+def test_what_is_no_utf_8_is_marked_and_costs_the_row_nothing_else(home: StateHome) -> None:
+    shell("true caf\udce9", label="odd")  # bytes of Latin-1, as a terminal hands them on
+    (row,) = history()
+    assert (row.prompt_line, row.label, row.prompt_chars, row.category) == ("true caf\ufffd", "odd", 9, "command:true")
+    assert rebuild(home, environ=os.environ)[0] == 1
+    (again,) = history()
+    assert again.as_dict() == row.as_dict()
+
+
 async def test_runs_of_a_list_know_it(home: StateHome, tmp_path: Path) -> None:
     listed = await cc_execute_list([{"id": "a", "run": "true"}, {"id": "b", "run": "true", "needs": "a"}], cwd=tmp_path)
     rows = {row.task_id: row for row in history(list_id=listed.list_id)}

@@ -19,7 +19,7 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from cc_executor import cc_execute
+from cc_executor import cc_execute, cc_execute_list
 from cc_executor.api import make_request
 from cc_executor.errors import InvalidRequest, LaunchFailed, StateUnusable
 from cc_executor.model.request import OnKernelExit
@@ -383,6 +383,9 @@ async def test_without_a_current_folder_one_must_be_named(tmp_path: Path, monkey
     for options in without:
         with pytest.raises(InvalidRequest, match="does not exist any more"):
             await cc_execute("true", **BASH, **options)
+    with pytest.raises(InvalidRequest, match="does not exist any more"):
+        await cc_execute_list([{"run": "true"}])
+    assert (await cc_execute_list([{"run": "pwd"}], cwd=tmp_path))["1"] == f"{tmp_path}\n"
     assert (await cc_execute("pwd", **BASH, cwd=tmp_path)).text == f"{tmp_path}\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -208,6 +209,33 @@ def test_what_was_changed_after_the_end_of_a_run_that_nobody_watched_is_not_the_
     assert [path for path, _ in done.left] == [str(root / "folder" / "inside")]
     assert (root / "old-name.txt").exists()
     assert not (root / "by-run").exists()
+
+
+@pytest.mark.parametrize("in_git", [True, False], ids=["git", "plain"])
+def test_a_run_that_removed_its_own_folder_is_undone_in_a_new_one(home: StateHome, root: Path, in_git: bool) -> None:
+    if in_git:
+        repository(root)
+    before = {path: what for path, what in walk(root).items() if path.partition(b"/")[0] != b".git"}
+    receipt = cc_execute_sync(f"rm -rf {root}", **BASH, cwd=root, undo=True).receipt
+    assert receipt.undo is not None
+    assert receipt.undo.ready, receipt.undo.note
+    assert {file.change for file in receipt.files} == {"deleted"}
+    with pytest.raises(UndoRefused, match="make it, empty, and undo again"):
+        undo(home, [receipt.run_id])
+    root.mkdir()
+    undo(home, [receipt.run_id])
+    assert walk(root) == before
+    redo(home, receipt.run_id)
+    assert walk(root) == {}
+
+
+def test_a_folder_that_was_removed_after_the_run_had_ended_is_not_the_run_s_work(home: StateHome, root: Path) -> None:
+    folder, request = begun(home, root)
+    shutil.rmtree(root)
+    run_id = ended(folder, request, at=time.time() - 60)  # somebody had a minute for it
+    root.mkdir()
+    with pytest.raises(UndoRefused, match="changed after the run had ended"):
+        undo(home, [run_id])
 
 
 async def test_the_look_after_a_run_is_that_of_its_end_and_not_of_its_checks(home: StateHome, tmp_path: Path) -> None:

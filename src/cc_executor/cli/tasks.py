@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED
 from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
 from cc_executor.cli.streams import OUTPUT_LOST, is_about_output, lead_nowhere, sentence
-from cc_executor.errors import ControlFailed, InvalidTaskList, StateUnusable, TaskListNotFound
+from cc_executor.errors import ControlFailed, InvalidRequest, InvalidTaskList, StateUnusable, TaskListNotFound
 from cc_executor.model.ansi import clean
 from cc_executor.model.graph import mermaid, outline
 from cc_executor.model.hook import described
@@ -39,7 +41,7 @@ from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.taskplan import Plan, kept, plan
+from cc_executor.taskplan import Plan, kept, plan_of_file
 from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, open_list, reopen, row
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ def run_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a list to its end. What ended well before is not done again; Ctrl-C stops the list and ends what runs."""
+    """Run a list to its end. What ended well before is not done again; Ctrl-C, or `kill`, stops the list and ends what runs."""
     bounds = {"max_cost": max_cost, "max_cost_per_day": max_cost_per_day, "on_limit": on_limit, "limit_wait_max": limit_wait_max}
     planned = day_bounded(_planned(file, cwd, {name: value for name, value in bounds.items() if value is not None}), os.environ)
     given = notified.given(notify, notify_after, notify_on)
@@ -101,7 +103,8 @@ def run_command(
         return
     shown = _Lines(planned.tasks, silent=as_json)
     try:
-        result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show, **given)
+        with _ended_in_order():
+            result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show, **given)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     code = CODES[result.status]
@@ -116,6 +119,22 @@ def run_command(
         lead_nowhere(sys.stdout)  # a status other than ok comes first
         hint(sentence(error))
     raise typer.Exit(code)
+
+
+@contextmanager
+def _ended_in_order() -> Generator[None]:
+    """Let `kill` and `timeout` stop the list as Ctrl-C does: what they left behind would go on and spend, and nobody would see it."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` has it ignored
+    terminated = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+        signal.signal(signal.SIGINT, interrupted)
 
 
 def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None) -> Plan:
@@ -133,10 +152,14 @@ def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None
 def _plan_of(file: str, cwd: str | None) -> Plan:
     if not Path(file).exists():
         try:
-            return kept(list_home().find(file))
+            planned = kept(list_home().find(file))
         except TaskListNotFound:
             pass  # said as of a file, which it most likely was meant to be
-    return plan(Path(file), cwd=cwd)
+        else:
+            if cwd is not None:
+                raise InvalidRequest(f"The list {planned.list_id} goes on where it was begun, in {planned.tasks.cwd}: leave --cwd out.")
+            return planned
+    return plan_of_file(file, cwd=cwd)
 
 
 def _detached(planned: Plan, notify: Notify | None, *, fresh: bool, as_json: bool) -> None:
@@ -224,7 +247,7 @@ def check_command(
 ) -> None:
     """Say what is wrong with a list, everything at once, or in which order its tasks would run. Starts nothing."""
     try:
-        planned = plan(Path(file), cwd=cwd)
+        planned = plan_of_file(file, cwd=cwd)
         tasks = planned.tasks
     except InvalidTaskList as error:
         if as_json:

@@ -13,7 +13,7 @@ from cc_executor.errors import InvalidTaskList
 from cc_executor.model.ansi import clean
 from cc_executor.policy import tokens
 from cc_executor.policy.lint import lint
-from cc_executor.taskplan import plan
+from cc_executor.taskplan import plan_of_file
 
 WRONG: Final = 1  # exit code
 ERROR: Final = "error"  # it cannot be run; warnings and hints are `lint`'s, and stop nothing
@@ -46,7 +46,7 @@ def validate_command(
 
 def _of_list(file: str, cwd: str | None) -> list[tuple[str, str]]:
     try:
-        planned = plan(Path(file), cwd=cwd)
+        planned = plan_of_file(file, cwd=cwd)
     except InvalidTaskList as error:
         return [(ERROR, problem) for problem in error.problems]
     return [(each.finding.rule.severity.value, str(each)) for each in planned.hints()]

@@ -27,6 +27,10 @@ from cc_executor.policy.ends import ENDS, FAULTS, LONG_WAIT, SEE_MORE, STOP_REAS
 # Agents that make no closing statement: their exit code is their word.
 WORDLESS_AGENTS: Final = frozenset({"shell"})
 
+# Claude Code 2.1.330 wants leave for `cd .. && rm -rf FOLDER` in spite of `--tools Bash`.
+STILL_ASKED: Final = (
+    "The tool is allowed already, and such a call needs leave all the same: be asked with --ask, or choose another permission mode."
+)
 EVIDENCE_LIMIT: Final = 300  # characters of one piece of evidence
 
 
@@ -251,11 +255,12 @@ def _denied(case: _Case) -> Outcome | None:
     if not denials:
         return None
     names = list(dict.fromkeys(denial.name for denial in denials))
+    missing = [name for name in names if name not in case.request.tools]
     calls = [_cut(f"denied: {denial.name} {denial.input}".rstrip()) for denial in denials[:5]]
     count = len(denials) + case.state.denials_left_out
     refused = next((one for one in case.state.asked if one.decision == Decision.REFUSED and one.kind in {"permission", "question"}), None)
     if refused is not None:
-        tools = ",".join(name for name in names if name != ASK_USER)
+        tools = ",".join(name for name in missing if name != ASK_USER)
         return Outcome(
             kind=OutcomeKind.DENIED,
             summary=f"The agent asked, and nobody could answer: {why_of(refused.note)} (asked for: {', '.join(names)}).",
@@ -266,7 +271,7 @@ def _denied(case: _Case) -> Outcome | None:
         kind=OutcomeKind.DENIED,
         summary=f"{_counted(count, 'tool call')} {'was' if count == 1 else 'were'} not allowed ({', '.join(names)}), whatever the agent says of the work.",
         evidence=(f"result.permission_denials: {count}", *calls),
-        cure=f'Allow it with --tools "{",".join(names)}", or choose another permission mode.',
+        cure=f'Allow it with --tools "{",".join(missing)}", or choose another permission mode.' if missing else STILL_ASKED,
     )
 
 

@@ -6,6 +6,7 @@ The receipts and journals are the truth; nothing here is needed to read, verify 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -22,6 +23,7 @@ from msgspec.structs import replace
 
 from cc_executor.agents.claude.census import count_tool_calls
 from cc_executor.errors import StateUnusable
+from cc_executor.model.ansi import encodable
 from cc_executor.policy.kind import kind_of
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.plan import PLAN, PRUNED
@@ -129,8 +131,15 @@ _DECODERS: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
 
 
 def _read(folder: RunFolder, name: str, kind: type[T]) -> T | None:
+    decoder = _DECODERS[kind]
     try:
-        return cast("T", _DECODERS[kind].decode(read_plain(folder.path / name)))
+        data = read_plain(folder.path / name)
+        try:
+            return cast("T", decoder.decode(data))
+        except (
+            msgspec.DecodeError
+        ):  # of half a pair of surrogates, too: a folder's name that is no UTF-8, a prompt that was cut in an emoji
+            return cast("T", decoder.decode(encodable(json.dumps(json.loads(data), ensure_ascii=False))))
     except (OSError, ValueError, RecursionError):  # missing, damaged, or of a newer version
         return None
 

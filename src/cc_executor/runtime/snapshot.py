@@ -191,7 +191,8 @@ def _late(before: Tree, after: Tree, ended_at: float) -> tuple[bytes, ...]:
     if after.taken <= end:
         return ()
     found: list[bytes] = []
-    top = Path(os.fsdecode(after.root)).stat().st_mtime_ns
+    folder = Path(os.fsdecode(after.root))
+    top = next(place for place in (folder, *folder.parents) if place.is_dir()).stat().st_mtime_ns
     for change in changes(before, after):
         path = change.path
         if change.after is not None:

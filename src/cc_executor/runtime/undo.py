@@ -191,7 +191,10 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
             if not stack.enter_context(store.undoing(root)):
                 raise UndoRefused(f"Somebody else undoes something in {os.fsdecode(root)} at this moment. Wait for it.")
             if not Path(os.fsdecode(root)).is_dir():
-                raise UndoRefused(f"The folder {os.fsdecode(root)} is not there any more: nothing can be put back into it.")
+                raise UndoRefused(
+                    f"The folder {os.fsdecode(root)} is not there any more. If it was moved, move it back; "
+                    "if the run removed it, make it, empty, and undo again: what was in it is kept."
+                )
         for run_id, root in store.working():
             at_work = any(_overlap(root, mine) for mine in roots)
             if run_id not in set(runs) and at_work and store.home.folder(run_id).is_supervised():

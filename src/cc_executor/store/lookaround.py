@@ -111,10 +111,17 @@ class Look:
             There is more than a look may take. `entries` has what was seen until then, since `taken`; `is_slow`: time was too short, and the next look, which
             has less to read, may come to its end.
         OSError
-            The folder is not there, or there is no room.
+            The folder is not there before the run, or there is no room.
         """
-        self._device = os.stat(self._root).st_dev
         self.taken, deadline = time.time_ns(), time.monotonic() + self._seconds
+        try:
+            self._device = os.stat(self._root).st_dev
+        except FileNotFoundError:
+            if self._before is None:
+                raise
+            return Tree(
+                self._root, self.taken, {}, {}, self._before.by_git
+            )  # the run has removed the folder itself, with all that was in it
         by_git = self._before.by_git if self._before is not None else self._in_repository()
         if by_git:
             found = self._ask_git(b"")

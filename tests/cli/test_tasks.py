@@ -102,8 +102,8 @@ def test_the_file_that_is_named_is_the_one_that_is_run_wherever_its_tasks_work(t
     assert cli("validate", "list.yaml", "--cwd", work, cwd=tmp_path).returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_kill_stop_the_list(file: Path, tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_kill_and_a_hangup_stop_the_list(file: Path, tmp_path: Path, number: signal.Signals) -> None:
     with beginning("tasks", "run", str(file), "--cwd", str(tmp_path)) as process:
         eventually((tmp_path / "log").exists, within=BUDGET, what="the list runs")
         process.send_signal(number)

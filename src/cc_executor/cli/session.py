@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
 
 TICK: Final = 1.0  # seconds between two looks at the clock
-ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(slots=True)
@@ -174,13 +173,14 @@ async def _keep_time(wish: _Wish, writer: TerminalWriter) -> None:
                 writer.stand(f"  · {duration(round(time.time() - run.folder.created_at))} · {run.state.phase.value}")
 
 
-def _ending() -> tuple[signal.Signals, ...]:
+def ending() -> tuple[signal.Signals, ...]:
     """The signals that mean the end. A hangup is none of them where whoever has started us has it ignored, as `nohup` does."""
-    return ENDING if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*ENDING, signal.SIGHUP)
+    always = (signal.SIGINT, signal.SIGTERM)
+    return always if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*always, signal.SIGHUP)
 
 
 async def _end_on_signal(wish: _Wish, writer: TerminalWriter, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(*_ending()) as signals:
+    with anyio.open_signal_receiver(*ending()) as signals:
         task_status.started()
         async for _ in signals:
             wish.count += 1
@@ -200,7 +200,7 @@ async def _cancel(run: Run, *, by: str, now: bool = False) -> None:
 
 
 async def _cancel_on_signal(scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(*_ending()) as signals:
+    with anyio.open_signal_receiver(*ending()) as signals:
         task_status.started()
         async for _ in signals:
             scope.cancel()

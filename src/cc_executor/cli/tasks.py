@@ -22,6 +22,7 @@ from cc_executor.api import take_notify
 from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED
 from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
+from cc_executor.cli.session import ending
 from cc_executor.cli.streams import OUTPUT_LOST, is_about_output, lead_nowhere, sentence
 from cc_executor.errors import ControlFailed, InvalidRequest, InvalidTaskList, StateUnusable, TaskListNotFound
 from cc_executor.model.ansi import clean
@@ -94,7 +95,7 @@ def run_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a list to its end. What ended well before is not done again; Ctrl-C, or `kill`, stops the list and ends what runs."""
+    """Run a list to its end. What ended well before is not done again; Ctrl-C, `kill` or a closed terminal stop the list and end what runs."""
     bounds = {"max_cost": max_cost, "max_cost_per_day": max_cost_per_day, "on_limit": on_limit, "limit_wait_max": limit_wait_max}
     planned = day_bounded(_planned(file, cwd, {name: value for name, value in bounds.items() if value is not None}), os.environ)
     given = notified.given(notify, notify_after, notify_on)
@@ -123,18 +124,18 @@ def run_command(
 
 @contextmanager
 def _ended_in_order() -> Generator[None]:
-    """Let `kill` and `timeout` stop the list as Ctrl-C does: what they left behind would go on and spend, and nobody would see it."""
+    """Let `kill`, `timeout` and a closed terminal stop the list as Ctrl-C does: what they left behind would go on and spend, and nobody would see it."""
 
     def interrupt(_number: int, _frame: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` has it ignored
-    terminated = signal.signal(signal.SIGTERM, interrupt)
+    handlers = dict.fromkeys(ending(), interrupt) | {signal.SIGINT: signal.default_int_handler}  # a script's `&` has it ignored
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, terminated)
-        signal.signal(signal.SIGINT, interrupted)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None) -> Plan:

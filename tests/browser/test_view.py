@@ -371,6 +371,43 @@ def test_the_notebook_is_saved_once(view_page: ViewPage) -> None:
     assert view_page.page.evaluate("views.map((view) => view.model.saves)") == [1, 0]
 
 
+def test_no_two_views_save_at_once_nor_while_somebody_else_does(view_page: ViewPage) -> None:
+    """JupyterLab would say that the file has changed on disk."""
+    view_page.open()
+    view_page.open()
+    view_page.open()
+    view_page.page.evaluate("""() => {
+      window.log = [];
+      const slots = [];
+      const tell = (state) => slots.forEach((slot) => slot(null, state));
+      const context = {
+        saveState: { connect: (slot) => slots.push(slot) },
+        save: async () => { log.push("begun"); tell("started"); await new Promise((done) => (window.release = done)); log.push("done"); tell("completed"); },
+      };
+      for (const { model } of views) { model.state.save_on_start = true; model.widget_manager = { context }; }
+      window.saves = context;
+    }""")
+    view_page.feed(text("one", whole=True))
+    view_page.settle()
+    assert view_page.page.evaluate("log") == ["begun"]
+    view_page.page.evaluate("void (views[1].model.state.save_on_start = true)")
+    view_page.feed(text("two", whole=True))
+    view_page.settle()
+    assert view_page.page.evaluate("log") == ["begun"]
+    view_page.page.evaluate("release()")
+    view_page.happens(lambda: view_page.page.evaluate("log.length") == 3, "the next save")
+    assert view_page.page.evaluate("log") == ["begun", "done", "begun"]
+    view_page.page.evaluate("release()")
+    view_page.happens(lambda: view_page.page.evaluate("log.length") == 4, "its end")
+    view_page.page.evaluate("() => { saves.save(); views[0].model.state.save_on_start = true; }")
+    view_page.feed(text("three", whole=True))
+    view_page.settle()
+    assert view_page.page.evaluate("log.length") == 5
+    view_page.page.evaluate("release()")
+    view_page.happens(lambda: view_page.page.evaluate("log.length") == 7, "the view's save")
+    assert view_page.page.evaluate("log") == ["begun", "done"] * 3 + ["begun"]
+
+
 @pytest.mark.parametrize("how", ["off", "elsewhere", "failing", "ended"])
 def test_nothing_is_saved_where_it_cannot_or_should_not_be(view_page: ViewPage, how: str) -> None:
     if how == "off":

@@ -870,13 +870,40 @@ function readState(model) {
   }
 }
 
+const SAVES = Symbol.for("cc_executor.saves"); // on a notebook's context: every view has a module of its own
+const SAVE_WAIT_MS = 20_000; // for the end of somebody else's save, which a dialog may hold up
+
+/** Whether somebody saves a notebook now, and whether a view waits for the end of that. */
+function savesOf(context) {
+  if (!context[SAVES]) {
+    const saves = (context[SAVES] = { isBusy: false, isAwaited: false, goOn: null, last: null });
+    context.saveState?.connect((_, state) => {
+      saves.isBusy = state === "started";
+      if (!saves.isBusy) saves.goOn?.();
+    });
+  }
+  return context[SAVES];
+}
+
+/** JupyterLab takes the first of two saves that overlap for a stranger's change of the file, and asks what is to be done. */
+async function saveApart(context) {
+  const saves = savesOf(context);
+  if (saves.isAwaited) return; // the one that waits saves this view, too
+  saves.isAwaited = true;
+  await saves.last;
+  if (saves.isBusy) await new Promise((done) => setTimeout((saves.goOn = done), SAVE_WAIT_MS));
+  saves.isAwaited = false;
+  saves.goOn = null;
+  saves.last = Promise.resolve(context.save()).catch(() => {});
+}
+
 /** A tab that is opened again finds the view only if the notebook was saved with it. Nothing of this exists outside of JupyterLab and Notebook 7. */
 function saveOnce(model) {
   if (!model.get("save_on_start")) return;
   model.set("save_on_start", false);
   model.save_changes?.();
   const context = model.widget_manager?.context;
-  if (typeof context?.save === "function" && !context.model?.readOnly) Promise.resolve(context.save()).catch(() => {});
+  if (typeof context?.save === "function" && !context.model?.readOnly) saveApart(context);
 }
 
 /** `run`: the run's id, where the list that shows this view was told it by whoever has it; `isSilent`: that list's kernel says nothing. */

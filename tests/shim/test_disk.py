@@ -226,7 +226,7 @@ start.main()
 
 
 def test_a_disk_that_loses_what_it_took_is_told_of_once(start: Start) -> None:
-    # Apart from each other, so that each is synced by itself.
+    # Apart from each other, so that each is synced by itself: by time, for nothing tells of a sync that fails again, which is what this is about.
     run = start(
         "import os, signal, time\nfor _ in range(5):\n    os.write(1, b'x')\n    time.sleep(0.3)\nsignal.pause()", program=("-c", FAILING)
     )

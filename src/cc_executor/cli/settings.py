@@ -16,6 +16,7 @@ from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, La
 from cc_executor.cli.kept import hint
 from cc_executor.kernel.config import PREFIX, CCExecutor, from_environment
 from cc_executor.model.ansi import clean
+from cc_executor.model.notify import shown
 from cc_executor.server.settings import ServerSettings
 from cc_executor.store.place import NOTIFY_SECRET, REDIS_VARIABLE, STATE_VARIABLE, state_path
 
@@ -78,9 +79,7 @@ def _of(owner: type[HasTraits], section: str, environment: dict[str, Any], files
             if isinstance(value, LazyConfigValue):  # `c.CCExecutor.tools.append(…)`
                 value = value.get_value(getattr(bare, name))
         if name == "notify":
-            from cc_executor.model.notify import shown  # every command passes here, and one needs it
-
-            value = [shown(str(target)) for target in value]  # as above
+            value = [shown(str(target)) for target in value]  # an address may hold a password here, too
         yield Setting(name=f"{section}.{name}", value=value, source=source, where=where, help=str(trait.help))
 
 

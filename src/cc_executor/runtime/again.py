@@ -62,6 +62,7 @@ class Attempts:
         """What follows an attempt; None: nothing does."""
         if receipt.outcome.ok or receipt.exit.stopped_for not in {None, "linger"}:
             return None
+        from cc_executor.policy.budget import SMALLEST
         from cc_executor.policy.retry import Again, decide, hit_of, said
 
         kind = receipt.outcome.kind
@@ -72,8 +73,6 @@ class Attempts:
         self._tried[again.cause] += 1
         limits = self._whole.limits
         if limits.cost is not None:  # the bound is that of the wish: the agent's own count begins anew with each process
-            from cc_executor.policy.budget import SMALLEST
-
             self._spent += receipt.cost or 0.0
             if limits.cost - self._spent < SMALLEST:
                 return None

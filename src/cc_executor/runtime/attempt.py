@@ -83,7 +83,7 @@ class Live:
     is_paused: bool | None = False  # None: its run was found so, and nobody has looked
 
 
-class Attempts:
+class TaskAttempts:
     """What is done for the tasks of one list, by the process that runs it. Each tells what there is to be written down; `CCExecutorError`: nothing was begun."""
 
     def __init__(

@@ -136,9 +136,8 @@ def _read(folder: RunFolder, name: str, kind: type[T]) -> T | None:
         data = read_plain(folder.path / name)
         try:
             return cast("T", decoder.decode(data))
-        except (
-            msgspec.DecodeError
-        ):  # of half a pair of surrogates, too: a folder's name that is no UTF-8, a prompt that was cut in an emoji
+        except msgspec.DecodeError:
+            # Of half a pair of surrogates, too: a folder's name that is no UTF-8, a prompt that was cut in an emoji.
             return cast("T", decoder.decode(encodable(json.dumps(json.loads(data), ensure_ascii=False))))
     except (OSError, ValueError, RecursionError):  # missing, damaged, or of a newer version
         return None

@@ -34,7 +34,7 @@ from cc_executor.model.listrecord import (
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.policy.schedule import Action, Cancel, Close, Skip, Start, Validate, Wait, bounded, due
-from cc_executor.runtime.attempt import LOOK, Attempts, Live, RequestOf, Watcher
+from cc_executor.runtime.attempt import LOOK, Live, RequestOf, TaskAttempts, Watcher
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.listhooks import ListHooks
 from cc_executor.runtime.listjournal import ListJournal
@@ -117,7 +117,7 @@ class _Runner:
         self._home = home
         self._environ = environ
         self._hooks = ListHooks(hooks, folder=folder, tasks=self._tasks, environ=environ, tell=self._tell)
-        self._attempts = Attempts(
+        self._attempts = TaskAttempts(
             folder,
             tasks=self._tasks,
             journal=self._journal,

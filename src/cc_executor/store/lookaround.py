@@ -119,9 +119,8 @@ class Look:
         except FileNotFoundError:
             if self._before is None:
                 raise
-            return Tree(
-                self._root, self.taken, {}, {}, self._before.by_git
-            )  # the run has removed the folder itself, with all that was in it
+            # The run has removed the folder itself, with all that was in it.
+            return Tree(self._root, self.taken, {}, {}, self._before.by_git)
         by_git = self._before.by_git if self._before is not None else self._in_repository()
         if by_git:
             found = self._ask_git(b"")

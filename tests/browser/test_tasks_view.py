@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from browser.test_view_care import COUNTED, LEFT
-from browser.view_page import SITE, ViewPage, WireComm
+from browser.view_page import GUARD, SITE, ViewPage, WireComm
 from cc_executor.kernel.taskview import TaskListView, script, style
 from cc_executor.model.event import TextWritten
 from cc_executor.model.listrecord import Begun, Ended, ListState, Paused, Record, Resumed, Skipped, Stopped, advance
@@ -175,6 +175,7 @@ def test_pause_is_confirmed_by_the_list_and_what_is_refused_is_said(page: TasksP
 
 
 def test_a_double_click_on_skip_does_not_bring_the_task_back_and_the_keyboard_stays_in_the_row(page: TasksPage) -> None:
+    page.hold_clock()
     page.open()
     page.settle()
     skip = page.root().get_by_role("button", name="Skip t1", exact=True)
@@ -190,11 +191,13 @@ def test_a_double_click_on_skip_does_not_bring_the_task_back_and_the_keyboard_st
     page.page.mouse.click(box["x"] + 5, box["y"] + 5)
     page.settle()
     assert [said["command"] for said in page.said("command")] == ["skip"]
+    page.page.clock.run_for(GUARD)
     retry.click()
     page.until(lambda: len(page.said("command")) == 2, "a later click")
 
 
 def test_a_list_that_somebody_else_stops_under_the_hand_is_not_killed(page: TasksPage) -> None:
+    page.hold_clock()
     page.open()
     page.add(begun("t0"))
     page.settle()
@@ -203,6 +206,7 @@ def test_a_list_that_somebody_else_stops_under_the_hand_is_not_killed(page: Task
     page.root().locator(".ccx-bar .ccx-cancel").dispatch_event("click")
     page.settle()
     assert page.said("command") == []
+    page.page.clock.run_for(GUARD)
     page.button("Kill now").click()
     page.until(lambda: [said["command"] for said in page.said("command")] == ["kill"], "a later click")
 
@@ -287,16 +291,13 @@ def test_nothing_is_cut_off_on_narrow_pages_and_states_are_words_in_forced_colou
 
 def test_a_list_whose_kernel_is_silent_asks_the_server_of_its_page_and_nobody_else(page: TasksPage) -> None:
     here = '<script id="jupyter-config-data" type="application/json">{"baseUrl": "/user/a/", "ccExecutor": true}</script>'
-    page.page.clock.install()
     for config, asks in (("", False), (here, True)):
         page.page.goto("about:blank")
         page.config = config
         page.make_view()
+        page.hold_clock()
         page.open()
-        for _ in range(5):
-            page.turn()
-            page.page.clock.run_for(50)
-        expect(page.row(0)).to_be_visible()
+        page.until(page.row(0).count, "the list")
         assert (page.requests, page.sockets) == ([], []), "a kernel that speaks is enough"
         page.button("Pause").click()
         page.page.clock.run_for(900)

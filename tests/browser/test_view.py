@@ -199,6 +199,7 @@ def test_pause_and_resume_show_what_they_did(view_page: ViewPage) -> None:
 
 
 def test_a_second_click_on_cancel_kills_but_a_double_click_does_not(view_page: ViewPage) -> None:
+    view_page.hold_clock()
     view_page.open()
     view_page.show("writing", elapsed=1.0)
     view_page.until(lambda: view_page.status() == "Writing", "a start")

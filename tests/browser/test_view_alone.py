@@ -77,6 +77,7 @@ def test_a_view_that_no_kernel_has_spoken_to_asks_nobody(view_page: ViewPage) ->
 
 def test_one_click_is_one_request_and_a_server_that_is_gone_is_not_stormed(view_page: ViewPage) -> None:
     silent(view_page, config=HERE)
+    view_page.hold_clock()
     view_page.button("Pause").click()
     view_page.page.clock.run_for(900)
     assert view_page.requests == [], "the kernel goes first"

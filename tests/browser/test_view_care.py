@@ -7,7 +7,7 @@ from typing import Any
 from playwright.sync_api import Locator, Route, expect
 
 from browser.test_view import at_end, ended, lines, log_state, output, paged, text
-from browser.view_page import SITE, ViewPage
+from browser.view_page import GUARD, SITE, ViewPage
 from cc_executor.model.ask import Body, ShownAsk
 from cc_executor.model.event import Option, Question, ToolCalled, ToolReturned
 
@@ -49,6 +49,7 @@ def asks_of(view_page: ViewPage) -> list[tuple[str, str]]:
 
 
 def test_a_cancel_that_comes_after_another_pages_cancel_is_no_kill(view_page: ViewPage) -> None:
+    view_page.hold_clock()
     view_page.open()
     view_page.show("writing", elapsed=1.0)
     view_page.until(lambda: view_page.status() == "Writing", "a start")
@@ -57,16 +58,19 @@ def test_a_cancel_that_comes_after_another_pages_cancel_is_no_kill(view_page: Vi
     view_page.root().locator(".ccx-cancel").dispatch_event("click")  # on its way when the word changed
     view_page.settle()
     assert view_page.commands == []
+    view_page.page.clock.run_for(GUARD)
     view_page.button("Kill now").click()
     view_page.until(lambda: view_page.commands == ["kill"], "a later click")
 
 
 def test_a_double_click_on_one_question_does_not_answer_the_next(view_page: ViewPage) -> None:
     view_page.make_view(on_answer=lambda _: None)
+    view_page.hold_clock()
     view_page.open()
     view_page.show("asking", asks=(leave("a"), leave("b", "rm -rf /")))
     first = view_page.root().locator("[data-ask=a]").get_by_role("button", name="Allow once")
     view_page.until(first.count, "the questions")
+    view_page.page.clock.run_for(GUARD)
     box = first.bounding_box()
     first.click()
     view_page.show("asking", asks=(leave("b", "rm -rf /"),))
@@ -75,6 +79,7 @@ def test_a_double_click_on_one_question_does_not_answer_the_next(view_page: View
     view_page.page.mouse.click(box["x"] + 5, box["y"] + 5)  # there is the other one's button now
     view_page.settle()
     assert asks_of(view_page) == [("a", "allow")]
+    view_page.page.clock.run_for(GUARD)
     view_page.root().get_by_role("button", name="Deny", exact=True).click()
     view_page.until(lambda: asks_of(view_page) == [("a", "allow"), ("b", "deny")], "a later click")
 

@@ -26,6 +26,7 @@ from cc_executor.wire.feed import PageReader, ViewStatus
 
 STATIC: Final = Path(cc_executor.kernel.__file__).parent / "static"
 SITE: Final = "http://view.test/"
+GUARD: Final = 600  # ms, after which a button that has just come takes clicks
 WAIT: Final = 30.0  # seconds; what is waited for takes some tens of milliseconds
 
 # What JupyterLab's light and dark themes define, where the view looks for it (JupyterLab 4.6, packages/theme-*-extension/style/variables.css).
@@ -125,6 +126,7 @@ class ViewPage:
         self.frames: list[tuple[float, dict[str, Any]]] = []
         self.lose: Callable[[dict[str, Any]], bool] = lambda _: False
         self.on_command: Callable[[str], None] = self.commands.append
+        self.is_held = False  # the page's clock
         self.view: RunView
 
     def __enter__(self) -> Self:
@@ -137,6 +139,8 @@ class ViewPage:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self.is_held:
+            self.page.clock.resume()  # it is that of the browser's context, and so of the next page
         self.page.close()
         self.view.close()
 
@@ -219,7 +223,10 @@ class ViewPage:
         while not (found := look()):
             assert time.monotonic() < end, f"not within {within} s: {what}"
             self.turn()
-            self.page.evaluate("() => new Promise((done) => setTimeout(done, 10))")
+            if self.is_held:
+                self.page.clock.run_for(20)
+            else:
+                self.page.evaluate("() => new Promise((done) => setTimeout(done, 10))")
         return found
 
     def settle(self) -> None:
@@ -243,7 +250,19 @@ class ViewPage:
             longest.append(max(self.page.evaluate("longTasks"), default=0.0))
         assert longest[-1] < below, longest
 
+    def hold_clock(self) -> None:
+        """From now on the page's clock goes as it is told, and 20 ms with each turn; a page that is open already has had its clock installed."""
+        if self.page.url != SITE:
+            self.page.clock.install()
+            self.page.goto(SITE)
+            self.page.wait_for_function("window.ready")
+        self.page.clock.pause_at(self.page.evaluate("Date.now()") / 1000 + 1)
+        self.is_held = True
+
     def painted(self) -> None:
+        if self.is_held:
+            self.page.clock.run_for(50)
+            return
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     # --- looking ----------------------------------------------------------------------------------------------------

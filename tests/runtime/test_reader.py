@@ -243,6 +243,7 @@ def test_a_damaged_index_costs_the_order_and_no_byte(journal: Journal, damage: b
     assert "".join(event.text for event in story if isinstance(event, TextWritten)) == "a\nb\n"
     assert "".join(event.text for event in story if isinstance(event, StderrWritten)) == "c\n"
     assert [name for name in told(story) if ":" not in name] == ["Started", "Paused", "Exited"]
+    assert told(story)[0] == "Started", "nothing was written before it"
 
 
 def test_output_without_an_index_entry_counts_to_the_block_before_it(journal: Journal) -> None:

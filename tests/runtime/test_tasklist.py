@@ -296,12 +296,14 @@ async def test_a_task_may_end_while_another_is_being_held(tmp_path: Path, home: 
 
     async def hold() -> None:
         await eventually(lambda: {"begin a", "begin b"} <= set(log(tmp_path)))
-        records = home.folder(folder.state().task("a").run_id).control_records()[0]
-        supervisor = next(record.shim_pid for record in records if isinstance(record, event.Started))
-        os.kill(supervisor, signal.SIGSTOP)
+        run = home.folder(folder.state().task("a").run_id)
+        await eventually(lambda: run.control_records()[0])  # an agent may be faster than what is written of its start
+        (started,) = run.control_records()[0]
+        assert isinstance(started, event.Started)
+        os.kill(started.shim_pid, signal.SIGSTOP)
         folder.append(Paused(at=0.0))
         await eventually(lambda: folder.state().task("b").status is TaskStatus.OK)
-        os.kill(supervisor, signal.SIGCONT)
+        os.kill(started.shim_pid, signal.SIGCONT)
         folder.append(Resumed(at=0.0))
         (tmp_path / "go-a").touch()
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from cc_executor.agents import agent_named
 from cc_executor.agents.framing import StderrDecoder
-from cc_executor.model.event import ControlRecord, Event, Exited
+from cc_executor.model.event import ControlRecord, Event, Exited, Started
 from cc_executor.policy.loopguard import LoopGuard
 from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder
@@ -54,7 +54,7 @@ class JournalReader:
         if not self._pending:
             return self._read_streams({})
         record = self._pending[0]
-        limits = {} if isinstance(record, Exited) else {stream: self._written_by(stream, record.t) for stream in records.STREAMS}
+        limits = {} if isinstance(record, Exited) else {stream: self._written_before(record, stream) for stream in records.STREAMS}
         events = self._read_streams(limits)
         if events is not None:
             return events
@@ -96,17 +96,19 @@ class JournalReader:
             events += self._loops.feed(events)
         return events if progress else None
 
-    def _written_by(self, stream: str, t: float) -> int:
-        """The size of `stream` at the time `t`, as exactly as the sparse index knows it."""
+    def _written_before(self, record: ControlRecord, stream: str) -> int:
+        """The size of `stream` when `record` was written, as exactly as the sparse index knows it."""
+        if isinstance(record, Started):
+            return 0  # of which the index of a disk that became full may know nothing
         size = self._folder.size(stream)
         if size == self._offset[stream]:
             return size
         wanted = records.STREAMS.index(stream)
         low, high = 0, self._folder.size(records.INDEX_FILE) // records.INDEX.size
-        while low < high:  # the first entry later than t
+        while low < high:  # the first entry later than the record
             middle = (low + high) // 2
             _, entry_t, _, _ = records.INDEX.unpack(self._index_bytes(middle, 1))
-            low, high = (low, middle) if entry_t > t else (middle + 1, high)
+            low, high = (low, middle) if entry_t > record.t else (middle + 1, high)
         while block := self._index_bytes(low, 4096):  # the first of them that is this stream's
             for offset, _, _, number in records.INDEX.iter_unpack(block):
                 if number == wanted:

@@ -1,15 +1,16 @@
-"""Where paths are shown and where they are kept, with the real agent in a folder that is named through a link."""
+"""Where paths are shown and where they are kept, with the real agent in a folder that is named through a link; and a folder that is gone."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from cc_executor.store.home import StateHome
-from cli.test_cli import cli
+from cli.test_cli import BUDGET, CLI, cli, environ
 
 SCRIPT = """
 description = "writes a file in the folder, and reads it and another one"
@@ -58,3 +59,14 @@ def test_a_file_is_shown_from_the_runs_folder_and_kept_with_its_whole_path(tmp_p
     assert f'"file_path":"{work}/sub/made.txt"'.encode() in (folder.path / "stdout").read_bytes()
     (change,) = json.loads(cli("show", "--json").stdout)["files"]
     assert change["path"] == f"{link}/sub/made.txt"
+
+
+@pytest.mark.parametrize("words", [("history", "--cwd", "."), ("untrust", "."), ("run", "--agent", "shell", "true")])
+def test_a_current_folder_that_is_gone_is_said(tmp_path: Path, words: tuple[str, ...]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    argv = ("bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', gone, *CLI, *words)
+    done = subprocess.run(argv, env=environ(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUDGET, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("The current folder does not exist any more. Change to another")
+    assert len(done.stderr.splitlines()) == 1

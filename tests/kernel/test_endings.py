@@ -165,6 +165,37 @@ def test_a_background_run_outlives_the_kill_of_its_kernel_and_is_shown_whole_by_
         whole(another, state_folder, gate)
 
 
+CONTINUE: Final = "%load_ext cc_executor\n%config CCExecutor.on_kernel_exit = 'continue'"
+
+
+@rowed(
+    "kernel restarted under a cell, policy continue, real kernel",
+    "the run ends by itself; another kernel shows all of it, without gap or repeat",
+)
+def test_a_cell_s_run_outlives_a_restart_if_it_is_to(own_kernel: Kernel, kernel_name: str, tmp_path: Path, state_folder: Path) -> None:
+    gate = make_gate(tmp_path)
+    own_kernel.run(f"{CONTINUE}\nimport cc_executor.kernel.loop\ncc_executor.kernel.loop.GRACE = 60.0")
+    own_kernel.send(shell_cell(LINES))
+    pid = wait_for_pid(tmp_path)
+    old = own_kernel.pid
+    os.kill(old, signal.SIGINT)  # as jupyter_client does before it tells a kernel to shut down
+    time.sleep(0.3)  # nothing can be waited for: that nothing happens is what is to be seen
+    os.kill(pid, 0)
+    own_kernel.client.shutdown(restart=True)
+    with running_kernel(kernel_name) as another:
+        eventually(lambda: not alive(old), within=PROMISE, what="the kernel has ended")
+        os.kill(pid, 0)
+        whole(another, state_folder, gate)
+
+
+@rowed("interrupt, policy continue, real kernel")
+def test_an_interrupt_ends_what_would_outlive_its_kernel(own_kernel: Kernel, tmp_path: Path, state_folder: Path) -> None:
+    own_kernel.run(CONTINUE)
+    cell = own_kernel.send(shell_cell(SCATTERED))
+    measured(tmp_path, state_folder, own_kernel.interrupt)
+    assert own_kernel.wait(cell, within=60).ename == "KeyboardInterrupt"
+
+
 # --- the server that owns the kernel --------------------------------------------------------------------------------
 
 

@@ -41,6 +41,9 @@ def main() -> None:
         streams.lead_nowhere(sys.stdout)
         if isinstance(error, BrokenPipeError):  # as `app` does where the reader is gone
             sys.exit(1)
+        if isinstance(error, FileNotFoundError) and error.filename is None:  # of getcwd(3)
+            print("The current folder does not exist any more. Change to another.", file=sys.stderr)
+            sys.exit(USAGE)
         if not streams.is_about_output(error):
             raise
         with contextlib.suppress(OSError):

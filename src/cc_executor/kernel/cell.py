@@ -16,12 +16,13 @@ from cc_executor.kernel.asks import CellAsks
 from cc_executor.kernel.config import settings_of
 from cc_executor.kernel.display import Bundle, Display, SilentDisplay, StaticDisplay, make_display, show_static
 from cc_executor.kernel.lint import is_only_linted
-from cc_executor.kernel.loop import cancelled, interrupted, interruptible, outlast, own, tell_of_nesting
+from cc_executor.kernel.loop import cancelled, interrupted, interruptible, is_ending, outlast, own, tell_of_nesting
 from cc_executor.kernel.order import Order, order_of
 from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.kernel.value import RunHandle, ShownResult
 from cc_executor.model.hook import Hook
 from cc_executor.model.receipt import Receipt
+from cc_executor.model.request import OnKernelExit
 from cc_executor.runtime import once
 from cc_executor.runtime.again import Attempts
 from cc_executor.runtime.answers import unattended
@@ -96,9 +97,12 @@ async def _attach(shell: Any, run_id: str) -> ShownResult:
     if not task.cancelled() and task.exception() is None:
         watch.show_again()
     if stopped is not None and task.cancelled():
-        watch.display.leave(f"Run {run.run_id} goes on; `%cc attach {run.run_id}` watches it again, `%cc cancel {run.run_id}` ends it.")
-        raise cancelled(stopped, f"run {run.run_id} goes on")
+        raise cancelled(stopped, watch.leave(_goes_on(run.run_id)))
     return _as_value(shell, task.result())
+
+
+def _goes_on(run_id: str) -> str:
+    return f"{run_id} goes on; `%cc attach {run_id}` watches it again, `%cc cancel {run_id}` ends it"
 
 
 def home_of(_shell: Any) -> StateHome:
@@ -195,6 +199,7 @@ def _attempts(order: Order, home: StateHome) -> Attempts:
 async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
     watches: list[_Watch] = []
     waits: list[Countdown] = []
+    left = ""  # how the run is left to itself
     attempts = _attempts(order, home)
 
     async def whole() -> ShownResult:
@@ -221,8 +226,10 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
             watches.clear()
 
     async def end(watch: _Watch, *, now: bool) -> None:
-        if not await watch.stop(now=now):
-            task.cancel()  # whoever is to end the run stands still, and nobody knows for how long
+        nonlocal left
+        left = await watch.interrupt(shell, now=now) or left
+        if left:
+            task.cancel()
 
     def stop(count: int) -> None:
         if waits:
@@ -236,7 +243,7 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
     with shell_pump(getattr(shell, "kernel", None)):
         stopped = await outlast(task, stop)
     if stopped is not None and task.cancelled():
-        raise cancelled(stopped, watches[0].leave() if watches else "the launch was given up")
+        raise cancelled(stopped, watches[0].leave(left) if watches else "the launch was given up")
     result = _bound(shell, order, _as_value(shell, task.result()))
     if stopped is not None and waits:
         raise cancelled(stopped, f"the waiting was ended; the receipt of run {result.receipt.run_id} is kept")
@@ -292,20 +299,30 @@ class _Watch:
         self._home = home
         self._owns = owns
         self._is_blind = False
+        self._is_orphan = False
         self.display = display
 
-    async def stop(self, *, now: bool) -> bool:
-        """End the run; `now`: without giving it time to clean up. False when its supervisor answers nobody, even if it is told to go on."""
+    async def interrupt(self, shell: Any, *, now: bool) -> str:
+        """As `stop`, unless the kernel ends and the run is to go on without it."""
         self._run.is_unwanted = True  # at once: it may end by itself before it is told
+        if not now and self._run.request.on_kernel_exit is OnKernelExit.CONTINUE and await is_ending(shell):
+            self._is_orphan = True
+            return _goes_on(self._run.run_id)
+        return await self.stop(now=now)
+
+    async def stop(self, *, now: bool) -> str:
+        """End the run; `now`: without giving it time to clean up. What is said where nobody knows when it ends: its supervisor stands still."""
         with suppress(ControlFailed):  # it has ended by itself, or is deaf
             await self._run.cancel(reason="interrupt", by="cell", now=now)
-        return not await self._run.is_deaf()
-
-    def leave(self) -> str:
-        """Follow the run no longer, for nobody can end it now; what there is to be said."""
+        if not await self._run.is_deaf():
+            return ""
         run_id = self._run.run_id
-        said = f"{run_id} was told to end, and its supervisor stands still; `%cc attach {run_id}` watches it again"
-        self._show(self.display.leave, f"Run {said}.")
+        return f"{run_id} was told to end, and its supervisor stands still; `%cc attach {run_id}` watches it again"
+
+    def leave(self, said: str) -> str:
+        """Follow the run no longer; what there is to be said of it. Its view stays as it is where the kernel ends: it goes on through the server."""
+        if not self._is_orphan:
+            self._show(self.display.leave, f"Run {said}.")
         return f"run {said}"
 
     async def follow(self) -> ShownResult:

@@ -51,7 +51,7 @@ class CCExecutor(Configurable):
     on_kernel_exit = Enum(
         ("cancel", "continue"),
         "cancel",
-        help="What becomes of a run whose kernel is gone (a --bg run always continues; a restart from the menu interrupts a cell first, which ends its run).",
+        help="What becomes of a run whose kernel is gone (a --bg run always continues).",
     ).tag(config=True)
     ask = Bool(False, help="Show agents' requests for leave and questions in the cell, and let somebody answer them.").tag(config=True)
     raise_error = Bool(True, help="Raise CCExecutionError in the cell for an outcome other than ok.").tag(config=True)

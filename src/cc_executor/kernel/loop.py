@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # How a cancellation says that a person wants the cell to stop; others (a timeout around the cell's run) come from the cell's own code.
 INTERRUPT: Final = "cc_executor: interrupted"
+GRACE: Final = 0.5  # seconds between an interrupt and the word that the kernel is to shut down; a few ms where nothing else is to be done
+LOOK: Final = 0.01  # seconds; a kernel that was told to shut down goes on for some 100 ms
 
 T = TypeVar("T")
 
@@ -99,6 +102,16 @@ def interrupted(text: str = "") -> KeyboardInterrupt:
     line = f"KeyboardInterrupt: {text}" if text else "KeyboardInterrupt"
     error.__dict__["_render_traceback_"] = lambda: [line]  # IPython and nbclient print what this returns
     return error
+
+
+async def is_ending(shell: Any) -> bool:
+    """Whether the interrupt that has just come was the beginning of this kernel's restart or shutdown: jupyter_client, as of 8.8, sends one ahead of both."""
+    end = time.monotonic() + GRACE
+    while not getattr(shell, "exit_now", False):  # set in another thread by ipykernel, when it is told to shut down
+        if time.monotonic() > end or not hasattr(shell, "kernel"):
+            return False
+        await asyncio.sleep(LOOK)
+    return True
 
 
 class _Guard:

@@ -31,8 +31,8 @@ _STATIC: Final = Path(__file__).parent / "static"
 
 
 def script() -> str:
-    """The view's module: the way past the kernel, and the view. anywidget takes one text, and there is no front-end build."""
-    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("server.js", "notify.js", "view.js"))
+    """The view's module: the way past the kernel, what comes by both ways, the bell, and the view. anywidget takes one text; there is no front-end build."""
+    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("server.js", "channel.js", "notify.js", "view.js"))
 
 
 def carried_out(

@@ -26,7 +26,7 @@ function cookie(name) {
 
 class Detour {
   /** `onFrame(content, body)` is called with what a kernel would have sent; `pattern` is that of an id. */
-  constructor(onFrame, pattern = RUN_ID) {
+  constructor(onFrame, pattern) {
     this.onFrame = onFrame;
     this.pattern = pattern;
     this.id = null;

@@ -2,10 +2,7 @@
 //
 // The protocol is described in ../../wire/taskfeed.py and ../taskview.py. Whatever an agent or a list wrote becomes text nodes.
 
-// A view hears its kernel. When that is silent, it is sent the same frames by the server (server.js), as the view of a run is.
-
-const { element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, readState, saveOnce, Bell, Detour, Guard } = RunView;
-const { LIST_ID, ACK_MS, SYNC_RETRY_MS, ANSWER_MS, KERNEL_MS, SILENT_MS, RESYNC_MS } = RunView;
+const { element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, Bell, Channel, Guard, LIST_ID, ANSWER_MS, KERNEL_MS } = RunView;
 
 const ANNOUNCE_MS = 2500; // what a screen reader is told, at most this often
 
@@ -258,8 +255,8 @@ class TaskRow {
     if (!wanted) return;
     this.run = new RunModel(this.list.model, wanted);
     this.list.runs.set(wanted, this);
-    this.list.ask({ op: "open", run: wanted, view: this.list.view });
-    this.endRun = RunView.render({ model: this.run, el: this.place, run: wanted, isSilent: this.list.isRound });
+    this.list.channel.send({ op: "open", run: wanted, view: this.list.channel.view });
+    this.endRun = RunView.render({ model: this.run, el: this.place, run: wanted, isSilent: this.list.channel.isRound });
   }
 
   shut() {
@@ -267,7 +264,7 @@ class TaskRow {
     yieldFocus(this.place, this.title);
     this.endRun();
     this.list.runs.delete(this.run.run);
-    this.list.ask({ op: "close", run: this.run.run, view: this.list.view });
+    this.list.channel.send({ op: "close", run: this.run.run, view: this.list.channel.view });
     this.run = null;
     this.place.replaceChildren();
   }
@@ -561,22 +558,13 @@ class Announcer {
 class List {
   constructor(model, el) {
     this.model = model;
-    this.view = uniqueId();
+    this.channel = new Channel(model, this, { op: "t", pattern: LIST_ID, idOf: (frame) => frame.totals.list_id });
     this.rows = new Map();
     this.runs = new Map();
     this.dirty = new Set();
     this.isDone = false;
     this.cell = null; // of a notebook, that shows this output
     this.told = "";
-    this.seq = null; // the last frame that was understood; null: waits for a reset
-    this.lastAck = 0;
-    this.owed = null;
-    this.syncTries = 0;
-    this.syncAt = 0;
-    this.heard = performance.now(); // when the kernel last spoke
-    this.hasLooked = false; // round the kernel, since it fell silent
-    this.isRound = false; // what is shown comes from the server
-    this.detour = new Detour((content, body) => this.onServerFrame(content, body), LIST_ID);
     this.clicks = 0;
     this.untaken = new Map(); // presses that the kernel has not taken yet
     this.follows = true; // the running task stays in sight, until somebody scrolls
@@ -601,20 +589,12 @@ class List {
     this.head.buttons.append(this.bell.node);
     this.root.append(this.head.node, this.head.bars, this.note, this.scroller, this.announcer.node);
     el.replaceChildren(this.root);
-    this.timer = setInterval(() => {
-      this.drawClocks();
-      this.lookOut();
-    }, 1000);
-    this.onMessage = (content, buffers) => this.receive(content, buffers);
-    this.onState = () => {
-      const state = readState(model);
-      if (this.seq === null || !(state.seq > this.seq)) return;
-      clearTimeout(this.stateTimer);
-      this.stateTimer = setTimeout(() => this.seq !== null && state.seq > this.seq && this.sync(), 300); // its frame may be on the way
-    };
-    model.on("msg:custom", this.onMessage);
-    model.on("change:state", this.onState);
-    this.sync();
+    this.timer = setInterval(() => this.drawClocks(), 1000);
+    this.channel.open();
+  }
+
+  isOver() {
+    return this.isDone;
   }
 
   /** Seconds since the epoch by the kernel's clock; the browser's may be another. */
@@ -624,62 +604,38 @@ class List {
 
   // --- to the kernel ---
 
-  ask(content) {
-    try {
-      this.model.send(content);
-    } catch (error) {
-      console.debug("cc_executor: the kernel is gone", error);
-    }
-  }
-
   /** One press. Its name lets it arrive by both ways, or late: the list obeys it once. */
   command(command, task, text = "") {
     this.clicks += 1;
-    const click = `${this.view} ${this.clicks}`;
+    const click = `${this.channel.view} ${this.clicks}`;
     const said = { op: command === "stop" ? "cancel" : command, task, text, click };
-    if (this.isRound) this.goRound(said);
+    if (this.channel.isRound) this.goRound(said);
     else {
-      this.ask({ op: "command", command, task, text, view: this.view, click });
+      this.channel.send({ op: "command", command, task, text, view: this.channel.view, click });
       this.untaken.set(click, setTimeout(() => this.goRound(said), KERNEL_MS));
     }
     return click;
   }
 
   goRound(said) {
-    if (!this.detour.isPossible) return; // then the kernel may yet take it
+    const { detour } = this.channel;
+    if (!detour.isPossible) return; // then the kernel may yet take it
     this.untaken.delete(said.click);
-    this.detour.control(said).then(
+    detour.control(said).then(
       () => {
         this.rows.get(said.task)?.taken(said.click);
-        this.detour.open();
+        detour.open();
       },
       (error) => error.message && this.refused(said.task, error.message, said.click),
     );
   }
 
-  /** A kernel that is busy, restarted or dead says nothing; what it ran goes on. */
-  lookOut() {
-    if (this.isDone || document.hidden || performance.now() - this.heard <= SILENT_MS || this.hasLooked) return;
-    this.hasLooked = true;
-    this.detour.open();
-  }
-
   askDetail(task) {
-    if (!this.isRound) return this.ask({ op: "detail", task });
-    this.detour.detail(task).then(
+    if (!this.channel.isRound) return this.channel.send({ op: "detail", task });
+    this.channel.detour.detail(task).then(
       (detail) => this.rows.get(task)?.detail(detail),
       (error) => this.say(error.message),
     );
-  }
-
-  sync() {
-    this.seq = null;
-    this.syncAt = performance.now();
-    clearTimeout(this.syncTimer);
-    if (this.syncTries >= SYNC_RETRY_MS.length) return;
-    this.syncTimer = setTimeout(() => this.sync(), SYNC_RETRY_MS[this.syncTries]);
-    this.syncTries += 1;
-    this.ask({ op: "sync", view: this.view });
   }
 
   say(text) {
@@ -689,20 +645,8 @@ class List {
 
   // --- from the kernel ---
 
-  receive(content, buffers) {
-    this.heard = performance.now();
-    this.hasLooked = false;
+  hear(content, buffers) {
     switch (content.op) {
-      case "t": {
-        const body = buffers?.length ? JSON.parse(new TextDecoder().decode(buffers[0])) : {};
-        try {
-          this.onFrame(content, body);
-        } catch (error) {
-          console.warn("cc_executor: a frame did not fit, asking for everything", error);
-          this.sync();
-        }
-        break;
-      }
       case "run":
         this.runs.get(content.run)?.run?.receive(content.content, buffers);
         break;
@@ -728,31 +672,6 @@ class List {
     if (row) row.refused(click);
     else this.head.refused();
     this.say(text || "That cannot be done now.");
-  }
-
-  onFrame(frame, body) {
-    const isReset = Array.isArray(frame.reset) && (frame.reset.includes(this.view) || frame.reset.includes("*"));
-    if (isReset) {
-      this.syncTries = 0;
-      clearTimeout(this.syncTimer);
-      this.detour.meet(frame.totals.list_id);
-    } else if (this.isRound) { // it speaks again: from the next reset on it has the view
-      if (performance.now() - this.syncAt < RESYNC_MS) return;
-      this.syncTries = 0;
-      return this.sync();
-    } else if (this.seq === null || frame.seq <= this.seq) return;
-    else if (frame.seq !== this.seq + 1) return this.sync(); // one was lost
-    this.seq = frame.seq;
-    this.isRound = false;
-    if (this.detour.isOpen) this.detour.close();
-    this.show(frame, body, isReset);
-    if (frame.ask) this.owed = frame.seq;
-    if (!frame.done) saveOnce(this.model);
-  }
-
-  onServerFrame(frame, body) {
-    this.isRound = true;
-    this.show(frame, body, Array.isArray(frame.reset));
   }
 
   show(frame, body, isReset) {
@@ -837,20 +756,7 @@ class List {
     this.dirty.clear();
     this.graph?.settle();
     this.keepInSight();
-    this.acknowledge();
-  }
-
-  acknowledge() {
-    if (this.owed === null) return;
-    const wait = this.lastAck + ACK_MS - performance.now();
-    if (wait > 0) {
-      clearTimeout(this.ackTimer);
-      this.ackTimer = setTimeout(() => this.schedule(), wait);
-      return;
-    }
-    this.lastAck = performance.now();
-    this.ask({ op: "ack", view: this.view, seq: this.owed });
-    this.owed = null;
+    this.channel.acknowledge();
   }
 
   keepInSight() {
@@ -893,17 +799,14 @@ class List {
   }
 
   dispose() {
-    this.model.off("msg:custom", this.onMessage);
-    this.model.off("change:state", this.onState);
+    this.channel.dispose(() => this.cell?.isConnected);
     cancelAnimationFrame(this.painting);
     clearInterval(this.timer);
-    for (const timer of [this.syncTimer, this.stateTimer, this.ackTimer, ...this.untaken.values()]) clearTimeout(timer);
-    this.detour.dispose();
+    for (const timer of this.untaken.values()) clearTimeout(timer);
     for (const row of this.rows.values()) row.dispose();
     this.head.dispose();
     this.bell.dispose();
     this.announcer.dispose();
-    if (!this.isDone) setTimeout(() => this.cell?.isConnected && this.ask({ op: "cleared", view: this.view })); // not a page that was closed, nor a cell
   }
 }
 

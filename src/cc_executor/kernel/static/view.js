@@ -3,16 +3,11 @@
 // The protocol is described in ../../wire/feed.py. Whatever an agent wrote becomes text nodes; the one exception is `html`, which was cleaned where it was
 // made (../../model/markdown.py), and which is put in at one place, `setCleanHtml`.
 //
-// A view hears its kernel. When that is silent, it is sent the same frames by the server (server.js, put before this text by ../widgets.py); both begin with
-// a reset, so that a change of speakers shows nothing twice and leaves nothing out.
+// What a view hears, from its kernel or past it, comes through channel.js, which ../widgets.py puts before this text.
 
-const ACK_MS = 200; // at most 5 acknowledgements a second
-const SYNC_RETRY_MS = [1000, 2000, 5000, 10000]; // then give up: no kernel answers
 const ANSWER_MS = 6000; // after this, a button says that nobody answers
 const KERNEL_MS = 1000; // after this, a command that the kernel has not taken goes to the server
-const SILENT_MS = 4500; // a kernel that can speaks every 2 s
 const SHOWN_MS = 3000; // after this, a command that was taken and changed nothing (it came late) is no longer waited for
-const RESYNC_MS = 2000;
 const GUARD_MS = 500; // a double click is one click; and what has just come under the pointer takes none
 const ANNOUNCE_MS = 4000; // what a screen reader is told, at most this often
 const ANNOUNCE_CHARS = 200;
@@ -908,57 +903,38 @@ function saveOnce(model) {
 
 /** `run`: the run's id, where the list that shows this view was told it by whoever has it; `isSilent`: that list's kernel says nothing. */
 function render({ model, el, run, isSilent }) {
-  const view = uniqueId();
-  const decoder = new TextDecoder();
+  const owner = { show, hear, hearServer, onState, schedule, isOver: () => bar.isOver };
+  const channel = new Channel(model, owner, { op: "f", pattern: RUN_ID, idOf: (frame) => frame.run });
+  const { view, detour } = channel;
   const root = element("div", "ccx");
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", model.get("title") || "Agent run");
   root.dataset.lmSuppressShortcuts = "true"; // JupyterLab: keys pressed on our buttons are no notebook commands (D, D deletes a cell)
   const rehearsal = element("div", "ccx-rehearsal", "Rehearsal: scripted model, no real agent speaks, nothing is spent.");
-  const log = new Log((before) => (isRound ? detour.page(view, before) : send({ op: "page", view, before })));
+  const log = new Log((before) => (channel.isRound ? detour.page(view, before) : channel.send({ op: "page", view, before })));
   const bar = new Bar(command, rehearsal, log.scroller);
   const asks = new Asks((said) => {
-    if (isRound) detour.answer(said).catch((error) => asks.failed(said.ask, error.message));
-    else send({ op: "answer", view, ...said });
+    if (channel.isRound) detour.answer(said).catch((error) => asks.failed(said.ask, error.message));
+    else channel.send({ op: "answer", view, ...said });
   }, log.scroller);
-  const detour = new Detour(onServerMessage);
   const announcer = new Announcer();
   const bell = new Bell(model, "Agent run", (text) => bar.say(text));
   bar.buttons.append(bell.node);
   root.append(bar.node, rehearsal, bar.note, log.node, asks.node, asks.spoken, announcer.node);
   el.replaceChildren(root);
 
-  let seq = null; // the last frame that was understood; null: waits for a reset
-  let lastAck = 0;
-  let owed = null; // the frame to acknowledge
-  let ackTimer = null;
-  let stateTimer = null;
   let painting = 0;
-  let syncTries = 0;
-  let syncTimer = null;
-  let syncAt = 0;
-  let heard = performance.now(); // when the kernel last spoke
-  let hasLooked = false; // round the kernel, since it fell silent
-  let isRound = false; // what is shown comes from the server
   let clicks = 0;
   let clickTimer = null;
   let cell = null; // of a notebook, that shows this output
-
-  function send(content) {
-    try {
-      model.send(content);
-    } catch (error) {
-      console.debug("cc_executor: the kernel is gone", error);
-    }
-  }
 
   /** One click. It names the pauses that were seen, and may arrive by both ways, or late: the run obeys it once, and not after a later pause. */
   function command(name) {
     const said = { command: name, pauses: bar.status.pauses || 0 };
     clicks += 1;
     clearTimeout(clickTimer);
-    if (isRound) return goRound(said);
-    send({ op: "command", ...said, view, click: `${view} ${clicks}` });
+    if (channel.isRound) return goRound(said);
+    channel.send({ op: "command", ...said, view, click: `${view} ${clicks}` });
     clickTimer = setTimeout(() => goRound(said), KERNEL_MS);
   }
 
@@ -977,15 +953,8 @@ function render({ model, el, run, isSilent }) {
     return click == null || click === `${view} ${clicks}`;
   }
 
-  function sync() {
-    seq = null;
-    syncAt = performance.now();
-    clearTimeout(syncTimer);
-    if (syncTries < SYNC_RETRY_MS.length) {
-      syncTimer = setTimeout(sync, SYNC_RETRY_MS[syncTries]);
-      syncTries += 1;
-      send({ op: "sync", view });
-    }
+  function schedule() {
+    if (!painting) painting = requestAnimationFrame(paint);
   }
 
   function paint() {
@@ -994,45 +963,7 @@ function render({ model, el, run, isSilent }) {
     const fresh = [...log.dirty];
     log.draw();
     fresh.forEach((row) => announcer.hear(row));
-    acknowledge();
-  }
-
-  function acknowledge() {
-    if (owed === null) return;
-    const wait = lastAck + ACK_MS - performance.now();
-    if (wait > 0) {
-      clearTimeout(ackTimer);
-      ackTimer = setTimeout(schedule, wait);
-      return;
-    }
-    lastAck = performance.now();
-    send({ op: "ack", view, seq: owed });
-    owed = null;
-  }
-
-  function schedule() {
-    if (!painting) painting = requestAnimationFrame(paint);
-  }
-
-  function onFrame(frame, body) {
-    const isReset = Array.isArray(frame.reset) && (frame.reset.includes(view) || frame.reset.includes("*"));
-    if (isReset) {
-      syncTries = 0;
-      clearTimeout(syncTimer);
-      detour.meet(frame.run);
-    } else if (isRound) { // it speaks again: from the next reset on it has the view
-      if (performance.now() - syncAt < RESYNC_MS) return;
-      syncTries = 0;
-      return sync();
-    } else if (seq === null) return; // waits for its reset
-    else if (frame.seq <= seq) return;
-    else if (frame.seq !== seq + 1) return sync(); // one was lost
-    seq = frame.seq;
-    isRound = false;
-    if (detour.isOpen) detour.close();
-    show(frame, body, isReset);
-    if (frame.ask) owed = frame.seq;
-    if (!frame.done) saveOnce(model);
+    channel.acknowledge();
   }
 
   function show(frame, body, isReset) {
@@ -1049,32 +980,8 @@ function render({ model, el, run, isSilent }) {
     schedule();
   }
 
-  function onServerMessage(content, body) {
-    if (content.op === "p") return content.to === view && log.addPage(content.first, body.items || []);
-    isRound = true;
-    show(content, body, Array.isArray(content.reset));
-  }
-
-  /** A kernel that is busy, restarted or dead says nothing; its run goes on. */
-  function lookOut() {
-    if (!bar.isOver && !document.hidden && performance.now() - heard > SILENT_MS && !hasLooked) {
-      hasLooked = true;
-      detour.open();
-    }
-  }
-
-  function onMessage(content, buffers) {
-    heard = performance.now();
-    hasLooked = false;
-    const body = buffers?.length ? JSON.parse(decoder.decode(buffers[0])) : {};
-    if (content.op === "f") {
-      try {
-        onFrame(content, body);
-      } catch (error) {
-        console.warn("cc_executor: a frame did not fit, asking for everything", error);
-        sync();
-      }
-    } else if (content.op === "p" && content.to === view) log.addPage(content.first, body.items || []);
+  function hear(content, buffers) {
+    if (content.op === "p") hearServer(content, bodyOf(buffers));
     else if (content.op === "unanswered") asks.failed(content.ask, content.text || "It was not taken.");
     else if (content.op === "taken" || content.op === "refused") {
       if (!isMine(content.click)) return; // another view's, or so late that it no longer matters
@@ -1084,37 +991,30 @@ function render({ model, el, run, isSilent }) {
     }
   }
 
-  function onState() {
-    const state = readState(model);
-    if (state.status) bell.hearRun(state.status, state.done); // the end may be here before its frame, which a hidden page gets late
-    if (seq === null && state.status) bar.show(state.status, state.done);
-    else if (seq !== null && state.seq > seq) {
-      clearTimeout(stateTimer);
-      stateTimer = setTimeout(() => seq !== null && state.seq > seq && sync(), 300); // its frame may be on the way
-    }
+  /** A page of older lines. */
+  function hearServer(content, body) {
+    if (content.op === "p" && content.to === view) log.addPage(content.first, body.items || []);
   }
 
-  model.on("msg:custom", onMessage);
-  model.on("change:state", onState);
-  onState();
-  sync();
+  function onState(state, isAlone) {
+    if (!state.status) return;
+    bell.hearRun(state.status, state.done); // the end may be here before its frame, which a hidden page gets late
+    if (isAlone) bar.show(state.status, state.done);
+  }
+
+  channel.open();
   if (run) detour.meet(run);
   if (isSilent) detour.open();
-  const lookout = setInterval(lookOut, 1000);
 
   return () => {
-    model.off("msg:custom", onMessage);
-    model.off("change:state", onState);
+    channel.dispose(() => !run && cell?.isConnected);
     cancelAnimationFrame(painting);
-    for (const timer of [syncTimer, clickTimer, ackTimer, stateTimer]) clearTimeout(timer);
-    clearInterval(lookout);
-    detour.dispose();
+    clearTimeout(clickTimer);
     bar.dispose();
     asks.dispose();
     log.dispose();
     announcer.dispose();
     bell.dispose();
-    if (!run && !bar.isOver) setTimeout(() => cell?.isConnected && send({ op: "cleared", view })); // not a page that was closed, nor a cell
   };
 }
 

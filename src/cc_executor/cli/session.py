@@ -76,6 +76,8 @@ async def run_to_end(
                 receipt = await _show(run, writer, owns=True)
                 again = None if wish.count else await attempts.after(receipt, run.state)
                 if again is None or not await _waited(again, wish, writer):
+                    if attempts.remark:
+                        writer.say(attempts.remark)
                     break
             found.append(receipt)
         except CCExecutorError as error:  # carried out of the task group, which would wrap it

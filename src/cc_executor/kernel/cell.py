@@ -97,7 +97,8 @@ async def _attach(shell: Any, run_id: str) -> ShownResult:
     if not task.cancelled() and task.exception() is None:
         watch.show_again()
     if stopped is not None and task.cancelled():
-        raise cancelled(stopped, watch.leave(_goes_on(run.run_id)))
+        watch.leave(_goes_on(run.run_id))
+        raise cancelled(stopped, f"run {run.run_id} goes on")
     return _as_value(shell, task.result())
 
 
@@ -216,6 +217,8 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
             watch.show_again()
             again = await attempts.after(result.receipt, run.state)
             if again is None or run.is_unwanted:
+                if attempts.remark:
+                    print(attempts.remark)  # noqa: T201 - beside the end, which tells what was wrong
                 return result
             from cc_executor.kernel.countdown import Countdown  # here: few runs meet a limit
 

@@ -48,6 +48,7 @@ class Attempts:
         self._environ = environ
         self._tried: Counter[Cause] = Counter()
         self._spent = 0.0
+        self.remark = ""  # why no further attempt is made that was wished for
 
     async def request(self) -> RunRequest:
         """The next attempt's request, with a bound that keeps the day's.
@@ -75,6 +76,7 @@ class Attempts:
         if limits.cost is not None:  # the bound is that of the wish: the agent's own count begins anew with each process
             self._spent += receipt.cost or 0.0
             if limits.cost - self._spent < SMALLEST:
+                self.remark = f"Not tried again: ${self._spent:.2f} of the ${limits.cost:.2f} are spent that it may cost. Raise max_cost."
                 return None
             limits = limits.model_copy(update={"cost": limits.cost - self._spent})
         session = await in_thread(partial(resumable, receipt, self._environ)) if again.is_resumed else ""

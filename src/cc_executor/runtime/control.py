@@ -44,7 +44,7 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
     """
     request = json.dumps({"op": op, **fields}).encode() + b"\n"
     deadline = time.monotonic() + ANSWER_BUDGET
-    is_woken = op != "cancel"
+    is_woken = False
     while True:
         try:
             answer = _ask(folder, request, deadline)
@@ -54,9 +54,11 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
             standing = _standing(folder)
             # Its supervisor listens some milliseconds after it has come; what is said until then, a cancel above all, is not lost.
             is_early = standing in _GOES_ON and isinstance(error, _NOT_THERE) and op != "status"
+            if standing is RunStanding.ENDED and is_woken:
+                return Status({"ok": True, "state": "exited", "processes": 0})  # what it was told before it was woken was obeyed first
             if standing is RunStanding.ENDED:
                 raise ControlFailed(f"Run {folder.run_id} has ended; `%cc show` or `cc-executor show` shows how.") from error
-            if not is_woken and not isinstance(error, _NOT_THERE):
+            if op == "cancel" and not is_woken and not isinstance(error, _NOT_THERE):
                 is_woken = True
                 wake(folder)
                 deadline = time.monotonic() + WOKEN_BUDGET

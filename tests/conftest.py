@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # Cheap ones first, so that a fault is seen soon; what is sensitive to load comes late.
 ORDER: Final = (
-    "project", "model", "agents", "policy", "wire", "store", "shim", "runtime", "security", "rehearsal", "cli", "kernel", "floods", "server", "docs",
-    "browser",
+    "project", "model", "agents", "policy", "wire", "store", "shim", "runtime", "security", "rehearsal", "docs", "cli", "kernel", "floods",
+    "server", "browser",
 )  # fmt: skip
 # Of the last folder the longest files come first: at the end the other workers would wait for them.
 LONGEST: Final = ("test_lab.py", "test_view.py", "test_attacks.py", "test_tasks.py", "test_asks.py", "test_pictures.py")

@@ -16,6 +16,7 @@ from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn, Usage
 from cc_executor.rehearsal.server import ServedRehearsal, serving
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
+from cli.test_cli import cli
 from kernel.cells import NEWEST_LINE
 from support.kernel import Answer, Kernel
 from support.runs import run_folders, wait_for
@@ -143,6 +144,26 @@ def test_an_interrupt_while_a_run_is_sealed_keeps_another_attempt_from_being_mad
     assert (answer.status, kernel.value("result.status")) == ("error", "'schema'")
     assert len(run_folders(state_folder)) == 1
     assert "its receipt is kept" in answer.evalue + answer.traceback
+
+
+@NEWEST_LINE
+def test_why_a_run_is_not_tried_again_is_said_in_the_cell_and_in_a_terminal(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prose = Turn(
+        blocks=(Block(text="In prose: one."),), usage=Usage(output_tokens=20_000)
+    )  # 20 cents, and it is asked twice in each attempt
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
+    said = "Not tried again: $0.40 of the $0.41 are spent that it may cost. Raise max_cost."
+    with serving(Script(name="prose", turns=(prose,) * 8), cwd=str(tmp_path)) as served:
+        log_in(kernel, served)
+        kernel.run("schema = {'type': 'object'}")
+        cell = kernel.run("%%cc_execute --schema schema --reask --max-cost 0.405 --no-raise-error\nCount.")
+        assert said in cell.stream
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", served.url)
+        monkeypatch.setenv("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-nobody")
+        assert said in cli("run", "--schema", schema, "--reask", "--max-cost", "0.405", "Count.", cwd=tmp_path).stderr
 
 
 # --- a notebook's caps ------------------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ class NotebookPage:
 
     def context_in(self, browser: Browser) -> BrowserContext:
         """The one of this server: like a person's, it has the page's scripts at hand from the second time on."""
-        self.lab.context = self.lab.context or browser.new_context(viewport=VIEWPORT)
+        self.lab.context = self.lab.context or browser.new_context(viewport=VIEWPORT, reduced_motion="reduce")
         return self.lab.context
 
     def open(self) -> None:

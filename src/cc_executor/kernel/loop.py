@@ -105,10 +105,12 @@ def interrupted(text: str = "") -> KeyboardInterrupt:
 
 
 async def is_ending(shell: Any) -> bool:
-    """Whether the interrupt that has just come was the beginning of this kernel's restart or shutdown: jupyter_client, as of 8.8, sends one ahead of both."""
+    """Whether the interrupt that has just come was the beginning of this kernel's restart or shutdown: jupyter_client 8 sends one ahead of both."""
+    if not hasattr(shell, "kernel"):
+        return False
     end = time.monotonic() + GRACE
-    while not getattr(shell, "exit_now", False):  # set in another thread by ipykernel, when it is told to shut down
-        if time.monotonic() > end or not hasattr(shell, "kernel"):
+    while not shell.exit_now:  # set in another thread by ipykernel, when it is told to shut down
+        if time.monotonic() > end:
             return False
         await asyncio.sleep(LOOK)
     return True

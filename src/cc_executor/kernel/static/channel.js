@@ -32,13 +32,13 @@ class Channel {
     this.isRound = false; // what is shown comes from the server
     this.detour = new Detour((content, body) => this.onServer(content, body), pattern);
     this.onMessage = (content, buffers) => this.receive(content, buffers);
-    this.onState = () => this.readState();
+    this.onState = () => this.lookAtState();
   }
 
   open() {
     this.model.on("msg:custom", this.onMessage);
     this.model.on("change:state", this.onState);
-    this.readState();
+    this.lookAtState();
     this.sync();
     this.timer = setInterval(() => this.lookOut(), 1000);
   }
@@ -112,7 +112,7 @@ class Channel {
   }
 
   /** The saved state is ahead of the frames where one was lost, or is on its way. */
-  readState() {
+  lookAtState() {
     const state = readState(this.model);
     this.owner.onState?.(state, this.seq === null);
     if (this.seq === null || !(state.seq > this.seq)) return;

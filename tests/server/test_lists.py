@@ -377,6 +377,18 @@ def test_a_list_counts_as_what_it_runs_at_once(server: Server, tmp_path: Path) -
         assert results(server, name)["status"] == "ok"
 
 
+def test_a_task_that_was_begun_and_is_not_launched_yet_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC_EXECUTOR_HOOKS", json.dumps({"before_task": {"run": gate(tmp_path / "go"), "name": "slow"}}))
+    (tmp_path / "served").mkdir()
+    with serving(tmp_path / "served", "--CCExecutorServer.max_running=1") as server:
+        name = start(server, [{"id": "only", "run": "true"}])
+        with ended(server, name):
+            await_state(server, name, only="running")
+            assert post(server, [{"run": "true"}]).status_code == 429
+            (tmp_path / "go").touch()
+            assert results(server, name)["status"] == "ok"
+
+
 def test_a_runner_is_alone_and_one_that_is_killed_is_followed_by_another(server: Server, tmp_path: Path) -> None:
     tasks: list[Json] = [
         {"id": "first", "run": f"echo first >> {tmp_path}/log; {gate(tmp_path / 'go')}; echo through"},

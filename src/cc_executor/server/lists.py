@@ -203,14 +203,17 @@ class Lists:
         """Let go of all lists; they go on."""
         await self._care.aclose()
 
-    def unused(self, who: str) -> int:
-        """Runs that somebody's lists may start any moment, besides those of theirs that go on. Blocking."""
-        count = 0
+    def promised(self, who: str) -> tuple[set[str], int]:
+        """The runs that somebody's lists have begun, by their ids, and how many more may come any moment. Blocking."""
+        begun: set[str] = set()
+        more = 0
         for kept in [kept for kept in list(self._care.kept.values()) if kept.owner == who]:
             kept.look()
             if kept.is_wanted:
-                count += _more(kept.tasks, kept.state)
-        return count
+                # Of what a list has begun nothing may be seen yet but the list's own word.
+                begun |= {known.run_id for known in kept.state.tasks.values() if known.status is TaskStatus.RUNNING}
+                more += _more(kept.tasks, kept.state)
+        return begun, more
 
     # --- looking ---
 

@@ -155,7 +155,7 @@ class Admission:
     Attributes
     ----------
     promised : callable
-        Runs that somebody's lists may start any moment, besides those of theirs that go on. Blocking.
+        The runs that somebody's lists have begun, by their ids, launched or not; and how many more these lists may start any moment. Blocking.
     """
 
     def __init__(self, home: StateHome, owners: Owners, rules: Rules) -> None:
@@ -165,7 +165,7 @@ class Admission:
         self._spend = DaySpend(home, unsealed=spent_unsealed)
         self._places = Places(home.root)
         self._lock = asyncio.Lock()  # before the turn among all servers, which is waited for in a thread
-        self.promised: Callable[[str], int] = lambda who: 0
+        self.promised: Callable[[str], tuple[set[str], int]] = lambda who: (set(), 0)
 
     def is_beginning(self, run_id: str) -> bool:
         """Whether a place is held here for a run."""
@@ -183,7 +183,7 @@ class Admission:
 
         def hold() -> RunRequest:
             going = self._going(who)
-            self._check_room(len(going), 1, who)
+            self._check_room(set(going), 1, who)
             bounded = self._within_day(request, who, tuple(going.values()))
             self._places.hold(run_id, Place(who, bounded.limits.cost if _spends(bounded) else 0.0))
             return bounded
@@ -208,7 +208,7 @@ class Admission:
 
         def hold() -> TaskList:
             going = self._going(who)
-            self._check_room(len(going), count, who)
+            self._check_room(set(going), count, who)
             bounded = self._list_within_day(tasks, spent, who, tuple(going.values()))
             try:
                 for name in names:
@@ -241,12 +241,13 @@ class Admission:
                     self.release(*names)
                 raise
 
-    def _check_room(self, going: int, count: int, who: str) -> None:
+    def _check_room(self, going: set[str], count: int, who: str) -> None:
         most = self.rules.running
         if count > most:
             said = f"{count} tasks of this list would be at work at once, and {most} runs may be here. Give the list `parallel: {most}`, or less."
             raise Refused(429, TOO_MANY, said)
-        if going + self.promised(who) + count > most:
+        begun, more = self.promised(who)
+        if len(going | begun) + more + count > most:
             said = f"{most} runs are" if most > 1 else "1 run is"
             raise Refused(429, TOO_MANY, f"{said} at work already. Wait for one to end, or cancel one.", retry_after=SOON)
 

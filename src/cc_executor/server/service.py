@@ -97,7 +97,7 @@ class Service:
             room=self.admission.room,
             told=self.notices.take,
         )
-        self.admission.promised = self.lists.unused
+        self.admission.promised = self.lists.promised
         self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
         self.login = LoginLook(home, environ).told
         self._tails = Tails(self.line.queue.find)

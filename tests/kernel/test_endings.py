@@ -166,6 +166,16 @@ def test_a_background_run_outlives_the_kill_of_its_kernel_and_is_shown_whole_by_
 
 
 CONTINUE: Final = "%load_ext cc_executor\n%config CCExecutor.on_kernel_exit = 'continue'"
+# The word that the kernel is to end may come as late as it likes, and the wait for it can be seen.
+PATIENT: Final = """
+import cc_executor.kernel.cell, cc_executor.kernel.loop
+from pathlib import Path
+cc_executor.kernel.loop.GRACE = 60.0
+async def is_ending(shell, wait=cc_executor.kernel.loop.is_ending):
+    Path("felt").touch()
+    return await wait(shell)
+cc_executor.kernel.cell.is_ending = is_ending
+"""
 
 
 @rowed(
@@ -174,12 +184,12 @@ CONTINUE: Final = "%load_ext cc_executor\n%config CCExecutor.on_kernel_exit = 'c
 )
 def test_a_cell_s_run_outlives_a_restart_if_it_is_to(own_kernel: Kernel, kernel_name: str, tmp_path: Path, state_folder: Path) -> None:
     gate = make_gate(tmp_path)
-    own_kernel.run(f"{CONTINUE}\nimport cc_executor.kernel.loop\ncc_executor.kernel.loop.GRACE = 60.0")
+    own_kernel.run(f"{CONTINUE}\n{PATIENT}")
     own_kernel.send(shell_cell(LINES))
     pid = wait_for_pid(tmp_path)
     old = own_kernel.pid
     os.kill(old, signal.SIGINT)  # as jupyter_client does before it tells a kernel to shut down
-    time.sleep(0.3)  # nothing can be waited for: that nothing happens is what is to be seen
+    eventually((tmp_path / "felt").exists, within=60, what="the cell has felt the interrupt")
     os.kill(pid, 0)
     own_kernel.client.shutdown(restart=True)
     with running_kernel(kernel_name) as another:

@@ -22,9 +22,9 @@ from cc_executor.runtime.reconcile import settle
 from cc_executor.runtime.run import Run
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
-from cc_executor.store.journal import RunStanding
+from cc_executor.store.journal import RunFolder, RunStanding
 from support.locks import held_by_a_stopped_process
-from support.runs import BOUND, eventually, started, to_end, until
+from support.runs import BOUND, eventually, started, to_end, until, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -69,6 +69,23 @@ async def test_a_cancel_by_anybody_lets_a_stopped_supervisor_go_on(
     with pytest.raises(ControlFailed, match="let it go on with"):
         control.command(run.folder, "pause")
     assert control.command(run.folder, "cancel", by="test")["state"] in {"stopping", "exited"}
+    assert (await run.finish()).outcome.kind.value == "cancelled"
+
+
+async def test_a_cancel_that_is_obeyed_as_soon_as_its_supervisor_goes_on_is_no_error(
+    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "ANSWER_BUDGET", 0.2)
+    run = await started("sleep 1000", home=home, cwd=tmp_path)
+    wake = control.wake
+
+    def wake_and_wait(folder: RunFolder) -> None:
+        wake(folder)
+        wait_for(lambda: folder.standing(time.time()) is RunStanding.ENDED, within=BOUND)
+
+    monkeypatch.setattr(control, "wake", wake_and_wait)
+    os.kill(await supervisor_of(run), signal.SIGSTOP)
+    assert control.command(run.folder, "cancel", by="test")["state"] == "exited"
     assert (await run.finish()).outcome.kind.value == "cancelled"
 
 

@@ -218,7 +218,7 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
             again = await attempts.after(result.receipt, run.state)
             if again is None or run.is_unwanted:
                 if attempts.remark:
-                    print(attempts.remark)  # noqa: T201 - beside the end, which tells what was wrong
+                    print(attempts.remark)  # noqa: T201 - a person is to read it: the view above has ended
                 return result
             from cc_executor.kernel.countdown import Countdown  # here: few runs meet a limit
 

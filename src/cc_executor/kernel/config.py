@@ -49,9 +49,7 @@ class CCExecutor(Configurable):
         config=True
     )
     on_kernel_exit = Enum(
-        ("cancel", "continue"),
-        "cancel",
-        help="What becomes of a run whose kernel is gone (a --bg run always continues).",
+        ("cancel", "continue"), "cancel", help="What becomes of a run whose kernel is gone (a --bg run always continues)."
     ).tag(config=True)
     ask = Bool(False, help="Show agents' requests for leave and questions in the cell, and let somebody answer them.").tag(config=True)
     raise_error = Bool(True, help="Raise CCExecutionError in the cell for an outcome other than ok.").tag(config=True)

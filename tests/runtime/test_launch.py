@@ -27,7 +27,7 @@ from cc_executor.runtime import launch as launching
 from cc_executor.runtime.errand import Errand
 from cc_executor.runtime.run import Run
 from cc_executor.shim import records
-from cc_executor.store.home import StateHome
+from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunStanding
 from support.environments import CHECKOUT
 from support.leaks import await_none
@@ -205,6 +205,22 @@ async def test_a_relative_state_folder_in_a_folder_that_is_gone_is_refused(tmp_p
     gone.rmdir()
     with pytest.raises(StateUnusable, match="absolute path"):
         await cc_execute("pwd", **BASH, cwd="/", state="kept")
+
+
+def test_without_a_home_folder_nothing_is_kept_where_one_works(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_STATE_HOME", "CC_EXECUTOR_STATE")}
+    nobody = ("unshare", "--user", "--map-user=54321")  # as in a container whose user is in no list
+    argv = [*nobody, sys.executable, "-m", "cc_executor.cli", "run", "--agent", "shell", "true"]
+    done = subprocess.run(argv, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "home folder is not known. Set CC_EXECUTOR_STATE to an absolute path." in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["XDG_STATE_HOME", "HOME"])
+def test_a_home_that_is_no_absolute_path_is_passed_over(name: str) -> None:
+    assert state_path({"HOME": "/home/me", name: "here"}).is_absolute()
+    assert state_path({"HOME": "/home/me", name: ""}).is_absolute()
 
 
 FULL_DISK: Final = """

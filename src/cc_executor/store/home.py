@@ -41,17 +41,23 @@ class StateHome:
     Parameters
     ----------
     root : Path
-        The state folder, seen from the current one. Made on first use with mode 0700; refused when it is a link, somebody else's, or open to others.
+        The state folder, seen from the current one; ``~`` is the home folder. Made on first use with mode 0700; refused when it is a link, somebody
+        else's, or open to others.
 
     Raises
     ------
     StateUnusable
-        The path is relative, and there is no current folder.
+        The path is relative, and there is no current folder; or it begins with a ``~`` that stands for none.
     """
 
     def __init__(self, root: Path) -> None:
+        path = os.path.expanduser(root)
+        if path.startswith("~"):
+            raise StateUnusable(
+                f"The state folder {path} cannot be found: that home folder is not known. Set {STATE_VARIABLE} to an absolute path."
+            )
         try:
-            self.root = Path(os.path.abspath(root))
+            self.root = Path(os.path.abspath(path))
         except FileNotFoundError:
             raise StateUnusable(
                 f"The state folder {root} is relative, and the current folder does not exist any more. Set {STATE_VARIABLE} to an absolute path."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import pwd
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +25,26 @@ _PROCESS: Final = re.compile(r"([0-9]{1,9})@([0-9a-f]{8})\Z")
 
 
 def state_path(environ: Mapping[str, str]) -> Path:
-    """Where runs are kept: `CC_EXECUTOR_STATE`, or `cc-executor` under `XDG_STATE_HOME` or `~/.local/state`."""
+    """Where runs are kept: `CC_EXECUTOR_STATE`, or `cc-executor` under `XDG_STATE_HOME` or `~/.local/state`.
+
+    Begins with ``~`` where that stands for no folder that is known.
+    """
     chosen = environ.get(STATE_VARIABLE)
     if chosen:
         return Path(os.path.expanduser(chosen))
-    base = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    base = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):  # the XDG Base Directory Specification has such a path ignored
+        home = environ.get("HOME", "")
+        base = os.path.join(home if os.path.isabs(home) else _home(), ".local", "state")
     return Path(base) / "cc-executor"
+
+
+def _home() -> str:
+    """That of the system's list of users, for an environment that names none; in a container the user may be in no list."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return "~"
 
 
 def claimed_at(run_id: str) -> float:

@@ -77,7 +77,7 @@ WRONG: Final = {
     "no time": "tasks: [{prompt: a, timeout: 0}]",
     "an id with a space": "tasks: [{id: a b, prompt: x}]",
     "no tasks": "{name: a}",
-    "an option that a task says by itself": "tasks: [{prompt: a, agent: shell}]",
+    "an option that is none of a task's": "tasks: [{prompt: a, agent: shell}]",
     "a rule that there is not": "{lint_off: vage, tasks: [a]}",
 }
 

@@ -73,7 +73,7 @@ def test_equal_lists_have_equal_digests_and_others_do_not() -> None:
         ([{"id": "a", "prompt": "x", "on_failure": "panic"}], ["on_failure must be 'stop', 'skip' or 'continue' (given: 'panic')"]),
         ([{"id": "a", "prompt": 5}], ["prompt must be a valid string (given: 5)"]),
         ([{"id": "a", "call": "f", "timeout": 5}], ["takes no options of runs (timeout)"]),
-        ([{"id": "a", "prompt": "x", "agent": "shell"}], ["option 'agent', which a task says by itself"]),
+        ([{"id": "a", "prompt": "x", "agent": "shell"}], ["option 'agent', which is none of a task's: `run: COMMAND` makes it a step of the shell"]),
         ([7, agent("a", "b")], ["tasks[0] '1': must be a prompt, a callable or a mapping, not int", "needs 'b'"]),
     ],
 )  # fmt: skip

@@ -29,7 +29,14 @@ TaskId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
 CIRCLES_TOLD: Final = 20  # each is looked for in the whole list; who has mended so many looks again
 TASKS_LIMIT: Final = 10_000  # a list is read and drawn as a whole
-NOT_OPTIONS: Final = frozenset({"prompt", "agent", "on_kernel_exit", "label"})  # a task says these by itself
+# Options of a run that a task has not, and what stands in their place.
+_INSTEAD: Final = {
+    "agent": "`run: COMMAND` makes it a step of the shell, `prompt: TEXT` one of the agent",
+    "label": "its runs are called by its `title`, or by its id",
+    "on_kernel_exit": "its run goes on, and whoever runs the list next takes it up",
+    "prompt": "what it should do is its `prompt`",
+}
+NOT_OPTIONS: Final = frozenset(_INSTEAD)
 
 
 class TaskKind(StrEnum):
@@ -305,7 +312,9 @@ def _task_problems(task: Task, ids: Mapping[str, int]) -> list[str]:
         found.append("has on_unchecked and no validate: there is nothing that could not be checked.")
     if task.kind is TaskKind.CALL and task.options:
         found.append(f"is a Python callable and takes no options of runs ({', '.join(sorted(task.options))}).")
-    found += [f"has the option {name!r}, which a task says by itself." for name in sorted(NOT_OPTIONS & task.options.keys())]
+    found += [
+        f"has the option {name!r}, which is none of a task's: {_INSTEAD[name]}." for name in sorted(NOT_OPTIONS & task.options.keys())
+    ]
     return found
 
 

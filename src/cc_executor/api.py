@@ -217,12 +217,18 @@ _OPTION_OF_FIELD: Final = {
 }
 
 
+# What other doors, and other lists of tasks, call it.
 _ELSEWHERE: Final = {
     "env": "env_names",
     "add_dir": "add_dirs",
     "no_undo": "undo",
     "no_raise_error": "raise_error",
-}  # what other doors call it
+    "depends_on": "needs",
+    "dependencies": "needs",
+    "requires": "needs",
+    "after": "needs",
+    "name": "title",
+}
 
 
 def option_names() -> set[str]:

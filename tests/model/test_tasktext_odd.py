@@ -76,6 +76,11 @@ def test_numbers_are_ids_wherever_they_stand(tmp_path: Path) -> None:
             ],
         ),
         (
+            "words of other lists.yaml",
+            "tasks:\n- {run: x}\n- {run: y, depends_on: '1', name: b}\n",
+            ["tasks[1] '2' (line 3): There is no option 'depends_on'. Did you mean needs? There is no option 'name'. Did you mean title?"],
+        ),
+        (
             "alone.yaml",
             "tasks:\n- {id: a, run: 12}\n",
             ["tasks[0] 'a' (line 2): run must be a valid string (given: 12). Put it in quotes."],

@@ -217,6 +217,13 @@ def test_without_a_home_folder_nothing_is_kept_where_one_works(tmp_path: Path) -
     assert not any(tmp_path.iterdir())
 
 
+def test_files_that_may_not_grow_are_told_with_the_limit_that_forbids_it(tmp_path: Path) -> None:
+    script = f"ulimit -f 1; {sys.executable} -m cc_executor.cli run --agent shell true"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "`ulimit -f`" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["XDG_STATE_HOME", "HOME"])
 def test_a_home_that_is_no_absolute_path_is_passed_over(name: str) -> None:
     assert state_path({"HOME": "/home/me", name: "here"}).is_absolute()

@@ -266,6 +266,10 @@ def _refusal(answer: dict[str, Any], folder: RunFolder) -> LaunchFailed | StateU
         return StateUnusable(
             f"There is no room for a run in {folder.path.parent} ({os.strerror(number)}). Make room, or set {STATE_VARIABLE} to another folder."
         )
+    if number == errno.EFBIG:
+        return LaunchFailed(
+            "A run's files may not have the size that they need (`ulimit -f`). Raise that limit where Jupyter or the terminal is started."
+        )
     log = folder.read(records.LOG, 0, 2000).decode(errors="replace").strip()
     reason = str(answer.get("error") or (log.splitlines() or [""])[-1] or _NO_REASON).rstrip(".")
     return LaunchFailed(f"The agent could not be started: {reason}.")

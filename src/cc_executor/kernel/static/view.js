@@ -892,13 +892,17 @@ async function saveApart(context) {
   saves.last = Promise.resolve(context.save()).catch(() => {});
 }
 
-/** A tab that is opened again finds the view only if the notebook was saved with it. Nothing of this exists outside of JupyterLab and Notebook 7. */
+/**
+ * A tab that is opened again finds the view only if the notebook was saved with it. Nothing of this exists outside of JupyterLab and Notebook 7. Where several
+ * people edit one notebook (jupyter-collaboration 5), its server saves it by itself, and JupyterLab takes what it wrote for a stranger's change.
+ */
 function saveOnce(model) {
   if (!model.get("save_on_start")) return;
   model.set("save_on_start", false);
   model.save_changes?.();
   const context = model.widget_manager?.context;
-  if (typeof context?.save === "function" && !context.model?.readOnly) saveApart(context);
+  const isOurs = !context?.model?.readOnly && !context?.model?.collaborative;
+  if (typeof context?.save === "function" && isOurs) saveApart(context);
 }
 
 /** `run`: the run's id, where the list that shows this view was told it by whoever has it; `isSilent`: that list's kernel says nothing. */

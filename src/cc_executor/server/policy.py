@@ -32,7 +32,7 @@ from cc_executor.store import roll
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.lock import PATIENCE
-from cc_executor.store.spend import DaySpend, local_day
+from cc_executor.store.spend import DaySpend, EndedRun, local_day
 
 SOON: Final = 10  # seconds; nobody knows when a run ends, and this is how often it is worth asking
 # The modes that allow no tool by themselves: in the others a list of allowed tools would say nothing.
@@ -250,6 +250,10 @@ class Admission:
         if len(going | begun) + more + count > most:
             said = f"{most} runs are" if most > 1 else "1 run is"
             raise Refused(429, TOO_MANY, f"{said} at work already. Wait for one to end, or cancel one.", retry_after=SOON)
+
+    def ended(self, start: float) -> list[EndedRun]:
+        """What everybody's runs have cost that ended at `start` (seconds since the epoch) or later. Blocking. Raises `StateUnusable`."""
+        return self._spend.since(start)
 
     def release(self, *names: str) -> None:
         """The runs are at work, or were not started."""

@@ -98,6 +98,18 @@ async def test_a_run_that_is_withdrawn_while_others_are_begun_is_not_begun_and_d
     ]
 
 
+async def test_a_run_whose_request_is_not_written_down_yet_can_be_ended(service: Service, tmp_path: Path) -> None:
+    """For some milliseconds after its folder was made; here until it has ended."""
+    run = await Run.start(make_request("sleep 600", agent="shell", cwd=tmp_path), home=service.home, environ=service.environ)
+    request = run.folder.path / records.REQUEST
+    request.rename(tmp_path / "request")
+    try:
+        assert (await service.control(run.run_id, "cancel", who=""))["status"] == "stopping"
+    finally:
+        (tmp_path / "request").rename(request)
+        await run.end(reason="cancel", by="test", now=True)
+
+
 @pytest.mark.row(
     "faults", "a run that waits is withdrawn twice, or while runs are begun", "it is not begun, is one run, and does not come back"
 )

@@ -121,6 +121,28 @@ def test_who_comes_later_stands_behind_those_who_wait(server: Server) -> None:
     assert (server.root / "order").read_text().split() == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"cwd": "/not/there"}, 400),
+        ({"add_dirs": ["/not/there"]}, 400),
+        ({"env_names": ["A=B"]}, 400),
+        ({"shell": "/not/there/bash"}, 503),
+        ({"agent": "claude", "shell": None, "permission_mode": "nothing"}, 400),
+    ],
+    ids=lambda more: str(more)[:30],
+)
+def test_what_could_not_be_started_is_not_let_wait(server: Server, more: dict[str, Any], status: int) -> None:
+    at_work = [post(server).json()["id"] for _ in range(3)]
+    try:
+        answer = post(server, "true", **more)
+        assert answer.status_code == status, answer.text
+        assert rows(server, status="queued") == []
+        assert {get(server, run_id)["status"] for run_id in at_work} <= {"starting", "running"}, "there was no room for it"
+    finally:
+        empty(server)
+
+
 def test_a_key_is_one_run_that_waits_too(server: Server) -> None:
     for _ in range(3):
         post(server)

@@ -99,6 +99,21 @@ def test_a_check_is_ended_as_its_run_is(server: Server) -> None:
     assert server.client.delete(f"{API}/executions/{run_id}").status_code == 409
 
 
+def test_a_run_whose_check_goes_on_has_its_place_still(server: Server) -> None:
+    checked = [start(server, "true", verify="sleep 600") for _ in range(3)]
+    try:
+        for run_id in checked:
+            eventually(lambda run_id=run_id: get(server, run_id, "status")["status"] == "ended", within=BOUND, what="its agent has ended")
+        answer = server.client.post(f"{API}/execute", json={"prompt": "true", "agent": "shell"})
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (429, "TooManyRuns")
+    finally:
+        for run_id in checked:
+            server.client.delete(f"{API}/executions/{run_id}")
+    for run_id in checked:
+        results(server, run_id)
+    results(server, start(server, "true"))
+
+
 def test_a_folder_that_is_null_is_the_servers(server: Server) -> None:
     (server.root / "here").touch()
     assert results(server, start(server, "ls here", cwd=None))["text"] == "here\n"

@@ -69,6 +69,10 @@ class Following:
         """One of them."""
         return self._runs.get(run_id)
 
+    def ids(self) -> tuple[str, ...]:
+        """Of all of them, as they are now: for other threads, too."""
+        return tuple(self._runs)
+
     def take(self, run: Run, attend: Attend | None = None) -> None:
         """See a run through to its receipt."""
         followed = self._runs[run.run_id] = Followed(run, attend or (lambda _: nullcontext()))

@@ -156,6 +156,8 @@ class Admission:
     ----------
     promised : callable
         The runs that somebody's lists have begun, by their ids, launched or not; and how many more these lists may start any moment. Blocking.
+    unsealed : callable
+        Ids of somebody's runs that this server sees through and that have no receipt yet: the agent of one may have ended, and its check go on. Blocking.
     """
 
     def __init__(self, home: StateHome, owners: Owners, rules: Rules) -> None:
@@ -166,6 +168,7 @@ class Admission:
         self._places = Places(home.root)
         self._lock = asyncio.Lock()  # before the turn among all servers, which is waited for in a thread
         self.promised: Callable[[str], tuple[set[str], int]] = lambda who: (set(), 0)
+        self.unsealed: Callable[[str], set[str]] = lambda who: set()
 
     def is_beginning(self, run_id: str) -> bool:
         """Whether a place is held here for a run."""
@@ -247,7 +250,7 @@ class Admission:
             said = f"{count} tasks of this list would be at work at once, and {most} runs may be here. Give the list `parallel: {most}`, or less."
             raise Refused(429, TOO_MANY, said)
         begun, more = self.promised(who)
-        if len(going | begun) + more + count > most:
+        if len(going | begun | self.unsealed(who)) + more + count > most:
             said = f"{most} runs are" if most > 1 else "1 run is"
             raise Refused(429, TOO_MANY, f"{said} at work already. Wait for one to end, or cancel one.", retry_after=SOON)
 

@@ -26,6 +26,7 @@ from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.control import command
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import hooks_of_environment
+from cc_executor.runtime.launch import check
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
@@ -100,6 +101,7 @@ class Service:
             told=self.notices.take,
         )
         self.admission.promised = self.lists.promised
+        self.admission.unsealed = self._unsealed
         self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
         self.login = LoginLook(home, environ).told
         self._tails = Tails(self.line.queue.find)
@@ -219,15 +221,13 @@ class Service:
         # Whoever answers the questions of a run over MCP may be gone when its turn comes.
         may_wait = self.admission.rules.queued > 0 and not (request.ask and attend is not None)
         if may_wait and await self.line.has_to_wait(who):
-            await self.line.add(run_id, request, who)
-            return run_id
+            return await self._wait(request, who, run_id)
         try:
             bounded = await self.admission.reserve(run_id, request, who)
         except Refused as refused:
             if refused.kind not in WAITS or not may_wait:
                 raise
-            await self.line.add(run_id, request, who)
-            return run_id
+            return await self._wait(request, who, run_id)
         try:
             await asyncio.to_thread(self._owners.claim, run_id, who)
             try:
@@ -238,6 +238,12 @@ class Service:
                 raise
         finally:
             self.admission.release(run_id)
+        return run_id
+
+    async def _wait(self, request: RunRequest, who: str, run_id: RunId) -> str:
+        # What is wrong with it is said to whoever asks, and not hours later to nobody.
+        await in_thread(partial(check, request, home=self.home, environ=self._environ), takes_long=True)
+        await self.line.add(run_id, request, who)
         return run_id
 
     async def _launch(self, request: RunRequest, run_id: RunId, attend: Attend | None = None) -> Run:
@@ -268,6 +274,9 @@ class Service:
         about = {"status": receipt.outcome.kind.value, "elapsed": receipt.times.elapsed, "cost": receipt.cost}
         tokens = {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
         self.tell("ended", {"run_id": run.run_id, "agent": receipt.agent, "rehearsed": receipt.rehearsed is not None, **about, **tokens})
+
+    def _unsealed(self, who: str) -> set[str]:
+        return {run_id for run_id in self._following.ids() if self._owners.is_own(run_id, who) and _is_open(self.home.folder(run_id))}
 
     async def resume(self) -> None:
         """Follow what was started by a server before this one and has no receipt yet, and settle what was lost."""

@@ -278,6 +278,11 @@ class Service:
     def _unsealed(self, who: str) -> set[str]:
         return {run_id for run_id in self._following.ids() if self._owners.is_own(run_id, who) and _is_open(self.home.folder(run_id))}
 
+    def checked(self) -> list[str]:
+        """Ids of the runs whose checks go on here: their agents have ended, and they have no receipt yet. Blocking."""
+        followed = [self.home.folder(run_id) for run_id in self._following.ids()]
+        return [folder.run_id for folder in followed if folder.size(records.EXIT) and _is_open(folder)]
+
     async def resume(self) -> None:
         """Follow what was started by a server before this one and has no receipt yet, and settle what was lost."""
         reconcile(self.home, environ=self._environ)

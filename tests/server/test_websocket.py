@@ -359,6 +359,8 @@ def test_a_question_is_answered_in_a_view(server: Server) -> None:
         assert client.code("answer", subscription=number, ask="another", decision="allow") == -32001
         assert client.code("answer", subscription=number, ask=asks[0]["id"], decision="perhaps") == -32602
         assert client.code("answer", subscription=number + 1, ask=asks[0]["id"], decision="allow") == -32602
+        for wrong in ({"text": ["no"]}, {"answers": [None]}, {"answers": ["x", 5]}):
+            assert client.code("answer", subscription=number, ask=asks[0]["id"], decision="deny", **wrong) == -32602
         answered: set[str] = set()
         calls: dict[str, str] = {}
         told: list[str] = []

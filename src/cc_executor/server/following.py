@@ -69,9 +69,9 @@ class Following:
         """One of them."""
         return self._runs.get(run_id)
 
-    def ids(self) -> tuple[str, ...]:
-        """Of all of them, as they are now: for other threads, too."""
-        return tuple(self._runs)
+    def runs(self) -> list[Run]:
+        """All of them, as they are now; from any thread."""
+        return [followed.run for followed in tuple(self._runs.values())]
 
     def take(self, run: Run, attend: Attend | None = None) -> None:
         """See a run through to its receipt."""

@@ -101,7 +101,7 @@ class Service:
             told=self.notices.take,
         )
         self.admission.promised = self.lists.promised
-        self.admission.unsealed = self._unsealed
+        self.admission.checked = self.checked
         self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
         self.login = LoginLook(home, environ).told
         self._tails = Tails(self.line.queue.find)
@@ -275,13 +275,10 @@ class Service:
         tokens = {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
         self.tell("ended", {"run_id": run.run_id, "agent": receipt.agent, "rehearsed": receipt.rehearsed is not None, **about, **tokens})
 
-    def _unsealed(self, who: str) -> set[str]:
-        return {run_id for run_id in self._following.ids() if self._owners.is_own(run_id, who) and _is_open(self.home.folder(run_id))}
-
     def checked(self) -> list[str]:
         """Ids of the runs whose checks go on here: their agents have ended, and they have no receipt yet. Blocking."""
-        followed = [self.home.folder(run_id) for run_id in self._following.ids()]
-        return [folder.run_id for folder in followed if folder.size(records.EXIT) and _is_open(folder)]
+        to_check = [run.folder for run in self._following.runs() if run.request.verify is not None]
+        return [folder.run_id for folder in to_check if folder.size(records.EXIT) and _is_open(folder)]
 
     async def resume(self) -> None:
         """Follow what was started by a server before this one and has no receipt yet, and settle what was lost."""

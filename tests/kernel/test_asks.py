@@ -164,7 +164,7 @@ def test_a_stale_and_a_strange_answer_are_refused_with_a_sentence(kernel: Kernel
     tell(kernel, view, ask="nobody's", decision="allow")
     assert "not open any more" in refusal(kernel)
     tell(kernel, view, ask=ask["id"], decision="everything")
-    assert refusal(kernel) == "There is no answer 'everything'."
+    assert refusal(kernel) == "There is no decision 'everything'. Choose one of allow, allow_run, deny, answer."
     tell(kernel, view, ask=ask["id"], decision="deny", text="not that")
     answer = kernel.wait(cell, within=BUDGET, until=lambda answer: ask["id"] not in str(asks_of(answer)), answer=answer)
     tell(kernel, view, ask=ask["id"], decision="allow")

@@ -114,6 +114,22 @@ def test_ten_megabytes_take_no_minute() -> None:
     assert time.process_time() - begun < 4
 
 
+@pytest.mark.parametrize("word", ["a", "a_", "A", "first ", "write a", "{{ "])
+def test_one_word_of_many_letters_takes_no_longer_than_many_words(word: str) -> None:
+    begun = time.process_time()
+    lint(word * (200_000 // len(word)), is_checked=False)
+    assert time.process_time() - begun < 4
+
+
+def test_what_is_concrete_and_what_is_ordered_is_told_in_the_shortest_text() -> None:
+    for text in ("Look at ab.py", "Call f()", "Rename a_b", "Rename aB"):
+        assert "few-words" not in {finding.rule.id for finding in lint(text)}, text
+    demands = "Read it. Then sort it. Then add it. Then draw it. Finally write it down. And so on and so on, until all is there. " * 2
+    assert "one-block" in {finding.rule.id for finding in lint(demands)}
+    assert "one-block" not in {finding.rule.id for finding in lint(f"First: {demands} The second time it is different.")}
+    assert "one-block" in {finding.rule.id for finding in lint(f"The second time it is different. First: {demands}")}
+
+
 def test_the_report_counts_and_says_how_a_suggestion_is_put_in() -> None:
     said = report(lint("/review the code in src/app.py"), tokens.count("/review the code in src/app.py"))
     assert said.splitlines()[0] == "Lint: 1 finding; about 13 tokens (8 to 22)."

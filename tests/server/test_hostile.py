@@ -145,6 +145,47 @@ def test_what_is_nowhere_is_said_in_the_same_form(server: Server, method: str, p
     error_of(answer)
 
 
+@pytest.mark.parametrize("address", ["/executions?status=%ff", "/executions?before=%c3%28", "/history?text=%ff"])
+def test_an_address_that_is_no_text_is_refused_with_its_cure(server: Server, address: str) -> None:
+    answer = server.client.get(f"{API}{address}")
+    assert (answer.status_code, error_of(answer)["kind"]) == (400, "InvalidRequest")
+    assert "UTF-8" in error_of(answer)["message"]
+
+
+def test_the_time_that_jupyterlab_adds_to_an_address_is_no_filter(server: Server) -> None:
+    assert server.client.get(f"{API}/history?1795359101890").status_code == 200
+    assert server.client.get(f"{API}/history?nothing=1").status_code == 400
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PROPFIND"])
+def test_a_method_that_nobody_knows_is_refused_and_noted(server: Server, method: str) -> None:
+    answer = server.client.request(method, f"{API}/execute")
+    assert (answer.status_code, error_of(answer)["kind"]) == (405, "MethodNotAllowed")
+    rows = server.client.get(f"{API}/admin/audit").json()["rows"]
+    assert f"{method} /execute" in {row["what"] for row in rows}
+    assert "Uncaught exception" not in server.log
+
+
+def test_the_document_has_what_is_answered_of_a_list(server: Server) -> None:
+    paths = server.client.get(f"{API}/openapi.json").json()["paths"]
+    name = post(server, {"tasks": [{"run": "false"}]}).json()["id"]
+    results(server, name)
+    taken = post(server, {"prompt": "sleep 600", "agent": "shell"}).json()["id"]
+    try:
+        for method, path, body, status in (
+            ("get", "/receipt", None, 400),
+            ("get", "/events", None, 400),
+            ("post", "/control", {"op": "resume"}, 429),
+            ("post", "/control", {"op": "pause"}, 409),
+        ):
+            answer = server.client.request(method, f"{API}/executions/{name}{path}", json=body)
+            assert answer.status_code == status, answer.text
+            assert str(status) in paths[f"/executions/{{id}}{path}"][method]["responses"]
+    finally:
+        server.client.post(f"{API}/executions/{taken}/control", json={"op": "kill"})
+        results(server, taken)
+
+
 # --- what is broken below ---
 
 

@@ -332,6 +332,30 @@ def test_a_list_is_commanded(server: Server, tmp_path: Path) -> None:
         assert control(server, name, op, **more).status_code == 400, op
 
 
+def test_what_is_null_was_not_said_and_what_is_no_text_is_no_command(server: Server) -> None:
+    name = start(server, [{"id": "long", "run": "sleep 600"}, {"id": "next", "run": "echo next"}])
+
+    def said(**command: Any) -> httpx.Response:
+        return server.client.post(f"{API}/executions/{name}/control", json=command)
+
+    with ended(server, name):
+        await_state(server, name, list="running", long="running")
+        nothing = {"task": None, "text": None, "click": None, "pauses": None}
+        for op, status in (("pause", "paused"), ("resume", "running"), ("pause", "paused")):
+            assert said(op=op, **nothing).json()["status"] == status, "each is a press of its own"
+        for wrong in (
+            {"op": 5},
+            {"op": "edit", "task": "next", "text": ["x"]},
+            {"op": "edit", "task": "next", "text": None},
+            {"op": "cancel", "tsk": "long"},
+        ):
+            answer = said(**wrong)
+            assert (answer.status_code, answer.json()["error"]["kind"]) == (400, "InvalidRequest"), answer.text
+        assert said(op="resume").json()["status"] == "running"
+        assert said(op="cancel", task="long").status_code == 200
+    assert results(server, name)["results"][0]["status"] == "stopped"
+
+
 def _stands(server: Server, name: str) -> bool:
     run_id = get(server, name, "status")["tasks"][0]["run_id"]
     return get(server, run_id, "status")["status"] == "paused"

@@ -327,6 +327,34 @@ def test_the_journal_is_a_resource_byte_for_byte(server: Server) -> None:
     asked(server, work)
 
 
+def test_a_run_that_waits_is_followed_from_before_it_begins(tmp_path: Path) -> None:
+    updated: asyncio.Queue[str] = asyncio.Queue()
+
+    async def told(message: Any) -> None:
+        if isinstance(message, types.ResourceUpdatedNotification):
+            updated.put_nowait(message.params.uri)
+
+    async def work(session: ClientSession) -> None:
+        first = (await tool(session, "execute", prompt="sleep 600", agent="shell"))["id"]
+        last, left = [(await tool(session, "execute", prompt="echo hello", agent="shell"))["id"] for _ in range(2)]
+        waiting = await tool(session, "monitor", id=last)
+        assert (waiting["status"], waiting["done"], waiting["events"]) == ("queued", False, [])
+        for name in (last, left):
+            await session.subscribe_resource(f"cc-executor://runs/{name}/receipt")
+        assert "waits for its turn" in (await tool(session, "hook_status", id=last))["error"]["message"]
+        await tool(session, "control", id=left, op="cancel")
+        assert await asyncio.wait_for(updated.get(), BOUND) == f"cc-executor://runs/{left}/receipt"
+        await tool(session, "control", id=first, op="kill")
+        kinds: list[str] = []
+        while not (heard := await tool(session, "monitor", id=last, after=len(kinds), wait=20))["done"]:
+            kinds += [event["kind"] for event in heard["events"]]
+        assert (kinds[0], kinds[-1]) == ("started", "exited")
+        assert await asyncio.wait_for(updated.get(), BOUND) == f"cc-executor://runs/{last}/receipt"
+
+    with serving(tmp_path, "--CCExecutorServer.max_running=1", "--CCExecutorServer.max_queued=2") as server:
+        asked(server, work, message_handler=told)
+
+
 def test_a_prompt_tells_an_agent_how_to_hand_on_a_task(server: Server) -> None:
     async def work(session: ClientSession) -> None:
         (prompt,) = (await session.list_prompts()).prompts
@@ -414,6 +442,23 @@ def test_a_client_that_cannot_ask_anybody_has_it_refused_at_once(server: Server,
     assert (question["decision"], question["note"]) == ("refused", "client")
 
 
+def test_a_question_that_a_client_has_left_open_is_put_to_the_next_one(server: Server, tmp_path: Path) -> None:
+    forms: list[types.ElicitRequestFormParams] = []
+    options = {"prompt": "Ask.", "rehearse": "question", "ask": True, "cwd": str(tmp_path), "timeout": 60}
+    with _opened(server, elicitation={}) as client:  # it is gone without a word: its session stays
+        with client.stream("POST", PATH, json=_message("tools/call", 1, name="execute", arguments=options)) as answer:
+            run_id = next(_results(answer))["result"]["structuredContent"]["id"]
+        call = _message("tools/call", 2, name="status", arguments={"id": run_id, "offset": 10**12, "wait": 40})
+        with client.stream("POST", PATH, json=call) as answer:
+            assert next(_results(answer))["method"] == "elicitation/create"
+
+    async def follow(session: ClientSession) -> dict[str, Any]:
+        return await _receipt(session, run_id)
+
+    (question,) = asked(server, follow, elicitation_callback=_answering(forms))["asked"]
+    assert (question["decision"], question["by"], len(forms)) == ("answer", "mcp", 1)
+
+
 # --- sessions ----------------------------------------------------------------------------------------------------------
 
 
@@ -421,17 +466,17 @@ def _message(method: str, number: int = 1, **params: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
 
 
-def _open(client: httpx.Client, **headers: str) -> httpx.Response:
-    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
+def _open(client: httpx.Client, capabilities: dict[str, Any] | None = None, /, **headers: str) -> httpx.Response:
+    about = {"protocolVersion": "2025-11-25", "capabilities": capabilities or {}, "clientInfo": {"name": "test", "version": "0"}}
     return client.post(PATH, json=_message("initialize", **about), headers=headers)
 
 
 @contextlib.contextmanager
-def _opened(server: Server) -> Iterator[httpx.Client]:
+def _opened(server: Server, **capabilities: Any) -> Iterator[httpx.Client]:
     """A client with a session, by hand."""
     headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json, text/event-stream"}
     with httpx.Client(base_url=server.client.base_url, headers=headers, timeout=BOUND, trust_env=False) as client:
-        answer = _open(client)
+        answer = _open(client, capabilities)
         assert answer.status_code == 200, answer.text
         client.headers.update({"Mcp-Session-Id": answer.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"})
         assert client.post(PATH, json={"jsonrpc": "2.0", "method": "notifications/initialized"}).status_code == 202
@@ -447,6 +492,12 @@ def _events(answer: httpx.Response) -> Iterator[tuple[str, str]]:
             number = value
         elif name == "data":
             yield number, value
+
+
+def _results(answer: httpx.Response) -> Iterator[dict[str, Any]]:
+    """What is said in a stream, without signs of life and what is told by the way."""
+    messages = (json.loads(data) for _, data in _events(answer) if data)
+    return (message for message in messages if not message.get("method", "").startswith("notifications/"))
 
 
 def test_an_answer_that_was_missed_is_given_again(server: Server) -> None:

@@ -98,6 +98,29 @@ async def test_a_run_that_is_withdrawn_while_others_are_begun_is_not_begun_and_d
     ]
 
 
+async def test_a_check_keeps_its_server_alive(service: Service) -> None:
+    run_id, _ = await service.execute({"prompt": "true", "agent": "shell", "verify": "sleep 600"}, who="")
+    await eventually(lambda: service.home.folder(run_id).exit_facts() is not None)
+    at_work = AtWork(service.home.root, most=BOUND, clock=time.monotonic, checked=service.checked)
+    await eventually(lambda: service.checked() == [run_id])
+    assert at_work.look()
+    await service.control(run_id, "cancel", who="")
+    await eventually(lambda: not at_work.look())
+    assert (await service.results(run_id, who=""))["done"]
+
+
+async def test_a_run_whose_request_is_not_written_down_yet_can_be_ended(service: Service, tmp_path: Path) -> None:
+    """For some milliseconds after its folder was made; here until it has ended."""
+    run = await Run.start(make_request("sleep 600", agent="shell", cwd=tmp_path), home=service.home, environ=service.environ)
+    request = run.folder.path / records.REQUEST
+    request.rename(tmp_path / "request")
+    try:
+        assert (await service.control(run.run_id, "cancel", who=""))["status"] == "stopping"
+    finally:
+        (tmp_path / "request").rename(request)
+        await run.end(reason="cancel", by="test", now=True)
+
+
 @pytest.mark.row(
     "faults", "a run that waits is withdrawn twice, or while runs are begun", "it is not begun, is one run, and does not come back"
 )

@@ -22,6 +22,7 @@ from cc_executor.api import make_request
 from cc_executor.errors import CCExecutorError, InvalidRequest, StateUnusable
 from cc_executor.model.tasklist import TaskList
 from cc_executor.rehearsal import scripts
+from cc_executor.server.admin import usage
 from cc_executor.server.keys import Keys
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import Admission, Rules
@@ -30,6 +31,7 @@ from cc_executor.server.refusal import Refused
 from cc_executor.server.service import Service
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.place import LONGEST_WAIT
+from support import runs
 from support.lab import eventually
 from support.served import API, Server, control, get, serving
 
@@ -119,6 +121,28 @@ def test_who_comes_later_stands_behind_those_who_wait(server: Server) -> None:
     assert (server.root / "order").read_text().split() == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"cwd": "/not/there"}, 400),
+        ({"add_dirs": ["/not/there"]}, 400),
+        ({"env_names": ["A=B"]}, 400),
+        ({"shell": "/not/there/bash"}, 503),
+        ({"agent": "claude", "shell": None, "permission_mode": "nothing"}, 400),
+    ],
+    ids=lambda more: str(more)[:30],
+)
+def test_what_could_not_be_started_is_not_let_wait(server: Server, more: dict[str, Any], status: int) -> None:
+    at_work = [post(server).json()["id"] for _ in range(3)]
+    try:
+        answer = post(server, "true", **more)
+        assert answer.status_code == status, answer.text
+        assert rows(server, status="queued") == []
+        assert {get(server, run_id)["status"] for run_id in at_work} <= {"starting", "running"}, "there was no room for it"
+    finally:
+        empty(server)
+
+
 def test_a_key_is_one_run_that_waits_too(server: Server) -> None:
     for _ in range(3):
         post(server)
@@ -167,8 +191,8 @@ def by_name(home: StateHome) -> Owners:
     return Owners(home.root, by_name=True, server_owner="olga")
 
 
-def sealed(home: StateHome, owners: Owners, who: str, *, cost: float = 0.0, tokens: int = 0, ago: float = 1.0) -> None:
-    now = time.time()
+def sealed(home: StateHome, owners: Owners, who: str, *, cost: float = 0.0, tokens: int = 0, ago: float = 1.0, now: float = 0.0) -> None:
+    now = now or time.time()
     folder = home.create(new_run_id(now - ago))
     owners.claim(folder.run_id, who)
     at = datetime.fromtimestamp(now - ago, UTC).isoformat()
@@ -203,6 +227,40 @@ async def test_one_owners_day_of_money_is_not_anothers(home: StateHome, tmp_path
     assert (await admission.reserve(new_run_id(time.time()), request, "bob")).limits.cost == 0.9
     for free in (make_request("true", agent="shell", cwd=tmp_path), make_request("x", rehearse="hello", cwd=tmp_path)):
         assert (await admission.reserve(new_run_id(time.time()), free, "ada")).limits.cost is None
+
+
+def of_olgas_server(home: StateHome) -> Service:
+    return Service(home=home, environ=dict(os.environ), owners=by_name(home), rules=Rules(), root=home.root)
+
+
+@pytest.mark.usefixtures("noon")
+async def test_what_was_used_counts_what_nobody_has_sealed(home: StateHome) -> None:
+    run = await runs.started("true", home=home)  # as of a kernel that is gone by its end
+    await runs.eventually(lambda: run.folder.exit_facts() is not None)
+    service = of_olgas_server(home)
+    (row,) = usage(service, 1, time.time())
+    assert (row["who"], row["runs"], row["cost"]) == ("olga", 1, 0)
+    await run.finish()
+    assert usage(service, 1, time.time()) == [row], "once"
+
+
+async def test_what_was_used_is_summed_by_whole_days_also_where_one_has_23_hours(home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        service, noon = of_olgas_server(home), datetime(2026, 3, 30, 12).astimezone().timestamp()  # clocks were put forward on the 29th
+        for hours in (
+            1,
+            13,
+            34.5,
+            35.5,
+        ):  # the 29th began 35 hours before this noon
+            sealed(home, by_name(home), "ada", ago=hours * 3600, now=noon)
+        assert [(row["day"], row["runs"]) for row in usage(service, 2, noon)] == [("2026-03-30", 1), ("2026-03-29", 2)]
+        assert [(row["day"], row["runs"]) for row in usage(service, 3, noon)] == [("2026-03-30", 1), ("2026-03-29", 2), ("2026-03-28", 1)]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.usefixtures("noon")

@@ -89,6 +89,42 @@ def test_pause_resume_and_cancel(server: Server) -> None:
     assert (again.status_code, again.json()["error"]["kind"]) == (409, "ControlFailed")
 
 
+def test_a_check_is_ended_as_its_run_is(server: Server) -> None:
+    run_id = start(server, "echo done", verify="touch checking; sleep 600")
+    eventually((server.root / "checking").exists, within=BOUND, what="it is checked")
+    assert get(server, run_id, "status")["status"] == "ended"
+    gone = server.client.delete(f"{API}/executions/{run_id}")
+    assert gone.status_code == 202, gone.text
+    assert results(server, run_id)["standing"] != "verified"
+    assert server.client.delete(f"{API}/executions/{run_id}").status_code == 409
+
+
+def test_a_run_whose_check_goes_on_has_its_place_still(server: Server) -> None:
+    checked = [start(server, "true", verify="sleep 600") for _ in range(3)]
+    try:
+        for run_id in checked:
+            eventually(lambda run_id=run_id: get(server, run_id, "status")["status"] == "ended", within=BOUND, what="its agent has ended")
+        answer = server.client.post(f"{API}/execute", json={"prompt": "true", "agent": "shell"})
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (429, "TooManyRuns")
+    finally:
+        for run_id in checked:
+            server.client.delete(f"{API}/executions/{run_id}")
+    for run_id in checked:
+        results(server, run_id)
+    results(server, start(server, "true"))
+
+
+def test_a_folder_that_is_null_is_the_servers(server: Server) -> None:
+    (server.root / "here").touch()
+    assert results(server, start(server, "ls here", cwd=None))["text"] == "here\n"
+    (row,) = results(server, server.client.post(f"{API}/execute", json={"tasks": [{"run": "ls here"}], "cwd": None}).json()["id"])[
+        "results"
+    ]
+    assert row["text"] == "here\n"
+    refused = server.client.post(f"{API}/execute", json={"prompt": "x", "agent": "shell", "cwd": 5})
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, "cwd must be a path, not int.")
+
+
 def test_a_stream_of_events_goes_on_where_it_was_left(server: Server) -> None:
     run_id = start(server, "for i in $(seq 200); do echo line $i; done; sleep 0.5; echo äöü; printf '\\377'")
     url, seen, offset, name = f"{API}/executions/{run_id}/events", b"", 0, ""

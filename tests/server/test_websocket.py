@@ -215,6 +215,25 @@ def test_a_list_is_a_request_like_any_other(server: Server) -> None:
         assert client.code("execute", tasks=[{"id": "a", "run": "echo one", "needs": ["b"]}]) == -32602
 
 
+def test_a_list_is_commanded_task_by_task_and_told_page_by_page(server: Server, tmp_path: Path) -> None:
+    with connected(server) as client:
+        tasks = [
+            {"id": "long", "run": f"touch {tmp_path}/up; sleep 600"},
+            {"id": "left", "run": "echo never"},
+            {"id": "next", "run": "echo next"},
+        ]
+        list_id = client.ok("execute", tasks=tasks, on_failure="continue")["id"]
+        eventually((tmp_path / "up").exists, within=BOUND, what="it runs")
+        assert client.ok("control", id=list_id, op="skip", task="left")["task"] == "left"
+        assert client.code("control", id=list_id, op="cancel", tsk="long") == -32602, "what is misspelled is not the whole list's end"
+        assert client.ok("control", id=list_id, op="cancel", task="long")["task"] == "long"
+        assert client.results(list_id)["status"] == "failed"
+        page = client.ok("status", id=list_id, offset=1, limit=1)
+        assert ([(row["task"], row["status"]) for row in page["tasks"]], page["next_offset"]) == ([("left", "skipped")], 2)
+        page = client.ok("results", id=list_id, offset=2)
+        assert ([(row["task"], row["text"]) for row in page["results"]], page["next_offset"]) == ([("next", "next\n")], None)
+
+
 @pytest.mark.parametrize(
     ("message", "code"),
     [
@@ -340,6 +359,8 @@ def test_a_question_is_answered_in_a_view(server: Server) -> None:
         assert client.code("answer", subscription=number, ask="another", decision="allow") == -32001
         assert client.code("answer", subscription=number, ask=asks[0]["id"], decision="perhaps") == -32602
         assert client.code("answer", subscription=number + 1, ask=asks[0]["id"], decision="allow") == -32602
+        for wrong in ({"text": ["no"]}, {"answers": [None]}, {"answers": ["x", 5]}):
+            assert client.code("answer", subscription=number, ask=asks[0]["id"], decision="deny", **wrong) == -32602
         answered: set[str] = set()
         calls: dict[str, str] = {}
         told: list[str] = []

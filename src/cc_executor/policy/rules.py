@@ -79,8 +79,8 @@ _QUOTED: Final = re.compile(
 )
 _WORD: Final = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['\u2019-][^\W_]+)*")
 _CONCRETE: Final = re.compile(
-    rf"{_BLANK}|\d|\w{{2,}}\.[a-z]{{1,5}}\b|(?<!\w)[.~]?/\w|\w+\(\)|https?:|[a-z]+_[a-z]+|[a-z][A-Z]|(?<!^)(?<![.!?]\s)\b[A-Z][A-Za-z]+\b"
-)  # the last: a name that stands within a sentence
+    rf"{_BLANK}|\d|\w{{2}}\.[a-z]{{1,5}}\b|(?<!\w)[.~]?/\w|\w\(\)|https?:|[a-z]_[a-z]|[a-z][A-Z]|(?<!^)(?<![.!?]\s)\b[A-Z][A-Za-z]+\b"
+)  # the last: a name that stands within a sentence. Nothing else is longer than it needs to be: of a word of 50,000 letters each would be tried at every one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,12 +192,19 @@ def _open_command(prompt: Prompt) -> Spans:
 
 _SENTENCE: Final = re.compile(r"(?<=[.!?;])\s+(?=[A-Z])")
 _SEQUENCE: Final = re.compile(r"\b(?:then|after that|afterwards|next|finally|also|in addition|and also)\b", re.IGNORECASE)
-_ORDERED: Final = re.compile(r"step by step|\(\d\)|\b\d[.)]\s|\bfirst(?:ly)?\b.*\bsecond", re.IGNORECASE)
+_ORDERED: Final = re.compile(r"step by step|\(\d\)|\b\d[.)]\s", re.IGNORECASE)
+_FIRST: Final = re.compile(r"\bfirst(?:ly)?\b", re.IGNORECASE)
+_SECOND: Final = re.compile(r"\bsecond", re.IGNORECASE)
+
+
+def _is_ordered(text: str) -> bool:
+    first = _FIRST.search(text)
+    return _ORDERED.search(text) is not None or (first is not None and _SECOND.search(text, first.end()) is not None)
 
 
 def _one_block(prompt: Prompt) -> Spans:
     text = prompt.text.strip()
-    if len(text) <= BLOCK_CHARS or "\n" in text or _ORDERED.search(text):
+    if len(text) <= BLOCK_CHARS or "\n" in text or _is_ordered(text):
         return ()
     steps = len(_SEQUENCE.findall(prompt.prose)) + 1
     return _first(prompt) if max(len(_SENTENCE.split(text)), steps) > SENTENCES else ()

@@ -97,6 +97,21 @@ async def launch(
         raise
 
 
+def check(request: RunRequest, *, home: StateHome, environ: Mapping[str, str]) -> None:
+    """Find what a launch would find wrong with a request, which is to be launched later. Blocking, as long as an unknown agent takes to say its version.
+
+    Raises
+    ------
+    InvalidRequest, AgentNotFound, AgentUnsupported
+    """
+    _check_folders(request)
+    executable = find_executable(request, environ=environ, home=home)
+    command = agent_named(request.agent).command(
+        request, executable=executable.path, session_id=str(uuid.uuid4()), version=executable.version
+    )
+    child_environment(environ, extra_names=request.env_names, additions=command.env, agent=request.agent)
+
+
 def _launch(
     request: RunRequest,
     home: StateHome,

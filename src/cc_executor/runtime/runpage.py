@@ -145,10 +145,14 @@ def _answer(content: Mapping[str, object]) -> Answer:
     try:
         decision = Decision(str(content.get("decision")))
     except ValueError:
-        raise InvalidRequest(f"There is no answer {content.get('decision')!r}.") from None
+        known = ", ".join(each.value for each in Decision if each is not Decision.REFUSED)
+        raise InvalidRequest(f"There is no decision {content.get('decision')!r}. Choose one of {known}.") from None
     answers = content.get("answers")
-    texts = [str(each)[:REASON_CHARS] for each in cast("list[object]", answers)[:ANSWERS]] if isinstance(answers, list) else []
-    return Answer(decision=decision, text=str(content.get("text") or "")[:REASON_CHARS], answers=tuple(texts))
+    texts = cast("list[object]", answers)[:ANSWERS] if isinstance(answers, list) else []
+    text = content.get("text") or ""
+    if not all(isinstance(each, str) for each in (text, *texts)):  # the agent would be told that its user has said None
+        raise InvalidRequest("text and each of the answers must be a text.")
+    return Answer(decision=decision, text=str(text)[:REASON_CHARS], answers=tuple(str(each)[:REASON_CHARS] for each in texts))
 
 
 def _tool_words(state: RunState, roots: Roots) -> str:

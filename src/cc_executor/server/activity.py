@@ -5,7 +5,7 @@ A culler looks at the time of the last activity alone, and neither a silent cell
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cc_executor.errors import CCExecutorError, ControlFailed
@@ -27,19 +27,22 @@ class AtWork:
         is counted anew.
     clock : callable
         Seconds, monotonic.
+    checked : callable
+        Ids of the runs whose checks go on in this server. Blocking.
     """
 
-    def __init__(self, root: Path, *, most: float, clock: Callable[[], float]) -> None:
+    def __init__(self, root: Path, *, most: float, clock: Callable[[], float], checked: Callable[[], Iterable[str]] = tuple) -> None:
         self._home = StateHome(root)
         self._most = most
         self._clock = clock
+        self._checked = checked
         self._since: dict[str, float] = {}
 
     def look(self) -> bool:
         """Whether something is at work that counts. Blocking; costs some system calls for each run that goes on and each list that is kept."""
         now = self._clock()
         try:
-            names = [*self._runs(), *self._lists()]
+            names = [*self._runs(), *self._lists(), *self._checked()]
         except (OSError, CCExecutorError):  # a folder that cannot be read: whoever starts a run is told
             names = []
         self._since = {name: self._since.get(name, now) for name in names}

@@ -71,11 +71,11 @@ class _Usage(_Admin):
 
 def usage(service: Service, days: int, now: float) -> list[dict[str, Any]]:
     """What was used on each of the last days, newest first. Rehearsals count as runs and cost nothing. Blocking."""
-    from cc_executor.store.spend import DaySpend, local_day
+    from cc_executor.store.spend import local_day
 
-    start = local_day(now)[0] - (days - 1) * DAY
+    start = local_day(local_day(now)[0] - (days - 1.5) * DAY)[0]  # by way of a noon: days have 23 to 25 hours
     sums: defaultdict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0, 0])
-    for run in DaySpend(service.home).since(start):
+    for run in service.admission.ended(start):
         total = sums[datetime.fromtimestamp(run.ended).astimezone().date().isoformat(), service.owner(run.run_id)]
         total[0] += 1
         total[1] += run.cost

@@ -156,7 +156,9 @@ class CCExecutorServer(ServerSettings, ExtensionApp):
             if at_work is None and (root / RUNS).exists():  # a server that never sees a run loads nothing for it
                 from cc_executor.server.activity import AtWork
 
-                at_work = AtWork(root, most=self.max_activity, clock=time.monotonic)
+                at_work = AtWork(
+                    root, most=self.max_activity, clock=time.monotonic, checked=lambda: self._service.checked() if self._service else ()
+                )
             if at_work is not None:
                 try:
                     self._is_at_work = await asyncio.to_thread(at_work.look)

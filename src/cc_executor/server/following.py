@@ -69,6 +69,10 @@ class Following:
         """One of them."""
         return self._runs.get(run_id)
 
+    def runs(self) -> list[Run]:
+        """All of them, as they are now; from any thread."""
+        return [followed.run for followed in tuple(self._runs.values())]
+
     def take(self, run: Run, attend: Attend | None = None) -> None:
         """See a run through to its receipt."""
         followed = self._runs[run.run_id] = Followed(run, attend or (lambda _: nullcontext()))

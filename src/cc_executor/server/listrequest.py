@@ -78,8 +78,8 @@ class ListRequests:
         found = [f"{name}: {words}" for name, words in _NOT_HERE.items() if given.pop(name, None) is not None]
         if not isinstance(given.pop("fresh", False), bool):
             found.append("fresh: must be true or false.")
-        if isinstance(where := given.get("cwd", ""), str):
-            given["cwd"] = os.path.join(self.root, os.path.expanduser(where))
+        if (where := given.get("cwd")) is None or isinstance(where, str):
+            given["cwd"] = os.path.join(self.root, os.path.expanduser(where or ""))
             if not Path(given["cwd"]).is_dir():
                 found.append(f"cwd: there is no folder {given['cwd'][:1000]}. Make it, or name another.")
         found += self._unfit_options(given)

@@ -47,6 +47,11 @@ def can_ask(ctx: Context) -> bool:
     return ctx.session.can_send_request or ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
 
 
+def _client(ctx: Context) -> int:
+    """What tells a client from others for as long as it is being asked something."""
+    return id(ctx.session._connection)  # pyright: ignore[reportPrivateUsage] - mcp 2.3 has no other way to what lasts as long as the client
+
+
 def attendance(run: Run, *, is_answered: bool, wait: float = WAIT) -> AbstractAsyncContextManager[Attendant]:
     """Who looks after the questions of a run that an MCP client has started."""
 
@@ -60,11 +65,11 @@ def attendance(run: Run, *, is_answered: bool, wait: float = WAIT) -> AbstractAs
 
 
 class Elicitor:
-    """Puts the questions of runs to clients, each to one of them at a time."""
+    """Puts the questions of runs to clients that follow them, each once to each: one of them may be gone, and nobody can tell for minutes."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._asking: set[str] = set()
+        self._asking: set[tuple[int, str]] = set()
         self._given: deque[str] = deque(maxlen=REMEMBERED)
         self._mask = Redactor(secret_values(service.environ)).text
 
@@ -85,7 +90,9 @@ class Elicitor:
         """
         if not can_ask(ctx):
             return None
-        open_here = [ask for ask in self._service.asks(run_id) if ask.ask_id not in self._asking and ask.ask_id not in self._given]
+        open_here = [
+            ask for ask in self._service.asks(run_id) if (_client(ctx), ask.ask_id) not in self._asking and ask.ask_id not in self._given
+        ]
         if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
             for ask in open_here:
                 await self._put(ctx, run_id, ask, who=who)
@@ -111,7 +118,7 @@ class Elicitor:
                 said = types.ElicitResult(action="cancel")
             tasks.cancel_scope.cancel()
 
-        with self._at_it(ask):
+        with self._at_it(_client(ctx), ask):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(put)
                 while ask in self._service.asks(run_id):  # noqa: ASYNC110 - the journal tells, which is looked at as everywhere
@@ -121,12 +128,12 @@ class Elicitor:
                 await self._give(run_id, ask, said, who=who)
 
     @contextmanager
-    def _at_it(self, ask: Ask) -> Generator[None]:
-        self._asking.add(ask.ask_id)
+    def _at_it(self, client: int, ask: Ask) -> Generator[None]:
+        self._asking.add((client, ask.ask_id))
         try:
             yield
         finally:
-            self._asking.discard(ask.ask_id)
+            self._asking.discard((client, ask.ask_id))
 
     async def _give(self, run_id: str, ask: Ask, said: types.ElicitResult, *, who: str) -> None:
         self._given.append(ask.ask_id)  # until the journal says so, too, which takes a moment

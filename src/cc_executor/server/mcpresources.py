@@ -132,6 +132,11 @@ async def changes(service: Service, uri: str, *, who: str) -> AsyncGenerator[Non
     """One item whenever a run's resource has changed, until its receipt is sealed, and one for a sealed one; none for what `who` may not see."""
     try:
         run_id, what, stream = _parts(uri)
+        while (entry := await asyncio.to_thread(service.waiting, run_id, who=who)) is not None:
+            if entry.is_over:  # it never begins, and whoever waits for its receipt is to look
+                yield None
+                return
+            await asyncio.sleep(LOOK)
         folder = await asyncio.to_thread(service.find, run_id, who=who)
     except (MCPError, CCExecutorError):
         return

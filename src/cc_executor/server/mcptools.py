@@ -24,7 +24,8 @@ from cc_executor.server.mcpasks import Context, Elicitor, attendance, can_ask
 from cc_executor.server.openapi import execute_schema
 from cc_executor.server.pieces import LOOK, shown
 from cc_executor.server.service import Service
-from cc_executor.store.journal import RunFolder
+from cc_executor.store.journal import RunFolder, RunStanding
+from cc_executor.store.tasklists import LIST_ID
 
 if TYPE_CHECKING:
     from cc_executor.server.mcp import Caller
@@ -193,14 +194,13 @@ async def _status(call: Call) -> Answer:
 async def _monitor(call: Call) -> Answer:
     run_id, after = call.id(), int(call.number("after", 0))
     limit = max(1, int(call.number("limit", 50, most=EVENTS)))
-    folder = await asyncio.to_thread(call.service.find, run_id, who=call.who)
     begun = told_at = time.monotonic()
     until = begun + call.number("wait", 0, most=WAIT_LIMIT)
     while True:
         told = await call.service.status(run_id, who=call.who)
         if (asked := await _settled(call, run_id)) is not None:
             return asked
-        events = await asyncio.to_thread(call.trails.events, folder, after, limit, call.service.mask)
+        events = await asyncio.to_thread(_events, call, run_id, after, limit)
         if events or told["done"] or time.monotonic() >= until:
             break
         told_at = await _progress(call, told, begun, told_at)
@@ -215,6 +215,16 @@ async def _monitor(call: Call) -> Answer:
         "events": [plain(event, call.service.mask) for event in events],
         "next": after + len(events),
     }
+
+
+def _events(call: Call, run_id: str, after: int, limit: int) -> list[Event]:
+    """As `Trails.events`; none of a run that waits for its turn, or that was never started. Blocking."""
+    if call.service.waiting(run_id, who=call.who) is not None:
+        return []
+    folder = call.service.find(run_id, who=call.who)
+    if folder.standing(time.time()) is RunStanding.STARTING:  # what it was asked may not be written down yet
+        return []
+    return call.trails.events(folder, after, limit, call.service.mask)
 
 
 async def _settled(call: Call, run_id: str) -> types.InputRequiredResult | None:
@@ -286,7 +296,10 @@ class _Trail:
 
 
 async def _results(call: Call) -> Answer:
-    told = await call.service.results(call.id(), who=call.who)
+    run_id = call.id()
+    if LIST_ID.match(run_id):
+        raise InvalidRequest("This is the id of a task list: ask list_results.")
+    told = await call.service.results(run_id, who=call.who)
     if not told["done"]:
         return told
     text, whole = told["text"], f"cc-executor://runs/{told['id']}/receipt"

@@ -74,9 +74,9 @@ _QUERY: Final[dict[str, list[dict[str, Any]]]] = {
 }
 _STATUSES: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("post", "/execute"): (202, 400, 409, 413, 429, 503),
-    ("delete", "/executions/{id}"): (202, 404, 409),
-    ("get", "/executions/{id}/receipt"): (200, 404, 409, 503),
-    ("post", "/executions/{id}/control"): (200, 400, 404, 409, 413),
+    ("delete", "/executions/{id}"): (202, 404, 409, 503),
+    ("get", "/executions/{id}/receipt"): (200, 400, 404, 409, 503),
+    ("post", "/executions/{id}/control"): (200, 400, 404, 409, 413, 429, 503),
     ("get", "/executions"): (200, 400, 503),
     ("post", "/estimate"): (200, 400, 413, 503),
     ("post", "/validate"): (200, 400, 413, 503),
@@ -85,6 +85,9 @@ _STATUSES: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("get", "/executions/{id}/results"): (200, 400, 404, 503),
     ("get", "/admin/executions"): (200, 400, 503),
     ("get", "/admin/audit"): (200, 400),
+    ("get", "/health"): (200, 503),
+    ("get", "/auth/status"): (200, 503),
+    ("get", "/openapi.json"): (200,),
     ("get", "/admin/usage"): (200, 400, 503),
     ("get", "/executions/{id}/events"): (200, 400, 404, 503),
 }
@@ -164,7 +167,7 @@ def _control() -> dict[str, Any]:
         },
         "pauses": {"type": "integer", "minimum": 0, "description": "How often the run had been paused when this was wanted."},
     }
-    return {"type": "object", "required": ["op"], "properties": properties}
+    return {"type": "object", "required": ["op"], "properties": properties, "additionalProperties": False}
 
 
 def _validate_schema() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from cc_executor.store import roll
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.lock import PATIENCE
-from cc_executor.store.spend import DaySpend, local_day
+from cc_executor.store.spend import DaySpend, EndedRun, local_day
 
 SOON: Final = 10  # seconds; nobody knows when a run ends, and this is how often it is worth asking
 # The modes that allow no tool by themselves: in the others a list of allowed tools would say nothing.
@@ -156,6 +156,8 @@ class Admission:
     ----------
     promised : callable
         The runs that somebody's lists have begun, by their ids, launched or not; and how many more these lists may start any moment. Blocking.
+    checked : callable
+        Ids of the runs whose checks go on in this server, which count as they did before. Blocking.
     """
 
     def __init__(self, home: StateHome, owners: Owners, rules: Rules) -> None:
@@ -166,6 +168,7 @@ class Admission:
         self._places = Places(home.root)
         self._lock = asyncio.Lock()  # before the turn among all servers, which is waited for in a thread
         self.promised: Callable[[str], tuple[set[str], int]] = lambda who: (set(), 0)
+        self.checked: Callable[[], Iterable[str]] = tuple
 
     def is_beginning(self, run_id: str) -> bool:
         """Whether a place is held here for a run."""
@@ -247,9 +250,14 @@ class Admission:
             said = f"{count} tasks of this list would be at work at once, and {most} runs may be here. Give the list `parallel: {most}`, or less."
             raise Refused(429, TOO_MANY, said)
         begun, more = self.promised(who)
-        if len(going | begun) + more + count > most:
+        checked = {run_id for run_id in self.checked() if self._owners.is_own(run_id, who)}
+        if len(going | begun | checked) + more + count > most:
             said = f"{most} runs are" if most > 1 else "1 run is"
             raise Refused(429, TOO_MANY, f"{said} at work already. Wait for one to end, or cancel one.", retry_after=SOON)
+
+    def ended(self, start: float) -> list[EndedRun]:
+        """What everybody's runs have cost that ended at `start` (seconds since the epoch) or later. Blocking. Raises `StateUnusable`."""
+        return self._spend.since(start)
 
     def release(self, *names: str) -> None:
         """The runs are at work, or were not started."""

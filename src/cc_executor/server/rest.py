@@ -23,6 +23,7 @@ from tornado.iostream import StreamClosedError
 from cc_executor import __version__
 from cc_executor.errors import CCExecutorError, InvalidRequest, InvalidTaskList
 from cc_executor.server.authorizer import ADMIN_RESOURCE, RESOURCE, name_of
+from cc_executor.server.command import command_of
 from cc_executor.server.pieces import PIECE, pieces, shown
 from cc_executor.server.refusal import Refused, told_as
 from cc_executor.server.trace import Nowhere, Traced
@@ -37,7 +38,6 @@ PAGE: Final = 50  # runs
 PAGE_LIMIT: Final = 500
 PIECE_LIMIT: Final = 1024 * 1024
 DIGITS: Final = 15
-CLICK: Final = 100  # characters; a view's have some 40
 _ID: Final = "([0-9a-f]{26}|[0-9a-f]{20}-[0-9]{1,6})"  # of a run, of a task list
 _GROUP: Final = re.compile(r"\([^)]*\)")
 
@@ -205,12 +205,7 @@ class _Control(Api):
 
     @endpoint("execute")
     async def post(self, run_id: str) -> None:
-        body = self.body()
-        pauses = body.get("pauses")
-        if pauses is not None and (type(pauses) is not int or pauses < 0):
-            raise InvalidRequest("pauses must be a whole number: how often the run had been paused.")
-        op, task, text, click = (str(body.get(name, "")) for name in ("op", "task", "text", "click"))
-        self.answer(await self.service.control(run_id, op, who=self.who, pauses=pauses, task=task, text=text, click=click[:CLICK]))
+        self.answer(await self.service.control(run_id, who=self.who, **command_of(self.body())))
 
 
 class _Events(_Base):
@@ -281,7 +276,9 @@ class _History(Api):
     @endpoint("read")
     async def get(self) -> None:
         # A token in the address is the login's affair.
-        filters = {name: self.get_query_argument(name) or "" for name in self.request.query_arguments.keys() - {"token", "limit", "before"}}
+        names = self.request.query_arguments.keys() - {"token", "limit", "before"}
+        # JupyterLab's own client adds the time to an address, as a name without a value.
+        filters = {name: value for name in names if (value := self.get_query_argument(name))}
         limit, before = self.number("limit", PAGE, most=PAGE_LIMIT), self.get_query_argument("before", "") or ""
         look = functools.partial(self.service.foresight.history, filters, who=self.who, limit=max(1, limit), before=before)
         self.answer(await asyncio.to_thread(look))

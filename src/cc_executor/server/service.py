@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,10 @@ from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.redact import Redactor, secret_values
+from cc_executor.runtime.control import command
+from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import hooks_of_environment
+from cc_executor.runtime.launch import check
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
@@ -98,6 +101,7 @@ class Service:
             told=self.notices.take,
         )
         self.admission.promised = self.lists.promised
+        self.admission.checked = self.checked
         self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
         self.login = LoginLook(home, environ).told
         self._tails = Tails(self.line.queue.find)
@@ -203,7 +207,8 @@ class Service:
         self.notices.take(options)
         if unfit := sorted(NOT_OVER_HTTP & options.keys()):
             raise InvalidRequest(f"{unfit[0]} is not an option of a request.")
-        options["cwd"] = os.path.join(self._root, os.path.expanduser(str(options.get("cwd", ""))))
+        if (where := options.get("cwd")) is None or isinstance(where, str):
+            options["cwd"] = os.path.join(self._root, os.path.expanduser(where or ""))
         options.setdefault("on_kernel_exit", "continue")
         try:
             return self.admission.rules.applied(make_request(prompt, **options))
@@ -216,15 +221,13 @@ class Service:
         # Whoever answers the questions of a run over MCP may be gone when its turn comes.
         may_wait = self.admission.rules.queued > 0 and not (request.ask and attend is not None)
         if may_wait and await self.line.has_to_wait(who):
-            await self.line.add(run_id, request, who)
-            return run_id
+            return await self._wait(request, who, run_id)
         try:
             bounded = await self.admission.reserve(run_id, request, who)
         except Refused as refused:
             if refused.kind not in WAITS or not may_wait:
                 raise
-            await self.line.add(run_id, request, who)
-            return run_id
+            return await self._wait(request, who, run_id)
         try:
             await asyncio.to_thread(self._owners.claim, run_id, who)
             try:
@@ -235,6 +238,12 @@ class Service:
                 raise
         finally:
             self.admission.release(run_id)
+        return run_id
+
+    async def _wait(self, request: RunRequest, who: str, run_id: RunId) -> str:
+        # What is wrong with it is said to whoever asks, and not hours later to nobody.
+        await in_thread(partial(check, request, home=self.home, environ=self._environ), takes_long=True)
+        await self.line.add(run_id, request, who)
         return run_id
 
     async def _launch(self, request: RunRequest, run_id: RunId, attend: Attend | None = None) -> Run:
@@ -265,6 +274,11 @@ class Service:
         about = {"status": receipt.outcome.kind.value, "elapsed": receipt.times.elapsed, "cost": receipt.cost}
         tokens = {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
         self.tell("ended", {"run_id": run.run_id, "agent": receipt.agent, "rehearsed": receipt.rehearsed is not None, **about, **tokens})
+
+    def checked(self) -> list[str]:
+        """Ids of the runs whose checks go on here: their agents have ended, and they have no receipt yet. Blocking."""
+        to_check = [run.folder for run in self._following.runs() if run.request.verify is not None]
+        return [folder.run_id for folder in to_check if folder.size(records.EXIT) and _is_open(folder)]
 
     async def resume(self) -> None:
         """Follow what was started by a server before this one and has no receipt yet, and settle what was lost."""
@@ -311,6 +325,8 @@ class Service:
         ------
         RunNotFound
             There is none, or it is somebody else's: who may not see a run is not told that there is one.
+        ControlFailed
+            It has not begun.
         """
         if RUN_ID.match(run_id):
             with suppress(RunNotFound):
@@ -322,6 +338,8 @@ class Service:
             raise InvalidRequest(
                 "This is a task list: what it has written, and receipts, have the runs of its tasks. Its status names them."
             )
+        if self.waiting(run_id, who=who) is not None:
+            raise ControlFailed("The run has not begun: it waits for its turn, or was withdrawn. Its status says which.")
         raise RunNotFound("There is no such execution.")
 
     def waiting(self, run_id: str, *, who: str) -> Waiting | None:
@@ -467,15 +485,16 @@ class Service:
         if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None and await self.line.withdrawn(entry, op):
             await asyncio.to_thread(self.notices.forget, run_id)
             return {"id": run_id, "op": op, "status": "cancelled", "processes": 0}
-        await asyncio.to_thread(self.find, run_id, who=who)
-        run = await Run.attach(self.home, run_id, environ=self._environ)
-        commands: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
-            "pause": partial(run.pause, by=who or "server", pauses=pauses),
-            "resume": partial(run.resume, by=who or "server", pauses=pauses),
-            "cancel": partial(run.cancel, by=who or "server"),
-            "kill": partial(run.cancel, by=who or "server", now=True),
-        }
-        answer = await commands[op]()
+        folder = await asyncio.to_thread(self.find, run_id, who=who)
+        # Whoever sees a run through can end its checks, too. Of one that is just being started there may be no request to read yet.
+        followed = self._following.get(run_id)
+        send = partial(command, folder) if followed is None else followed.run.send
+        given: dict[str, Any] = {} if pauses is None else {"pauses": pauses}
+        if op in {"cancel", "kill"}:
+            op_there, given = "cancel", {"reason": "cancel", "now": op == "kill"}
+        else:
+            op_there = op
+        answer = await in_thread(partial(send, op_there, by=who or "server", **given), takes_long=True)
         return {"id": run_id, "op": op, **_standing(answer)}
 
 

@@ -16,7 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, InvalidTaskList, RunNotFound
+from cc_executor.server.command import command_of
 from cc_executor.server.hookstatus import hook_status
+from cc_executor.server.lists import PAGE
 from cc_executor.server.listwatch import ListWatch
 from cc_executor.server.pieces import pieces
 from cc_executor.server.refusal import Refused
@@ -179,17 +181,17 @@ class Session:
         return {"id": run_id, "new": is_new, **await self._service.place(run_id)}
 
     async def control(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Command a run: `id`, `op`, `pauses`."""
-        pauses = _number(params, "pauses", 0, most=10**9) if "pauses" in params else None
-        return await self._service.control(_text(params, "id"), _text(params, "op"), who=self._who, pauses=pauses)
+        """Command a run or a list: `id`, `op`, `pauses`, `task`, `text`, `click`."""
+        named = {name: value for name, value in params.items() if name != "id"}
+        return await self._service.control(_text(params, "id"), who=self._who, **command_of(named))
 
     async def status(self, params: dict[str, Any]) -> dict[str, Any]:
-        """What a run is doing: `id`."""
-        return await self._service.status(_text(params, "id"), who=self._who)
+        """What a run or a list is doing: `id`; of a list `offset`, `limit`."""
+        return await self._service.status(_text(params, "id"), who=self._who, **_page(params))
 
     async def results(self, params: dict[str, Any]) -> dict[str, Any]:
-        """What a run has made: `id`."""
-        return await self._service.results(_text(params, "id"), who=self._who)
+        """What a run or a list has made: `id`; of a list `offset`, `limit`."""
+        return await self._service.results(_text(params, "id"), who=self._who, **_page(params))
 
     async def hook_status(self, params: dict[str, Any]) -> dict[str, Any]:
         """What became of the hooks of a run: `id`."""
@@ -295,6 +297,11 @@ def _text(params: dict[str, Any], name: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise RpcError(Code.INVALID_PARAMS, f"Invalid params: {name} must be a string")
     return value
+
+
+def _page(params: dict[str, Any]) -> dict[str, int]:
+    """Which tasks of a list are asked for."""
+    return {"offset": _number(params, "offset", 0, most=10**5), "limit": _number(params, "limit", PAGE, least=1, most=500)}
 
 
 def _number(params: dict[str, Any], name: str, default: int, *, least: int = 0, most: int) -> int:

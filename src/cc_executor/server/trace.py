@@ -32,6 +32,7 @@ _XSRF: Final = (
     "A request with a cookie needs the header X-XSRFToken with the value of the cookie _xsrf. One with a token does not.",
 )
 _WORDS: Final[dict[int, tuple[str, str]]] = {
+    400: ("InvalidRequest", "The request cannot be read: send UTF-8 in the address, as ?status=ok, and a body as application/json."),
     401: _LOGIN,
     403: ("NotAllowed", "You may not do this here."),
     404: ("NotFound", "There is nothing at this address."),
@@ -108,7 +109,7 @@ class Traced(JupyterHandler):
             door=self.door,
             what=f"{method} {self.route}",
             status=status,
-            run=self.about or "".join(self.path_args[:1]),
+            run=self.about or "".join(getattr(self, "path_args", ())[:1]),  # tornado sets none for a method that it does not know
             reason=": ".join(filter(None, (self.kind, self.reason))),
             request=self.request_id,
             origin=self.request.remote_ip or "",

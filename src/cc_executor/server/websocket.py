@@ -26,9 +26,9 @@ MESSAGE_LIMIT: Final = 2**20  # bytes; a prompt that is larger goes over REST
 class RunsSocket(Traced, WebSocketMixin, JupyterHandler, WebSocketHandler):  # pyright: ignore[reportIncompatibleMethodOverride] - jupyter_server's own mixture
     """One client.
 
-    Methods: ``execute`` (options of a request), ``control`` (id, op), ``status`` (id), ``results`` (id), ``list`` (limit, before, status),
-    ``hook_status`` (id), ``subscribe`` (id, stream, offset), ``unsubscribe`` (subscription). Notifications: ``output`` and ``end``, each with the
-    subscription and a sequence number without gaps.
+    Methods: ``execute`` (options of a request), ``control`` (id, op, pauses; for lists task, text, click), ``status`` and ``results`` (id; of lists offset,
+    limit), ``list`` (limit, before, status), ``hook_status`` (id), ``subscribe`` (id, stream, offset), ``unsubscribe`` (subscription). Notifications:
+    ``output`` and ``end``, each with the subscription and a sequence number without gaps.
     """
 
     auth_resource = RESOURCE

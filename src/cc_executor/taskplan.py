@@ -7,8 +7,11 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from enum import Enum
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any, Final, cast
 
 from pydantic import ValidationError
@@ -122,12 +125,50 @@ def kept(folder: ListFolder) -> Plan:
 
 
 def _name_of(call: Callable[..., object]) -> str:
-    """A callable's name and a digest of its source: who changes what a task does has changed the list."""
+    """A callable's name, and a digest of its source and of the plain values that it was given: who changes what a task does has changed the list."""
+    given: list[str] = []
+    while isinstance(call, partial):
+        given.append(_said([call.args, call.keywords]))
+        call = call.func
+    own: Any = inspect.unwrap(getattr(call, "__func__", call))  # of a bound method its function; of a decorated function the one below
+    kept: list[object] = [
+        *_captured(own),
+        *(getattr(own, "__defaults__", None) or ()),
+        *(getattr(own, "__kwdefaults__", None) or {}).values(),
+    ]
+    # No list and no mapping: one that is filled meanwhile would make the same work another list the next time.
+    given += [_said(value) for value in kept if not isinstance(value, list | dict | set)]
     try:
         source = inspect.getsource(call)
     except (OSError, TypeError):  # typed into a plain terminal; written in C
-        return call_named(call)
-    return f"{call_named(call)}#{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+        source = ""
+    whole = "\0".join([source, *given])
+    return f"{call_named(call)}#{hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}" if whole else call_named(call)
+
+
+def _captured(call: Any) -> list[object]:
+    """What a function has of the function around it."""
+    found: list[object] = []
+    for cell in getattr(call, "__closure__", None) or ():
+        with suppress(ValueError):  # not set yet
+            found.append(cell.cell_contents)
+    return found
+
+
+def _said(value: object, depth: int = 5) -> str:
+    """A value as text that is the same in every process; what is not plain, or nested deeper, counts by its kind."""
+    match value:
+        case Enum():
+            return str(value)
+        case None | str() | bytes() | int() | float() | PurePath():
+            return repr(value)
+        case list() | tuple() if depth:
+            return f"[{','.join(_said(each, depth - 1) for each in cast('Sequence[object]', value))}]"
+        case dict() if depth:
+            pairs = [_said(pair, depth - 1) for pair in cast("Mapping[object, object]", value).items()]
+            return f"{{{','.join(sorted(pairs))}}}"
+        case _:
+            return call_named(value if callable(value) else type(value))
 
 
 def _read(source: str | os.PathLike[str], cwd: str) -> Written:

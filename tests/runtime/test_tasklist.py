@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,25 @@ async def test_a_finished_list_is_not_done_again_unless_it_is_to_be_fresh(tmp_pa
     fresh = await execute(tmp_path, step("a"), step("b"), fresh=True)
     assert fresh.list_id != first.list_id
     assert len(log(tmp_path)) == 8
+
+
+async def test_a_function_with_other_values_is_other_work(tmp_path: Path) -> None:
+    def greet(name: str, *, shout: bool = False) -> str:
+        return name.upper() if shout else name
+
+    def calls(name: str, seen: list[str]) -> list[Callable[[], str]]:
+        def inner() -> str:
+            seen.append(name)
+            return name
+
+        return [inner, lambda said=name: said]
+
+    for name in ("Ada", "Grace"):
+        result = await execute(tmp_path, partial(greet, name), partial(greet, "x", shout=name == "Ada"), *calls(name, []))
+        assert [task.text for task in result.tasks.values()] == [name, "X" if name == "Ada" else "x", name, name]
+    # What a function fills is no other work the next time.
+    again = await execute(tmp_path, partial(greet, "Grace"), partial(greet, "x", shout=False), *calls("Grace", ["filled"]))
+    assert again.list_id == result.list_id
 
 
 async def test_a_failed_list_goes_on_where_it_failed(tmp_path: Path) -> None:

@@ -144,6 +144,35 @@ async def test_results_reach_later_tasks_of_every_kind(tmp_path: Path) -> None:
     assert [made.text for made in seen] == ["a\nb\n"]
 
 
+async def test_a_long_text_reaches_later_tasks_whole(tmp_path: Path) -> None:
+    script = tmp_path / "long.toml"
+    script.write_text('[[turn]]\n[[turn.block]]\ntext = "0123456789"\nrepeat = 5000\npiece = 5000\n')
+    whole = "".join(f"{n}\n" for n in range(1, 30_001))
+    (tmp_path / "whole").write_text(whole)
+    result = await execute(
+        tmp_path,
+        {"id": "numbers", "run": "seq 1 30000"},
+        {"id": "essay", "prompt": "Write.", "rehearse": str(script)},
+        {"id": "counted", "run": "cmp whole $CC_NEEDS/numbers.txt && wc -c < $CC_NEEDS/essay.txt", "needs": ["numbers", "essay"]},
+        {
+            "id": "called",
+            "call": lambda needs: needs["numbers"].text == whole and len(needs["essay"].text) == 50_000,
+            "needs": ["numbers", "essay"],
+        },
+        {"id": "asked", "prompt": "{{ needs.essay.text }}", "rehearse": "hello"},
+    )
+    assert result.ok, result
+    assert result["counted"].strip() == "50000"
+    assert result["called"] is True
+    assert (result.result("asked").folder / "prompt").read_text().count("0123456789") == 5000
+    # A receipt keeps both ends, and counts what is between them.
+    kept = result.result("numbers").text
+    assert kept.startswith("1\n2\n")
+    assert kept.endswith("\n30000\n")
+    assert f"[… {len(whole) - 32_000:,} characters left out" in kept
+    assert result["numbers"] == kept
+
+
 async def test_three_side_by_side_then_one_that_reads_all(tmp_path: Path) -> None:
     meet = "echo {0} > here-{0}; until [ -e here-g1 ] && [ -e here-g2 ] && [ -e here-g3 ]; do sleep 0.02; done; echo {0}"
     result = await execute(

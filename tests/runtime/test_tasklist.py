@@ -36,6 +36,7 @@ from cc_executor.model.listrecord import (
 )
 from cc_executor.model.reference import Made
 from cc_executor.model.state import RunState
+from cc_executor.policy.environment import DEEPEST, DEPTH
 from cc_executor.runtime import control
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
@@ -215,6 +216,16 @@ async def test_what_is_tried_again_is_a_run_of_its_own(tmp_path: Path) -> None:
     result = await execute(tmp_path, step("a", "[ $(grep -c begin log) -ge 3 ]", retry=5))
     assert result.ok
     assert result.tasks["a"].begun == 3
+
+
+async def test_a_run_that_lies_too_deep_is_not_tried_again(tmp_path: Path) -> None:
+    environ = {**os.environ, DEPTH: str(DEEPEST)}
+    result = await execute(
+        tmp_path, step("a", retry=2), {"id": "b", "prompt": "x", "rehearse": "hello", "retry": 2}, environ=environ, on_failure="continue"
+    )
+    assert [(task.begun, task.outcome) for task in result.tasks.values()] == [(1, "denied"), (1, "denied")]
+    assert "one within 5 others" in result.tasks["b"].summary
+    assert result.cost == 0
 
 
 async def test_a_finished_list_is_not_done_again_unless_it_is_to_be_fresh(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from cc_executor.model.listrecord import (
 from cc_executor.model.reference import Made
 from cc_executor.model.state import RunState
 from cc_executor.policy.environment import DEEPEST, DEPTH
+from cc_executor.policy.schedule import bounded
 from cc_executor.runtime import control
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
@@ -418,6 +419,27 @@ async def test_two_who_start_the_same_list_do_each_task_once(tmp_path: Path) -> 
         out, _ = process.communicate(timeout=100)
         assert out.decode().strip() == "ok"
     assert begins(tmp_path) == [f"t{n}" for n in range(8)]
+
+
+async def test_who_joins_a_list_that_somebody_runs_changes_the_bounds_that_he_names_alone(tmp_path: Path, home: StateHome) -> None:
+    tasks = [step("a", "until [ -e go ]; do sleep 0.02; done")]
+
+    def holds(folder: ListFolder) -> tuple[float | None, float | None, str]:
+        held = bounded(folder.tasks(), folder.state())
+        return held.max_cost, held.max_cost_per_day, held.on_limit.value
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: execute(tmp_path, *tasks, max_cost=5, on_limit="wait"))
+        await eventually(lambda: begins(tmp_path) == ["a"])
+        folder = next(ListHome(home).folders())
+        joined = asyncio.Event()
+        group.start_soon(lambda: execute(tmp_path, *tasks, on_state=lambda _: joined.set()))
+        await joined.wait()
+        assert holds(folder) == (5, None, "wait")
+        group.start_soon(lambda: execute(tmp_path, *tasks, max_cost=3, max_cost_per_day=20))
+        await eventually(lambda: holds(folder) == (3, 20, "wait"))
+        (tmp_path / "go").touch()
+    assert begins(tmp_path) == ["a"]
 
 
 async def test_a_killed_runner_s_task_goes_on_and_the_next_adopts_it(tmp_path: Path) -> None:

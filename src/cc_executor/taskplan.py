@@ -25,6 +25,7 @@ from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapp
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import bounded
 from cc_executor.rehearsal import scripts
+from cc_executor.runtime.bounds import bounds_of
 from cc_executor.runtime.caps import standing_caps
 from cc_executor.runtime.listhooks import kept_hooks
 from cc_executor.runtime.taskcall import Call
@@ -250,10 +251,13 @@ def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
     return found
 
 
-def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, session: str) -> RunRequest:
-    """The run of a task. `max_cost`: what the list has left for it. Raises `InvalidRequest`."""
+def request_of(
+    tasks: TaskList, task: Task, text: str, max_cost: float | None, session: str, *, environ: Mapping[str, str] | None = None
+) -> RunRequest:
+    """The run of a task. `max_cost`: what the list has left for it; `environ`: where a bound for each run may stand. Raises `InvalidRequest`."""
     options: dict[str, Any] = dict(task.options)
-    if task.kind is TaskKind.AGENT and options.get("max_cost") is None and (cap := standing_caps().get("max_cost")) is not None:
+    caps = standing_caps() if environ is None else bounds_of(environ)
+    if task.kind is TaskKind.AGENT and options.get("max_cost") is None and (cap := caps.get("max_cost")) is not None:
         max_cost = cap if max_cost is None else min(cap, max_cost)
     options["cwd"] = cwd_of(tasks, task)
     if max_cost is not None:

@@ -41,7 +41,8 @@ SETTINGS: Final = (
     f"for [`cc-executor mcp --url`](mcp.md), and `{DEPTH}`, by which runs [within runs](limits.md#circles) are counted.\n\n"
     "They are the settings of cells. Of what a notebook runs from Python or in a list, `max_cost` and `max_cost_per_day` hold, too, for what has none of its "
     "own. In a terminal and in Python the options are those that are given; of the variables the bounds hold there, too, for what "
-    "has none of its own: `CC_EXECUTOR_TIMEOUT`, `CC_EXECUTOR_MAX_COST`, `CC_EXECUTOR_MAX_TURNS` for runs, `CC_EXECUTOR_MAX_COST_PER_DAY` also for lists; "
+    "has none of its own: `CC_EXECUTOR_TIMEOUT` and `CC_EXECUTOR_MAX_TURNS` for single runs, `CC_EXECUTOR_MAX_COST` also for those of lists, "
+    "`CC_EXECUTOR_MAX_COST_PER_DAY` also for lists; "
     "and so do `CC_EXECUTOR_HOOKS` and those that begin with `CC_EXECUTOR_NOTIFY`. A server has [settings of its own](#settings-of-a-server)."
 )
 ERRORS: Final = "What is raised on purpose is a `CCExecutorError`, and stands in `cc_executor.errors`. Its text names the cure."

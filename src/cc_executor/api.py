@@ -344,7 +344,7 @@ async def cc_execute(
         if again is None:
             break
         await wait_until(again.until, is_over=lambda: False, tell=lambda _: None)
-    result = Result(receipt=receipt, folder=run.folder.path)
+    result = Result(receipt=receipt, folder=run.folder.path, remark=attempts.remark)
     if raise_error:
         result.raise_for_outcome()
     return result

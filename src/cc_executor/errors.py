@@ -38,6 +38,10 @@ class LaunchFailed(CCExecutorError):
     """The run could not be started; no agent runs and nothing was spent."""
 
 
+class NestedTooDeep(LaunchFailed):
+    """The run would lie within too many others. Nothing was started or spent, and trying again changes nothing: start it outside of them."""
+
+
 class HookRefused(CCExecutorError):
     """A hook did not let a run, a task or a list start. Nothing was started or spent; the message names the hook and what it said."""
 

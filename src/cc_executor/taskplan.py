@@ -7,8 +7,11 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from enum import Enum
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any, Final, cast
 
 from pydantic import ValidationError
@@ -22,6 +25,7 @@ from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapp
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import bounded
 from cc_executor.rehearsal import scripts
+from cc_executor.runtime.bounds import bounds_of
 from cc_executor.runtime.caps import standing_caps
 from cc_executor.runtime.listhooks import kept_hooks
 from cc_executor.runtime.taskcall import Call
@@ -122,12 +126,50 @@ def kept(folder: ListFolder) -> Plan:
 
 
 def _name_of(call: Callable[..., object]) -> str:
-    """A callable's name and a digest of its source: who changes what a task does has changed the list."""
+    """A callable's name, and a digest of its source and of the plain values that it was given: who changes what a task does has changed the list."""
+    given: list[str] = []
+    while isinstance(call, partial):
+        given.append(_said([call.args, call.keywords]))
+        call = call.func
+    own: Any = inspect.unwrap(getattr(call, "__func__", call))  # of a bound method its function; of a decorated function the one below
+    kept: list[object] = [
+        *_captured(own),
+        *(getattr(own, "__defaults__", None) or ()),
+        *(getattr(own, "__kwdefaults__", None) or {}).values(),
+    ]
+    # No list and no mapping: one that is filled meanwhile would make the same work another list the next time.
+    given += [_said(value) for value in kept if not isinstance(value, list | dict | set)]
     try:
         source = inspect.getsource(call)
     except (OSError, TypeError):  # typed into a plain terminal; written in C
-        return call_named(call)
-    return f"{call_named(call)}#{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+        source = ""
+    whole = "\0".join([source, *given])
+    return f"{call_named(call)}#{hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}" if whole else call_named(call)
+
+
+def _captured(call: Any) -> list[object]:
+    """What a function has of the function around it."""
+    found: list[object] = []
+    for cell in getattr(call, "__closure__", None) or ():
+        with suppress(ValueError):  # not set yet
+            found.append(cell.cell_contents)
+    return found
+
+
+def _said(value: object, depth: int = 5) -> str:
+    """A value as text that is the same in every process; what is not plain, or nested deeper, counts by its kind."""
+    match value:
+        case Enum():
+            return str(value)
+        case None | str() | bytes() | int() | float() | PurePath():
+            return repr(value)
+        case list() | tuple() if depth:
+            return f"[{','.join(_said(each, depth - 1) for each in cast('Sequence[object]', value))}]"
+        case dict() if depth:
+            pairs = [_said(pair, depth - 1) for pair in cast("Mapping[object, object]", value).items()]
+            return f"{{{','.join(sorted(pairs))}}}"
+        case _:
+            return call_named(value if callable(value) else type(value))
 
 
 def _read(source: str | os.PathLike[str], cwd: str) -> Written:
@@ -209,10 +251,13 @@ def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
     return found
 
 
-def request_of(tasks: TaskList, task: Task, text: str, max_cost: float | None, session: str) -> RunRequest:
-    """The run of a task. `max_cost`: what the list has left for it. Raises `InvalidRequest`."""
+def request_of(
+    tasks: TaskList, task: Task, text: str, max_cost: float | None, session: str, *, environ: Mapping[str, str] | None = None
+) -> RunRequest:
+    """The run of a task. `max_cost`: what the list has left for it; `environ`: where a bound for each run may stand. Raises `InvalidRequest`."""
     options: dict[str, Any] = dict(task.options)
-    if task.kind is TaskKind.AGENT and options.get("max_cost") is None and (cap := standing_caps().get("max_cost")) is not None:
+    caps = standing_caps() if environ is None else bounds_of(environ)
+    if task.kind is TaskKind.AGENT and options.get("max_cost") is None and (cap := caps.get("max_cost")) is not None:
         max_cost = cap if max_cost is None else min(cap, max_cost)
     options["cwd"] = cwd_of(tasks, task)
     if max_cost is not None:

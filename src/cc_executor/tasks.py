@@ -204,7 +204,7 @@ async def cc_execute_list(
             folder,
             home=home,
             environ=environment,
-            request_of=partial(request_of, planned.tasks),
+            request_of=partial(request_of, planned.tasks, environ=environment),
             calls=planned.calls,
             hooks=called,
             watcher=watcher,
@@ -243,7 +243,7 @@ async def carry_on(folder: ListFolder, *, home: StateHome, environ: Mapping[str,
         folder,
         home=home,
         environ=environ,
-        request_of=partial(request_of, tasks),
+        request_of=partial(request_of, tasks, environ=environ),
         calls={},
         hooks=(*hooks_of_environment(environ), *kept_hooks(folder)),
         watcher=Watcher(),
@@ -282,6 +282,9 @@ def reopen(folder: ListFolder, tasks: TaskList) -> None:
 def rebound(folder: ListFolder, tasks: TaskList, known: ListState) -> None:
     """Let the bounds of `tasks` hold for the list from now on: what it may cost, and what it waits for."""
     held = bounded(folder.tasks(), known)
+    if known.status is ListStatus.OPEN and folder.is_run():
+        # Who joins a list that somebody runs changes what he names: a second one who only wants to watch lifts no cap.
+        tasks = held.bounded({name: value for name in BOUNDS if (value := getattr(tasks, name)) != TaskList.model_fields[name].default})
     if any(getattr(tasks, name) != getattr(held, name) for name in BOUNDS):
         folder.append(
             Capped(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -113,7 +114,10 @@ def test_ctrl_c_and_kill_and_a_hangup_stop_the_list(file: Path, tmp_path: Path, 
             signal.signal(signal.SIGHUP, before)
         eventually((tmp_path / "log").exists, within=BUDGET, what="the list runs")
         process.send_signal(number)
-        assert process.wait(BUDGET) == 130
+        said, hint = process.communicate(timeout=BUDGET)
+        assert process.returncode == 130
+    assert re.fullmatch(r"stopped: [01] of 4 tasks ended well .*", said.splitlines()[-1])
+    assert "goes on" in hint
     assert json.loads(cli("tasks", "list", "--json").stdout)[0]["status"] == "stopped"
     assert not await_none([tmp_path])
 

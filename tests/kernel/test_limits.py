@@ -159,8 +159,9 @@ def test_why_a_run_is_not_tried_again_is_said_in_the_cell_and_in_a_terminal(
     with serving(Script(name="prose", turns=(prose,) * 8), cwd=str(tmp_path)) as served:
         log_in(kernel, served)
         kernel.run("schema = {'type': 'object'}")
-        cell = kernel.run("%%cc_execute --schema schema --reask --max-cost 0.405 --no-raise-error\nCount.")
+        cell = kernel.run("%%cc_execute --schema schema --reask --max-cost 0.405 --no-raise-error -o result\nCount.")
         assert said in cell.stream
+        assert kernel.value("result.remark") == repr(said)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", served.url)
         monkeypatch.setenv("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-nobody")
         assert said in cli("run", "--schema", schema, "--reask", "--max-cost", "0.405", "Count.", cwd=tmp_path).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,13 @@ def test_numbers_are_ids_wherever_they_stand(tmp_path: Path) -> None:
     assert [(task.id, task.all_needs) for task in made.tasks.tasks] == [("1", ()), ("2", ("1",)), ("3", ("1", "2")), ("4", ("3",))]
 
 
+@pytest.mark.parametrize("indent", ["\t", 2, None])
+def test_json_is_a_list_however_it_is_indented(tmp_path: Path, indent: str | int | None) -> None:
+    prompt = "a\ttab, a\nline, \N{GRINNING FACE} and \\t"
+    made = written(tmp_path, json.dumps({"tasks": [{"id": "a", "prompt": prompt}]}, indent=indent), "plan.json")
+    assert [task.text for task in made.tasks.tasks] == [prompt]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "problems"),
     [
@@ -93,6 +101,18 @@ def test_numbers_are_ids_wherever_they_stand(tmp_path: Path) -> None:
                 "tasks[1] '1.1' (line 3): id is read by YAML as 1.1: put it in quotes.",
                 "tasks[2] 'c' (line 4): prompt must be a valid string (given: True). Put it in quotes.",
                 "tasks[2] 'c' (line 4): needs must be a valid tuple (given: False). Put it in quotes.",
+            ],
+        ),
+        (
+            "other-numbers.yaml",
+            "tasks:\n- {id: 010, run: x}\n- {id: 8, run: x}\n- {id: a, run: y, needs: [8, 0x8]}\n- {id: '09', run: z, needs: 1:30}\n",
+            [
+                "line 2: id: 010 is read by YAML as another number: put it in quotes.",
+                "line 4: needs: 0x8 is read by YAML as another number: put it in quotes.",
+                "line 5: needs: 1:30 is read by YAML as another number: put it in quotes.",
+                "tasks[0] '8' (line 2): the id '8' stands 2 times: ids are names, give each task its own.",
+                "tasks[1] '8' (line 3): the id '8' stands 2 times: ids are names, give each task its own.",
+                "tasks[3] '09' (line 5): needs '90', and there is no such task.",
             ],
         ),
         (

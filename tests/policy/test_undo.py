@@ -64,9 +64,9 @@ def test_one_path(before: Entry | None, after: Entry | None, now: Entry | None, 
 
 def test_what_is_late_doubtful_or_another_s_is_not_touched() -> None:
     changes = [Change(path, A, B) for path in (b"/late", b"/both", b"/theirs", b"/mine")]
-    unit = Unit(changes, late={b"/late"}, foreign={b"/theirs"}, doubtful={b"/both"})
+    unit = Unit(changes, late={b"/late"}, foreign={b"/theirs"}, doubtful={b"/both": {"01b", "01a"}})
     made = plan([unit], {change.path: B for change in changes}, {})
-    assert made.conflicts == [Conflict(b"/both", BOTH), Conflict(b"/late", LATE)]
+    assert made.conflicts == [Conflict(b"/both", f"{BOTH}: 01a, 01b"), Conflict(b"/late", LATE)]
     assert list(made.changes) == [b"/mine"]
 
 

@@ -14,6 +14,7 @@ from cc_executor.cli.codes import OUTCOME_CODES
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.runtime.bounds import bounded, bounds_of
+from cc_executor.store.journal import RunFolder
 from support.environments import CHECKOUT
 
 
@@ -49,6 +50,18 @@ async def test_a_list_keeps_the_days_bound_of_the_environment(tmp_path: Path) ->
     task = {"id": "a", "prompt": "Greet the reader.", "rehearse": "hello", "max_cost": 0.75}
     found = await cc_execute_list([task], cwd=tmp_path, environ=environ)
     assert (found.status, found.tasks["a"].begun) == ("budget", 0)
+
+
+async def test_the_runs_of_a_list_keep_the_bound_of_the_environment(tmp_path: Path) -> None:
+    environ = {**os.environ, "CC_EXECUTOR_MAX_COST": "2"}
+    greet = {"prompt": "Greet the reader.", "rehearse": "hello"}
+    result = await cc_execute_list(
+        [{"id": "a"} | greet, {"id": "b", "max_cost": 3} | greet, {"id": "c", "run": "true"}], cwd=tmp_path, environ=environ
+    )
+    assert [RunFolder(result.result(task).folder).request().limits.cost for task in "abc"] == [2, 3, None]
+    # The list's own bound holds, too, where less is left of it.
+    result = await cc_execute_list([{"id": "a"} | greet], cwd=tmp_path, environ=environ, max_cost=1)
+    assert RunFolder(result.result("a").folder).request().limits.cost == 1
 
 
 @pytest.mark.parametrize("options", [(), ("--detach",)])

@@ -26,13 +26,14 @@ from cc_executor.model.listrecord import ListStatus, RetryAsked
 from cc_executor.model.notice import notice
 from cc_executor.policy.redact import MASK, Redactor
 from cc_executor.runtime.hookevents import QUEUE, TEXT_CHARS, EventPump
-from cc_executor.runtime.hooks import ENTRY_POINTS, PROMPT_CHARS, gathered
-from cc_executor.runtime.listhooks import kept_hooks
+from cc_executor.runtime.hooks import ENTRY_POINTS, PROMPT_CHARS, gathered, hooks_given
+from cc_executor.runtime.listhooks import keep_hooks, kept_hooks
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome
 from cc_executor.store.hooklog import HOOKS, HookLog
 from cc_executor.store.tasklists import ListHome
+from cc_executor.taskplan import plan
 from support.leaks import await_none
 from support.runs import BASH, BOUND, eventually, run_folders, wait_for
 
@@ -449,6 +450,16 @@ async def test_what_fails_stands_in_the_lists_journal(tmp_path: Path, state_fold
     folder = ListHome(StateHome(state_folder)).find(result.list_id)
     assert folder.state().notes == ("a: The hook 'exit' (after_task) failed: exit code 7",)
     assert [each.command for each in kept_hooks(folder)] == ["exit 7"]
+
+
+def test_who_joins_a_list_without_hooks_takes_none_away(tmp_path: Path, state_folder: Path) -> None:
+    folder = ListHome(StateHome(state_folder)).open(plan([step("a", "true")], cwd=tmp_path).tasks)
+    keep_hooks(folder, hooks_given({"after_task": "exit 7"}))
+    with folder.claimed():
+        keep_hooks(folder, ())
+        assert [each.command for each in kept_hooks(folder)] == ["exit 7"]
+    keep_hooks(folder, ())
+    assert kept_hooks(folder) == ()
 
 
 async def test_the_hooks_of_a_run_are_written_down_before_its_process_is_there(tmp_path: Path, state_folder: Path) -> None:

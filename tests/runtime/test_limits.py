@@ -284,6 +284,7 @@ async def test_a_bound_holds_for_all_attempts_together(
     assert result.status == "schema"
     options = [word for receipt in receipts(home) for word in receipt.argv if word.startswith("--max-budget-usd=")]
     assert [float(word.partition("=")[2]) for word in options] == pytest.approx(bounds)
+    assert result.remark == ("Not tried again: $0.40 of the $0.41 are spent that it may cost. Raise max_cost." if cap < 1 else "")
 
 
 async def test_an_agent_that_goes_round_in_a_circle_is_ended_by_wish(tmp_path: Path, serve: Serve) -> None:

@@ -57,6 +57,8 @@ def raiser(error: BaseException) -> Callable[[], object]:
     [
         (lambda: None, "", None),
         (lambda: "words", "words", None),
+        (lambda name="given": name, "given", None),
+        (lambda needs=None: needs and needs["a"].text, "made", None),
         (lambda: {"n": (1, 2)}, "{'n': (1, 2)}", {"n": [1, 2]}),
         (lambda: float("nan"), "nan", None),
         (lambda needs: needs["a"].text, "made", None),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from cc_executor.model.listrecord import (
 )
 from cc_executor.model.reference import Made
 from cc_executor.model.state import RunState
+from cc_executor.policy.environment import DEEPEST, DEPTH
+from cc_executor.policy.schedule import bounded
 from cc_executor.runtime import control
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
@@ -143,6 +146,35 @@ async def test_results_reach_later_tasks_of_every_kind(tmp_path: Path) -> None:
     assert [made.text for made in seen] == ["a\nb\n"]
 
 
+async def test_a_long_text_reaches_later_tasks_whole(tmp_path: Path) -> None:
+    script = tmp_path / "long.toml"
+    script.write_text('[[turn]]\n[[turn.block]]\ntext = "0123456789"\nrepeat = 5000\npiece = 5000\n')
+    whole = "".join(f"{n}\n" for n in range(1, 30_001))
+    (tmp_path / "whole").write_text(whole)
+    result = await execute(
+        tmp_path,
+        {"id": "numbers", "run": "seq 1 30000"},
+        {"id": "essay", "prompt": "Write.", "rehearse": str(script)},
+        {"id": "counted", "run": "cmp whole $CC_NEEDS/numbers.txt && wc -c < $CC_NEEDS/essay.txt", "needs": ["numbers", "essay"]},
+        {
+            "id": "called",
+            "call": lambda needs: needs["numbers"].text == whole and len(needs["essay"].text) == 50_000,
+            "needs": ["numbers", "essay"],
+        },
+        {"id": "asked", "prompt": "{{ needs.essay.text }}", "rehearse": "hello"},
+    )
+    assert result.ok, result
+    assert result["counted"].strip() == "50000"
+    assert result["called"] is True
+    assert (result.result("asked").folder / "prompt").read_text().count("0123456789") == 5000
+    # A receipt keeps both ends, and counts what is between them.
+    kept = result.result("numbers").text
+    assert kept.startswith("1\n2\n")
+    assert kept.endswith("\n30000\n")
+    assert f"[… {len(whole) - 32_000:,} characters left out" in kept
+    assert result["numbers"] == kept
+
+
 async def test_three_side_by_side_then_one_that_reads_all(tmp_path: Path) -> None:
     meet = "echo {0} > here-{0}; until [ -e here-g1 ] && [ -e here-g2 ] && [ -e here-g3 ]; do sleep 0.02; done; echo {0}"
     result = await execute(
@@ -187,6 +219,16 @@ async def test_what_is_tried_again_is_a_run_of_its_own(tmp_path: Path) -> None:
     assert result.tasks["a"].begun == 3
 
 
+async def test_a_run_that_lies_too_deep_is_not_tried_again(tmp_path: Path) -> None:
+    environ = {**os.environ, DEPTH: str(DEEPEST)}
+    result = await execute(
+        tmp_path, step("a", retry=2), {"id": "b", "prompt": "x", "rehearse": "hello", "retry": 2}, environ=environ, on_failure="continue"
+    )
+    assert [(task.begun, task.outcome) for task in result.tasks.values()] == [(1, "denied"), (1, "denied")]
+    assert "one within 5 others" in result.tasks["b"].summary
+    assert result.cost == 0
+
+
 async def test_a_finished_list_is_not_done_again_unless_it_is_to_be_fresh(tmp_path: Path) -> None:
     first = await execute(tmp_path, step("a"), step("b"))
     again = await execute(tmp_path, step("a"), step("b"))
@@ -195,6 +237,25 @@ async def test_a_finished_list_is_not_done_again_unless_it_is_to_be_fresh(tmp_pa
     fresh = await execute(tmp_path, step("a"), step("b"), fresh=True)
     assert fresh.list_id != first.list_id
     assert len(log(tmp_path)) == 8
+
+
+async def test_a_function_with_other_values_is_other_work(tmp_path: Path) -> None:
+    def greet(name: str, *, shout: bool = False) -> str:
+        return name.upper() if shout else name
+
+    def calls(name: str, seen: list[str]) -> list[Callable[[], str]]:
+        def inner() -> str:
+            seen.append(name)
+            return name
+
+        return [inner, lambda said=name: said]
+
+    for name in ("Ada", "Grace"):
+        result = await execute(tmp_path, partial(greet, name), partial(greet, "x", shout=name == "Ada"), *calls(name, []))
+        assert [task.text for task in result.tasks.values()] == [name, "X" if name == "Ada" else "x", name, name]
+    # What a function fills is no other work the next time.
+    again = await execute(tmp_path, partial(greet, "Grace"), partial(greet, "x", shout=False), *calls("Grace", ["filled"]))
+    assert again.list_id == result.list_id
 
 
 async def test_a_failed_list_goes_on_where_it_failed(tmp_path: Path) -> None:
@@ -358,6 +419,27 @@ async def test_two_who_start_the_same_list_do_each_task_once(tmp_path: Path) -> 
         out, _ = process.communicate(timeout=100)
         assert out.decode().strip() == "ok"
     assert begins(tmp_path) == [f"t{n}" for n in range(8)]
+
+
+async def test_who_joins_a_list_that_somebody_runs_changes_the_bounds_that_he_names_alone(tmp_path: Path, home: StateHome) -> None:
+    tasks = [step("a", "until [ -e go ]; do sleep 0.02; done")]
+
+    def holds(folder: ListFolder) -> tuple[float | None, float | None, str]:
+        held = bounded(folder.tasks(), folder.state())
+        return held.max_cost, held.max_cost_per_day, held.on_limit.value
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: execute(tmp_path, *tasks, max_cost=5, on_limit="wait"))
+        await eventually(lambda: begins(tmp_path) == ["a"])
+        folder = next(ListHome(home).folders())
+        joined = asyncio.Event()
+        group.start_soon(lambda: execute(tmp_path, *tasks, on_state=lambda _: joined.set()))
+        await joined.wait()
+        assert holds(folder) == (5, None, "wait")
+        group.start_soon(lambda: execute(tmp_path, *tasks, max_cost=3, max_cost_per_day=20))
+        await eventually(lambda: holds(folder) == (3, 20, "wait"))
+        (tmp_path / "go").touch()
+    assert begins(tmp_path) == ["a"]
 
 
 async def test_a_killed_runner_s_task_goes_on_and_the_next_adopts_it(tmp_path: Path) -> None:

@@ -462,7 +462,8 @@ def test_runs_that_met_in_one_folder_are_undone_together(home: StateHome, root: 
     after = walk(root)
     with pytest.raises(UndoRefused, match="another run worked on it at the same time") as refused:
         undo(home, [one.run_id])
-    assert [path for path, _ in refused.value.conflicts] == [str(root / "edited.txt")]
+    assert refused.value.conflicts == ((str(root / "edited.txt"), f"another run worked on it at the same time: {two.run_id}"),)
+    assert f"`cc-executor undo {one.run_id} {two.run_id}`" in str(refused.value)
     assert walk(root) == after
     undo(home, [one.run_id], keep_mine=True)
     assert walk(root) == {name: what for name, what in after.items() if name != b"by-one"}

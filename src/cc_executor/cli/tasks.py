@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -43,7 +43,7 @@ from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
 from cc_executor.taskplan import Plan, kept, plan_of_file
-from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, open_list, reopen, row
+from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, list_result, open_list, reopen, row
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -106,9 +106,16 @@ def run_command(
     try:
         with _ended_in_order():
             result = cc_execute_task_list(planned, fresh=fresh, on_state=shown.show, **given)
+        code = CODES[result.status]
     except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    code = CODES[result.status]
+        again = planned.list_id and not fresh
+        folder = list_home().find(planned.list_id) if again else list_home().known(planned.tasks)
+        if folder is None:  # it came before the list was begun
+            raise typer.Exit(INTERRUPTED) from None
+        state, is_run = folder.standing()
+        shown.show(state)
+        result = replace(list_result(folder, planned.tasks, state, home()), status=state.word(is_run=is_run))
+        code = INTERRUPTED
     try:
         if as_json:
             print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
@@ -118,7 +125,12 @@ def run_command(
         if code == 0 or not is_about_output(error):
             raise
         lead_nowhere(sys.stdout)  # a status other than ok comes first
-        hint(sentence(error))
+        told = sentence(error)
+    else:
+        told = f"What ended well is kept: `cc-executor tasks run {result.list_id}` goes on." if code == INTERRUPTED else ""
+    with suppress(OSError):  # a terminal that was closed: it took both
+        if told:
+            hint(told)
     raise typer.Exit(code)
 
 

@@ -219,7 +219,7 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
             if again is None or run.is_unwanted:
                 if attempts.remark:
                     print(attempts.remark)  # noqa: T201 - a person is to read it: the view above has ended
-                return result
+                return result.remarked(attempts.remark)
             from cc_executor.kernel.countdown import Countdown  # here: few runs meet a limit
 
             waits[:] = [Countdown(shell, again, settings=settings_of(shell))]

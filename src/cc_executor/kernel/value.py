@@ -22,6 +22,11 @@ class ShownResult(Result):
         object.__setattr__(self, "_is_silent", True)
         return self
 
+    def remarked(self, remark: str) -> ShownResult:
+        """Say why no further attempt was made."""
+        object.__setattr__(self, "remark", remark)
+        return self
+
     def _ipython_display_(self) -> None:
         if getattr(self, "_is_silent", False):
             object.__setattr__(self, "_is_silent", False)

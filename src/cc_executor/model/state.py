@@ -185,12 +185,21 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """The final text, bounded: that of the closing statement, else the whole text of the main agent's last message, else a plain stream's text."""
+        return "".join(part.text for part in self._final)
+
+    @property
+    def text_size(self) -> int:
+        """Characters of the whole final text, of which `text` may have both ends alone."""
+        return sum(part.size for part in self._final)
+
+    @property
+    def _final(self) -> tuple[Clipped, ...]:
         if self.final_text is not None:
-            return self.final_text.text
+            return (self.final_text,)
         mine = [
             block for block in self.blocks if block.parent is None and block.kind is BlockKind.TEXT and (block.whole or not block.message)
         ]
-        return "".join(block.body.text for block in mine if block.message == mine[-1].message)
+        return tuple(block.body for block in mine if block.message == mine[-1].message)
 
     @property
     def usage(self) -> Usage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ _MARKDOWN_TASK: Final = re.compile(
 )
 _MARKDOWN_NUMBER: Final = re.compile(r"^(?P<indent>\s{0,3})(?P<number>\d+)[.)]\s+(?P<words>.*?)\s*$")
 _FENCE: Final = re.compile(r"^\s{0,3}(?P<mark>`{3,}(?=[^`]*$)|~{3,})(?P<rest>.*)$")  # CommonMark 0.31, section 4.5
+_DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")  # what `splitlines` takes for one besides stands in prompts
 # What YAML's own words mean for who has written a list, most often.
 _CURES: Final = (
@@ -252,12 +254,17 @@ def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:
     import yaml
 
     made = Written()
+    try:  # JSON is YAML but for its tabs, which stand between its texts alone, and for characters that are written as two
+        value: Any = json.loads(text)
+        text = text.replace("\t", " ")
+    except (ValueError, RecursionError):
+        value = None
     try:
         root: Any = cast("Any", yaml).compose(text, Loader=yaml.SafeLoader)
         _look_over(root, made)
         if made.problems:
             return made
-        value: Any = yaml.safe_load(text)
+        value = yaml.safe_load(text) if value is None else value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -273,6 +280,9 @@ def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:
     top: dict[str, Any] = dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else {"tasks": value}
     top.pop("$schema", None)  # for editors
     made.places = {number: f"line {node.start_mark.line + 1}" for number, node in enumerate(_task_nodes(root))}
+    made.problems += [
+        Problem(made.places[number], words) for number, node in enumerate(_task_nodes(root)) for words in _other_numbers(node)
+    ]
     return from_mapping({"name": name} | {str(key): item for key, item in top.items()}, cwd=cwd, made=made)
 
 
@@ -328,6 +338,19 @@ def _look_over(root: Any, made: Written) -> None:
         made.problems.append(
             Problem("", f"unfolds to more than {NODES_LIMIT:,} values by its anchors: write them out, or make several lists.")
         )
+
+
+def _other_numbers(task: Any) -> list[str]:
+    """Ids that YAML reads as another number than stands there: ``010`` is 8."""
+    import yaml
+
+    named = [(key.value, value) for key, value in task.value if key.value in {"id", "needs"}] if isinstance(task, yaml.MappingNode) else []
+    return [
+        f"{name}: {node.value} is read by YAML as another number: put it in quotes."
+        for name, value in cast("list[tuple[str, Any]]", named)
+        for node in (cast("list[Any]", value.value) if isinstance(value, yaml.SequenceNode) else (value,))
+        if node.tag == "tag:yaml.org,2002:int" and _DECIMAL.fullmatch(node.value) is None
+    ]
 
 
 def _task_nodes(root: Any) -> Sequence[Any]:

@@ -33,14 +33,14 @@ class Unit:
         Paths that somebody changed after the end.
     foreign : collection of bytes
         Paths that another run has changed, as that one's agent says, and this one's does not.
-    doubtful : collection of bytes
-        Paths that this run or another may have changed.
+    doubtful : mapping of bytes to collection of str
+        Paths that this run or another may have changed, with the ids of those others.
     """
 
     changes: Sequence[Change]
     late: Collection[bytes] = ()
     foreign: Collection[bytes] = ()
-    doubtful: Collection[bytes] = ()
+    doubtful: Mapping[bytes, Collection[str]] = field(default_factory=dict[bytes, Collection[str]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _is_done(change: Change, current: Entry | None) -> bool:
 def _conflict(change: Change, current: Entry | None, unit: Unit) -> str:
     before, after = change.before, change.after
     if change.path in unit.doubtful:
-        return BOTH
+        return f"{BOTH}: {', '.join(sorted(unit.doubtful[change.path]))}"
     is_new_folder = before is None and after is not None and after.kind is Kind.FOLDER
     if is_new_folder and current is not None and current.kind is Kind.FOLDER:
         return ""  # removed if nothing is in it
@@ -139,6 +139,6 @@ def _drop_below(made: Plan, left: dict[bytes, str]) -> None:
         change = made.changes[path]
         if change.before is not None and any(above in left and above not in made.changes for above in parents(path)):
             blocked = [above for above in parents(path) if above in left]
-            if any(left[above] in {AGAIN, CHANGED, CROWDED, LATE, BOTH} for above in blocked) and change.after is None:
+            if any(left[above].startswith((AGAIN, CHANGED, CROWDED, LATE, BOTH)) for above in blocked) and change.after is None:
                 left[path] = NO_FOLDER
                 del made.changes[path]

@@ -30,6 +30,7 @@ from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.policy.ask import Answerer, Place, answerer
 from cc_executor.policy.budget import SMALLEST
+from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.policy.retry import hit_of, said
 from cc_executor.runtime.adoption import adopted
 from cc_executor.runtime.again import resumable
@@ -41,6 +42,7 @@ from cc_executor.runtime.plan import resolved
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.runtime.taskcall import DATA_LIMIT, Call, call
 from cc_executor.runtime.taskvalidation import validated, validation_request, verdict_of
+from cc_executor.runtime.wholetext import whole_text
 from cc_executor.store import owners
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.tasklists import ListFolder
@@ -112,10 +114,12 @@ class TaskAttempts:
     async def attempt(self, task: Task, live: Live, *, max_cost: float | None, run_id: str, session: str, say: str) -> Ended:
         """Begin a task and see it through. `say`: what this attempt is told; `session`: the one that it continues."""
         await self._hooks.before_task(task, self._journal.state.task(task.id).begun, self._journal.state)
+        made = await in_thread(
+            lambda: {need: self._made(need) for need in task.all_needs}, takes_long=True
+        )  # a long text is read from its journal
         self._journal.read()  # the hook may have taken long
         while self._journal.state.is_paused:  # noqa: ASYNC110 - the list's file, which has no event; who stops the list cancels this
             await anyio.sleep(LOOK)
-        made = {need: self._made(need) for need in task.all_needs}
         if task.kind is TaskKind.CALL:
             return await self._call(task, made)
         text = self._journal.state.texts.get(task.id, task.text)
@@ -171,7 +175,8 @@ class TaskAttempts:
             is_ended = known.is_stopped or known.is_unwanted or self._journal.state.is_stopped
             return self._validated(task, Verdict.UNCHECKED, "it was ended before" if is_ended else "there is no money left for it")
         if live.run is None:
-            request = self._look_request(task, known, validation.max_cost if max_cost is None else max_cost)
+            cap = validation.max_cost if max_cost is None else max_cost
+            request = await in_thread(lambda: self._look_request(task, known, cap), takes_long=True)
             new = self.new_run()
             # As for an attempt: written before anything is launched.
             await self._journal.add(Validating(at=time.time(), task=task.id, attempt=known.begun, run_id=new))
@@ -223,9 +228,11 @@ class TaskAttempts:
         known = self._journal.state.task(task_id)
         if known.run_id:
             with suppress(RunNotFound):
-                receipt = self._home.find(known.run_id).receipt()
+                folder = self._home.find(known.run_id)
+                receipt = folder.receipt()
                 if receipt is not None:
-                    return Made(receipt.text, receipt.data, _paths(receipt), known.outcome, known.spent)
+                    text = whole_text(folder, receipt, mask=Redactor(secret_values(self._environ)).text)
+                    return Made(text, receipt.data, _paths(receipt), known.outcome, known.spent)
         return known.made
 
     async def _call(self, task: Task, made: Mapping[str, Made]) -> Ended:
@@ -235,7 +242,7 @@ class TaskAttempts:
         value = await call(work, made)
         if value.error:
             return self._ended(task, OutcomeKind.FAILED.value, value.error, seconds=value.seconds)
-        return self._ended(task, OutcomeKind.OK.value, text=value.text, data=value.data, seconds=value.seconds)
+        return self._ended(task, OutcomeKind.OK.value, text=value.text[:TEXT_LIMIT], data=value.data, seconds=value.seconds)
 
     def _ended_with(self, task: Task, receipt: Receipt) -> Ended:
         cost = None if receipt.rehearsed else receipt.cost
@@ -269,7 +276,7 @@ class TaskAttempts:
             attempt=self._journal.state.task(task.id).begun,
             outcome=outcome,
             summary=summary,
-            text=text[:TEXT_LIMIT],
+            text=text,
             data=kept,
             files=files[:FILES_LIMIT],
             cost=cost,

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 import anyio
 
 from cc_executor.agents import agent_named
-from cc_executor.errors import InvalidRequest, LaunchFailed, StateUnusable, UnsupportedPlatform
+from cc_executor.errors import InvalidRequest, LaunchFailed, NestedTooDeep, StateUnusable, UnsupportedPlatform
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.environment import DEEPEST, DEPTH, child_environment, depth_of
 from cc_executor.runtime.errand import Errand
@@ -124,7 +124,7 @@ def _launch(
 ) -> RunFolder:
     reap()
     if depth_of(environ) >= DEEPEST:
-        raise LaunchFailed(
+        raise NestedTooDeep(
             f"This run would be one within {DEEPEST} others: agents, checks or hooks start one another. "
             f"Start it outside of them; if it is outside, unset {DEPTH}."
         )

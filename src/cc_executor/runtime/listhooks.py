@@ -34,9 +34,9 @@ Tell = Callable[[HookReport, str], Awaitable[None]]
 
 
 def keep_hooks(folder: ListFolder, hooks: Sequence[Hook]) -> None:
-    """Write down the commands among a list's own hooks; what was kept before is replaced."""
+    """Write down the commands among a list's own hooks; what was kept before is replaced. Who joins a list and brings none takes none away."""
     commands = [StoredHook.of(each).model_dump(mode="json") for each in hooks if each.command]
-    if commands or (folder.path / KEPT).exists():
+    if commands or ((folder.path / KEPT).exists() and not folder.is_run()):
         with suppress(OSError):  # who runs the list from here on has them all the same
             write_whole(folder.path / KEPT, json.dumps(commands).encode(), sync=False)
 

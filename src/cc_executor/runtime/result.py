@@ -25,11 +25,14 @@ class Result:
         The whole sealed record.
     folder : Path
         The run's folder with the journal: `folder / "stdout"` is the agent's output, byte for byte.
+    remark : str
+        Why no further attempt was made that was wished for; empty where there is nothing to say.
     """
 
     receipt: Receipt
     folder: Path
     bundle: tuple[dict[str, Any], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
+    remark: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:

@@ -290,11 +290,12 @@ def _asked(one: Settled) -> AskedFor:
     return AskedFor(kind=one.kind, what=one.what, decision=one.decision, by=one.by, at=at, note=one.note)
 
 
-def _bounded(text: str) -> str:
+def _text_of(state: RunState) -> str:
+    text = state.text
     if len(text) <= _TEXT_LIMIT:
         return text
-    half = _TEXT_LIMIT // 2
-    return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out; the journal has them …]\n{text[-half:]}"
+    half = _TEXT_LIMIT // 2  # less than what the state keeps of either end
+    return f"{text[:half]}\n[… {state.text_size - 2 * half:,} characters left out; the journal has them …]\n{text[-half:]}"
 
 
 def receipt_over(
@@ -342,7 +343,7 @@ def receipt_over(
         turns=state.turns,
         denials=tuple(denial.name for denial in state.denials),
         retries=state.retries,
-        text=_bounded(state.text),
+        text=_text_of(state),
         data=data,
         files=files,
         checks=checks,

@@ -52,7 +52,7 @@ class Returned:
 async def call(work: Call, made: Mapping[str, Made]) -> Returned:
     """Call `work`: an async function on this loop, anything else on a thread; what a thread brings home and can be awaited is awaited here.
 
-    `made` is given to whoever takes an argument. Raises nothing but the cancellation of the one who waits.
+    `made` is given to whoever takes an argument that has no value yet. Raises nothing but the cancellation of the one who waits.
     """
     started = time.monotonic()
 
@@ -119,4 +119,6 @@ def _takes_needs(work: Call) -> bool:
     except (TypeError, ValueError):  # written in C
         return False
     kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
-    return any(parameter.kind in kinds for parameter in parameters)
+    first = next((parameter for parameter in parameters if parameter.kind in kinds), None)
+    # In ``lambda name=name: work(name)`` somebody has given it a value.
+    return first is not None and (first.default is inspect.Parameter.empty or first.default is None or isinstance(first.default, Mapping))

@@ -15,7 +15,7 @@ from typing import Final, cast
 import anyio
 import anyio.abc
 
-from cc_executor.errors import CCExecutorError, ControlFailed, HookRefused
+from cc_executor.errors import CCExecutorError, ControlFailed, HookRefused, NestedTooDeep
 from cc_executor.model.hook import Hook, HookReport
 from cc_executor.model.listrecord import (
     LOOKED_AT,
@@ -255,8 +255,8 @@ class _Runner:
             try:
                 with live.scope:
                     ended = await work(task, live)
-            except HookRefused as error:
-                ended = self._attempts.unbegun(task, OutcomeKind.DENIED, str(error))  # asked again, it would refuse again
+            except (HookRefused, NestedTooDeep) as error:
+                ended = self._attempts.unbegun(task, OutcomeKind.DENIED, str(error))  # asked again, it would be refused again
             except CCExecutorError as error:
                 ended = self._attempts.unbegun(task, OutcomeKind.FAILED, str(error))
             if isinstance(

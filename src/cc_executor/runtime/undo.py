@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -242,12 +243,12 @@ def _absolute(tree: Tree, found: Iterable[Change]) -> Iterable[Change]:
         yield Change(os.path.join(tree.root, change.path), change.before, change.after)
 
 
-def _others(store: SnapshotStore, mine: Sequence[_Seen], found: Sequence[Change]) -> tuple[frozenset[bytes], frozenset[bytes]]:
-    """Paths that other runs changed at the same time: those that are theirs by their agents' words, and those of which nobody knows."""
+def _others(store: SnapshotStore, mine: Sequence[_Seen], found: Sequence[Change]) -> tuple[frozenset[bytes], dict[bytes, set[str]]]:
+    """Paths that other runs changed at the same time: those that are theirs by their agents' words, and those of which nobody knows, with the runs."""
     own = {each.run_id for each in mine}
     claimed = {os.path.join(each.before.root, path) for each in mine for path in each.record.claimed}
     foreign: set[bytes] = set()
-    doubtful: set[bytes] = set()
+    doubtful: defaultdict[bytes, set[str]] = defaultdict(set)
     for run_id in {run_id for each in mine for run_id in each.record.shared} - own:
         folder = store.home.folder(run_id)
         act = store.act(folder)
@@ -255,7 +256,9 @@ def _others(store: SnapshotStore, mine: Sequence[_Seen], found: Sequence[Change]
             continue
         before, after = store.before(folder), store.after(folder)
         if before is None or after is None or before.tree is None or after.tree is None:
-            doubtful |= {change.path for change in found} - claimed
+            for change in found:
+                if change.path not in claimed:
+                    doubtful[change.path].add(run_id)
             continue
         theirs = {change.path for change in _absolute(before.tree, changes(before.tree, after.tree))}
         said = {os.path.join(before.tree.root, path) for path in after.claimed}
@@ -264,8 +267,8 @@ def _others(store: SnapshotStore, mine: Sequence[_Seen], found: Sequence[Change]
                 if change.path in said and change.path not in claimed:
                     foreign.add(change.path)
                 elif change.path not in claimed or change.path in said:
-                    doubtful.add(change.path)
-    return frozenset(foreign), frozenset(doubtful - foreign)
+                    doubtful[change.path].add(run_id)
+    return frozenset(foreign), {path: runs for path, runs in doubtful.items() if path not in foreign}
 
 
 def _is_folder(change: Change) -> bool:
@@ -293,7 +296,7 @@ def _carry_out(
         raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
     left = tuple((os.fsdecode(conflict.path), conflict.why) for conflict in made.conflicts)
     if left and not keep_mine and not dry_run:
-        raise UndoRefused(_refusal(left, roots), left)
+        raise UndoRefused(_refusal(left, roots, _together(units, runs)), left)
     todo = tuple(made.changes[path] for path in sorted(made.changes))
     done = Undone(runs=runs, steps=_steps(todo), left=left, is_dry=dry_run, is_redo=is_redo)
     if dry_run:
@@ -433,7 +436,13 @@ def _what(change: Change) -> str:
     return "restored"
 
 
-def _refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes]) -> str:
+def _together(units: Sequence[Unit], runs: Sequence[str]) -> list[str]:
+    """The runs that would have to be undone as one; none where these are no more than what is undone already."""
+    others = {run_id for unit in units for met in unit.doubtful.values() for run_id in met}
+    return [*runs, *sorted(others)] if others else []
+
+
+def _refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes], together: Sequence[str]) -> str:
     base = os.fsdecode(roots[0])
     shown = [f"  {os.path.relpath(path, base) if len(roots) == 1 else path}: {why}" for path, why in left[:SHOWN]]
     if len(left) > SHOWN:
@@ -443,6 +452,11 @@ def _refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes]) -> str:
         (
             f"{count} not as the run left {'it' if len(left) == 1 else 'them'}, or cannot be brought back; nothing was changed.",
             *shown,
+            *(
+                [f"What several worked on is brought back when they are undone as one: `cc-executor undo {' '.join(together)}`."]
+                if together
+                else ()
+            ),
             "`--keep-mine` (`keep_mine=True`) leaves these alone and restores the others.",
         )
     )

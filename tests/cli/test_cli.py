@@ -173,6 +173,17 @@ def test_ctrl_c_ends_the_whole_tree_and_says_so() -> None:
     await_nothing_alive(run_id)
 
 
+def test_ctrl_c_while_the_command_is_loaded_is_quiet() -> None:
+    argv = [CLI[0], "-X", "importtime", *CLI[1:], "list"]  # says what is loaded, on standard error
+    with subprocess.Popen(argv, env=environ(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("| cc_executor.errors" in line.replace("  ", "") for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=BUDGET)
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" not in err
+
+
 def test_a_second_ctrl_c_kills_what_does_not_want_to_end() -> None:
     with beginning("run", *SHELL, "trap '' INT TERM HUP; echo ready; while :; do sleep 600; done") as process:
         read_until(process, "ready")

@@ -221,6 +221,21 @@ def test_a_hangup_ends_the_run_unless_it_was_started_to_outlive_one(tmp_path: Pa
     assert ("through" in out) is is_ignored
 
 
+def test_a_terminal_that_is_closed_ends_the_run_in_order() -> None:
+    terminal, inside = os.openpty()
+    argv = [*CLI, "run", *SHELL, "echo ready; sleep 600"]
+    with subprocess.Popen(argv, env=environ(), stdin=inside, stdout=inside, stderr=inside) as process:
+        os.close(inside)
+        seen = b""
+        while b"ready" not in seen:
+            seen += os.read(terminal, 4096)
+        os.close(terminal)  # what is written from now on fails
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(BUDGET) == 130
+    (row,) = rows()
+    assert row["status"] == "cancelled"  # not just ended: its receipt is there
+
+
 def test_a_killed_command_takes_its_run_with_it() -> None:
     with beginning("run", *SHELL, "echo ready; sleep 600") as process:
         read_until(process, "ready")

@@ -51,5 +51,5 @@ def test_a_record_that_was_decided_by_what_is_known_is_not_added_to_more(tmp_pat
 def test_a_folder_of_lists_that_cannot_be_read_is_said_with_its_cure(home: StateHome) -> None:
     home.prepare()
     (home.root / FOLDER).touch()
-    with pytest.raises(StateUnusable, match="lists cannot be read: Not a directory. Mend it, or move it away"):
+    with pytest.raises(StateUnusable, match=r"lists cannot be read: Not a directory\. Mend it, or move it away"):
         list(ListHome(home).folders())

@@ -31,7 +31,7 @@ from cc_executor.runtime.past import History, history, when
 from cc_executor.runtime.plan import Plan
 from cc_executor.runtime.retention import plan_pruning, prune
 from cc_executor.runtime.run import Run
-from cc_executor.runtime.summary import summary
+from cc_executor.runtime.summary import summaries, summary
 from cc_executor.runtime.verification import Verdict, verify
 from cc_executor.shim import records
 from cc_executor.store.history import DAMAGED, FILE, HistoryIndex, Trouble, transaction
@@ -412,6 +412,19 @@ async def test_a_run_that_goes_on_is_not_pruned(home: StateHome, tmp_path: Path)
     assert (planned.candidates, planned.unsealed) == ((), 1)
     (tmp_path / "gate").write_text("go")
     assert (await run.finish()).outcome.ok
+
+
+def test_a_run_that_cannot_be_looked_into_is_left_alone_and_hides_no_other(home: StateHome, tmp_path: Path) -> None:
+    odd, other = [home.folder(cc_execute_sync("echo", cwd=tmp_path, **BASH).receipt.run_id) for _ in range(2)]
+    remembered()
+    (odd.path / records.LOCK).unlink()
+    (odd.path / records.LOCK).mkdir()
+    planned = plan_pruning(home, environ=os.environ, now=time.time(), keep=0)
+    assert [each.row.run_id for each in planned.candidates] == [other.run_id]
+    assert prune(home, planned, environ=os.environ, now=time.time())
+    for name in (records.EXIT, records.RECEIPT):
+        (odd.path / name).unlink()
+    assert [(row.id, row.status) for row in summaries(home, now=time.time())] == [(other.run_id, "ok"), (odd.run_id, "lost")]
 
 
 # --- what is counted in a transcript ---------------------------------------------------------------------------------------

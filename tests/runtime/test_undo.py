@@ -513,6 +513,19 @@ def test_a_file_that_a_run_has_made_unreadable_is_readable_again(somebody: Path)
     assert (root / "file").stat().st_mode & 0o777 == 0
 
 
+def test_a_state_folder_in_which_an_undo_cannot_look_is_said(somebody: Path) -> None:
+    home, root = StateHome(somebody / "state"), somebody / "work"
+    root.mkdir()
+    run_id = worked(home, root, lambda: (root / "file").write_text("made"))
+    closed = home.root / "undo" / "working"
+    closed.chmod(0o000)
+    with pytest.raises(UndoRefused, match=f"Nothing was changed: {closed}: Permission denied"):
+        undo(home, [run_id])
+    closed.chmod(0o700)
+    undo(home, [run_id])
+    assert not (root / "file").exists()
+
+
 def test_runs_that_met_in_one_folder_are_undone_together(home: StateHome, root: Path) -> None:
     before = walk(root)
     one, first = begun(home, root)

@@ -154,7 +154,7 @@ def plan_pruning(
 
 def _candidate(home: StateHome, row: HistoryRow, spent: Container[str], *, whole: bool) -> Candidate | None:
     folder = home.folder(row.run_id)
-    if folder.is_supervised() or SnapshotStore(home).is_cut_short(folder):
+    if _is_needed(folder, home):
         return None
     size = size_of(folder.path)
     because = ""
@@ -165,6 +165,14 @@ def _candidate(home: StateHome, row: HistoryRow, spent: Container[str], *, whole
     is_whole = whole and not because
     freed = size if is_whole else sum(_size(path) for path in _journal(folder))
     return Candidate(row=row, size=size, freed=freed, is_whole=is_whole, because=because) if freed or is_whole else None
+
+
+def _is_needed(folder: RunFolder, home: StateHome) -> bool:
+    """Whether somebody may need the journal still, for all that can be read."""
+    try:
+        return folder.is_supervised() or SnapshotStore(home).is_cut_short(folder)
+    except OSError:
+        return True
 
 
 def _journal(folder: RunFolder) -> list[Path]:
@@ -201,8 +209,7 @@ def prune(home: StateHome, pruning: Pruning, *, environ: Mapping[str, str], now:
             shutil.rmtree(left, ignore_errors=True)  # or by somebody who is at it now
         for candidate in pruning.candidates:
             folder = home.folder(candidate.row.run_id)
-            is_needed = folder.is_supervised() or SnapshotStore(home).is_cut_short(folder)
-            if folder.path.is_symlink() or is_needed or not (folder.path / records.RECEIPT).exists():
+            if folder.path.is_symlink() or _is_needed(folder, home) or not (folder.path / records.RECEIPT).exists():
                 continue  # it has changed since it was looked at
             # The journal first, with the note: whatever happens in between, the receipt never claims a journal that silently went.
             freed += _remove_journal(folder, now)

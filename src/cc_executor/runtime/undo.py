@@ -203,6 +203,9 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
                 raise UndoRefused(
                     f"Run {run_id} works in {os.fsdecode(root)} now: wait for its end, or end it with `cc-executor cancel {run_id}`."
                 )
+    except OSError as error:
+        stack.close()
+        raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
     except BaseException:
         stack.close()
         raise

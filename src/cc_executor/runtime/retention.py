@@ -176,9 +176,9 @@ def _is_needed(folder: RunFolder, home: StateHome) -> bool:
 
 
 def _journal(folder: RunFolder) -> list[Path]:
-    """What of a run can go while its receipt stays."""
+    """What of a run can go while its receipt stays. Not what somebody is writing at this moment: it has a name with a dot until it is whole."""
     try:
-        return [path for path in folder.path.iterdir() if path.name not in KEPT]
+        return [path for path in folder.path.iterdir() if path.name not in KEPT and not path.name.startswith(".")]
     except OSError:
         return []
 
@@ -212,7 +212,12 @@ def prune(home: StateHome, pruning: Pruning, *, environ: Mapping[str, str], now:
             if folder.path.is_symlink() or _is_needed(folder, home) or not (folder.path / records.RECEIPT).exists():
                 continue  # it has changed since it was looked at
             # The journal first, with the note: whatever happens in between, the receipt never claims a journal that silently went.
-            freed += _remove_journal(folder, now)
+            try:
+                freed += _remove_journal(folder, now)
+            except StateUnusable:
+                if folder.path.exists():
+                    raise
+                continue  # another pruning was faster
             if candidate.is_whole:
                 freed += size_of(folder.path)
                 # First under a name that is no run's: one that lost its receipt, and not its other files, would be sealed anew by whoever looks at it.
@@ -250,7 +255,7 @@ def _remove_folder(path: Path) -> None:
     try:
         shutil.rmtree(path)
     except OSError as error:
-        if error.errno not in {errno.ENOTEMPTY, errno.EBUSY}:
+        if error.errno not in {errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT}:  # the last where another pruning is at it, too
             raise
         shutil.rmtree(path, ignore_errors=True)
 

@@ -82,6 +82,41 @@ def test_another_terminal_answers_and_the_first_one_goes_on(tmp_path: Path) -> N
     assert "has ended" in cli("answer", "--allow").stderr
 
 
+TWO: Final = """
+description = "asks for two things at once"
+
+[[turn]]
+[[turn.block]]
+tool = "Read"
+input = { file_path = "/etc/hostname" }
+[[turn.block]]
+tool = "Read"
+input = { file_path = "/etc/passwd" }
+
+[[turn]]
+[[turn.block]]
+text = "Done."
+"""
+
+
+def test_of_several_questions_the_one_that_is_named_is_answered(tmp_path: Path) -> None:
+    script = tmp_path / "two.toml"
+    script.write_text(TWO)
+    run_id = cli(*ASK, script, "--detach", "--timeout", "60", "Go.", cwd=tmp_path).stdout.strip()
+    asks = eventually(
+        lambda: len(found := json.loads(cli("answer", run_id, "--json").stdout)) == 2 and found, within=BUDGET, what="the agent asks"
+    )
+    ids = [ask["id"] for ask in asks]
+    refused = cli("answer", run_id, "--allow")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[1:] == [f"  {ids[0]}  Read: /etc/hostname", f"  {ids[1]}  Read: /etc/passwd"]
+    assert cli("answer", run_id, "--deny", "--ask", ids[1][:8]).stdout == "Denied: Read: /etc/passwd\n"
+    assert cli("answer", run_id, "--allow").stdout == "Allowed once: Read: /etc/hostname\n"  # there is no other any more
+    with beginning("attach", run_id, "--json") as process:
+        receipt = json.loads(process.communicate(timeout=BUDGET)[0])
+    assert {(one["what"], one["decision"]) for one in receipt["asked"]} == {("Read: /etc/hostname", "allow"), ("Read: /etc/passwd", "deny")}
+
+
 def test_a_run_without_anybody_waits_only_for_so_long_and_can_be_answered(tmp_path: Path) -> None:
     assert "give --timeout, too" in cli(*ASK, "approval", "--detach", "Go.", cwd=tmp_path).stderr
     assert rows() == []

@@ -173,6 +173,17 @@ def test_ctrl_c_ends_the_whole_tree_and_says_so() -> None:
     await_nothing_alive(run_id)
 
 
+def test_ctrl_c_while_the_command_is_loaded_is_quiet() -> None:
+    argv = [CLI[0], "-X", "importtime", *CLI[1:], "list"]  # says what is loaded, on standard error
+    with subprocess.Popen(argv, env=environ(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("| cc_executor.errors" in line.replace("  ", "") for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=BUDGET)
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" not in err
+
+
 def test_a_second_ctrl_c_kills_what_does_not_want_to_end() -> None:
     with beginning("run", *SHELL, "trap '' INT TERM HUP; echo ready; while :; do sleep 600; done") as process:
         read_until(process, "ready")
@@ -208,6 +219,21 @@ def test_a_hangup_ends_the_run_unless_it_was_started_to_outlive_one(tmp_path: Pa
         out, err = process.communicate(timeout=BUDGET)
     assert process.returncode == (0 if is_ignored else 130), err
     assert ("through" in out) is is_ignored
+
+
+def test_a_terminal_that_is_closed_ends_the_run_in_order() -> None:
+    terminal, inside = os.openpty()
+    argv = [*CLI, "run", *SHELL, "echo ready; sleep 600"]
+    with subprocess.Popen(argv, env=environ(), stdin=inside, stdout=inside, stderr=inside) as process:
+        os.close(inside)
+        seen = b""
+        while b"ready" not in seen:
+            seen += os.read(terminal, 4096)
+        os.close(terminal)  # what is written from now on fails
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(BUDGET) == 130
+    (row,) = rows()
+    assert row["status"] == "cancelled"  # not just ended: its receipt is there
 
 
 def test_a_killed_command_takes_its_run_with_it() -> None:

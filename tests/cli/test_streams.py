@@ -93,7 +93,7 @@ def test_a_closed_stream_is_no_reason_to_fail(closed: str, code: int) -> None:
 
 
 def test_what_an_encoding_lacks_is_written_as_an_escape() -> None:
-    argv = [*CLI, *SHELL, "echo 'über ✓'"]
+    argv = [*CLI, *SHELL, "echo 'über 🖊'"]
     done = subprocess.run(
         argv,
         env=environ(PYTHONIOENCODING="ascii", PYTHONUTF8="0"),
@@ -102,16 +102,17 @@ def test_what_an_encoding_lacks_is_written_as_an_escape() -> None:
         timeout=BUDGET,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, b"\\xfcber \\u2713\n")
-    listed = subprocess.run(
-        [*CLI, "list", "--json"],
-        env=environ(PYTHONIOENCODING="latin-1"),
-        capture_output=True,
-        timeout=BUDGET,
-        check=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert json.loads(listed.stdout)[0]["prompt"] == "echo 'über ✓'"
+    assert (done.returncode, done.stdout) == (0, b"\\xfcber \\U0001f58a\n")
+    for name, key in (("list", "prompt"), ("history", "prompt_line")):
+        listed = subprocess.run(
+            [*CLI, name, "--json"],
+            env=environ(PYTHONIOENCODING="latin-1"),
+            capture_output=True,
+            timeout=BUDGET,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        assert json.loads(listed.stdout)[0][key] == "echo 'über 🖊'"
 
 
 def test_the_locale_c_without_utf_8_is_no_reason_to_fail() -> None:

@@ -63,6 +63,17 @@ def test_the_verbs_and_the_dry_run_tell_of_past_runs(kernel: Kernel, runs: list[
     assert dry.splitlines()[-1].startswith("Expected: ")
 
 
+@NEWEST_LINE
+def test_a_current_folder_that_is_gone_is_said(kernel: Kernel, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    assert kernel.run(f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r})").status == "ok"
+    for line in ("%cc history --cwd .", "%cc untrust ."):
+        said = kernel.run(line)
+        assert (said.ename, said.evalue) == ("InvalidRequest", "The current folder does not exist any more. Change to another.")
+    kernel.run(f"os.chdir({str(tmp_path)!r})")
+
+
 async def test_the_view_of_a_run_says_how_long_it_usually_takes(runs: list[str], state_folder: Path) -> None:
     home = StateHome(state_folder)
     first, last = [await Run.attach(home, run_id, environ=os.environ) for run_id in (runs[0], runs[-1])]

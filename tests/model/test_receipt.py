@@ -156,3 +156,10 @@ def test_the_order_of_names_does_not_matter_to_a_digest(value: dict[str, Any]) -
 def test_what_is_no_json_number_has_no_digest(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         canonical_digest({"n": number})
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+@given(receipt=RECEIPTS)
+def test_what_has_a_number_that_json_has_not_is_not_intact(number: float, receipt: Receipt) -> None:
+    assert not receipt.model_copy(update={"cost": number}).is_intact
+    assert not receipt.model_copy(update={"data": {"a": [number]}}).is_intact

@@ -10,9 +10,11 @@ import shutil
 import sqlite3
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any, Final
 
 import pytest
@@ -31,9 +33,10 @@ from cc_executor.runtime.past import History, history, when
 from cc_executor.runtime.plan import Plan
 from cc_executor.runtime.retention import plan_pruning, prune
 from cc_executor.runtime.run import Run
-from cc_executor.runtime.summary import summary
+from cc_executor.runtime.summary import summaries, summary
 from cc_executor.runtime.verification import Verdict, verify
 from cc_executor.shim import records
+from cc_executor.store.bundle import BUNDLE
 from cc_executor.store.history import DAMAGED, FILE, HistoryIndex, Trouble, transaction
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
@@ -412,6 +415,46 @@ async def test_a_run_that_goes_on_is_not_pruned(home: StateHome, tmp_path: Path)
     assert (planned.candidates, planned.unsealed) == ((), 1)
     (tmp_path / "gate").write_text("go")
     assert (await run.finish()).outcome.ok
+
+
+def test_what_is_being_written_into_a_run_s_folder_is_not_pruned(home: StateHome, tmp_path: Path) -> None:
+    folder = home.folder(cc_execute_sync("echo", cwd=tmp_path, **BASH).receipt.run_id)
+    remembered()
+    part = folder.path / f".{BUNDLE}.0123456789ab"
+    part.write_text("half")
+    planned = plan_pruning(home, environ=os.environ, now=time.time(), keep=0)
+    assert prune(home, planned, environ=os.environ, now=time.time())
+    assert part.read_text() == "half"
+    assert not (folder.path / records.STDOUT).exists()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_prunings_at_the_same_time_are_in_nobody_s_way(home: StateHome, tmp_path: Path, whole: bool) -> None:
+    folder = home.folder(cc_execute_sync("echo", cwd=tmp_path, **BASH).receipt.run_id)
+    remembered()
+    for number in range(300):
+        (folder.path / "agent" / str(number)).mkdir(parents=True)
+    planned = plan_pruning(home, environ=os.environ, now=time.time(), keep=0, whole=whole)
+    with ThreadPoolExecutor(4) as threads:
+        begun = Barrier(4)
+        for done in [threads.submit(lambda: (begun.wait(60), prune(home, planned, environ=os.environ, now=time.time()))) for _ in range(4)]:
+            done.result(60)
+    assert (folder.path / records.RECEIPT).exists() is not whole
+    assert not (folder.path / "agent").exists()
+    assert [path.name for path in home.runs_path.iterdir()] == ([] if whole else [folder.run_id])
+
+
+def test_a_run_that_cannot_be_looked_into_is_left_alone_and_hides_no_other(home: StateHome, tmp_path: Path) -> None:
+    odd, other = [home.folder(cc_execute_sync("echo", cwd=tmp_path, **BASH).receipt.run_id) for _ in range(2)]
+    remembered()
+    (odd.path / records.LOCK).unlink()
+    (odd.path / records.LOCK).mkdir()
+    planned = plan_pruning(home, environ=os.environ, now=time.time(), keep=0)
+    assert [each.row.run_id for each in planned.candidates] == [other.run_id]
+    assert prune(home, planned, environ=os.environ, now=time.time())
+    for name in (records.EXIT, records.RECEIPT):
+        (odd.path / name).unlink()
+    assert [(row.id, row.status) for row in summaries(home, now=time.time())] == [(other.run_id, "ok"), (odd.run_id, "lost")]
 
 
 # --- what is counted in a transcript ---------------------------------------------------------------------------------------

@@ -312,6 +312,57 @@ def test_odd_things_in_a_folder_hinder_nothing(home: StateHome, root: Path) -> N
     assert walk(root) == before
 
 
+@pytest.mark.parametrize("was_folder", [False, True])
+def test_a_pipe_in_the_place_of_what_was_there_is_named_and_what_was_there_comes_back_when_it_is_gone(
+    home: StateHome, root: Path, was_folder: bool
+) -> None:
+    place = root / ("folder" if was_folder else "edited.txt")
+    before = walk(root)
+
+    def work() -> None:
+        shutil.rmtree(place) if was_folder else place.unlink()
+        os.mkfifo(place)
+        (root / "old-name.txt").write_text("changed")
+
+    run_id = worked(home, root, work)
+    with pytest.raises(UndoRefused, match=rf"\n  {place.name}: it cannot be looked at \(a pipe, a socket or a device stands there\)"):
+        undo(home, [run_id])
+    done = undo(home, [run_id], keep_mine=True)
+    assert str(place) in dict(done.left)
+    assert (root / "old-name.txt").read_text() == "moved about"
+    redo(home, run_id)
+    place.unlink()
+    undo(home, [run_id])
+    assert walk(root) == before
+
+
+def test_a_pipe_that_stands_there_since_hinders_no_other_file(home: StateHome, root: Path) -> None:
+    run_id = worked(home, root, lambda: [path.write_text("run") for path in (root / "edited.txt", root / "old-name.txt")])
+    (root / "edited.txt").unlink()
+    os.mkfifo(root / "edited.txt")
+    with pytest.raises(UndoRefused, match=r"\n  edited\.txt: it cannot be looked at"):
+        undo(home, [run_id])
+    undo(home, [run_id], keep_mine=True)
+    assert (root / "old-name.txt").read_text() == "moved about"
+
+
+def test_undos_that_were_made_apart_are_not_taken_back_as_one(home: StateHome, root: Path) -> None:
+    before = walk(root)
+    both = [worked(home, root, lambda name=name: (root / name).write_text(name)) for name in ("by-one", "by-two")]
+    after = walk(root)
+    for run_id in both:
+        undo(home, [run_id])
+    with pytest.raises(UndoRefused, match="not undone together"):
+        redo(home, *both)
+    assert walk(root) == before
+    for run_id in both:
+        redo(home, run_id)
+    undo(home, both)
+    assert walk(root) == before
+    redo(home, *both)
+    assert walk(root) == after
+
+
 def look(root: Path, state: Path, **bounds: float) -> Look:
     return Look(os.fsencode(root), blobs=Blobs(state / "blobs"), environ=os.environ, **bounds)  # pyright: ignore[reportArgumentType]
 
@@ -448,6 +499,31 @@ def test_what_may_not_be_read_is_left_alone_and_what_may_not_be_written_is_resto
     assert (root / "closed" / "new").exists()
     assert (root / "secret").read_text() == "secret"
     assert (root / "closed" / "inside").read_text() == "inside"
+
+
+def test_a_file_that_a_run_has_made_unreadable_is_readable_again(somebody: Path) -> None:
+    home, root = StateHome(somebody / "state"), somebody / "work"
+    root.mkdir()
+    (root / "file").write_text("before")
+    (root / "file").chmod(0o640)
+    run_id = worked(home, root, lambda: (root / "file").chmod(0o000))
+    undo(home, [run_id])
+    assert (root / "file").stat().st_mode & 0o777 == 0o640
+    redo(home, run_id)
+    assert (root / "file").stat().st_mode & 0o777 == 0
+
+
+def test_a_state_folder_in_which_an_undo_cannot_look_is_said(somebody: Path) -> None:
+    home, root = StateHome(somebody / "state"), somebody / "work"
+    root.mkdir()
+    run_id = worked(home, root, lambda: (root / "file").write_text("made"))
+    closed = home.root / "undo" / "working"
+    closed.chmod(0o000)
+    with pytest.raises(UndoRefused, match=f"Nothing was changed: {closed}: Permission denied"):
+        undo(home, [run_id])
+    closed.chmod(0o700)
+    undo(home, [run_id])
+    assert not (root / "file").exists()
 
 
 def test_runs_that_met_in_one_folder_are_undone_together(home: StateHome, root: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cc_executor.errors import StateUnusable
 from cc_executor.model.listrecord import ListState, Paused, Resumed
 from cc_executor.model.tasklist import TaskList
 from cc_executor.store.home import StateHome
-from cc_executor.store.tasklists import JOURNAL, ListFolder, ListHome
+from cc_executor.store.tasklists import FOLDER, JOURNAL, ListFolder, ListHome
 from policy.listplay import listed, task
 
 
@@ -45,3 +46,10 @@ def test_a_record_that_was_decided_by_what_is_known_is_not_added_to_more(tmp_pat
         file.write(b'{"kind":"pau')  # torn by a kill: nobody's wish
     assert folder.append_after(Paused(at=3.0), end or 0) is not None
     assert [type(record) for record in folder.records()] == [Paused, Resumed, Paused]
+
+
+def test_a_folder_of_lists_that_cannot_be_read_is_said_with_its_cure(home: StateHome) -> None:
+    home.prepare()
+    (home.root / FOLDER).touch()
+    with pytest.raises(StateUnusable, match=r"lists cannot be read: Not a directory\. Mend it, or move it away"):
+        list(ListHome(home).folders())

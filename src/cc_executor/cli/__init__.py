@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from typing import Final
 
@@ -22,11 +23,17 @@ def main() -> None:
     from cc_executor.cli import streams
 
     streams.make_ready()
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_usual:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is there yet that would have to be cleaned up, but a trace of our imports
     logging.getLogger("cc_executor.runtime.notices").addHandler(logging.NullHandler())  # the terminal is told of them in words of its own
+    from cc_executor.cli.codes import INTERRUPTED
     from cc_executor.cli.commands import app
     from cc_executor.cli.completion import VARIABLE, prepare
     from cc_executor.errors import CCExecutorError
 
+    if is_usual:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if VARIABLE in os.environ:  # a shell asks what could come next
         prepare()
     try:
@@ -34,6 +41,8 @@ def main() -> None:
             app(prog_name="cc-executor")
         finally:
             sys.stdout.flush()  # what is still buffered fails here, where it can be told
+    except KeyboardInterrupt:  # before the command was there to answer it
+        sys.exit(INTERRUPTED)
     except CCExecutorError as error:
         print(error, file=sys.stderr)
         sys.exit(USAGE)

@@ -12,12 +12,12 @@ import typer
 
 from cc_executor.cli.kept import AsJson, RunName, print_json, run_folder
 from cc_executor.cli.writer import TerminalWriter
-from cc_executor.errors import ControlFailed, InvalidRequest
+from cc_executor.errors import InvalidRequest
 from cc_executor.model.ask import DECISION_WORDS, Answer, Ask, Decision, what_of
 from cc_executor.model.event import QuestionAsked
 from cc_executor.policy.ask import Answerer, in_terminal
 from cc_executor.policy.redact import Redactor, secret_values
-from cc_executor.runtime.answers import AskCallback, give, open_asks
+from cc_executor.runtime.answers import AskCallback, give, meant_ask, open_asks
 from cc_executor.runtime.askpage import shown
 from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.prompt import heading, prompted, question_words
@@ -47,7 +47,7 @@ def answer_command(
     text: Annotated[
         list[str] | None, typer.Option(metavar="ANSWER", help="The answer to a question; once for each, in their order.")
     ] = None,
-    ask: Annotated[str, typer.Option(metavar="ID", help="Which question, by the beginning of its id; the oldest if not given.")] = "",
+    ask: Annotated[str, typer.Option(metavar="ID", help="Which question, by the beginning of its id, where several are open.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Answer what a run's agent asks. Without an answer: show what is open, and ask for one if this is a terminal."""
@@ -57,9 +57,7 @@ def answer_command(
     if wanted is None and (as_json or not asks):
         _list(folder, asks, as_json=as_json)
         return
-    chosen = next((each for each in asks if each.ask_id.startswith(ask)), None)
-    if chosen is None:
-        raise ControlFailed(f"Run {folder.run_id} does not ask {'that' if ask else 'anything'} now.")
+    chosen = meant_ask(folder, asks if ask or wanted is not None else asks[:1], ask)
     if wanted is None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             _list(folder, asks, as_json=False)

@@ -71,7 +71,7 @@ def show_history(found: History, *, as_json: bool, as_csv: bool, none: str) -> N
     """Past runs in the form that is wanted. `none`: what is said if there are none."""
     _say(found.notes)
     if as_json:
-        typer.echo(found.to_json())
+        print_json(found.to_dicts())
     elif as_csv:
         sys.stdout.write(found.to_csv())
     elif not len(found):

@@ -192,7 +192,11 @@ async def _end_on_signal(wish: _Wish, writer: TerminalWriter, *, task_status: an
 
 async def _end(run: Run, count: int, writer: TerminalWriter) -> None:
     again = count > 1
-    writer.say("Killing the run." if again else "Ending the run and everything that it started; once more kills it at once.")
+    said = "Killing the run." if again else "Ending the run and everything that it started; once more kills it at once."
+    try:
+        writer.say(said)
+    except OSError as error:  # the terminal is gone, or who read: the run must not go on for that
+        writer.lose(error, said)
     await _cancel(run, by="cli", now=again)
 
 

@@ -44,7 +44,7 @@ def undo_command(
     for name in names:
         anyio.run(receipt_of, kept, name)  # what a run left is looked at when it is sealed
     if take_back:
-        _say(redo(kept, names[0], dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
+        _say(redo(kept, *names, dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
     else:
         _say(undo(kept, names, dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
 

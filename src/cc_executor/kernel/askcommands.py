@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import Any, Final
 
-from cc_executor.errors import ControlFailed, InvalidRequest
+from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.cell import home_of
 from cc_executor.model.ask import DECISION_WORDS, Answer, Decision, what_of
 from cc_executor.policy.redact import Redactor
-from cc_executor.runtime.answers import give, open_asks
+from cc_executor.runtime.answers import give, meant_ask, open_asks
 from cc_executor.runtime.askpage import shown
 from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.prompt import heading, question_words
@@ -19,7 +19,7 @@ _WORDS: Final = {"allow": Decision.ALLOW, "run": Decision.ALLOW_RUN, "deny": Dec
 
 
 def answer_verb(shell: Any, line: str) -> None:
-    """`%cc answer [RUN] [allow|run|deny|text …]`: the oldest question of a run; without an answer, what is open.
+    """`%cc answer [RUN] [allow|run|deny|text …]`: the question of a run; without an answer, what is open.
 
     Raises
     ------
@@ -37,13 +37,12 @@ def answer_verb(shell: Any, line: str) -> None:
     asks = open_asks(folder)
     if not words:
         mask, cwd = Redactor(()).text, folder.request().cwd
-        for page in (shown(ask, cwd=cwd, mask=mask) for ask in asks):
+        for page in (shown(each, cwd=cwd, mask=mask) for each in asks):
             print("\n".join(map(question_words, page.questions)) if page.questions else heading(page))  # noqa: T201 - the command's answer
         print(USAGE if asks else f"Run {folder.run_id} asks nothing now.")  # noqa: T201 - the command's answer
         return
-    if not asks:
-        raise ControlFailed(f"Run {folder.run_id} does not ask anything now.")
+    ask = meant_ask(folder, asks)
     decision = _WORDS[words[0]]
     texts = tuple(words[1:]) if decision is Decision.ANSWER else ()
-    give(folder, asks[0], Answer(decision=decision, text="" if texts else " ".join(words[1:]), answers=texts), by="magic")
-    print(f"{DECISION_WORDS[decision]}: {what_of(asks[0], roots_of(folder.request().cwd))}")  # noqa: T201 - the command's answer
+    give(folder, ask, Answer(decision=decision, text="" if texts else " ".join(words[1:]), answers=texts), by="magic")
+    print(f"{DECISION_WORDS[decision]}: {what_of(ask, roots_of(folder.request().cwd))}")  # noqa: T201 - the command's answer

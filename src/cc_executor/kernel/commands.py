@@ -40,8 +40,17 @@ def run_verb(shell: Any, line: str) -> Any:
     Raises
     ------
     InvalidRequest
-        No such verb, or too many words.
+        No such verb, or too many words; or the folder that it is about is the current one, which is gone.
     """
+    try:
+        return _run(shell, line)
+    except FileNotFoundError as error:
+        if error.filename is not None:  # of getcwd(3) there is none
+            raise
+        raise InvalidRequest("The current folder does not exist any more. Change to another.") from None
+
+
+def _run(shell: Any, line: str) -> Any:
     verb, *rest = line.split() or ["list"]
     if verb in _TEXT_VERBS:
         return _TEXT_VERBS[verb](shell, line.strip().removeprefix(verb).strip())

@@ -29,6 +29,6 @@ def undo_verb(shell: Any, line: str) -> None:
             sealed(home, folder.run_id)  # what a run left is looked at when it is sealed
     dry_run, keep_mine = "--dry-run" in flags, "--keep-mine" in flags
     if "--redo" in flags:
-        print(repr(redo(home, names[0], dry_run=dry_run, keep_mine=keep_mine)))  # noqa: T201 - the command's answer
+        print(repr(redo(home, *names, dry_run=dry_run, keep_mine=keep_mine)))  # noqa: T201 - the command's answer
     else:
         print(repr(undo(home, names, dry_run=dry_run, keep_mine=keep_mine)))  # noqa: T201 - as above

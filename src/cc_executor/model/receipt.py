@@ -243,7 +243,10 @@ class Receipt(_Frozen):
     @property
     def is_intact(self) -> bool:
         """Whether `digest` is that of the other fields, and a signature is there if one was made. Whether that one is true takes the public key."""
-        return self.digest == self.expected_digest() and bool(self.signature) == bool(self.signed_by)
+        try:
+            return self.digest == self.expected_digest() and bool(self.signature) == bool(self.signed_by)
+        except ValueError:  # a number that JSON has not, and so none that was sealed
+            return False
 
     def raise_for_outcome(self) -> None:
         """Raise `CCExecutionError` unless the outcome is ok."""

@@ -69,7 +69,12 @@ class Plan:
     already: int = 0
 
 
-def plan(units: Iterable[Unit], now: Mapping[bytes, Entry | None], listings: Mapping[bytes, Collection[bytes]]) -> Plan:
+def plan(
+    units: Iterable[Unit],
+    now: Mapping[bytes, Entry | None],
+    listings: Mapping[bytes, Collection[bytes]],
+    hidden: Mapping[bytes, str] = {},
+) -> Plan:
     """Decide.
 
     Parameters
@@ -80,6 +85,8 @@ def plan(units: Iterable[Unit], now: Mapping[bytes, Entry | None], listings: Map
         What stands at each path that a unit has changed.
     listings : mapping
         What is in each folder that stands where a file or link is to be; full paths.
+    hidden : mapping
+        The paths that are not in `now`, for nobody can say what stands there, and why.
     """
     made = Plan()
     stands = dict(now)
@@ -88,6 +95,9 @@ def plan(units: Iterable[Unit], now: Mapping[bytes, Entry | None], listings: Map
         for change in unit.changes:
             path = change.path
             if path in unit.foreign or path in left:
+                continue
+            if path in hidden:
+                left[path] = hidden[path]
                 continue
             current = stands[path]
             if _is_done(change, current):
@@ -106,7 +116,7 @@ def plan(units: Iterable[Unit], now: Mapping[bytes, Entry | None], listings: Map
             if change.after.kind is Kind.FOLDER and not set(listings.get(path, ())) <= going:
                 left[path] = CROWDED
                 del made.changes[path]
-    _drop_below(made, left)
+    _drop_below(made, left, hidden)
     made.conflicts = [Conflict(path, why) for path, why in sorted(left.items())]
     return made
 
@@ -133,12 +143,14 @@ def _conflict(change: Change, current: Entry | None, unit: Unit) -> str:
     return ""
 
 
-def _drop_below(made: Plan, left: dict[bytes, str]) -> None:
+def _drop_below(made: Plan, left: dict[bytes, str], hidden: Collection[bytes]) -> None:
     """Nothing can be put below a path that stays something else than a folder."""
     for path in sorted(made.changes):
         change = made.changes[path]
         if change.before is not None and any(above in left and above not in made.changes for above in parents(path)):
             blocked = [above for above in parents(path) if above in left]
-            if any(left[above].startswith((AGAIN, CHANGED, CROWDED, LATE, BOTH)) for above in blocked) and change.after is None:
+            if change.after is None and any(
+                above in hidden or left[above].startswith((AGAIN, CHANGED, CROWDED, LATE, BOTH)) for above in blocked
+            ):
                 left[path] = NO_FOLDER
                 del made.changes[path]

@@ -154,7 +154,7 @@ def plan_pruning(
 
 def _candidate(home: StateHome, row: HistoryRow, spent: Container[str], *, whole: bool) -> Candidate | None:
     folder = home.folder(row.run_id)
-    if folder.is_supervised() or SnapshotStore(home).is_cut_short(folder):
+    if _is_needed(folder, home):
         return None
     size = size_of(folder.path)
     because = ""
@@ -167,10 +167,18 @@ def _candidate(home: StateHome, row: HistoryRow, spent: Container[str], *, whole
     return Candidate(row=row, size=size, freed=freed, is_whole=is_whole, because=because) if freed or is_whole else None
 
 
-def _journal(folder: RunFolder) -> list[Path]:
-    """What of a run can go while its receipt stays."""
+def _is_needed(folder: RunFolder, home: StateHome) -> bool:
+    """Whether somebody may need the journal still, for all that can be read."""
     try:
-        return [path for path in folder.path.iterdir() if path.name not in KEPT]
+        return folder.is_supervised() or SnapshotStore(home).is_cut_short(folder)
+    except OSError:
+        return True
+
+
+def _journal(folder: RunFolder) -> list[Path]:
+    """What of a run can go while its receipt stays. Not what somebody is writing at this moment: it has a name with a dot until it is whole."""
+    try:
+        return [path for path in folder.path.iterdir() if path.name not in KEPT and not path.name.startswith(".")]
     except OSError:
         return []
 
@@ -201,11 +209,15 @@ def prune(home: StateHome, pruning: Pruning, *, environ: Mapping[str, str], now:
             shutil.rmtree(left, ignore_errors=True)  # or by somebody who is at it now
         for candidate in pruning.candidates:
             folder = home.folder(candidate.row.run_id)
-            is_needed = folder.is_supervised() or SnapshotStore(home).is_cut_short(folder)
-            if folder.path.is_symlink() or is_needed or not (folder.path / records.RECEIPT).exists():
+            if folder.path.is_symlink() or _is_needed(folder, home) or not (folder.path / records.RECEIPT).exists():
                 continue  # it has changed since it was looked at
             # The journal first, with the note: whatever happens in between, the receipt never claims a journal that silently went.
-            freed += _remove_journal(folder, now)
+            try:
+                freed += _remove_journal(folder, now)
+            except StateUnusable:
+                if folder.path.exists():
+                    raise
+                continue  # another pruning was faster
             if candidate.is_whole:
                 freed += size_of(folder.path)
                 # First under a name that is no run's: one that lost its receipt, and not its other files, would be sealed anew by whoever looks at it.
@@ -243,7 +255,7 @@ def _remove_folder(path: Path) -> None:
     try:
         shutil.rmtree(path)
     except OSError as error:
-        if error.errno not in {errno.ENOTEMPTY, errno.EBUSY}:
+        if error.errno not in {errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT}:  # the last where another pruning is at it, too
             raise
         shutil.rmtree(path, ignore_errors=True)
 

@@ -79,7 +79,10 @@ def summary(folder: RunFolder, *, now: float, mask: Callable[[str], str] = str) 
             label=label,
             prompt=prompt,
         )
-    standing = folder.standing(now)
+    try:
+        standing = folder.standing(now)
+    except OSError:  # of a folder that cannot be looked into nobody knows what became of its run; the others are listed all the same
+        standing = RunStanding.LOST
     elapsed = now - folder.created_at if standing is RunStanding.RUNNING else None
     try:
         rehearsed, agent = Plan.of(folder).rehearsed, folder.request().agent

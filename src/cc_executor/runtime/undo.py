@@ -145,11 +145,13 @@ def runs_of_list(home: StateHome, folder: ListFolder, *, since: str = "") -> lis
     return runs
 
 
-def redo(home: StateHome, run_id: str, *, dry_run: bool = False, keep_mine: bool = False) -> Undone:
-    """Undo the undo of a run, and of those that were undone together with it. Takes and raises the same as `undo`."""
+def redo(home: StateHome, run_id: str, *others: str, dry_run: bool = False, keep_mine: bool = False) -> Undone:
+    """Undo the undo of a run, and of those that were undone together with it, as all of `others` must have been. Takes and raises the same as `undo`."""
     store = SnapshotStore(home)
     folder = home.find(run_id)
     act = store.act(folder)
+    if any(act is None or home.find(other).run_id not in act.runs for other in others):
+        raise UndoRefused("These runs were not undone together: take back one undo after the other, the newest first.")
     if act is not None and not act.is_done:
         completed = _complete(store, act, dry_run=dry_run)
         if not act.is_undone or dry_run:
@@ -202,6 +204,9 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
                 raise UndoRefused(
                     f"Run {run_id} works in {os.fsdecode(root)} now: wait for its end, or end it with `cc-executor cancel {run_id}`."
                 )
+    except OSError as error:
+        stack.close()
+        raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
     except BaseException:
         stack.close()
         raise
@@ -332,14 +337,20 @@ def _saved(ground: Ground, change: Change) -> Change:
 
 def _planned(store: SnapshotStore, ground: Ground, units: Sequence[Unit]) -> Plan:
     paths = {change.path for unit in units for change in unit.changes}
-    now = {path: ground.now(path) for path in paths}
+    now: dict[bytes, Entry | None] = {}
+    hidden: dict[bytes, str] = {}
+    for path in paths:
+        try:
+            now[path] = ground.now(path)
+        except OSError as error:
+            hidden[path] = f"it cannot be looked at ({error.strerror})"
     listings = {
         change.path: ground.listing(change.path)
         for unit in units
         for change in unit.changes
-        if change.before is not None and change.before.kind is not Kind.FOLDER and _stands_as_folder(now[change.path])
+        if change.before is not None and change.before.kind is not Kind.FOLDER and _stands_as_folder(now.get(change.path))
     }
-    made = plan(units, now, listings)
+    made = plan(units, now, listings, hidden)
     for path, change in list(made.changes.items()):
         wanted = change.before
         if wanted is None or wanted.kind is not Kind.FILE or not wanted.content or store.blobs.has(wanted.content):

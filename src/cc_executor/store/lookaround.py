@@ -209,7 +209,7 @@ class Look:
                 self.entries[path] = known
             else:
                 self.entries[path] = self._read(path, seen)
-        else:
+        elif self._before is None:  # after a run it is no reason not to see that what stood there is gone
             self._left_out[path] = "it is no plain file"
 
     def _read(self, path: bytes, seen: Entry) -> Entry:
@@ -310,7 +310,7 @@ def _entry(kind: Kind, status: os.stat_result, content: bytes = b"") -> Entry:
 
 
 def look_at(folder: int, name: bytes) -> Entry | None:
-    """What stands under a name in an open folder, read whole but not kept; None: nothing.
+    """What stands under a name in an open folder, read whole but not kept, and without its content where that may not be read; None: nothing.
 
     Raises
     ------
@@ -324,10 +324,13 @@ def look_at(folder: int, name: bytes) -> Entry | None:
         if stat.S_ISDIR(status.st_mode):
             return _entry(Kind.FOLDER, status)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "it is no plain file")
+            raise OSError(0, "a pipe, a socket or a device stands there")
         if status.st_size > FILE_BYTES:
             return _entry(Kind.FILE, status)
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder)
+        except PermissionError:
+            return _entry(Kind.FILE, status)
     except FileNotFoundError:
         return None
     with open(descriptor, "rb", buffering=0) as file:

@@ -67,6 +67,7 @@ class Ground:
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return None
+            error.filename = os.fsdecode(path)
             raise
 
     def listing(self, path: bytes) -> tuple[bytes, ...]:

@@ -254,11 +254,21 @@ class ListHome:
         return folder
 
     def folders(self) -> Iterator[ListFolder]:
-        """Every list, the one that changed last first."""
+        """Every list, the one that changed last first.
+
+        Raises
+        ------
+        StateUnusable
+            The folder cannot be read.
+        """
         try:
             paths = [path for path in self.path.iterdir() if LIST_ID.match(path.name)]
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise StateUnusable(
+                f"The folder of the task lists {self.path} cannot be read: {error.strerror}. Mend it, or move it away."
+            ) from error
         yield from (ListFolder(path) for path in sorted(paths, key=_changed, reverse=True))
 
     def find(self, list_id: str) -> ListFolder:

@@ -10,6 +10,17 @@ function bodyOf(buffers) {
   return buffers?.length ? JSON.parse(new TextDecoder().decode(buffers[0])) : {};
 }
 
+/**
+ * Keys pressed on our buttons are no notebook commands (D, D deletes a cell). JupyterLab hears keys on the document, after us; its own mark for this
+ * (data-lm-suppress-shortcuts) counts only on what has the focus itself. Saving is no such command: the browser would save the page instead.
+ */
+function keepKeys(root) {
+  root.addEventListener("keydown", (event) => {
+    const saves = (event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === "s";
+    if (!saves) event.stopPropagation();
+  });
+}
+
 class Channel {
   /**
    * `op`: what a frame is called; `idOf(frame)`: the id of what it is about; `pattern`: of such an id. The owner has `show(frame, body, isReset)`,

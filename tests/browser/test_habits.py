@@ -1,0 +1,52 @@
+"""What people do around a cell that runs or has ended, and what becomes of it then: a real JupyterLab, a real kernel, a real Chromium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from cc_executor.model.receipt import RECEIPT_MIME
+from support.environments import IPYKERNEL7
+from support.lab import Lab, NotebookPage, eventually
+
+pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(300)]
+
+LOAD: Final = "%load_ext cc_executor\nimport pathlib\nfolder = pathlib.Path({folder!r})"
+WAITS: Final = (
+    "%%cc_execute --vars --cwd {{folder}} --agent shell --shell bash\nuntil [ -e go ]; do echo line $((n += 1)); sleep 0.5; done; echo gone"
+)
+
+
+@pytest.fixture
+def page(lab: Lab, browser: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> NotebookPage:
+    """A notebook whose second cell runs until there is a file `go` in `tmp_path`."""
+    name = f"{request.node.name.partition('[')[0]}.ipynb"
+    lab.write(name, LOAD.format(folder=str(tmp_path)), WAITS, "print('next')", kernel=IPYKERNEL7.name)
+    page = NotebookPage(lab, browser, name)
+    page.wait_for_kernel()
+    page.run(0)
+    page.run(1)
+    eventually(lambda: "line 2" in page.output(1).inner_text(), within=60, what="the run writes")
+    return page
+
+
+def test_keys_pressed_in_the_view_are_no_notebook_commands_except_that_for_saving(page: NotebookPage, tmp_path: Path) -> None:
+    page.output(1).get_by_role("button", name="Pause").click()
+    resume = page.output(1).get_by_role("button", name="Resume")
+    resume.wait_for()
+    page.cell(2).locator(".cm-content").first.click()
+    page.page.keyboard.type(" # typed")
+    resume.focus()
+    saved = page.save()
+    assert saved.cells[2].source.endswith("# typed")
+    expect(resume).to_be_focused()
+    for key in ("d", "d", "x", "y", "m", "Control+x", "Control+Enter"):
+        page.page.keyboard.press(key)
+    resume.click()
+    (tmp_path / "go").touch()
+    page.wait_done(1)
+    assert page.page.locator(".jp-Notebook .jp-CodeCell").count() == 3
+    assert any(RECEIPT_MIME in output.get("data", {}) for output in page.save().cells[1].outputs)

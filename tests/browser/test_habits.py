@@ -50,3 +50,31 @@ def test_keys_pressed_in_the_view_are_no_notebook_commands_except_that_for_savin
     page.wait_done(1)
     assert page.page.locator(".jp-Notebook .jp-CodeCell").count() == 3
     assert any(RECEIPT_MIME in output.get("data", {}) for output in page.save().cells[1].outputs)
+
+
+def test_a_copy_of_a_notebook_whose_cell_runs_says_how_to_see_the_run_and_shows_its_end(
+    page: NotebookPage, lab: Lab, browser: Browser, tmp_path: Path
+) -> None:
+    page.save()
+    name = page.name.replace(".ipynb", "-Copy1.ipynb")
+    (lab.root / name).write_bytes((lab.root / page.name).read_bytes())
+    copy = NotebookPage(lab, browser, name)
+    copy.wait_for_kernel()
+    expect(copy.output(1)).to_contain_text("is going on: `%cc attach")  # and not: "Error displaying widget: model not found"
+
+    renamed = page.name.replace(".ipynb", " renamed.ipynb")  # a kernel goes with its notebook
+    page.page.bring_to_front()
+    page.page.get_by_role("menuitem", name="File", exact=True).click()
+    page.page.locator(".lm-Menu-itemLabel").get_by_text("Rename Notebook").click()
+    page.page.locator(".jp-Dialog input").fill(renamed)
+    page.page.keyboard.press("Enter")
+    eventually(lambda: [each for each in lab.api("sessions") if each["path"] == renamed], within=30, what="the notebook has its new name")
+    page.name, page.path = renamed, page.path.replace(page.name, renamed.replace(" ", "%20"))
+    page.open()
+    expect(page.output(1).get_by_role("button", name="Cancel")).to_be_visible()
+
+    (tmp_path / "go").touch()
+    expect(page.output(1)).to_contain_text("gone")
+    copy.page.bring_to_front()
+    copy.open()
+    expect(copy.output(1)).to_contain_text("gone")

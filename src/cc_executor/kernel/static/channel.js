@@ -11,14 +11,17 @@ function bodyOf(buffers) {
 }
 
 /**
- * Keys pressed on our buttons are no notebook commands (D, D deletes a cell). JupyterLab hears keys on the document, after us; its own mark for this
- * (data-lm-suppress-shortcuts) counts only on what has the focus itself. Saving is no such command: the browser would save the page instead.
+ * Keys pressed on our buttons are no notebook commands (D, D deletes a cell), except that for saving: else the browser would save the page. The mark counts
+ * only on what has the focus itself, and must be there before the document hears of the key, which in Notebook 7 is before we do.
  */
 function keepKeys(root) {
-  root.addEventListener("keydown", (event) => {
+  const mark = (event) => {
+    if (!root.contains(event.target)) return;
     const saves = (event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === "s";
-    if (!saves) event.stopPropagation();
-  });
+    event.target.toggleAttribute("data-lm-suppress-shortcuts", !saves);
+  };
+  window.addEventListener("keydown", mark, true);
+  return () => window.removeEventListener("keydown", mark, true);
 }
 
 class Channel {

@@ -572,7 +572,7 @@ class List {
     this.root = element("div", "ccx ccx-tasks");
     this.root.setAttribute("role", "region");
     this.root.setAttribute("aria-label", model.get("title") || "Task list");
-    keepKeys(this.root);
+    this.loseKeys = keepKeys(this.root);
     this.head = new Head(this);
     this.note = element("div", "ccx-note");
     this.note.setAttribute("role", "alert");
@@ -582,7 +582,7 @@ class List {
     this.node.setAttribute("aria-label", "Tasks");
     this.scroller.append(this.node);
     for (const event of ["wheel", "pointerdown", "touchmove", "keydown"]) {
-      this.scroller.addEventListener(event, () => (this.follows = false), { passive: true, capture: true }); // a run that is opened keeps its keys to itself
+      this.scroller.addEventListener(event, () => (this.follows = false), { passive: true });
     }
     this.announcer = new Announcer();
     this.bell = new Bell(model, "Task list", (text) => this.say(text));
@@ -800,6 +800,7 @@ class List {
 
   dispose() {
     this.channel.dispose(() => this.cell?.isConnected);
+    this.loseKeys();
     cancelAnimationFrame(this.painting);
     clearInterval(this.timer);
     for (const timer of this.untaken.values()) clearTimeout(timer);

@@ -909,7 +909,7 @@ function render({ model, el, run, isSilent }) {
   const root = element("div", "ccx");
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", model.get("title") || "Agent run");
-  keepKeys(root);
+  const loseKeys = keepKeys(root);
   const rehearsal = element("div", "ccx-rehearsal", "Rehearsal: scripted model, no real agent speaks, nothing is spent.");
   const log = new Log((before) => (channel.isRound ? detour.page(view, before) : channel.send({ op: "page", view, before })));
   const bar = new Bar(command, rehearsal, log.scroller);
@@ -1008,6 +1008,7 @@ function render({ model, el, run, isSilent }) {
 
   return () => {
     channel.dispose(() => !run && cell?.isConnected);
+    loseKeys();
     cancelAnimationFrame(painting);
     clearTimeout(clickTimer);
     bar.dispose();

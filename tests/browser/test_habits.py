@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import nbformat
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -78,3 +79,27 @@ def test_a_copy_of_a_notebook_whose_cell_runs_says_how_to_see_the_run_and_shows_
     copy.page.bring_to_front()
     copy.open()
     expect(copy.output(1)).to_contain_text("gone")
+
+
+def test_long_words_are_broken_and_not_cut_in_a_notebook_that_came_from_somebody_else(lab: Lab, browser: Browser, tmp_path: Path) -> None:
+    long = f"echo {'x' * 400}; echo {'y' * 400} >&2; exit 3"
+    lab.write("mine.ipynb", LOAD.format(folder=str(tmp_path)), f"%%cc_execute --agent shell --shell bash\n{long}", kernel=IPYKERNEL7.name)
+    page = NotebookPage(lab, browser, "mine.ipynb")
+    page.wait_for_kernel()
+    page.run(0)
+    page.run(1)
+    page.wait_done(1)
+    theirs = page.save()
+    page.close()
+    theirs.cells.append(
+        nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", {"text/html": "<b>not seen before</b>"})])
+    )
+    nbformat.write(theirs, lab.root / "theirs.ipynb")
+    page = NotebookPage(lab, browser, "theirs.ipynb")
+    card = page.output(1).locator("div[style*='max-width']").first
+    expect(card).to_contain_text("failed")
+    card.locator("details").evaluate_all("nodes => nodes.forEach((node) => { node.open = true; })")
+    assert "anywhere" not in card.inner_html(), "JupyterLab does not trust it"
+    cut = card.evaluate("""card => [card, ...card.querySelectorAll("*")]
+        .filter((node) => node.clientWidth && node.scrollWidth > node.clientWidth).map((node) => node.outerHTML.slice(0, 120))""")
+    assert cut == []

@@ -46,7 +46,7 @@ _CARD: Final = (
     "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5"
 )
 _HEAD: Final = f"padding:6px 12px;border-bottom:1px solid {LINE};background:{SHADE}"
-_BODY: Final = f"padding:4px 12px;{WRAP}"
+_BODY: Final = f"padding:4px 12px;overflow-x:auto;{WRAP}"  # a wide table of such a notebook is scrolled
 _PRE: Final = f"{MONO};line-height:1.45;white-space:pre-wrap;{WRAP};margin:4px 0;padding:6px 8px;background:{SHADE};border-radius:4px"
 QUIET: Final = "opacity:.72"
 

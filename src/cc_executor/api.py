@@ -120,6 +120,8 @@ def make_request(
         _check_size(prompt, more.get("model"))
     if "output_schema" in more:
         raise InvalidRequest("There is no option 'output_schema': it is called schema.")
+    expect = [_path_text("expect", path) for path in _several("expect", expect)]
+    _check_checks(more.get("verify"), expect)
     try:
         given = {"wall": timeout, "cost": max_cost, "turns": max_turns, "linger": linger}
         named = {name: value for name, value in given.items() if value is not None}
@@ -130,7 +132,7 @@ def make_request(
             limits=_limits(limits, named | _stall(stall_timeout, limits, agent) | _journal(journal_limit)),
             tools=split_tools(tools) if isinstance(tools, str) else tuple(_several("tools", tools)),
             add_dirs=tuple(absolute("add_dirs", path) for path in _several("add_dirs", add_dirs)),
-            expect=tuple(_path_text("expect", path) for path in _several("expect", expect)),
+            expect=tuple(expect),
             env_names=tuple(_several("env_names", env_names)),
             output_schema=json_schema(schema),
             rehearse=rehearse,
@@ -148,6 +150,13 @@ def _check_size(prompt: Any, model: Any) -> None:
 
         if problem := tokens.over(prompt, model):
             raise InvalidRequest(f"The prompt {problem}.")
+
+
+def _check_checks(verify: Any, expect: Sequence[str]) -> None:
+    """An empty command succeeds whatever was done, and an empty name is no file: mostly of a variable that was not set."""
+    for name, value in (("verify", verify), *(("expect", each) for each in expect)):
+        if isinstance(value, str) and not value.strip():
+            raise InvalidRequest(f"{name} is empty, and would check nothing: leave it out, or say what is to be looked at.")
 
 
 def _limits(base: Any, given: dict[str, Any]) -> Limits:

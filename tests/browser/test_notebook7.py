@@ -43,6 +43,12 @@ def test_a_run_is_paused_resumed_and_cancelled_by_its_buttons_and_its_end_stays(
     page.page.wait_for_timeout(2000)  # that nothing is written, only time can show
     assert ticks(tmp_path) == before, "the tool wrote while the run was paused"
 
+    view.get_by_role("button", name="Resume").focus()
+    for key in ("d", "d", "x"):  # heard by the document before the view hears of them, unlike in JupyterLab
+        page.page.keyboard.press(key)
+    page.save()
+    expect(page.page.locator(".jp-Notebook .jp-CodeCell")).to_have_count(3)
+
     view.get_by_role("button", name="Resume").click()
     eventually(lambda: ticks(tmp_path) > before + 3, within=30, what="the tool goes on")
 

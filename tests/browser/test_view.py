@@ -245,11 +245,6 @@ def test_buttons_work_by_keyboard_and_escape_does_nothing(view_page: ViewPage) -
     assert outline == "solid", "the focus is seen"
 
 
-def test_keys_pressed_in_the_view_are_no_notebook_commands(view_page: ViewPage) -> None:
-    view_page.open()
-    assert view_page.root().get_attribute("data-lm-suppress-shortcuts") == "true"
-
-
 def test_a_refused_command_is_said(view_page: ViewPage) -> None:
     def refuse(command: str) -> None:
         raise ControlFailed(f"The run has ended; it cannot {command}.")

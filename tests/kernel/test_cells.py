@@ -147,6 +147,10 @@ def test_once_replays_the_sealed_receipt(kernel: Kernel) -> None:
         ("%cc show ffffffff", ["ffffffff"]),
         ("%cc show 01", ["'01'", "at least 4 characters"]),
         ("%%cc_execute --modle opus\nhello", ["--modle opus", "Did you mean --model?", "%%cc_execute?"]),
+        ("%%cc_execute —-agent shell\nhello", ["Did you mean --agent?"]),
+        ("%%cc_execute hello\nhello", [": hello. This line holds options alone", "below", "%%cc_execute?"]),
+        ("%%cc_execute --tools Bash, Write\nhello", [": Write. This line holds options alone", "quotes"]),
+        ("%%cc_execute --help\nhello", [": --help. `%%cc_execute?` prints the options"]),  # and not: did you mean --shell?
         ("%%cc_tasks --parralel=2\ntasks: [{run: echo}]", ["--parralel=2", "Did you mean --parallel?", "%%cc_tasks?"]),
     ],
 )

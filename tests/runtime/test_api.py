@@ -107,6 +107,9 @@ def test_equal_requests_have_equal_digests() -> None:
         ({"expect": [None]}, ["expect", "path"]),
         ({"expect": "nul\0"}, ["expect", "NUL"]),
         ({"verify": "nul\0"}, ["verify", "NUL"]),
+        ({"verify": ""}, ["verify", "empty", "leave it out"]),  # a shell says that an empty command has succeeded
+        ({"verify": " \n"}, ["verify", "empty", "leave it out"]),
+        ({"expect": ["made.txt", ""]}, ["expect", "empty", "leave it out"]),
         ({"label": "x" * 201}, ["label", "200"]),
         ({"env_names": [5]}, ["env_names"]),
         ({"limits": {"wall": 5}}, ["limits", "Limits", "dict"]),

@@ -32,13 +32,13 @@ class App:
         self.contents_manager = manager
 
 
-async def left(state: Path, script: str = "echo one; echo two", **options: Any) -> str:
+async def left(state: Path, script: str = "echo one; echo two", *, ago: float = 120, **options: Any) -> str:
     """A run that ended two minutes ago, when nobody looked."""
     run = await started(script, home=StateHome(state), cwd=str(state.parent), **options)
     exit_file = run.folder.path / records.EXIT
     await eventually(lambda: exit_file.exists() and not run.folder.is_supervised())
     facts = json.loads(exit_file.read_bytes())
-    exit_file.write_text(json.dumps(facts | {"ended_at": facts["ended_at"] - 120}))
+    exit_file.write_text(json.dumps(facts | {"ended_at": facts["ended_at"] - ago}))
     return run.run_id
 
 
@@ -67,6 +67,16 @@ async def test_a_run_that_ended_without_its_kernel_shows_its_end(tmp_path: Path,
     assert receipt is not None
     assert receipt.digest == output["data"][RECEIPT_MIME]["digest"]
     assert json.loads((tmp_path / "a.ipynb").read_text()) == live(run_id), "the file is as it was"
+
+
+async def test_an_end_that_nobody_is_left_to_seal_is_shown_at_once(tmp_path: Path, state_folder: Path) -> None:
+    run_id = await left(state_folder, ago=0)
+    gone = await anyio.run_process([sys.executable, "-c", "import os; print(os.getpid())"])
+    for kernel, is_shown in ((process_mark(), False), (process_mark(int(gone.stdout)), True)):
+        made = live(run_id)
+        made["cells"][0]["outputs"][0]["metadata"]["cc_executor"]["kernel"] = kernel
+        content = await opened(tmp_path, made, manager=AsyncLargeFileManager(root_dir=str(tmp_path)))
+        assert (RECEIPT_MIME in content["cells"][0]["outputs"][0]["data"]) == is_shown
 
 
 async def test_an_opening_runs_no_check_and_ends_nothing(tmp_path: Path, state_folder: Path) -> None:

@@ -63,16 +63,25 @@ OPTIONS: Final[Options] = (
 )  # fmt: skip
 
 
+HELP: Final = ("-h", "--help")  # near to options that are meant by nobody who writes this
+DASHES: Final = ("-", "–", "—")  # what editors and chats make of two hyphens is one, too
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InvalidRequest(f"{self._refused(message)} `{self.prog}?` prints the options.")
 
     def _refused(self, message: str) -> str:
-        """What argparse says as a sentence, with the option that was probably meant by one that there is not."""
+        """What argparse says as a sentence, with the option that was probably meant by one that there is not, or what words are doing there."""
         said = f"{message[:1].upper()}{message[1:]}."
+        _, is_unknown, words = message.partition("unrecognized arguments: ")
+        word = words.split(" ")[0].split("=")[0]
+        if not is_unknown or word in HELP:
+            return said
+        if not word.startswith(DASHES):
+            return f"{said} This line holds options alone: the text stands below it, and a value with spaces in quotes."
         known = [flag for action in self._actions for flag in action.option_strings]
-        unknown = message.removeprefix("unrecognized arguments: ") if message.startswith("unrecognized arguments: ") else ""
-        near = difflib.get_close_matches(unknown.split(" ")[0].split("=")[0], known, 1)
+        near = difflib.get_close_matches(word, known, 1)
         return f"{said} Did you mean {near[0]}?" if near else said
 
 

@@ -38,16 +38,16 @@ GREY: Final = "#808a94"
 LINE: Final = "rgba(128,138,148,.35)"
 SHADE: Final = "rgba(128,138,148,.10)"
 MONO: Final = "font-family:var(--jp-code-font-family,ui-monospace,SFMono-Regular,Menlo,Consolas,monospace);font-size:12px"
+# The first is all that JupyterLab leaves of it in a notebook that it does not trust.
+WRAP: Final = "overflow-wrap:break-word;overflow-wrap:anywhere"
 
 _CARD: Final = (
     f"border:1px solid {LINE};border-radius:6px;margin:2px 0;max-width:960px;overflow:hidden;"
     "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5"
 )
 _HEAD: Final = f"padding:6px 12px;border-bottom:1px solid {LINE};background:{SHADE}"
-_BODY: Final = "padding:4px 12px;overflow-wrap:anywhere"
-_PRE: Final = (
-    f"{MONO};line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;padding:6px 8px;background:{SHADE};border-radius:4px"
-)
+_BODY: Final = f"padding:4px 12px;overflow-x:auto;{WRAP}"  # a wide table of such a notebook is scrolled
+_PRE: Final = f"{MONO};line-height:1.45;white-space:pre-wrap;{WRAP};margin:4px 0;padding:6px 8px;background:{SHADE};border-radius:4px"
 QUIET: Final = "opacity:.72"
 
 _START: Final = "text-align:start;unicode-bidi:plaintext"  # each paragraph begins where its script does

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any, Final
 
 from cc_executor.model.ansi import clean
-from cc_executor.model.card import AMBER, CARD_BYTES, GREEN, GREY, LINE, MONO, QUIET, RED, SHADE, badge, sign
+from cc_executor.model.card import AMBER, CARD_BYTES, GREEN, GREY, LINE, MONO, QUIET, RED, SHADE, WRAP, badge, sign
 from cc_executor.model.inert import NO_MATH, inert
 from cc_executor.model.item import excerpt
 from cc_executor.model.listrecord import ListState, ListStatus, TaskState, TaskStatus
@@ -155,9 +155,9 @@ def _row(ended: EndedList, number: int, task: Task, *, with_text: bool = True) -
     attempts = f' <span style="{QUIET};font-weight:400">({known.begun} attempts)</span>' if known.begun > 1 else ""
     cells = (
         (_FIGURE, str(number)),
-        (f"{_CELL};min-width:120px;width:32%;overflow-wrap:anywhere", f"<b>{escape(task.id)}</b>{title}{needs}"),
+        (f"{_CELL};min-width:120px;width:32%;{WRAP}", f"<b>{escape(task.id)}</b>{title}{needs}"),
         (f"{_FIGURE};font-weight:600", f"{sign(mark, colour)} {word}{attempts}"),
-        (f"{_CELL};overflow-wrap:anywhere", _what(task, known, with_text=with_text) + run),
+        (f"{_CELL};{WRAP}", _what(task, known, with_text=with_text) + run),
         (_FIGURE, escape(duration(known.seconds)) if known.seconds else ""),
         (_FIGURE, escape(_cost(ended, task, known))),
     )
@@ -171,7 +171,7 @@ def _what(task: Task, known: TaskState, *, with_text: bool) -> str:
     if not with_text or not text.strip() or (known.status is TaskStatus.OK and "\n" not in text.strip() and len(text) <= LINE_CHARS):
         return said
     shown = escape(excerpt(text, lines=TEXT_LINES, chars=TEXT_CHARS).text)
-    style = f"{MONO};line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;padding:6px 8px;background:{SHADE};border-radius:4px"
+    style = f"{MONO};line-height:1.45;white-space:pre-wrap;{WRAP};margin:4px 0;padding:6px 8px;background:{SHADE};border-radius:4px"
     return f'<details><summary style="cursor:pointer">{said}</summary><pre style="{style}">{shown}</pre></details>'
 
 

@@ -44,5 +44,5 @@ def register(serverapp: ServerApp) -> bool:
     manager.register_pre_save_hook(hook)
     manager._cc_executor_hook = hook  # the mark lives and dies with the manager
     if callable(getattr(manager, "get", None)):
-        manager.get = mending(manager.get, environ=dict(os.environ))  # there is no hook for it
+        manager.get = mending(manager.get, environ=dict(os.environ), app=serverapp)  # there is no hook for it
     return True

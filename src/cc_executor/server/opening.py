@@ -26,14 +26,17 @@ _SEALED_HERE: Final = 20  # runs of one notebook, at one opening
 _OTHERS_TURN: Final = 60.0  # seconds in which whoever followed a run to its end seals it
 
 
-def mending(get: Callable[..., Any], *, environ: Mapping[str, str]) -> Callable[..., Any]:
-    """`get` of a contents manager, with the ends of runs in what it gives. Whatever goes wrong with them is logged, and the notebook is given as it is."""
+def mending(get: Callable[..., Any], *, environ: Mapping[str, str], app: Any = None) -> Callable[..., Any]:
+    """`get` of a contents manager, with the ends of runs in what it gives. Whatever goes wrong with them is logged, and the notebook is given as it is.
+
+    `app`: whose sessions tell which kernel is which notebook's.
+    """
 
     @functools.wraps(get)
     def opened(path: str, content: bool = True, *arguments: Any, **more: Any) -> Any:
         found = get(path, content, *arguments, **more)
         if inspect.isawaitable(found):
-            return _later(found, path, environ)
+            return _later(found, path, environ, app)
         if _is_live(found):
             _mend(found["content"], path, environ)
         return found
@@ -41,11 +44,30 @@ def mending(get: Callable[..., Any], *, environ: Mapping[str, str]) -> Callable[
     return opened
 
 
-async def _later(found: Awaitable[Any], path: str, environ: Mapping[str, str]) -> Any:
+async def _later(found: Awaitable[Any], path: str, environ: Mapping[str, str], app: Any) -> Any:
     model = await found
     if _is_live(model):
-        await asyncio.to_thread(_mend, model["content"], path, environ)
+        others = await _kernels_of_others(app, path)
+        await asyncio.to_thread(_mend, model["content"], path, environ, others)
     return model
+
+
+async def _kernels_of_others(app: Any, path: str) -> frozenset[str]:
+    """The process marks of this server's kernels that are other notebooks' and not this one's."""
+    from cc_executor.store.place import process_mark
+
+    mine: dict[str, bool] = {}
+    try:
+        for session in await app.session_manager.list_sessions():
+            kernel = session["kernel"]["id"]
+            # A drive's name may stand before it, as jupyter-collaboration's does.
+            is_this = session["path"].rpartition(":")[2].strip("/") == path.rpartition(":")[2].strip("/")
+            mine[kernel] = mine.get(kernel, False) or is_this
+        pids = [app.kernel_manager.get_kernel(kernel).provisioner.pid for kernel, is_mine in mine.items() if not is_mine]
+    except Exception:  # managers of all kinds, whose kernels may be elsewhere: then nothing is known of them
+        _logger.debug("which kernels are whose is not known", exc_info=True)
+        return frozenset()
+    return frozenset(process_mark(pid) for pid in pids if isinstance(pid, int))
 
 
 def _is_live(model: Any) -> bool:
@@ -62,18 +84,22 @@ def _live_marks(content: Any) -> Iterator[Any]:
                     yield mark
 
 
-def _mend(content: Any, path: str, environ: Mapping[str, str]) -> None:
+def _mend(content: Any, path: str, environ: Mapping[str, str], others: frozenset[str] = frozenset()) -> None:
     from cc_executor.server.asker import for_who_asks
+    from cc_executor.store.bundle import as_object
     from cc_executor.store.home import StateHome, state_path
     from cc_executor.store.notebook import lift, stored_bundles, stored_list_bundles, stored_receipts, without_dead_views
+    from cc_executor.store.place import is_gone
 
     home = StateHome(state_path(environ))
     known, sealed = stored_receipts(home), 0
+    # Whoever would have sealed these has ended, so nobody's turn is taken.
+    orphans = [mark.get("run_id") for mark in map(as_object, _live_marks(content)) if is_gone(mark.get("kernel"))]
 
     def receipt_of(run_id: str) -> Receipt | None:
         nonlocal sealed
         receipt = known(run_id)
-        if receipt is None and sealed < _SEALED_HERE and _was_left(home, run_id):
+        if receipt is None and sealed < _SEALED_HERE and _was_left(home, run_id, for_sure=run_id in orphans):
             sealed += 1
             receipt = _sealed(home, run_id, environ)
         return receipt
@@ -86,13 +112,16 @@ def _mend(content: Any, path: str, environ: Mapping[str, str]) -> None:
             bundle_of=for_who_asks(stored_bundles(home)),
             list_bundle_of=for_who_asks(stored_list_bundles(home)),
         )
-        without_dead_views(content)
+        without_dead_views(content, others=others)
     except Exception:  # the root of our part of an opening: the user is owed the notebook, and the log the reason
         _logger.exception("the ends of runs could not be put into %s; it is opened as it is", path)
 
 
-def _was_left(home: StateHome, run_id: str) -> bool:
-    """Whether a run has ended and nobody has sealed it or will: its kernel was gone. Not one with checks or hooks: these are not run by an opening."""
+def _was_left(home: StateHome, run_id: str, *, for_sure: bool) -> bool:
+    """Whether a run has ended and nobody has sealed it or will: its kernel is gone (`for_sure`), or had its time.
+
+    Not one with checks or hooks: these are not run by an opening.
+    """
     from cc_executor.errors import CCExecutorError
     from cc_executor.store.home import RUN_ID
     from cc_executor.store.hooklog import HookLog
@@ -101,8 +130,8 @@ def _was_left(home: StateHome, run_id: str) -> bool:
         if RUN_ID.match(run_id):
             folder = home.find(run_id)
             facts = folder.exit_facts()
-            is_old = facts is not None and time.time() - facts.ended_at > _OTHERS_TURN
-            return is_old and folder.request().verify is None and not HookLog(folder.path).exists()
+            is_left = facts is not None and (for_sure or time.time() - facts.ended_at > _OTHERS_TURN)
+            return is_left and folder.request().verify is None and not HookLog(folder.path).exists()
     return False
 
 

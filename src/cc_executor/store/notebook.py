@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar, cast
@@ -196,12 +196,16 @@ def lift(
     return True
 
 
-def without_dead_views(notebook: Json) -> None:
-    """Take out live views whose kernel is gone, in place: in a page there would be "model not found" instead of the words that say how to see the run."""
+def without_dead_views(notebook: Json, *, others: Collection[str] = ()) -> None:
+    """Take out live views whose kernel is gone, in place: in a page there would be "model not found" instead of the words that say how to see the run.
+
+    `others`: the process marks of kernels that are not this notebook's, as that of its original is not a copy's.
+    """
     for cell in map(as_object, _array(notebook.get("cells"))):
         for output in map(as_object, _array(cell.get("outputs"))):
             data, mark = as_object(output.get("data")), as_object(as_object(output.get("metadata")).get(MARK))
-            if WIDGET_MIME in data and "text/plain" in data and is_gone(mark.get("kernel")):
+            kernel = mark.get("kernel")
+            if WIDGET_MIME in data and "text/plain" in data and isinstance(kernel, str) and (is_gone(kernel) or kernel in others):
                 output["data"] = {mime: value for mime, value in data.items() if mime != WIDGET_MIME}
 
 

@@ -52,9 +52,9 @@ def claimed_at(run_id: str) -> float:
     return int(run_id[:12], 16) / 1000
 
 
-def process_mark() -> str:
-    """The process that asks, for whoever looks on the same machine whether it is still there; empty where that cannot be told (not on Linux)."""
-    return f"{os.getpid()}@{where}" if (where := _where()) else ""
+def process_mark(pid: int | None = None) -> str:
+    """A process (the one that asks), for whoever looks on the same machine whether it is still there; empty where that cannot be told (not on Linux)."""
+    return f"{os.getpid() if pid is None else pid}@{where}" if (where := _where()) else ""
 
 
 def is_gone(mark: object) -> bool:

@@ -10,6 +10,20 @@ function bodyOf(buffers) {
   return buffers?.length ? JSON.parse(new TextDecoder().decode(buffers[0])) : {};
 }
 
+/**
+ * Keys pressed on our buttons are no notebook commands (D, D deletes a cell), except that for saving: else the browser would save the page. The mark counts
+ * only on what has the focus itself, and must be there before the document hears of the key, which in Notebook 7 is before we do.
+ */
+function keepKeys(root) {
+  const mark = (event) => {
+    if (!root.contains(event.target)) return;
+    const saves = (event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === "s";
+    event.target.toggleAttribute("data-lm-suppress-shortcuts", !saves);
+  };
+  window.addEventListener("keydown", mark, true);
+  return () => window.removeEventListener("keydown", mark, true);
+}
+
 class Channel {
   /**
    * `op`: what a frame is called; `idOf(frame)`: the id of what it is about; `pattern`: of such an id. The owner has `show(frame, body, isReset)`,

@@ -913,7 +913,7 @@ function render({ model, el, run, isSilent }) {
   const root = element("div", "ccx");
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", model.get("title") || "Agent run");
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab: keys pressed on our buttons are no notebook commands (D, D deletes a cell)
+  const loseKeys = keepKeys(root);
   const rehearsal = element("div", "ccx-rehearsal", "Rehearsal: scripted model, no real agent speaks, nothing is spent.");
   const log = new Log((before) => (channel.isRound ? detour.page(view, before) : channel.send({ op: "page", view, before })));
   const bar = new Bar(command, rehearsal, log.scroller);
@@ -1012,6 +1012,7 @@ function render({ model, el, run, isSilent }) {
 
   return () => {
     channel.dispose(() => !run && cell?.isConnected);
+    loseKeys();
     cancelAnimationFrame(painting);
     clearTimeout(clickTimer);
     bar.dispose();

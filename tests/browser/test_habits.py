@@ -1,0 +1,113 @@
+"""What people do around a cell that runs or has ended, and what becomes of it then: a real JupyterLab, a real kernel, a real Chromium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, expect
+
+from cc_executor.model.receipt import RECEIPT_MIME
+from support.environments import IPYKERNEL7
+from support.lab import Lab, NotebookPage, eventually
+
+pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(300)]
+
+LOAD: Final = "%load_ext cc_executor\nimport pathlib\nfolder = pathlib.Path({folder!r})"
+WAITS: Final = (
+    "%%cc_execute --vars --cwd {{folder}} --agent shell --shell bash\nuntil [ -e go ]; do echo line $((n += 1)); sleep 0.5; done; echo gone"
+)
+
+
+@pytest.fixture
+def page(lab: Lab, browser: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> NotebookPage:
+    """A notebook whose second cell runs until there is a file `go` in `tmp_path`."""
+    name = f"{request.node.name.partition('[')[0]}.ipynb"
+    lab.write(name, LOAD.format(folder=str(tmp_path)), WAITS, "print('next')", kernel=IPYKERNEL7.name)
+    page = NotebookPage(lab, browser, name)
+    page.wait_for_kernel()
+    page.run(0)
+    page.run(1)
+    eventually(lambda: "line 2" in page.output(1).inner_text(), within=60, what="the run writes")
+    return page
+
+
+def test_keys_pressed_in_the_view_are_no_notebook_commands_except_that_for_saving(page: NotebookPage, tmp_path: Path) -> None:
+    page.output(1).get_by_role("button", name="Pause").click()
+    resume = page.output(1).get_by_role("button", name="Resume")
+    resume.wait_for()
+    page.cell(2).locator(".cm-content").first.click()
+    page.page.keyboard.type(" # typed")
+    resume.focus()
+    saved = page.save()
+    assert saved.cells[2].source.endswith("# typed")
+    expect(resume).to_be_focused()
+    for key in ("d", "d", "x", "y", "m", "Control+x", "Control+Enter"):
+        page.page.keyboard.press(key)
+    resume.click()
+    (tmp_path / "go").touch()
+    page.wait_done(1)
+    assert page.page.locator(".jp-Notebook .jp-CodeCell").count() == 3
+    assert any(RECEIPT_MIME in output.get("data", {}) for output in page.save().cells[1].outputs)
+
+
+def test_a_copy_of_a_notebook_whose_cell_runs_says_how_to_see_the_run_and_shows_its_end(
+    page: NotebookPage, lab: Lab, browser: Browser, tmp_path: Path
+) -> None:
+    page.save()
+    name = page.name.replace(".ipynb", "-Copy1.ipynb")
+    (lab.root / name).write_bytes((lab.root / page.name).read_bytes())
+    copy = NotebookPage(lab, browser, name)
+    copy.wait_for_kernel()
+    expect(copy.output(1)).to_contain_text("is going on: `%cc attach")  # and not: "Error displaying widget: model not found"
+
+    renamed = page.name.replace(".ipynb", " renamed.ipynb")  # a kernel goes with its notebook
+    page.page.bring_to_front()
+    page.page.get_by_role("menuitem", name="File", exact=True).click()
+    page.page.locator(".lm-Menu-itemLabel").get_by_text("Rename Notebook").click()
+    page.page.locator(".jp-Dialog input").fill(renamed)
+    page.page.keyboard.press("Enter")
+    eventually(lambda: [each for each in lab.api("sessions") if each["path"] == renamed], within=30, what="the notebook has its new name")
+    page.name, page.path = renamed, page.path.replace(page.name, renamed.replace(" ", "%20"))
+    page.open()
+    expect(page.output(1).get_by_role("button", name="Cancel")).to_be_visible()
+
+    (tmp_path / "go").touch()
+    expect(page.output(1)).to_contain_text("gone")
+    copy.page.bring_to_front()
+    copy.open()
+    expect(copy.output(1)).to_contain_text("gone")
+
+
+@pytest.mark.usefixtures("claude_cli")
+def test_long_words_are_broken_or_scrolled_and_not_cut_in_a_notebook_that_came_from_somebody_else(
+    lab: Lab, browser: Browser, tmp_path: Path
+) -> None:
+    long = f"echo {'x' * 400}; echo {'y' * 400} >&2; exit 3"
+    table = f"| a | b |\\n|---|---|\\n| {'z' * 200} | {'z' * 200} |"
+    (tmp_path / "table.toml").write_text(f'[[turn]]\n[[turn.block]]\ntext = "{table}"\n')
+    cells = (f"%%cc_execute --agent shell --shell bash\n{long}", f"%%cc_execute --rehearse {tmp_path / 'table.toml'}\nGo.")
+    lab.write("mine.ipynb", LOAD.format(folder=str(tmp_path)), *cells, kernel=IPYKERNEL7.name)
+    page = NotebookPage(lab, browser, "mine.ipynb")
+    page.wait_for_kernel()
+    for cell in range(3):
+        page.run(cell)
+        page.wait_done(cell)
+    theirs = page.save()
+    page.close()
+    theirs.cells.append(
+        nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", {"text/html": "<b>not seen before</b>"})])
+    )
+    nbformat.write(theirs, lab.root / "theirs.ipynb")
+    page = NotebookPage(lab, browser, "theirs.ipynb")
+    for number, outcome in ((1, "failed"), (2, "ok")):
+        card = page.output(number).locator("div[style*='max-width']").first
+        expect(card).to_contain_text(outcome)
+        card.locator("details").evaluate_all("nodes => nodes.forEach((node) => { node.open = true; })")
+        assert "anywhere" not in card.inner_html(), "JupyterLab does not trust it"
+        cut = card.evaluate("""card => [card, ...card.querySelectorAll("*")]
+            .filter((node) => node.clientWidth && node.scrollWidth > node.clientWidth && getComputedStyle(node).overflowX !== "auto")
+            .map((node) => node.outerHTML.slice(0, 120))""")
+        assert cut == []

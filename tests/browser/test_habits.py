@@ -23,14 +23,15 @@ WAITS: Final = (
 
 @pytest.fixture
 def page(lab: Lab, browser: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> NotebookPage:
-    """A notebook whose second cell runs until there is a file `go` in `tmp_path`."""
+    """A notebook whose second cell runs until there is a file `go` in `tmp_path`, and which its view has saved."""
     name = f"{request.node.name.partition('[')[0]}.ipynb"
-    lab.write(name, LOAD.format(folder=str(tmp_path)), WAITS, "print('next')", kernel=IPYKERNEL7.name)
+    file = lab.write(name, LOAD.format(folder=str(tmp_path)), WAITS, "print('next')", kernel=IPYKERNEL7.name)
     page = NotebookPage(lab, browser, name)
     page.wait_for_kernel()
     page.run(0)
     page.run(1)
     eventually(lambda: "line 2" in page.output(1).inner_text(), within=60, what="the run writes")
+    eventually(lambda: "widget-view" in file.read_text("utf-8"), within=60, what="the notebook is saved with the view")
     return page
 
 
@@ -56,7 +57,6 @@ def test_keys_pressed_in_the_view_are_no_notebook_commands_except_that_for_savin
 def test_a_copy_of_a_notebook_whose_cell_runs_says_how_to_see_the_run_and_shows_its_end(
     page: NotebookPage, lab: Lab, browser: Browser, tmp_path: Path
 ) -> None:
-    page.save()
     name = page.name.replace(".ipynb", "-Copy1.ipynb")
     (lab.root / name).write_bytes((lab.root / page.name).read_bytes())
     copy = NotebookPage(lab, browser, name)

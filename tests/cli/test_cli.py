@@ -21,7 +21,7 @@ from cc_executor.model.outcome import OutcomeKind
 from cc_executor.shim.records import RUN_MARK
 from cc_executor.store.home import StateHome
 from support import receipts
-from support.commands import command
+from support.commands import command, hangups
 from support.environments import CHECKOUT
 from support.leaks import marked_processes
 from support.receiver import receiving
@@ -203,14 +203,11 @@ def test_a_second_ctrl_c_kills_what_does_not_want_to_end() -> None:
 @pytest.mark.parametrize("is_ignored", [False, True], ids=["plain", "nohup"])
 def test_a_hangup_ends_the_run_unless_it_was_started_to_outlive_one(tmp_path: Path, is_ignored: bool) -> None:
     done = tmp_path / "done"
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)  # a child inherits it, as from nohup
-    try:
+    with hangups(signal.SIG_IGN if is_ignored else signal.SIG_DFL):
         process = subprocess.Popen(
             [*CLI, "run", *SHELL, f"echo ready; until test -e {done}; do sleep 0.05; done; echo through"],
             env=environ(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-    finally:
-        signal.signal(signal.SIGHUP, before)
     with process:
         read_until(process, "ready")
         process.send_signal(signal.SIGHUP)
@@ -224,7 +221,9 @@ def test_a_hangup_ends_the_run_unless_it_was_started_to_outlive_one(tmp_path: Pa
 def test_a_terminal_that_is_closed_ends_the_run_in_order() -> None:
     terminal, inside = os.openpty()
     argv = [*CLI, "run", *SHELL, "echo ready; sleep 600"]
-    with subprocess.Popen(argv, env=environ(), stdin=inside, stdout=inside, stderr=inside) as process:
+    with hangups():
+        process = subprocess.Popen(argv, env=environ(), stdin=inside, stdout=inside, stderr=inside)
+    with process:
         os.close(inside)
         seen = b""
         while b"ready" not in seen:

@@ -13,6 +13,7 @@ import pytest
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
 from cli.test_cli import BUDGET, beginning, cli
+from support.commands import hangups
 from support.lab import eventually
 from support.leaks import await_none
 
@@ -107,11 +108,8 @@ def test_the_file_that_is_named_is_the_one_that_is_run_wherever_its_tasks_work(t
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_and_kill_and_a_hangup_stop_the_list(file: Path, tmp_path: Path, number: signal.Signals) -> None:
     with contextlib.ExitStack() as stack:
-        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a child inherits it, and these tests may have been started by nohup
-        try:
+        with hangups():
             process = stack.enter_context(beginning("tasks", "run", str(file), "--cwd", str(tmp_path)))
-        finally:
-            signal.signal(signal.SIGHUP, before)
         eventually((tmp_path / "log").exists, within=BUDGET, what="the list runs")
         process.send_signal(number)
         said, hint = process.communicate(timeout=BUDGET)

@@ -454,7 +454,7 @@ def test_a_run_that_cannot_be_looked_into_is_left_alone_and_hides_no_other(home:
     assert prune(home, planned, environ=os.environ, now=time.time())
     for name in (records.EXIT, records.RECEIPT):
         (odd.path / name).unlink()
-    assert [(row.id, row.status) for row in summaries(home, now=time.time())] == [(other.run_id, "ok"), (odd.run_id, "lost")]
+    assert [(row.id, row.status) for row in summaries(home, now=time.time())] == [(other.run_id, "ok"), (odd.run_id, "unreadable")]
 
 
 # --- what is counted in a transcript ---------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,16 @@ class Said:
     code: int
     out: str
     err: str
+
+
+@contextlib.contextmanager
+def hangups(handler: signal.Handlers = signal.SIG_DFL) -> Iterator[None]:
+    """Processes that are started in here do this at a hangup. They inherit it, and these tests may have been started by nohup."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def command(*arguments: str | Path | Any) -> Said:

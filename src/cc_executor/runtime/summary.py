@@ -81,8 +81,8 @@ def summary(folder: RunFolder, *, now: float, mask: Callable[[str], str] = str) 
         )
     try:
         standing = folder.standing(now)
-    except OSError:  # of a folder that cannot be looked into nobody knows what became of its run; the others are listed all the same
-        standing = RunStanding.LOST
+    except OSError:  # its folder cannot be looked into, or its lock is none; the others are listed all the same
+        return RunSummary(id=folder.run_id, status="unreadable", started=folder.created_at, agent="", label=label, prompt=prompt)
     elapsed = now - folder.created_at if standing is RunStanding.RUNNING else None
     try:
         rehearsed, agent = Plan.of(folder).rehearsed, folder.request().agent

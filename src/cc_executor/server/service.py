@@ -50,7 +50,6 @@ from cc_executor.server.watch import Watch
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
-from cc_executor.store.place import claimed_at
 from cc_executor.store.tasklists import LIST_ID, ListFolder
 
 logger = logging.getLogger(__name__)
@@ -155,10 +154,7 @@ class Service:
         return self._run_row(each)
 
     def _run_row(self, each: RunFolder | Waiting) -> RunSummary:
-        try:
-            return each.row(self.mask) if isinstance(each, Waiting) else summary(each, now=time.time(), mask=self.mask)
-        except OSError:  # its lock is none: somebody has put something in its place
-            return RunSummary(id=each.run_id, status="unreadable", started=claimed_at(each.run_id), agent="")
+        return each.row(self.mask) if isinstance(each, Waiting) else summary(each, now=time.time(), mask=self.mask)
 
     # --- starting ---
 

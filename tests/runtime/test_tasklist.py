@@ -455,6 +455,12 @@ async def test_who_joins_a_list_that_somebody_runs_changes_the_bounds_that_he_na
         assert holds(folder) == (5, None, "wait")
         group.start_soon(lambda: execute(tmp_path, *tasks, max_cost=3, max_cost_per_day=20))
         await eventually(lambda: holds(folder) == (3, 20, "wait"))
+        # A bound of his environment is for what he starts himself.
+        joined = asyncio.Event()
+        environ = {**os.environ, "CC_EXECUTOR_MAX_COST_PER_DAY": "100"}
+        group.start_soon(lambda: execute(tmp_path, *tasks, environ=environ, on_state=lambda _: joined.set()))
+        await joined.wait()
+        assert holds(folder) == (3, 20, "wait")
         (tmp_path / "go").touch()
     assert begins(tmp_path) == ["a"]
 

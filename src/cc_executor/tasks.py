@@ -289,7 +289,7 @@ def rebound(folder: ListFolder, tasks: TaskList, known: ListState, *, named: Tas
     if known.status is ListStatus.OPEN and folder.is_run():
         # Who joins a list that somebody runs changes what he names: a second one who only wants to watch lifts no cap.
         own = named or tasks
-        tasks = held.bounded({name: value for name in BOUNDS if (value := getattr(own, name)) != TaskList.model_fields[name].default})
+        tasks = held.bounded({name: value for name in BOUNDS & own.model_fields_set if (value := getattr(own, name)) is not None})
     if any(getattr(tasks, name) != getattr(held, name) for name in BOUNDS):
         folder.append(
             Capped(

@@ -461,6 +461,9 @@ async def test_who_joins_a_list_that_somebody_runs_changes_the_bounds_that_he_na
         group.start_soon(lambda: execute(tmp_path, *tasks, environ=environ, on_state=lambda _: joined.set()))
         await joined.wait()
         assert holds(folder) == (3, 20, "wait")
+        # What is the usual can be named, too.
+        group.start_soon(lambda: execute(tmp_path, *tasks, on_limit="stop"))
+        await eventually(lambda: holds(folder) == (3, 20, "stop"))
         (tmp_path / "go").touch()
     assert begins(tmp_path) == ["a"]
 

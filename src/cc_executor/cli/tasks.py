@@ -155,7 +155,7 @@ def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None
     if not bounds:
         return planned
     try:
-        return replace(planned, tasks=TaskList.model_validate(dict(planned.tasks) | dict(bounds)))
+        return replace(planned, tasks=planned.tasks.overruled(bounds))
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False)
         said = [f"--{item['loc'][0]}: {item['msg'].replace('Input should', 'must', 1)} (given: {item['input']!r})." for item in wrong]

@@ -192,7 +192,7 @@ def _read(source: str | os.PathLike[str], cwd: str) -> Written:
 def _overrule(written: Written, tasks: TaskList, more: Mapping[str, Any]) -> None:
     """What the caller says wins over what the text says."""
     try:
-        written.tasks = TaskList.model_validate(dict(tasks) | dict(more))
+        written.tasks = tasks.overruled(more)
     except ValidationError as error:
         for wrong in error.errors(include_url=False, include_context=False):
             written.problems.append(

@@ -190,7 +190,8 @@ async def cc_execute_list(
     """
     environment = os.environ if environ is None else environ
     notify = take_notify(more, environment)
-    planned = day_bounded(tasks if isinstance(tasks, Plan) else plan(tasks, **more), environment)
+    given = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
+    planned = day_bounded(given, environment)
     home = StateHome(Path(state) if state is not None else state_path(environment))
     folder = open_list(planned, home, fresh=fresh)
     watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()
@@ -214,7 +215,7 @@ async def cc_execute_list(
         known = folder.state()
         if known.status is ListStatus.OPEN and known.is_stopped:
             await whole(watcher)  # whoever stopped it was gone before it had ended
-        reopen(folder, planned.tasks)
+        reopen(folder, planned.tasks, named=given.tasks)
         ended = await whole(watcher)
     except BaseException:
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_BUDGET):
@@ -255,12 +256,12 @@ def list_result(folder: ListFolder, tasks: TaskList, state: ListState, home: Sta
     return ListResult(folder.list_id, state.status.value, state.summary, {task.id: state.task(task.id) for task in tasks.tasks}, home)
 
 
-def reopen(folder: ListFolder, tasks: TaskList) -> None:
+def reopen(folder: ListFolder, tasks: TaskList, *, named: TaskList | None = None) -> None:
     """Let a list go on that was closed before its end, or that was held or stopped by somebody who is gone.
 
-    What did not end well is tried again, with what was skipped for it.
+    What did not end well is tried again, with what was skipped for it. `named`: as for `rebound`.
     """
-    rebound(folder, tasks, folder.state())
+    rebound(folder, tasks, folder.state(), named=named)
     known = folder.state()  # after the bounds: from here on nobody closes the list without having read them
     is_left = known.status is ListStatus.OPEN and not folder.is_run()
     if is_left and (known.is_paused or known.is_stopped):
@@ -279,12 +280,16 @@ def reopen(folder: ListFolder, tasks: TaskList) -> None:
     folder.append(Resumed(at=time.time(), by="python"))
 
 
-def rebound(folder: ListFolder, tasks: TaskList, known: ListState) -> None:
-    """Let the bounds of `tasks` hold for the list from now on: what it may cost, and what it waits for."""
+def rebound(folder: ListFolder, tasks: TaskList, known: ListState, *, named: TaskList | None = None) -> None:
+    """Let the bounds of `tasks` hold for the list from now on: what it may cost, and what it waits for.
+
+    `named`: the list with the bounds that somebody has named, where `tasks` has some of the environment, too.
+    """
     held = bounded(folder.tasks(), known)
     if known.status is ListStatus.OPEN and folder.is_run():
         # Who joins a list that somebody runs changes what he names: a second one who only wants to watch lifts no cap.
-        tasks = held.bounded({name: value for name in BOUNDS if (value := getattr(tasks, name)) != TaskList.model_fields[name].default})
+        own = named or tasks
+        tasks = held.bounded({name: value for name in BOUNDS & own.model_fields_set if (value := getattr(own, name)) is not None})
     if any(getattr(tasks, name) != getattr(held, name) for name in BOUNDS):
         folder.append(
             Capped(

@@ -175,6 +175,23 @@ async def test_a_long_text_reaches_later_tasks_whole(tmp_path: Path) -> None:
     assert result["numbers"] == kept
 
 
+async def test_whether_a_text_is_whole_does_not_depend_on_what_was_masked_in_it(tmp_path: Path, home: StateHome) -> None:
+    key = f"(umask 77; echo canary | sha256sum | cut -c 1-64 > {home.root}/signing-key); cat {home.root}/signing-key"
+    result = await execute(
+        tmp_path,
+        {"id": "barely", "run": "seq -f %09g 3201"},  # the receipt, with the line that counts the rest, is longer
+        {"id": "token", "run": "printf 'Bearer %0300d\\n' 1; seq 30000"},  # the receipt is shorter than what it keeps at most
+        {"id": "key", "run": f"seq 30000; {key}"},  # which its supervisor, older than the key, does not know
+        {
+            "id": "read",
+            "run": "cd $CC_NEEDS; wc -l < barely.txt; for name in token key; do grep '[^0-9]' $name.txt; wc -l < $name.txt; done",
+            "needs": ["barely", "token", "key"],
+        },
+    )
+    assert result.ok, result
+    assert result["read"].split() == ["3201", "[masked]", "30001", "[masked]", "30001"]
+
+
 async def test_three_side_by_side_then_one_that_reads_all(tmp_path: Path) -> None:
     meet = "echo {0} > here-{0}; until [ -e here-g1 ] && [ -e here-g2 ] && [ -e here-g3 ]; do sleep 0.02; done; echo {0}"
     result = await execute(
@@ -438,6 +455,15 @@ async def test_who_joins_a_list_that_somebody_runs_changes_the_bounds_that_he_na
         assert holds(folder) == (5, None, "wait")
         group.start_soon(lambda: execute(tmp_path, *tasks, max_cost=3, max_cost_per_day=20))
         await eventually(lambda: holds(folder) == (3, 20, "wait"))
+        # A bound of his environment is for what he starts himself.
+        joined = asyncio.Event()
+        environ = {**os.environ, "CC_EXECUTOR_MAX_COST_PER_DAY": "100"}
+        group.start_soon(lambda: execute(tmp_path, *tasks, environ=environ, on_state=lambda _: joined.set()))
+        await joined.wait()
+        assert holds(folder) == (3, 20, "wait")
+        # What is the usual can be named, too.
+        group.start_soon(lambda: execute(tmp_path, *tasks, on_limit="stop"))
+        await eventually(lambda: holds(folder) == (3, 20, "stop"))
         (tmp_path / "go").touch()
     assert begins(tmp_path) == ["a"]
 

@@ -97,7 +97,7 @@ def run_command(
 ) -> None:
     """Run a list to its end. What ended well before is not done again; Ctrl-C, `kill` or a closed terminal stop the list and end what runs."""
     bounds = {"max_cost": max_cost, "max_cost_per_day": max_cost_per_day, "on_limit": on_limit, "limit_wait_max": limit_wait_max}
-    planned = day_bounded(_planned(file, cwd, {name: value for name, value in bounds.items() if value is not None}), os.environ)
+    planned = _planned(file, cwd, {name: value for name, value in bounds.items() if value is not None})
     given = notified.given(notify, notify_after, notify_on)
     if detach:
         _detached(planned, take_notify(given, os.environ), fresh=fresh, as_json=as_json)
@@ -155,7 +155,7 @@ def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None
     if not bounds:
         return planned
     try:
-        return replace(planned, tasks=TaskList.model_validate(dict(planned.tasks) | dict(bounds)))
+        return replace(planned, tasks=planned.tasks.overruled(bounds))
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False)
         said = [f"--{item['loc'][0]}: {item['msg'].replace('Input should', 'must', 1)} (given: {item['input']!r})." for item in wrong]
@@ -177,13 +177,14 @@ def _plan_of(file: str, cwd: str | None) -> Plan:
 
 def _detached(planned: Plan, notify: Notify | None, *, fresh: bool, as_json: bool) -> None:
     """Another process of this command runs the list, and outlives the terminal."""
+    named, planned = planned.tasks, day_bounded(planned, os.environ)
     folder = open_list(planned, home(), fresh=fresh)
     known = folder.state()
     if known.status is ListStatus.OPEN and known.is_stopped and folder.is_run():
         raise ControlFailed(f"The list {folder.list_id} is being stopped. Run it again when it has ended.")
     keep_hooks(folder, planned.hooks)
     keep_notify(folder, notify)
-    reopen(folder, planned.tasks)
+    reopen(folder, planned.tasks, named=named)
     start_runner(folder, environ=os.environ)
     print_json({"id": folder.list_id}) if as_json else typer.echo(folder.list_id)
 

@@ -182,11 +182,11 @@ def dry_run(tasks: TaskList, forecast: ListForecast | None = None) -> str:
 
 
 async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise_error: bool, notify: Notify | None) -> ShownListResult:
-    home, day = home_of(shell), settings_of(shell).max_cost_per_day
+    home, day, named = home_of(shell), settings_of(shell).max_cost_per_day, planned.tasks
     if day is not None and planned.tasks.max_cost_per_day is None:
         planned = replace(planned, tasks=planned.tasks.bounded({"max_cost_per_day": day}))
     folder = open_list(planned, home, fresh=fresh)
-    watch = _ListWatch(shell, planned, folder, home, is_done=folder.state().status is ListStatus.OK, notify=notify)
+    watch = _ListWatch(shell, planned, folder, home, named=named, is_done=folder.state().status is ListStatus.OK, notify=notify)
     task = own(watch.follow(), name=f"cc_executor list {folder.list_id}")
 
     def stop(count: int) -> None:
@@ -217,10 +217,13 @@ async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise
 class _ListWatch:
     """One list and its display, from the first record to the table. When the display fails, the list goes on unseen."""
 
-    def __init__(self, shell: Any, planned: Plan, folder: ListFolder, home: StateHome, *, is_done: bool, notify: Notify | None) -> None:
+    def __init__(
+        self, shell: Any, planned: Plan, folder: ListFolder, home: StateHome, *, named: TaskList, is_done: bool, notify: Notify | None
+    ) -> None:
         self._shell = shell
         self._takes_input = bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
         self._planned = planned
+        self._named = named
         self._settings_hooks = hooks_given(settings_of(shell).hooks, what="CCExecutor.hooks")
         keep_hooks(folder, planned.hooks)
         keep_notify(folder, notify)
@@ -270,7 +273,7 @@ class _ListWatch:
             if known.status is ListStatus.OPEN and known.is_stopped:
                 await self._run()  # whoever stopped it was gone before it had ended
             if not self._is_interrupted:
-                reopen(self._folder, self._planned.tasks)
+                reopen(self._folder, self._planned.tasks, named=self._named)
             self._on_state(self._folder.state())
             await self._page.read_receipts()
             await self._page.expect()

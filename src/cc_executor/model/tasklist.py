@@ -183,6 +183,10 @@ class TaskList(_Frozen):
         """The same work with other bounds."""
         return self.model_copy(update={name: value for name, value in bounds.items() if name in BOUNDS})
 
+    def overruled(self, fields: Mapping[str, Any]) -> TaskList:
+        """The list with other fields, checked; what was left open stays so (`model_fields_set`). Raises `pydantic.ValidationError`."""
+        return type(self).model_validate({name: getattr(self, name) for name in self.model_fields_set} | dict(fields))
+
     def task(self, task_id: str) -> Task:
         """The task with this id. Raises `KeyError`."""
         known = self._known

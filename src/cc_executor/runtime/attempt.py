@@ -35,7 +35,7 @@ from cc_executor.policy.retry import hit_of, said
 from cc_executor.runtime.adoption import adopted
 from cc_executor.runtime.again import resumable
 from cc_executor.runtime.answers import Attendant
-from cc_executor.runtime.errand import in_thread
+from cc_executor.runtime.errand import Errand, in_thread
 from cc_executor.runtime.listhooks import ListHooks
 from cc_executor.runtime.listjournal import ListJournal
 from cc_executor.runtime.plan import resolved
@@ -45,9 +45,11 @@ from cc_executor.runtime.taskvalidation import validated, validation_request, ve
 from cc_executor.runtime.wholetext import whole_text
 from cc_executor.store import owners
 from cc_executor.store.home import StateHome, new_run_id
+from cc_executor.store.keys import private_values
 from cc_executor.store.tasklists import ListFolder
 
 LOOK: Final = 0.2  # seconds between looks for what others have appended
+WRITE_BUDGET: Final = 10.0  # seconds for which one that was stopped waits for its files: the next attempt makes that folder anew
 NEEDS_VARIABLE: Final = "CC_NEEDS"
 FILES_LIMIT: Final = 1000  # names of files that the list's journal keeps
 
@@ -130,8 +132,10 @@ class TaskAttempts:
         request = self._request_of(task, said(prompt, say, is_resumed=bool(session)), max_cost, session)
         environ = dict(self._environ)
         if task.kind is TaskKind.SHELL:
-            environ[NEEDS_VARIABLE] = str(self._folder.write_needs(task.id, files_of(made)))
+            write = Errand(lambda _: self._folder.write_needs(task.id, files_of(made)), patience=WRITE_BUDGET, takes_long=True)
+            environ[NEEDS_VARIABLE] = str(await write.run())
             request = request.model_copy(update={"env_names": (*request.env_names, NEEDS_VARIABLE)})
+        made = {}  # many megabytes, perhaps, and the run may take hours
         live.run = await Run.start(
             request,
             home=self._home,
@@ -231,7 +235,8 @@ class TaskAttempts:
                 folder = self._home.find(known.run_id)
                 receipt = folder.receipt()
                 if receipt is not None:
-                    text = whole_text(folder, receipt, mask=Redactor(secret_values(self._environ)).text)
+                    mask = Redactor((*secret_values(self._environ), *private_values(self._home.root))).text
+                    text = whole_text(folder, receipt, mask=mask)
                     return Made(text, receipt.data, _paths(receipt), known.outcome, known.spent)
         return known.made
 

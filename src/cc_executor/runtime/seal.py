@@ -49,7 +49,8 @@ LOOK: Final = 0.02  # seconds
 TURN_BUDGET: Final = 5.0
 KEEP_BUDGET: Final = 30.0  # seconds for a disk to take the receipt, if nobody wants to wait for it; mostly some milliseconds
 _CLAIM: Final = "sealing"  # locked (flock) by whoever seals
-_TEXT_LIMIT: Final = 32_000  # characters of the final text that the receipt keeps; longer ones are in the journal
+TEXT_LIMIT: Final = 32_000  # characters of the final text that the receipt keeps; longer ones are in the journal
+LEFT_OUT: Final = "characters left out; the journal has them"  # stands in the text of every receipt that has both ends alone
 _FILE_LIMIT: Final = 200  # files that the receipt names
 _DEPTH_LIMIT: Final = 100  # brackets inside brackets of a structured output; what writes and reads receipts gives up at some 250
 
@@ -292,10 +293,10 @@ def _asked(one: Settled) -> AskedFor:
 
 def _text_of(state: RunState) -> str:
     text = state.text
-    if len(text) <= _TEXT_LIMIT:
+    if len(text) <= TEXT_LIMIT:
         return text
-    half = _TEXT_LIMIT // 2  # less than what the state keeps of either end
-    return f"{text[:half]}\n[… {state.text_size - 2 * half:,} characters left out; the journal has them …]\n{text[-half:]}"
+    half = TEXT_LIMIT // 2  # less than what the state keeps of either end
+    return f"{text[:half]}\n[… {state.text_size - 2 * half:,} {LEFT_OUT} …]\n{text[-half:]}"
 
 
 def receipt_over(

@@ -7,9 +7,9 @@ from typing import Final
 
 from cc_executor.errors import StateUnusable
 from cc_executor.model.event import Finished, TextWritten
-from cc_executor.model.listrecord import TEXT_LIMIT
 from cc_executor.model.receipt import Receipt
 from cc_executor.runtime.reader import replay
+from cc_executor.runtime.seal import LEFT_OUT, TEXT_LIMIT
 from cc_executor.store.journal import RunFolder
 
 WHOLE_LIMIT: Final = (
@@ -27,7 +27,7 @@ def whole_text(folder: RunFolder, receipt: Receipt, *, mask: Callable[[str], str
     mask : callable
         Takes secrets out of a text, as was done with the receipt's.
     """
-    if len(receipt.text) <= TEXT_LIMIT:
+    if LEFT_OUT not in receipt.text:  # its length tells nothing: what is masked is mostly shorter than it was
         return receipt.text
     said: str | None = None
     written: list[str] = []
@@ -48,4 +48,4 @@ def whole_text(folder: RunFolder, receipt: Receipt, *, mask: Callable[[str], str
     except StateUnusable:
         return receipt.text
     whole = "".join(written) if said is None else said
-    return mask(whole) if len(receipt.text) < len(whole) <= WHOLE_LIMIT else receipt.text
+    return mask(whole) if TEXT_LIMIT < len(whole) <= WHOLE_LIMIT else receipt.text

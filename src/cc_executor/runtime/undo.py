@@ -353,7 +353,7 @@ def _planned(store: SnapshotStore, ground: Ground, units: Sequence[Unit]) -> Pla
     made = plan(units, now, listings, hidden)
     for path, change in sorted(made.changes.items()):  # a folder before what is in it
         wanted = change.before
-        above = made.changes.get(os.path.dirname(path))
+        above = made.changes.get(path.rpartition(b"/")[0])
         if wanted is not None and change.after is None and not (above and _stands_as_folder(above.before)) and not ground.has_folder(path):
             made.conflicts.append(Conflict(path, FOLDER_GONE))
             del made.changes[path]

@@ -575,7 +575,7 @@ def test_runs_that_met_in_one_folder_are_undone_together(home: StateHome, root: 
     assert walk(root) == after
 
 
-@pytest.mark.parametrize("why", ["in a folder within", "not looked at"])
+@pytest.mark.parametrize("why", ["in a folder within", "not looked at", "a pipe by now"])
 def test_runs_that_met_and_cannot_be_undone_as_one_are_not_said_to_be(home: StateHome, root: Path, why: str) -> None:
     one, first = begun(home, root)
     two, second = begun(home, root / "folder" if why == "in a folder within" else root)
@@ -584,6 +584,9 @@ def test_runs_that_met_and_cannot_be_undone_as_one_are_not_said_to_be(home: Stat
     ended(two, second)
     if why == "not looked at":
         (two.path / BEFORE).unlink()
+    if why == "a pipe by now":
+        (root / "folder" / "inside").unlink()
+        os.mkfifo(root / "folder" / "inside")
     for runs in ([one.run_id], [one.run_id, two.run_id]):
         with pytest.raises(UndoRefused) as refused:
             undo(home, runs)

@@ -20,7 +20,7 @@ from cc_executor.errors import RunNotFound, TaskListNotFound, UndoIncomplete, Un
 from cc_executor.model.listrecord import Begun
 from cc_executor.model.tree import Change, Entry, Kind, Tree, changes, reversed_changes, same, same_content
 from cc_executor.model.undone import SHOWN, Step, Undone
-from cc_executor.policy.undo import FOLDER_GONE, NOT_KEPT, Conflict, Plan, Unit, plan
+from cc_executor.policy.undo import BOTH, FOLDER_GONE, NOT_KEPT, Conflict, Plan, Unit, plan
 from cc_executor.runtime.snapshot import PATIENCE
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
@@ -301,7 +301,7 @@ def _carry_out(
         raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
     left = tuple((os.fsdecode(conflict.path), conflict.why) for conflict in made.conflicts)
     if left and not keep_mine and not dry_run:
-        raise UndoRefused(_refusal(left, roots, _together(store, units, runs, roots)), left)
+        raise UndoRefused(_refusal(left, roots, _together(store, units, made.conflicts, runs, roots)), left)
     todo = tuple(made.changes[path] for path in sorted(made.changes))
     done = Undone(runs=runs, steps=_steps(todo), left=left, is_dry=dry_run, is_redo=is_redo)
     if dry_run:
@@ -452,9 +452,12 @@ def _what(change: Change) -> str:
     return "restored"
 
 
-def _together(store: SnapshotStore, units: Sequence[Unit], runs: Sequence[str], roots: Sequence[bytes]) -> list[str]:
+def _together(
+    store: SnapshotStore, units: Sequence[Unit], conflicts: Sequence[Conflict], runs: Sequence[str], roots: Sequence[bytes]
+) -> list[str]:
     """The runs that would have to be undone as one; none where that is done already, or cannot be."""
-    others = {run_id for unit in units for met in unit.doubtful.values() for run_id in met}
+    shared = [conflict.path for conflict in conflicts if conflict.why.startswith(BOTH)]
+    others = {run_id for unit in units for path in shared for run_id in unit.doubtful.get(path, ())}
     try:
         can_be = all(run_id not in runs and _seen(store, store.home.folder(run_id)).before.root in roots for run_id in others)
     except UndoRefused:

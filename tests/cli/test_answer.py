@@ -91,7 +91,7 @@ tool = "Read"
 input = { file_path = "/etc/hostname" }
 [[turn.block]]
 tool = "Read"
-input = { file_path = "/etc/passwd" }
+input = { file_path = "/etc/passwd\\u001b[8m" }
 
 [[turn]]
 [[turn.block]]
@@ -109,12 +109,15 @@ def test_of_several_questions_the_one_that_is_named_is_answered(tmp_path: Path) 
     ids = [ask["id"] for ask in asks]
     refused = cli("answer", run_id, "--allow")
     assert refused.returncode == 2
-    assert refused.stderr.splitlines()[1:] == [f"  {ids[0]}  Read: /etc/hostname", f"  {ids[1]}  Read: /etc/passwd"]
-    assert cli("answer", run_id, "--deny", "--ask", ids[1][:8]).stdout == "Denied: Read: /etc/passwd\n"
+    assert refused.stderr.splitlines()[1:] == [f"  {ids[0]}  Read: /etc/hostname", f"  {ids[1]}  Read: /etc/passwd\\u001b[8m"]
+    assert cli("answer", run_id, "--deny", "--ask", ids[1][:8]).stdout == "Denied: Read: /etc/passwd\\u001b[8m\n"
     assert cli("answer", run_id, "--allow").stdout == "Allowed once: Read: /etc/hostname\n"  # there is no other any more
     with beginning("attach", run_id, "--json") as process:
         receipt = json.loads(process.communicate(timeout=BUDGET)[0])
-    assert {(one["what"], one["decision"]) for one in receipt["asked"]} == {("Read: /etc/hostname", "allow"), ("Read: /etc/passwd", "deny")}
+    assert {(one["what"], one["decision"]) for one in receipt["asked"]} == {
+        ("Read: /etc/hostname", "allow"),
+        ("Read: /etc/passwd\x1b[8m", "deny"),
+    }
 
 
 def test_a_run_without_anybody_waits_only_for_so_long_and_can_be_answered(tmp_path: Path) -> None:

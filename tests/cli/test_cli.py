@@ -175,7 +175,8 @@ def test_ctrl_c_ends_the_whole_tree_and_says_so() -> None:
 
 def test_ctrl_c_while_the_command_is_loaded_is_quiet() -> None:
     argv = [CLI[0], "-X", "importtime", *CLI[1:], "list"]  # says what is loaded, on standard error
-    with subprocess.Popen(argv, env=environ(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    # In a pipe that is too small for all of it: the command waits there for its reader, and cannot be through before the signal.
+    with subprocess.Popen(argv, env=environ(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pipesize=4096, text=True) as process:
         assert process.stderr is not None
         assert any("| cc_executor.errors" in line.replace("  ", "") for line in process.stderr)
         process.send_signal(signal.SIGINT)

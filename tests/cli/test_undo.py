@@ -43,6 +43,15 @@ def test_a_run_is_undone_and_redone_and_refused_over_later_edits(tmp_path: Path)
     assert {name: content for name, (_, _, content) in walk(work).items()} == {b"a": b"mine"}
 
 
+def test_a_name_in_a_refusal_hides_nothing_of_it(tmp_path: Path) -> None:
+    odd = tmp_path / "a\x1b[8mb"
+    cli("run", "echo after > a$'\\e[8m'b", *SHELL, "--undo", "--cwd", tmp_path)
+    odd.write_text("mine")
+    refused = cli("undo")
+    assert refused.returncode == 2
+    assert "  ab: it was changed since\n" in refused.stderr
+
+
 def test_a_run_without_looks_says_why_it_cannot_be_undone(tmp_path: Path) -> None:
     cli("run", "echo x > a", *SHELL, "--cwd", tmp_path)
     refused = cli("undo")

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import venv
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,6 +90,34 @@ def test_scripts_at_the_top_can_be_executed() -> None:
     for path in sorted((CHECKOUT / ".ci").iterdir()):
         assert path.stat().st_mode & 0o111, path
         assert path.read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n"), path
+
+
+def test_setting_up_leaves_to_pip_what_only_pip_is_told_of_and_needs_no_python_where_all_is_there(tmp_path: Path) -> None:
+    made, asked, tools = tmp_path / ".venvs" / "uv", tmp_path / "asked", tmp_path / "tools"
+    venv.create(made, with_pip=True)
+    (made / "bin" / "uv").write_text(f"#!/bin/sh\necho > {asked}\nexit 1\n")
+    (made / "bin" / "uv").chmod(0o755)
+    tools.mkdir()
+    for name in ("bash", "grep", "rm"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    index = tmp_path / "pip.conf"
+    index.write_text("[global]\nindex-url = https://packages.example/simple\n")
+
+    def set_up(configured: Path) -> bool:
+        """Whether uv was asked."""
+        asked.unlink(missing_ok=True)
+        argv = ["bash", CHECKOUT / ".ci" / "venv", made, "pip"]  # which is there already: nothing is fetched
+        environ = {"PATH": str(tools), "PIP_CONFIG_FILE": str(configured), "CONSTRAINTS": ""}
+        subprocess.run(argv, cwd=tmp_path, env=environ, check=True, timeout=60)
+        return asked.exists()
+
+    assert not set_up(Path(os.devnull))
+    (tools / "python3").write_text(
+        f'#!/bin/sh\n[ "$2" = pip ] && exit 1\nexec {sys.executable} "$@"\n'
+    )  # without a pip of its own, as Debian's
+    (tools / "python3").chmod(0o755)
+    assert not set_up(index)
+    assert set_up(Path(os.devnull))
 
 
 def test_the_license_names_its_holders() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -228,6 +229,11 @@ def test_files_that_may_not_grow_are_told_with_the_limit_that_forbids_it(tmp_pat
 def test_a_home_that_is_no_absolute_path_is_passed_over(name: str) -> None:
     assert state_path({"HOME": "/home/me", name: "here"}).is_absolute()
     assert state_path({"HOME": "/home/me", name: ""}).is_absolute()
+
+
+def test_a_list_of_users_that_has_no_home_for_this_one_names_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd(("user", "x", uid, uid, "", "", "")))
+    assert str(state_path({})) == "~/.local/state/cc-executor"
 
 
 FULL_DISK: Final = """

@@ -346,6 +346,31 @@ def test_a_pipe_that_stands_there_since_hinders_no_other_file(home: StateHome, r
     assert (root / "old-name.txt").read_text() == "moved about"
 
 
+@pytest.mark.parametrize("now", ["nothing", "a pipe"])
+def test_a_folder_that_is_gone_since_hinders_no_file_elsewhere(home: StateHome, root: Path, now: str) -> None:
+    run_id = worked(home, root, lambda: ((root / "folder" / "inside").unlink(), (root / "edited.txt").write_text("run")))
+    shutil.rmtree(root / "folder")
+    if now == "a pipe":
+        os.mkfifo(root / "folder")
+    mine = walk(root)
+    with pytest.raises(UndoRefused, match=r"\n  folder/inside: its folder is not there any more\n"):
+        undo(home, [run_id])
+    assert walk(root) == mine
+    undo(home, [run_id], keep_mine=True)
+    assert (root / "edited.txt").read_bytes() == b"one\r\ntwo\r\n"
+    redo(home, run_id)
+    assert walk(root) == mine
+
+
+def test_what_is_left_alone_may_have_any_name(home: StateHome, root: Path) -> None:
+    odd = root / os.fsdecode(b"\xff")
+    run_id = worked(home, root, lambda: [path.write_text("run") for path in (odd, root / "edited.txt")])
+    odd.write_text("mine")
+    done = undo(home, [run_id], keep_mine=True)
+    assert dict(done.left) == {str(odd): "it was changed since"}
+    assert (root / "edited.txt").read_bytes() == b"one\r\ntwo\r\n"
+
+
 def test_undos_that_were_made_apart_are_not_taken_back_as_one(home: StateHome, root: Path) -> None:
     before = walk(root)
     both = [worked(home, root, lambda name=name: (root / name).write_text(name)) for name in ("by-one", "by-two")]
@@ -548,6 +573,24 @@ def test_runs_that_met_in_one_folder_are_undone_together(home: StateHome, root: 
     assert walk(root) == before
     redo(home, one.run_id)
     assert walk(root) == after
+
+
+@pytest.mark.parametrize("why", ["in a folder within", "not looked at", "a pipe by now"])
+def test_runs_that_met_and_cannot_be_undone_as_one_are_not_said_to_be(home: StateHome, root: Path, why: str) -> None:
+    one, first = begun(home, root)
+    two, second = begun(home, root / "folder" if why == "in a folder within" else root)
+    (root / "folder" / "inside").write_text("by both, or by nobody knows whom")
+    ended(one, first)
+    ended(two, second)
+    if why == "not looked at":
+        (two.path / BEFORE).unlink()
+    if why == "a pipe by now":
+        (root / "folder" / "inside").unlink()
+        os.mkfifo(root / "folder" / "inside")
+    for runs in ([one.run_id], [one.run_id, two.run_id]):
+        with pytest.raises(UndoRefused) as refused:
+            undo(home, runs)
+        assert "`cc-executor undo " not in str(refused.value)
 
 
 def test_runs_that_begin_at_the_same_moment_know_each_other(home: StateHome, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

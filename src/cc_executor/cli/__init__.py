@@ -31,6 +31,7 @@ def main() -> None:
     from cc_executor.cli.commands import app
     from cc_executor.cli.completion import VARIABLE, prepare
     from cc_executor.errors import CCExecutorError
+    from cc_executor.model.ansi import clean
 
     if is_usual:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -44,7 +45,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before the command was there to answer it
         sys.exit(INTERRUPTED)
     except CCExecutorError as error:
-        print(error, file=sys.stderr)
+        print(clean(str(error)), file=sys.stderr)  # it may name what an agent has named
         sys.exit(USAGE)
     except OSError as error:
         streams.lead_nowhere(sys.stdout)

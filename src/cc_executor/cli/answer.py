@@ -13,13 +13,12 @@ import typer
 from cc_executor.cli.kept import AsJson, RunName, print_json, run_folder
 from cc_executor.cli.writer import TerminalWriter
 from cc_executor.errors import InvalidRequest
-from cc_executor.model.ask import DECISION_WORDS, Answer, Ask, Decision, what_of
+from cc_executor.model.ask import DECISION_WORDS, Answer, Ask, Decision
 from cc_executor.model.event import QuestionAsked
 from cc_executor.policy.ask import Answerer, in_terminal
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.answers import AskCallback, give, meant_ask, open_asks
-from cc_executor.runtime.askpage import shown
-from cc_executor.runtime.plan import roots_of
+from cc_executor.runtime.askpage import line_of, shown
 from cc_executor.runtime.prompt import heading, prompted, question_words
 from cc_executor.runtime.run import Run
 from cc_executor.store.journal import RunFolder
@@ -67,7 +66,7 @@ def answer_command(
     if as_json:
         print_json({"id": folder.run_id, "ask": chosen.ask_id, "decision": wanted.decision.value})
     else:
-        typer.echo(f"{DECISION_WORDS[wanted.decision]}: {what_of(chosen, roots_of(folder.request().cwd))}")
+        typer.echo(f"{DECISION_WORDS[wanted.decision]}: {line_of(chosen, cwd=folder.request().cwd)}")
 
 
 def _wanted(*, allow: bool, allow_run: bool, deny: bool, reason: str, texts: list[str]) -> Answer | None:

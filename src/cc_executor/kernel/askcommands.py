@@ -7,11 +7,10 @@ from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.cell import home_of
-from cc_executor.model.ask import DECISION_WORDS, Answer, Decision, what_of
+from cc_executor.model.ask import DECISION_WORDS, Answer, Decision
 from cc_executor.policy.redact import Redactor
 from cc_executor.runtime.answers import give, meant_ask, open_asks
-from cc_executor.runtime.askpage import shown
-from cc_executor.runtime.plan import roots_of
+from cc_executor.runtime.askpage import line_of, shown
 from cc_executor.runtime.prompt import heading, question_words
 
 USAGE: Final = "`%cc answer [RUN] allow`, `… run`, `… deny REASON`, or `… text ANSWER ANSWER`, one in quotes for each question"
@@ -45,4 +44,4 @@ def answer_verb(shell: Any, line: str) -> None:
     decision = _WORDS[words[0]]
     texts = tuple(words[1:]) if decision is Decision.ANSWER else ()
     give(folder, ask, Answer(decision=decision, text="" if texts else " ".join(words[1:]), answers=texts), by="magic")
-    print(f"{DECISION_WORDS[decision]}: {what_of(ask, roots_of(folder.request().cwd))}")  # noqa: T201 - the command's answer
+    print(f"{DECISION_WORDS[decision]}: {line_of(ask, cwd=folder.request().cwd)}")  # noqa: T201 - the command's answer

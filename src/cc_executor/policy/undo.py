@@ -19,6 +19,7 @@ AGAIN: Final = "something stands there again"
 BOTH: Final = "another run worked on it at the same time"
 CROWDED: Final = "the folder that stands there by now holds other things"
 NO_FOLDER: Final = "its folder cannot be brought back"
+FOLDER_GONE: Final = "its folder is not there any more"
 
 
 @dataclass(frozen=True, slots=True)

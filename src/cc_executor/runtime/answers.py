@@ -21,9 +21,9 @@ from cc_executor.model.event import HostAsked, QuestionAsked
 from cc_executor.model.request import RunRequest
 from cc_executor.model.state import RunState, advance_all
 from cc_executor.policy.ask import Answerer, message_for_agent, note_of
+from cc_executor.runtime.askpage import line_of
 from cc_executor.runtime.control import Status, command
 from cc_executor.runtime.errand import in_thread
-from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.reader import replay
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.store.journal import RunFolder
@@ -95,10 +95,10 @@ def meant_ask(folder: RunFolder, asks: tuple[Ask, ...], beginning: str = "") -> 
     if not found:
         raise ControlFailed(f"Run {folder.run_id} does not ask {'that' if beginning else 'anything'} now.")
     if len(found) > 1:
-        roots = roots_of(folder.request().cwd)
+        cwd = folder.request().cwd
         raise InvalidRequest(
             f"Run {folder.run_id} asks {len(found)} things. Say which one you answer, with `cc-executor answer {folder.run_id} --ask ID`, or answer where the "
-            "run is shown:" + "".join(f"\n  {ask.ask_id}  {what_of(ask, roots)}" for ask in found)
+            "run is shown:" + "".join(f"\n  {ask.ask_id}  {line_of(ask, cwd=cwd)}" for ask in found)
         )
     return found[0]
 

@@ -14,9 +14,10 @@ from typing import Any, Final, cast
 
 from cc_executor.agents.claude.control import EDITS, scope_words
 from cc_executor.model import toolcall
-from cc_executor.model.ask import Ask, Body, ShownAsk
+from cc_executor.model.ask import Ask, Body, ShownAsk, what_of
 from cc_executor.model.event import Option, PermissionAsked, Question, QuestionAsked
 from cc_executor.model.item import excerpt
+from cc_executor.policy.redact import Redactor
 from cc_executor.runtime.plan import resolved, roots_of
 
 BODY_LINES: Final = 200
@@ -67,6 +68,11 @@ def shown(ask: Ask, *, cwd: str, mask: Callable[[str], str]) -> ShownAsk:
         body_kind=kind,
         scope=toolcall.one_line(said(scope_words(ask)), SCOPE_CHARS),
     )
+
+
+def line_of(ask: Ask, *, cwd: str) -> str:
+    """The question in one line, in which nothing hides: what cannot be seen is written out."""
+    return _seen(Redactor(()).text(what_of(ask, roots_of(cwd))))
 
 
 def _line(text: str) -> str:

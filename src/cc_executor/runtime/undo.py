@@ -20,7 +20,7 @@ from cc_executor.errors import RunNotFound, TaskListNotFound, UndoIncomplete, Un
 from cc_executor.model.listrecord import Begun
 from cc_executor.model.tree import Change, Entry, Kind, Tree, changes, reversed_changes, same, same_content
 from cc_executor.model.undone import SHOWN, Step, Undone
-from cc_executor.policy.undo import NOT_KEPT, Conflict, Plan, Unit, plan
+from cc_executor.policy.undo import BOTH, FOLDER_GONE, NOT_KEPT, Conflict, Plan, Unit, plan
 from cc_executor.runtime.snapshot import PATIENCE
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
@@ -301,7 +301,7 @@ def _carry_out(
         raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
     left = tuple((os.fsdecode(conflict.path), conflict.why) for conflict in made.conflicts)
     if left and not keep_mine and not dry_run:
-        raise UndoRefused(_refusal(left, roots, _together(units, runs)), left)
+        raise UndoRefused(_refusal(left, roots, _together(store, units, made.conflicts, runs, roots)), left)
     todo = tuple(made.changes[path] for path in sorted(made.changes))
     done = Undone(runs=runs, steps=_steps(todo), left=left, is_dry=dry_run, is_redo=is_redo)
     if dry_run:
@@ -314,7 +314,7 @@ def _carry_out(
         )
     except OSError as error:
         raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
-    act = Act(runs, todo, roots, time.time(), is_undone=not is_redo, stage=stage, kept=tuple(path for path, _ in left))
+    act = Act(runs, todo, roots, time.time(), is_undone=not is_redo, stage=stage)
     try:
         store.keep_act(act)
         staying = ground.carry_out(todo)
@@ -351,8 +351,13 @@ def _planned(store: SnapshotStore, ground: Ground, units: Sequence[Unit]) -> Pla
         if change.before is not None and change.before.kind is not Kind.FOLDER and _stands_as_folder(now.get(change.path))
     }
     made = plan(units, now, listings, hidden)
-    for path, change in list(made.changes.items()):
+    for path, change in sorted(made.changes.items()):  # a folder before what is in it
         wanted = change.before
+        above = made.changes.get(path.rpartition(b"/")[0])
+        if wanted is not None and change.after is None and not (above and _stands_as_folder(above.before)) and not ground.has_folder(path):
+            made.conflicts.append(Conflict(path, FOLDER_GONE))
+            del made.changes[path]
+            continue
         if wanted is None or wanted.kind is not Kind.FILE or not wanted.content or store.blobs.has(wanted.content):
             continue
         if change.after is None or not same_content(wanted, change.after):
@@ -409,7 +414,7 @@ def _still_to_do(ground: Ground, act: Act) -> tuple[tuple[Change, ...], tuple[tu
 
 def _finish(store: SnapshotStore, act: Act) -> None:
     try:
-        store.keep_act(Act(act.runs, act.changes, act.roots, act.at, act.is_undone, is_done=True, kept=act.kept))
+        store.keep_act(Act(act.runs, act.changes, act.roots, act.at, act.is_undone, is_done=True))
     except OSError:  # it is done; the next undo finds that there is nothing left to do
         logger.warning("the undo of run %s could not be marked as done", act.runs[0], exc_info=True)
 
@@ -447,10 +452,17 @@ def _what(change: Change) -> str:
     return "restored"
 
 
-def _together(units: Sequence[Unit], runs: Sequence[str]) -> list[str]:
-    """The runs that would have to be undone as one; none where these are no more than what is undone already."""
-    others = {run_id for unit in units for met in unit.doubtful.values() for run_id in met}
-    return [*runs, *sorted(others)] if others else []
+def _together(
+    store: SnapshotStore, units: Sequence[Unit], conflicts: Sequence[Conflict], runs: Sequence[str], roots: Sequence[bytes]
+) -> list[str]:
+    """The runs that would have to be undone as one; none where that is done already, or cannot be."""
+    shared = [conflict.path for conflict in conflicts if conflict.why.startswith(BOTH)]
+    others = {run_id for unit in units for path in shared for run_id in unit.doubtful.get(path, ())}
+    try:
+        can_be = all(run_id not in runs and _seen(store, store.home.folder(run_id)).before.root in roots for run_id in others)
+    except UndoRefused:
+        return []
+    return [*runs, *sorted(others)] if others and can_be else []
 
 
 def _refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes], together: Sequence[str]) -> str:

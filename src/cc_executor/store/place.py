@@ -42,9 +42,10 @@ def state_path(environ: Mapping[str, str]) -> Path:
 def _home() -> str:
     """That of the system's list of users, for an environment that names none; in a container the user may be in no list."""
     try:
-        return pwd.getpwuid(os.getuid()).pw_dir
+        home = pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
         return "~"
+    return home if os.path.isabs(home) else "~"  # an entry that is made when a container starts may have none
 
 
 def claimed_at(run_id: str) -> float:

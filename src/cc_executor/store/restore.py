@@ -70,6 +70,14 @@ class Ground:
             error.filename = os.fsdecode(path)
             raise
 
+    def has_folder(self, path: bytes) -> bool:
+        """Whether the folder stands in which a path is to be."""
+        try:
+            with self._parent(path):
+                return True
+        except OSError:
+            return False
+
     def listing(self, path: bytes) -> tuple[bytes, ...]:
         """What is in a folder and in the folders below it. Raises `OSError`."""
         return tuple(os.path.join(folder, name) for folder, names, files in os.walk(path) for name in (*names, *files))

@@ -90,8 +90,6 @@ class Act(msgspec.Struct, frozen=True):
         The folder in which files are made ready.
     roots : tuple of bytes
         Folders below which everything lies.
-    kept : tuple of str
-        Paths that were left as they were, by the user's wish.
     """
 
     runs: tuple[str, ...]
@@ -101,7 +99,6 @@ class Act(msgspec.Struct, frozen=True):
     is_undone: bool = True
     is_done: bool = False
     stage: str = ""
-    kept: tuple[str, ...] = ()
 
 
 class _Elsewhere(msgspec.Struct, frozen=True):

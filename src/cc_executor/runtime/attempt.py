@@ -30,7 +30,6 @@ from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.policy.ask import Answerer, Place, answerer
 from cc_executor.policy.budget import SMALLEST
-from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.policy.retry import hit_of, said
 from cc_executor.runtime.adoption import adopted
 from cc_executor.runtime.again import resumable
@@ -40,12 +39,12 @@ from cc_executor.runtime.listhooks import ListHooks
 from cc_executor.runtime.listjournal import ListJournal
 from cc_executor.runtime.plan import resolved
 from cc_executor.runtime.run import Batch, Run
+from cc_executor.runtime.seal import redactor_of
 from cc_executor.runtime.taskcall import DATA_LIMIT, Call, call
 from cc_executor.runtime.taskvalidation import validated, validation_request, verdict_of
 from cc_executor.runtime.wholetext import whole_text
 from cc_executor.store import owners
 from cc_executor.store.home import StateHome, new_run_id
-from cc_executor.store.keys import private_values
 from cc_executor.store.tasklists import ListFolder
 
 LOOK: Final = 0.2  # seconds between looks for what others have appended
@@ -116,9 +115,8 @@ class TaskAttempts:
     async def attempt(self, task: Task, live: Live, *, max_cost: float | None, run_id: str, session: str, say: str) -> Ended:
         """Begin a task and see it through. `say`: what this attempt is told; `session`: the one that it continues."""
         await self._hooks.before_task(task, self._journal.state.task(task.id).begun, self._journal.state)
-        made = await in_thread(
-            lambda: {need: self._made(need) for need in task.all_needs}, takes_long=True
-        )  # a long text is read from its journal
+        # On another thread: a long text is read from its journal.
+        made = await in_thread(lambda: {need: self._made(need) for need in task.all_needs}, takes_long=True)
         self._journal.read()  # the hook may have taken long
         while self._journal.state.is_paused:  # noqa: ASYNC110 - the list's file, which has no event; who stops the list cancels this
             await anyio.sleep(LOOK)
@@ -235,8 +233,7 @@ class TaskAttempts:
                 folder = self._home.find(known.run_id)
                 receipt = folder.receipt()
                 if receipt is not None:
-                    mask = Redactor((*secret_values(self._environ), *private_values(self._home.root))).text
-                    text = whole_text(folder, receipt, mask=mask)
+                    text = whole_text(folder, receipt, mask=redactor_of(self._environ, self._home.root).text)
                     return Made(text, receipt.data, _paths(receipt), known.outcome, known.spent)
         return known.made
 

@@ -15,19 +15,17 @@ from typing import Final
 
 from cc_executor.errors import CCExecutorError, StateUnusable
 from cc_executor.model.state import RunState, advance_all
-from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime import telemetry
 from cc_executor.runtime.checks import Checking, mark_of_check
 from cc_executor.runtime.hooks import RunHooks, mark_of_hooks
 from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.plan import Plan
 from cc_executor.runtime.reader import replay
-from cc_executor.runtime.seal import claimed, fence, seal
+from cc_executor.runtime.seal import claimed, fence, redactor_of, seal
 from cc_executor.shim import records
 from cc_executor.store import roll, underway
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder, RunStanding
-from cc_executor.store.keys import private_values
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +129,7 @@ def _seal(folder: RunFolder, environ: Mapping[str, str]) -> None:
     state = RunState()
     for events in replay(folder, agent=folder.request().agent):
         state = advance_all(state, events)
-    redactor = Redactor((*secret_values(environ), *private_values(folder.path.parent.parent)))
+    redactor = redactor_of(environ, folder.path.parent.parent)
     # Not asyncio.run: where nest-asyncio was applied, that one is another, which leaves its loop open.
     with asyncio.Runner() as runner:
         hooks = RunHooks.of(folder, environ=environ, redactor=redactor)

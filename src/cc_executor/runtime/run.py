@@ -20,7 +20,6 @@ from cc_executor.model.hook import Hook
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.model.state import RunState, advance_all
-from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime import telemetry
 from cc_executor.runtime.checks import Checking
 from cc_executor.runtime.control import Status, command, is_deaf, nudges, wake
@@ -28,12 +27,11 @@ from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import RunHooks, gathered
 from cc_executor.runtime.launch import launch, reaped, terminate
 from cc_executor.runtime.reader import JournalReader
-from cc_executor.runtime.seal import seal
+from cc_executor.runtime.seal import redactor_of, seal
 from cc_executor.runtime.turns import Turns, turns_here
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
-from cc_executor.store.keys import private_values
 from cc_executor.store.place import REDIS_VARIABLE
 
 if TYPE_CHECKING:
@@ -74,7 +72,7 @@ class Run:
     def __init__(
         self, folder: RunFolder, request: RunRequest, *, environ: Mapping[str, str], started_here: bool, hooks: RunHooks | None = None
     ) -> None:
-        redactor = Redactor((*secret_values(environ), *private_values(folder.path.parent.parent)))
+        redactor = redactor_of(environ, folder.path.parent.parent)
         self.folder = folder
         self.request = request
         self.state = RunState()
@@ -117,7 +115,7 @@ class Run:
         hooking = RunHooks(
             called,
             environ=environ,
-            redactor=Redactor((*secret_values(environ), *private_values(home.root))),
+            redactor=redactor_of(environ, home.root),
             names=hook_names,
             notify=notify,
         )

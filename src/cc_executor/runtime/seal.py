@@ -9,9 +9,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, cast
 
 import anyio
@@ -26,7 +27,7 @@ from cc_executor.model.exit import ExitFacts
 from cc_executor.model.receipt import AskedFor, Check, Exit, FileChange, Receipt, Standing, StreamDigest, Times, TokenUsage, Undo
 from cc_executor.model.request import RunRequest, canonical_digest
 from cc_executor.model.state import RunState
-from cc_executor.policy.redact import Redactor
+from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.policy.verdict import judge
 from cc_executor.runtime.checks import KILL_BUDGET, Checking
 from cc_executor.runtime.errand import Errand, in_thread
@@ -39,7 +40,7 @@ from cc_executor.shim import records
 from cc_executor.store import roll, underway
 from cc_executor.store.held import held_here
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.keys import signer_of
+from cc_executor.store.keys import private_values, signer_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,11 @@ TEXT_LIMIT: Final = 32_000  # characters of the final text that the receipt keep
 LEFT_OUT: Final = "characters left out; the journal has them"  # stands in the text of every receipt that has both ends alone
 _FILE_LIMIT: Final = 200  # files that the receipt names
 _DEPTH_LIMIT: Final = 100  # brackets inside brackets of a structured output; what writes and reads receipts gives up at some 250
+
+
+def redactor_of(environ: Mapping[str, str], root: Path) -> Redactor:
+    """What masks the secrets of an environment and of the state folder `root`, in receipts and in whatever else is told of a run."""
+    return Redactor((*secret_values(environ), *private_values(root)))
 
 
 async def seal(

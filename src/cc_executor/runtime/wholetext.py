@@ -12,9 +12,8 @@ from cc_executor.runtime.reader import replay
 from cc_executor.runtime.seal import LEFT_OUT, TEXT_LIMIT
 from cc_executor.store.journal import RunFolder
 
-WHOLE_LIMIT: Final = (
-    16 * 2**20
-)  # characters; a task's text is held in memory by whoever runs the list, and what is longer belongs into a file
+# Characters. A task's text is held in memory by whoever runs the list; what is longer belongs into a file.
+WHOLE_LIMIT: Final = 16 * 2**20
 
 
 def whole_text(folder: RunFolder, receipt: Receipt, *, mask: Callable[[str], str]) -> str:

@@ -49,7 +49,8 @@ def can_ask(ctx: Context) -> bool:
 
 def _client(ctx: Context) -> int:
     """What tells a client from others for as long as it is being asked something."""
-    return id(ctx.session._connection)  # pyright: ignore[reportPrivateUsage] - mcp 2.3 has no other way to what lasts as long as the client
+    # The only way in mcp 2.3 to what lasts as long as the client. With a version that has it elsewhere, a client may be asked twice, and no more.
+    return id(getattr(ctx.session, "_connection", ctx.session))
 
 
 def attendance(run: Run, *, is_answered: bool, wait: float = WAIT) -> AbstractAsyncContextManager[Attendant]:

@@ -485,12 +485,11 @@ class Service:
         # Whoever sees a run through can end its checks, too. Of one that is just being started there may be no request to read yet.
         followed = self._following.get(run_id)
         send = partial(command, folder) if followed is None else followed.run.send
-        given: dict[str, Any] = {} if pauses is None else {"pauses": pauses}
         if op in {"cancel", "kill"}:
-            op_there, given = "cancel", {"reason": "cancel", "now": op == "kill"}
+            order = partial(send, "cancel", reason="cancel", now=op == "kill")
         else:
-            op_there = op
-        answer = await in_thread(partial(send, op_there, by=who or "server", **given), takes_long=True)
+            order = partial(send, op, **({} if pauses is None else {"pauses": pauses}))
+        answer = await in_thread(partial(order, by=who or "server"), takes_long=True)
         return {"id": run_id, "op": op, **_standing(answer)}
 
 

@@ -269,7 +269,7 @@ def test_a_run_that_is_opened_while_the_list_ends_is_shown_to_every_page_that_as
     kernel.run("_ListWatch._ended, TaskListView._transmit = make_table, transmit")
 
 
-@pytest.mark.parametrize("end", ["killed", "restarted"])
+@pytest.mark.parametrize("end", ["killed", "restarted", "told to shut down"])
 def test_a_list_whose_kernel_is_gone_goes_on_when_its_cell_is_run_again(own_kernel: Kernel, tmp_path: Path, end: str) -> None:
     make_gate(tmp_path)
     cell = tasks("one: echo x >> runs", "two: echo $$ >> pids; cat gate; echo x >> runs", "three: echo x >> runs")
@@ -282,12 +282,17 @@ def test_a_list_whose_kernel_is_gone_goes_on_when_its_cell_is_run_again(own_kern
     eventually(pids, within=60, what="the second task runs")
     if end == "killed":
         os.kill(own_kernel.pid, signal.SIGKILL)
+    if (
+        end == "told to shut down"
+    ):  # without an interrupt ahead of it, or with one that has not got through: the end of the process stops the list
+        own_kernel.client.shutdown(restart=True)
+        eventually(lambda: not own_kernel.manager.is_alive(), within=30, what="the kernel ends")
     own_kernel.restart()  # this interrupts first, and so stops the list
-    if end == "restarted":
+    if end != "killed":
         eventually(lambda: not psutil.pid_exists(int(pids()[0])), within=30, what="what it ran ends, though nobody runs the list now")
     own_kernel.run("%load_ext cc_executor")
     sent = own_kernel.send(cell)
-    if end == "restarted":
+    if end != "killed":
         eventually(lambda: len(pids()) == 2, within=60, what="the second task is begun anew")
     with (tmp_path / "gate").open("w") as gate:
         gate.write("open")

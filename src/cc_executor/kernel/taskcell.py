@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import logging
 import os
 import time
@@ -188,6 +189,10 @@ async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise
     folder = open_list(planned, home, fresh=fresh)
     watch = _ListWatch(shell, planned, folder, home, named=named, is_done=folder.state().status is ListStatus.OK, notify=notify)
     task = own(watch.follow(), name=f"cc_executor list {folder.list_id}")
+    _followed[watch] = os.getpid()
+    task.add_done_callback(
+        lambda task: None if task.cancelled() else _followed.pop(watch, None)
+    )  # cancelled: by the end of its loop, it may be
 
     def stop(count: int) -> None:
         if count <= STOPS:
@@ -258,12 +263,19 @@ class _ListWatch:
         self._is_interrupted = True
         try:  # in a thread, for a supervisor that stands still answers no command, and others are to be told meanwhile
             await in_thread(self._stop if is_first else lambda: self._commands.kill(self._folder.state()), takes_long=True)
+            _followed.pop(self, None)
         except CCExecutorError:
             logger.exception("the list %s could not be told to stop", self._folder.list_id)
 
     def _stop(self) -> None:
         self._folder.append(Stopped(at=time.time(), by="cell"))
         self._commands.at_once(goes_on=False, by="cell")  # a kernel that restarts has no time for more
+
+    def stop_with_kernel(self) -> None:
+        """What the end of the interpreter does: the interrupt that comes ahead of a restart may not have got through before the loop was stopped."""
+        with suppress(CCExecutorError):
+            if self._folder.state().status is ListStatus.OPEN:
+                self._stop()
 
     async def follow(self) -> EndedList:
         """Run the list, or watch whoever runs it, to its end, and leave the table."""
@@ -336,3 +348,16 @@ class _ListWatch:
         while True:
             self._show(self._display.tick, time.monotonic())
             await asyncio.sleep(TICK)
+
+
+# What this kernel follows and has not told to stop, with the process that does: one that was forked has nothing to stop.
+_followed: Final[dict[_ListWatch, int]] = {}
+
+
+def _stop_followed() -> None:
+    for watch, process in list(_followed.items()):
+        if process == os.getpid():
+            watch.stop_with_kernel()
+
+
+atexit.register(_stop_followed)

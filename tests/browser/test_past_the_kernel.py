@@ -176,3 +176,33 @@ def test_a_page_that_is_loaded_anew_beside_a_busy_kernel_has_the_whole_view_when
     assert page.numbers(1) == list(range(1, ticks(tmp_path) + 1))
     assert page.complaints == []
     page.close()
+
+
+LIST: Final = """%%cc_tasks
+tasks:
+  - {{id: long, run: 'cd {folder} && while [ ! -e stop ]; do sleep 0.1; done'}}"""
+# JupyterLab looks for the widget of an output every 100 ms, for 2 s; the kernel's answer comes before it has looked a second time, and too late for a third.
+SLOW_LOOK: Final = (
+    "const later = window.setTimeout; window.setTimeout = (work, wait, ...more) => later(work, wait === 100 ? 4000 : wait, ...more);"
+)
+
+
+@pytest.mark.row("kernels", "page loaded anew, kernel's answer when the page has just given up", "the view is there all the same")
+def test_views_that_the_page_has_given_up_just_when_the_kernel_answered_are_there(lab: Lab, browser: Browser, tmp_path: Path) -> None:
+    lab.write("late.ipynb", LOAD, COUNT.format(folder=tmp_path), LIST.format(folder=tmp_path), kernel=IPYKERNEL7.name)
+    page = PastPage(lab, browser, "late.ipynb")
+    page.wait_for_kernel()
+    for cell in range(3):
+        page.run(cell)
+    page.grows(1, 3, within=40)
+    page.output(2).get_by_text("0 of 1").wait_for()
+    page.save()
+    page.page.add_init_script(SLOW_LOOK)
+    with page.page.expect_console_message(lambda message: "widget model not found" in message.text, timeout=60_000):
+        page.page.reload()
+    page.grows(1, 3)
+    page.output(2).get_by_text("0 of 1").wait_for(timeout=60_000)
+    (tmp_path / "stop").touch()
+    for cell, end in ((1, "ok: "), (2, "1 of 1")):
+        eventually(lambda cell=cell, end=end: end in page.output(cell).inner_text().lower(), within=60, what="the view says how it ended")
+    page.close()

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 # What the list's module uses of the run's.
 EXPORTS: Final = (
-    "{ render, element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, "
+    "{ initialize, render, element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, "
     "Bell, Channel, Guard, keepKeys, LIST_ID, ANSWER_MS, KERNEL_MS };"
 )
 LOOK: Final = 0.2  # seconds between looks for a run that is opened before it is there
@@ -48,7 +48,7 @@ _STATIC: Final = Path(__file__).parent / "static"
 
 def script() -> str:
     """The view's module: that of a run, the picture of the needs, and the list's around them. anywidget takes one text, and there is no front-end build."""
-    run_view = run_script().replace("export default { render };", f"return {EXPORTS}")
+    run_view = run_script().replace("export default { initialize, render };", f"return {EXPORTS}")
     graph = f"{(_STATIC / 'graph.js').read_text(encoding='utf-8')}\nreturn {{ Graph }};"
     return f"const RunView = (() => {{\n{run_view}\n}})();\nconst TaskGraph = (() => {{\n{graph}\n}})();\n{(_STATIC / 'tasks.js').read_text(encoding='utf-8')}"
 

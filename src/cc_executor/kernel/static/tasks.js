@@ -816,4 +816,4 @@ function render({ model, el }) {
   return () => list.dispose();
 }
 
-export default { render };
+export default { initialize: RunView.initialize, render };

@@ -905,6 +905,41 @@ function saveOnce(model) {
   if (typeof context?.save === "function" && isOurs) saveApart(context);
 }
 
+const WIDGET_MIME = "application/vnd.jupyter.widget-view+json";
+const LOOKED_OVER = Symbol.for("cc_executor.looked_over"); // as SAVES
+const LOOKS = 10; // a second apart: a page may be slow
+
+/**
+ * A page that is loaded anew waits 2 s for a widget that an output names. Where the kernel's answer comes at the very end of that, JupyterLab's widgets (5.0.16)
+ * have the model and say for good that it was not found. Such an output is put in its own place once more.
+ */
+function initialize({ model }) {
+  const manager = model.widget_manager;
+  const context = manager?.context;
+  if (!context?.model || context[LOOKED_OVER]) return;
+  context[LOOKED_OVER] = true;
+  let looks = LOOKS;
+  const timer = setInterval(() => {
+    looks -= 1;
+    if (!looks) clearInterval(timer);
+    const shown = [...document.querySelectorAll(".jp-OutputArea-output.jupyter-widgets")];
+    if (shown.some((node) => node.textContent.endsWith("model not found"))) drawUnfound(manager, context.model).catch(console.debug);
+  }, 1000);
+}
+
+/** Has those views of ours drawn that are in a notebook, and have nothing that shows them. */
+async function drawUnfound(manager, notebook) {
+  for (const { outputs } of notebook.cells) {
+    for (let index = 0; index < (outputs?.length ?? 0); index += 1) {
+      const id = outputs.get(index).data[WIDGET_MIME]?.model_id;
+      if (!id || !manager.has_model(id)) continue;
+      const found = await manager.get_model(id);
+      const isOurs = `${found.get("_anywidget_id")}`.startsWith("cc_executor.");
+      if (isOurs && !Object.keys(found.views || {}).length) outputs.set(index, outputs.get(index).toJSON());
+    }
+  }
+}
+
 /** `run`: the run's id, where the list that shows this view was told it by whoever has it; `isSilent`: that list's kernel says nothing. */
 function render({ model, el, run, isSilent }) {
   const owner = { show, hear, hearServer, onState, schedule, isOver: () => bar.isOver };
@@ -1023,4 +1058,4 @@ function render({ model, el, run, isSilent }) {
   };
 }
 
-export default { render };
+export default { initialize, render };

@@ -1,4 +1,4 @@
-"""The kernel tests over every ipykernel and Python that is promised; `make matrix` runs this and gets one table.
+"""The kernel tests over every ipykernel and Python that is promised, and over the oldest packages; `make matrix` runs this and gets one table.
 
 Each environment is made by `.ci/venv` below `.venvs/matrix-…` and kept. What pytest wrote stands beside it, in `.venvs/matrix-….log`.
 Knows how to make environments and to count; the tests themselves find their kernels by `CC_EXECUTOR_TEST_KERNELS`.
@@ -25,9 +25,11 @@ LOCK: Final = CHECKOUT / "requirements.lock"
 LOOSE_LOCK: Final = VENVS / "matrix.lock"  # without the pin of ipykernel
 
 KERNEL_TESTS: Final = ("test_cells.py", "test_magic_corners.py", "test_headless.py", "test_company.py")
-PURE_TESTS: Final = ("model", "agents", "policy", "store")
+PURE_TESTS: Final = ("model", "agents", "policy", "store", "cli/test_cli.py", "cli/test_streams.py")
 FIGURES: Final = "figures.py"  # needs matplotlib, which is 40 MB with what it needs: where messages are handled in another way
-FOR_PURE_TESTS: Final = ("pytest>=8.4", "pytest-timeout", "hypothesis", "psutil", "nbformat", "jsonschema", "redis>=5", "cryptography>=42")
+FOR_PURE_TESTS: Final = (
+    "pytest>=8.4", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=6", "nbformat>=5.10", "jsonschema>=4.20", "redis>=5.0.8", "cryptography>=42",
+)  # fmt: skip
 BUDGET: Final = 1500.0  # seconds for one environment's tests; 150 on an idle machine
 
 
@@ -39,11 +41,12 @@ class Environment:
     ipykernel: str = ""  # the newest that the lock allows, if not given
     figures: bool = False  # the tests with matplotlib too
     pure: bool = False  # the tests without kernels too
+    oldest: bool = False  # with the oldest of each package that pyproject.toml allows
 
     @property
     def name(self) -> str:
         """A word for kernelspec, folder and table."""
-        return f"py{self.python}-ipykernel{self.ipykernel or '-newest'}"
+        return f"py{self.python}-ipykernel{self.ipykernel or '-newest'}{'-oldest' if self.oldest else ''}"
 
     @property
     def folder(self) -> Path:
@@ -61,6 +64,7 @@ ENVIRONMENTS: Final = (
         Environment("3.11", version, figures=version in {"6.31", "7.3", "7.4"})
         for version in ("6.29", "6.31", "7.0", "7.1", "7.2", "7.3", "7.4")
     ),
+    Environment("3.11", "6.29", pure=True, oldest=True),
     Environment("3.12", pure=True),
     Environment("3.13", pure=True),
 )
@@ -105,7 +109,10 @@ def make(environment: Environment) -> None:
     python = find_python(environment.python)
     VENVS.mkdir(exist_ok=True)
     LOOSE_LOCK.write_text("".join(line for line in LOCK.read_text().splitlines(keepends=True) if not line.startswith("ipykernel==")))
-    what = ["-e", ".", f"ipykernel=={environment.ipykernel}.*" if environment.ipykernel else "ipykernel"]
+    oldest = (
+        ["--resolution", "lowest-direct"] if environment.oldest else []
+    )  # pip knows nothing of it: without uv there is no such environment
+    what = [*oldest, "-e", ".", f"ipykernel=={environment.ipykernel}.*" if environment.ipykernel else "ipykernel"]
     made = subprocess.run(
         [
             ".ci/venv",
@@ -115,7 +122,8 @@ def make(environment: Environment) -> None:
             *(["matplotlib"] if environment.figures else []),
         ],
         cwd=CHECKOUT,
-        env=os.environ | {"PYTHON": str(python), "CONSTRAINTS": str(LOOSE_LOCK if environment.ipykernel else LOCK)},
+        env=os.environ
+        | {"PYTHON": str(python), "CONSTRAINTS": "" if environment.oldest else str(LOOSE_LOCK if environment.ipykernel else LOCK)},
         capture_output=True,
         text=True,
         check=False,
@@ -128,7 +136,8 @@ def make(environment: Environment) -> None:
 def versions(environment: Environment) -> str:
     """What is really in it."""
     code = "import platform, ipykernel, IPython; print(f'Python {platform.python_version()}, ipykernel {ipykernel.__version__}, IPython {IPython.__version__}')"
-    return subprocess.run([environment.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    told = subprocess.run([environment.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return f"{told}, the oldest packages" if environment.oldest else told
 
 
 def count(python: Path, tests: list[str], *, name: str, extra: dict[str, str]) -> Count:

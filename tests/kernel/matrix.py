@@ -64,7 +64,7 @@ ENVIRONMENTS: Final = (
         Environment("3.11", version, figures=version in {"6.31", "7.3", "7.4"})
         for version in ("6.29", "6.31", "7.0", "7.1", "7.2", "7.3", "7.4")
     ),
-    Environment("3.11", "6.29", pure=True, oldest=True),
+    Environment("3.11", "6.29.5", pure=True, oldest=True),
     Environment("3.12", pure=True),
     Environment("3.13", pure=True),
 )

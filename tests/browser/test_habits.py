@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 
 from cc_executor.model.receipt import RECEIPT_MIME
 from support.environments import IPYKERNEL7
-from support.lab import Lab, NotebookPage, eventually
+from support.lab import Lab, NotebookPage, eventually, running_lab
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(300)]
 
@@ -111,3 +111,24 @@ def test_long_words_are_broken_or_scrolled_and_not_cut_in_a_notebook_that_came_f
             .filter((node) => node.clientWidth && node.scrollWidth > node.clientWidth && getComputedStyle(node).overflowX !== "auto")
             .map((node) => node.outerHTML.slice(0, 120))""")
         assert cut == []
+
+
+def test_a_page_without_anywidget_shows_the_run_as_text_and_says_what_to_install(
+    tmp_path_factory: pytest.TempPathFactory, browser: Browser, tmp_path: Path
+) -> None:
+    folder = tmp_path_factory.mktemp("apart")  # as where the kernel's environment is not that of JupyterLab
+    (folder / "config" / "labconfig").mkdir(parents=True)
+    (folder / "config" / "labconfig" / "page_config.json").write_text('{"disabledExtensions": {"anywidget": true}}')
+    with running_lab(folder) as lab:
+        lab.write("apart.ipynb", LOAD.format(folder=str(tmp_path)), WAITS, kernel=IPYKERNEL7.name)
+        page = NotebookPage(lab, browser, "apart.ipynb")
+        page.wait_for_kernel()
+        page.run(0)
+        page.run(1)
+        expect(page.output(1)).to_contain_text("pip install ipywidgets 'anywidget==", timeout=60_000)
+        expect(page.output(1)).to_contain_text("line 20", timeout=60_000)  # it goes on
+        (tmp_path / "go").touch()
+        page.wait_done(1)
+        expect(page.output(1)).to_contain_text("gone")
+        expect(page.output(1)).not_to_contain_text("pip install")
+        page.close()

@@ -72,9 +72,9 @@ class Kernel:
         provisioner: Any = self.manager.provisioner  # that of the local machine, which has a process
         return int(provisioner.pid)
 
-    def send(self, code: str) -> str:
-        """Queue a cell; its message's id."""
-        return self.client.execute(code, allow_stdin=False)
+    def send(self, code: str, *, allow_stdin: bool = False) -> str:
+        """Queue a cell; its message's id. `allow_stdin`: as a page does, at which a person sits."""
+        return self.client.execute(code, allow_stdin=allow_stdin)
 
     def wait(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 from cc_executor.errors import ControlFailed
 from cc_executor.kernel.display import Display, StaticDisplay
 from cc_executor.kernel.loop import own
+from cc_executor.kernel.shell_pump import takes_input
 from cc_executor.model.ask import Ask
 from cc_executor.policy.ask import Answerer, Place, answerer, in_kernel, in_terminal
 from cc_executor.runtime.answers import Attendant, give
@@ -35,7 +36,7 @@ class CellAsks:
 
     def __init__(self, shell: Any, run: Run, display: Display, *, owns: bool) -> None:
         self._kernel: Any = getattr(shell, "kernel", None)
-        self._takes_input = bool(getattr(self._kernel, "_allow_stdin", False))  # as the request of this cell says; no later one counts
+        self._takes_input = takes_input(self._kernel)  # as the request of this cell says; no later one counts
         self._run = run
         self._display = display
         self._prompts: dict[str, asyncio.Task[None]] = {}

@@ -12,6 +12,7 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.notify import bell_of, notify_of
 from cc_executor.kernel.render import TerminalView, static_bundle
+from cc_executor.kernel.shell_pump import takes_input
 from cc_executor.model.item import Level
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.transcript import Transcript
@@ -63,7 +64,12 @@ def make_display(shell: Any, run: Run, *, settings: CCExecutor) -> Display:
     if settings.view == "widget" or (settings.view == "auto" and hasattr(shell, "kernel")):
         from cc_executor.kernel.live import WidgetDisplay
 
-        return WidgetDisplay(run, save_on_start=settings.save_on_start, bell=bell_of(run.notify or notify_of(settings)))
+        return WidgetDisplay(
+            run,
+            save_on_start=settings.save_on_start,
+            is_read=takes_input(getattr(shell, "kernel", None)),
+            bell=bell_of(run.notify or notify_of(settings)),
+        )
     return TextDisplay(run, in_notebook=hasattr(shell, "kernel"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from cc_executor.kernel.display import Bundle, replace_mime, show_mime
 from cc_executor.kernel.loop import own
-from cc_executor.kernel.render import static_bundle
+from cc_executor.kernel.render import TerminalView, static_bundle
+from cc_executor.kernel.standin import LINES, StandIn, needed_version
 from cc_executor.kernel.widgets import RunView
 from cc_executor.model.item import Level
 from cc_executor.model.receipt import Receipt
@@ -37,13 +39,17 @@ class Audience:
     """The pages that show one live view, as far as they have spoken. `view`: tells what they say."""
 
     def __init__(self, view: AnyWidget) -> None:
+        self.has_model = False  # though the view may be out of sight
         self.was_there = False
         self._spoke: dict[str, float] = {}  # when a page last did
         self._was_cleared = False
         view.on_msg(self._hear)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
 
     def _hear(self, _widget: object, content: object, _buffers: object) -> None:
-        """A page speaks: it asks for what there is when it opens the view, and says when somebody has cleared the view out of a cell."""
+        """A page speaks: when it has the model, when it opens the view and asks for what there is, and when somebody has cleared the view out of a cell."""
+        self.has_model = True
+        if content == {"op": "here"}:
+            return
         self.was_there = True
         match content:
             case {"op": "cleared", "view": str(view)}:
@@ -68,11 +74,13 @@ class WidgetDisplay:
     run : Run
     save_on_start : bool
         Ask JupyterLab to save the notebook once, so that a tab that is opened again finds the view.
+    is_read : bool
+        Whether a person may look at the page: then text stands in for a view that the page cannot show.
     bell : str
         See `cc_executor.kernel.notify.bell_of`.
     """
 
-    def __init__(self, run: Run, *, save_on_start: bool, bell: str = "") -> None:
+    def __init__(self, run: Run, *, save_on_start: bool, is_read: bool = False, bell: str = "") -> None:
         self._run = run
         self._page = RunPage(run)
         self._view = RunView(
@@ -90,7 +98,23 @@ class WidgetDisplay:
         self._display_id = f"cc-executor-{run.run_id}-{id(self):x}"
         words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it (in a new kernel after `%load_ext cc_executor`)."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
-        show_mime(data, {"cc_executor": {**self._mark()["cc_executor"], "kernel": process_mark()}}, display_id=self._display_id)
+        metadata = {"cc_executor": {**self._mark()["cc_executor"], "kernel": process_mark()}}
+        show_mime(data, metadata, display_id=self._display_id)
+        self._lines = io.StringIO()
+        self._terminal = TerminalView(self._lines)
+        self._stand_in = (
+            StandIn(
+                (data, metadata),
+                display_id=self._display_id,
+                is_heard=lambda: self._audience.has_model,
+                words=self._words,
+                needs=needed_version(self._view),
+                steered=f"To end the run: interrupt its cell (I, I), or `cc-executor cancel {run.run_id}` in a terminal. "
+                f"`%cc attach {run.run_id}` shows it in another cell.",
+            )
+            if is_read
+            else None
+        )
 
     @property
     def was_looked_at(self) -> bool:
@@ -113,6 +137,17 @@ class WidgetDisplay:
     def tick(self, now: float) -> None:
         """Send what is due to the views."""
         self._view.tick(now)
+        if self._stand_in is not None:
+            self._stand_in.tick(now)
+
+    def _words(self) -> str:
+        """What a terminal would show; of lines that were read before, the last ones."""
+        self._terminal.update(self._page.transcript)
+        text = "\n".join(self._lines.getvalue().split("\n")[-LINES - 1 :])
+        self._lines.seek(0)
+        self._lines.truncate()
+        self._lines.write(text)
+        return text
 
     def finish(self, receipt: Receipt) -> Bundle:
         """Replace the live view by the static one."""

@@ -149,7 +149,7 @@ _guards: Final[dict[asyncio.Task[Any], _Guard]] = {}
 @contextmanager
 def _sigint_cancels_the_cell() -> Generator[None]:
     """Nothing where no signal arrives (a worker thread), and nothing where no cell awaits (a task of the user's own between two cells)."""
-    cell = _awaiting_cell() if threading.current_thread() is threading.main_thread() else None
+    cell = awaiting_cell() if threading.current_thread() is threading.main_thread() else None
     if cell is None or signal.getsignal(signal.SIGINT) is None:  # None: a handler that Python does not know, and could not put back
         yield
         return
@@ -163,7 +163,8 @@ def _sigint_cancels_the_cell() -> Generator[None]:
             _guards.pop(cell, None)
 
 
-def _awaiting_cell() -> asyncio.Task[Any] | None:
+def awaiting_cell() -> asyncio.Task[Any] | None:
+    """The task of a cell that awaits something on this loop, if there is one."""
     current = asyncio.current_task()
     if current is not None and _is_cell(current):
         return current

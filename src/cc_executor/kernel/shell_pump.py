@@ -26,6 +26,19 @@ QUESTIONS: Final = frozenset({"kernel_info_request", "comm_info_request"})
 COMMS: Final = frozenset({"comm_open", "comm_msg", "comm_close"})
 
 
+def takes_input(kernel: Any) -> bool:
+    """Whether the front end of the cell that runs says that it can ask somebody: JupyterLab and consoles do, nbclient and papermill do not."""
+    return bool(getattr(kernel, "_allow_stdin", False))
+
+
+_pumps: Final[set[object]] = set()
+
+
+def is_pumping() -> bool:
+    """Whether the messages of pages are taken while a cell awaits."""
+    return bool(_pumps)
+
+
 @contextmanager
 def shell_pump(kernel: Any) -> Generator[None]:
     """Keep the kernel answering for as long as the block is awaited in. `kernel`: the shell's `kernel`, or None in a terminal."""
@@ -34,9 +47,11 @@ def shell_pump(kernel: Any) -> Generator[None]:
         yield
         return
     remove = install()
+    _pumps.add(pump := object())
     try:
         yield
     finally:
+        _pumps.discard(pump)
         remove()
 
 

@@ -21,7 +21,7 @@ from cc_executor.kernel.config import settings_of
 from cc_executor.kernel.display import Bundle, show_mime
 from cc_executor.kernel.loop import cancelled, interruptible, outlast, own, tell_of_nesting
 from cc_executor.kernel.notify import bell_of, notify_of
-from cc_executor.kernel.shell_pump import shell_pump
+from cc_executor.kernel.shell_pump import shell_pump, takes_input
 from cc_executor.kernel.taskdisplay import StaticListDisplay, make_list_display
 from cc_executor.kernel.taskoptions import parse
 from cc_executor.listpage import ListPage, keep_table
@@ -226,7 +226,7 @@ class _ListWatch:
         self, shell: Any, planned: Plan, folder: ListFolder, home: StateHome, *, named: TaskList, is_done: bool, notify: Notify | None
     ) -> None:
         self._shell = shell
-        self._takes_input = bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
+        self._takes_input = takes_input(getattr(shell, "kernel", None))
         self._planned = planned
         self._named = named
         self._settings_hooks = hooks_given(settings_of(shell).hooks, what="CCExecutor.hooks")

@@ -12,6 +12,8 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.display import Bundle, replace_mime, show_mime
+from cc_executor.kernel.shell_pump import takes_input
+from cc_executor.kernel.standin import LINES, StandIn, needed_version
 from cc_executor.model.listrecord import TaskStatus
 from cc_executor.model.notice import duration
 from cc_executor.model.taskcard import MARKS, EndedList, cost_words, list_bundle, list_text
@@ -48,7 +50,15 @@ def make_list_display(
     if isinstance(shell.display_pub, CapturingDisplayPublisher):
         return StaticListDisplay()
     if settings.view == "widget" or (settings.view == "auto" and hasattr(shell, "kernel")):
-        return WidgetListDisplay(board, commands=commands, home=home, list_id=list_id, save_on_start=settings.save_on_start, bell=bell)
+        return WidgetListDisplay(
+            board,
+            commands=commands,
+            home=home,
+            list_id=list_id,
+            save_on_start=settings.save_on_start,
+            is_read=takes_input(getattr(shell, "kernel", None)),
+            bell=bell,
+        )
     return TextListDisplay(board, in_notebook=hasattr(shell, "kernel"))
 
 
@@ -125,11 +135,30 @@ class TextListDisplay:
         return bundle
 
 
+def _lines(board: TaskBoard) -> str:
+    """The rows as text; of many those that have begun."""
+    lines: list[str] = []
+    for task in board.order:
+        row, known = board.row(task.id), board.state.task(task.id)
+        mark, word, _ = MARKS[known.status]
+        if known.status is not TaskStatus.WAITING or len(board.order) <= LINES:
+            lines.append(f"{mark} {row.number}/{len(board.order)} {task.id} {word}{f' · {row.line}' if row.line else ''}")
+    return "\n".join(lines)
+
+
 class WidgetListDisplay:
     """A widget while the list goes on, and the table in its place at the end."""
 
     def __init__(
-        self, board: TaskBoard, *, commands: TaskCommands, home: StateHome, list_id: str, save_on_start: bool, bell: str = ""
+        self,
+        board: TaskBoard,
+        *,
+        commands: TaskCommands,
+        home: StateHome,
+        list_id: str,
+        save_on_start: bool,
+        is_read: bool = False,
+        bell: str = "",
     ) -> None:
         from cc_executor.kernel.live import WIDGET_MIME, Audience
         from cc_executor.kernel.taskview import TaskListView
@@ -141,7 +170,20 @@ class WidgetListDisplay:
         self._display_id = f"cc-executor-{list_id}-{id(self):x}"
         words = f"The task list {list_id} is going on. Run this cell again to see it live; what ended well is not done again."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
-        show_mime(data, {"cc_executor": {"list_id": list_id, "status": "running", "kernel": process_mark()}}, display_id=self._display_id)
+        metadata = {"cc_executor": {"list_id": list_id, "status": "running", "kernel": process_mark()}}
+        show_mime(data, metadata, display_id=self._display_id)
+        self._stand_in = (
+            StandIn(
+                (data, metadata),
+                display_id=self._display_id,
+                is_heard=lambda: self._audience.has_model,
+                words=lambda: _lines(board),
+                needs=needed_version(self._view),
+                steered="To stop the list: interrupt its cell (I, I).",
+            )
+            if is_read
+            else None
+        )
 
     def changed(self, task_ids: list[str]) -> None:
         """The next tick shows it."""
@@ -149,6 +191,8 @@ class WidgetListDisplay:
     def tick(self, now: float) -> None:
         """Send what is due to the views."""
         self._view.tick(now)
+        if self._stand_in is not None:
+            self._stand_in.tick(now)
 
     def finish(self, ended: EndedList) -> Bundle:
         """Replace the live view by the table."""

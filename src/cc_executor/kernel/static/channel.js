@@ -10,6 +10,14 @@ function bodyOf(buffers) {
   return buffers?.length ? JSON.parse(new TextDecoder().decode(buffers[0])) : {};
 }
 
+function tell(model, content) {
+  try {
+    model.send(content);
+  } catch (error) {
+    console.debug("cc_executor: the kernel is gone", error);
+  }
+}
+
 /**
  * Keys pressed on our buttons are no notebook commands (D, D deletes a cell), except that for saving: else the browser would save the page. The mark counts
  * only on what has the focus itself, and must be there before the document hears of the key, which in Notebook 7 is before we do.
@@ -60,11 +68,7 @@ class Channel {
   // --- to the kernel ---
 
   send(content) {
-    try {
-      this.model.send(content);
-    } catch (error) {
-      console.debug("cc_executor: the kernel is gone", error);
-    }
+    tell(this.model, content);
   }
 
   sync() {

@@ -914,6 +914,7 @@ const LOOKS = 10; // a second apart: a page may be slow
  * have the model and say for good that it was not found. Such an output is put in its own place once more.
  */
 function initialize({ model }) {
+  tell(model, { op: "here" }); // the kernel waits for this, and shows text where it does not come
   const manager = model.widget_manager;
   const context = manager?.context;
   if (!context?.model || context[LOOKED_OVER]) return;

@@ -13,7 +13,8 @@ from cc_executor.model.receipt import RECEIPT_MIME
 from support.kernel import Answer, Kernel
 
 SOON: Final = "from cc_executor.kernel import standin\nstandin.PATIENCE, standin.PACE = 0.4, 0.1"
-RUN: Final = "%%cc_execute --agent shell --shell bash\nfor n in $(seq 99); do echo line $n; done; cat gate"
+KEY: Final = "sk-ant-api03-" + "Ab3" * 24
+RUN: Final = f"%%cc_execute --agent shell --shell bash\nfor n in $(seq 99); do echo line $n; done; echo {KEY}; cat gate"
 LIST: Final = "%%cc_tasks\ntasks:\n  - {id: first, run: 'echo from the first'}\n  - {id: second, run: 'cat gate', needs: [first]}"
 
 
@@ -36,7 +37,7 @@ def here(kernel: Kernel, model_id: str) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "words", "stop"),
-    [(RUN, "line 98\nline 99", "cc-executor cancel "), (LIST, "1/2 first ok", "interrupt its cell")],
+    [(RUN, "line 98\nline 99\n", "cc-executor cancel "), (LIST, "1/2 first ok", "interrupt its cell")],
     ids=["run", "list"],
 )
 def test_text_is_shown_until_a_page_has_the_view(soon: Kernel, tmp_path: Path, cell: str, words: str, stop: str) -> None:
@@ -50,6 +51,7 @@ def test_text_is_shown_until_a_page_has_the_view(soon: Kernel, tmp_path: Path, c
     assert "pip install ipywidgets 'anywidget==0." in text
     assert stop in text
     assert "line 50\n" not in text, "the last lines are enough"
+    assert KEY not in text
     here(soon, model)
     soon.wait(sent, until=lambda answer: WIDGET_MIME in shown(answer), answer=answer)
     (tmp_path / "gate").write_text("open")

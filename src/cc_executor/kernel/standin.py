@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cc_executor.kernel.display import Bundle, replace_mime
 from cc_executor.kernel.loop import awaiting_cell
 from cc_executor.kernel.shell_pump import is_pumping
+from cc_executor.policy.redact import Redactor
 
 if TYPE_CHECKING:
     from anywidget import AnyWidget
@@ -59,6 +60,7 @@ class StandIn:
             f"This page cannot show the live view. Where JupyterLab or Notebook itself is installed: pip install ipywidgets 'anywidget=={needs}', and load "
             f"the page again. Until then the work is shown as text. {steered}"
         )
+        self._mask = Redactor(()).text  # unlike the view, it stays in a notebook that is saved meanwhile
         self._waited = 0.0
         self._last_tick: float | None = None
         self._due = 0.0
@@ -75,7 +77,8 @@ class StandIn:
             self._wait(now)
         elif now >= self._due:
             self._due = now + PACE
-            text = "\n\n".join([self._head, *(["\n".join(lines)] if (lines := self._words().rstrip("\n").split("\n")[-LINES:]) else [])])
+            lines = self._words().rstrip("\n").split("\n")[-LINES:]
+            text = self._mask("\n".join([self._head, "", *lines]))
             if text != self._shown:
                 self._shown = text
                 replace_mime({"text/plain": text}, self._output[1], display_id=self._display_id)

@@ -47,6 +47,7 @@ class Seen:
 
 def frames(bench: Bench) -> list[Row]:
     """One row for each way to show lines."""
+    from playwright.sync_api import Error as BrowserError
     from playwright.sync_api import sync_playwright
 
     from support.environments import chromium
@@ -73,7 +74,7 @@ def frames(bench: Bench) -> list[Row]:
                 text = text.replace("{total}", str(total)).replace("{seconds}", str(seconds))
                 try:
                     found[name].append(_shown(bench, lab, browser, f"flood{turn}{len(name)}.ipynb", text, seconds=seconds))
-                except AssertionError as problem:
+                except (AssertionError, BrowserError) as problem:  # the second: the page answers nobody for half a minute
                     bench.say(f"{name}: {str(problem)[:200]}")
         browser.close()
     rows: list[Row] = []

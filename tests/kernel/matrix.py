@@ -109,9 +109,8 @@ def make(environment: Environment) -> None:
     python = find_python(environment.python)
     VENVS.mkdir(exist_ok=True)
     LOOSE_LOCK.write_text("".join(line for line in LOCK.read_text().splitlines(keepends=True) if not line.startswith("ipykernel==")))
-    oldest = (
-        ["--resolution", "lowest-direct"] if environment.oldest else []
-    )  # pip knows nothing of it: without uv there is no such environment
+    # An option of uv, which pip lacks: without uv there is no such environment.
+    oldest = ["--resolution", "lowest-direct"] if environment.oldest else []
     what = [*oldest, "-e", ".", f"ipykernel=={environment.ipykernel}.*" if environment.ipykernel else "ipykernel"]
     made = subprocess.run(
         [

@@ -71,6 +71,7 @@ def test_nothing_stands_in_where_nobody_looks(soon: Kernel, tmp_path: Path) -> N
 
 def test_a_page_that_could_not_be_heard_meanwhile_keeps_its_view(soon: Kernel, tmp_path: Path) -> None:
     begun = soon.wait(soon.send(RUN.replace("--agent", "--bg -o run --agent"), allow_stdin=True))
+    # A cell of somebody's that blocks the kernel for longer than a page is waited for; what the page says comes behind it.
     busy = soon.send("import time; time.sleep(2)", allow_stdin=True)
     here(soon, shown(begun)[WIDGET_MIME]["model_id"])
     later = soon.send("import asyncio; await asyncio.sleep(1)")

@@ -282,9 +282,8 @@ def test_a_list_whose_kernel_is_gone_goes_on_when_its_cell_is_run_again(own_kern
     eventually(pids, within=60, what="the second task runs")
     if end == "killed":
         os.kill(own_kernel.pid, signal.SIGKILL)
-    if (
-        end == "told to shut down"
-    ):  # without an interrupt ahead, or with one that has not got through: the end of the process stops the list
+    if end == "told to shut down":
+        # Without an interrupt ahead of it, as where that has not got through: the end of the process stops the list.
         own_kernel.client.shutdown(restart=True)
         eventually(lambda: not own_kernel.manager.is_alive(), within=30, what="the kernel ends")
     own_kernel.restart()  # this interrupts first, and so stops the list

@@ -190,9 +190,8 @@ async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise
     watch = _ListWatch(shell, planned, folder, home, named=named, is_done=folder.state().status is ListStatus.OK, notify=notify)
     task = own(watch.follow(), name=f"cc_executor list {folder.list_id}")
     _followed[watch] = os.getpid()
-    task.add_done_callback(
-        lambda task: None if task.cancelled() else _followed.pop(watch, None)
-    )  # cancelled: by the end of its loop, it may be
+    # A task that was cancelled may have been by the end of its loop: then the list is still to be stopped.
+    task.add_done_callback(lambda task: None if task.cancelled() else _followed.pop(watch, None))
 
     def stop(count: int) -> None:
         if count <= STOPS:

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import pytest
 
+from cc_executor.kernel import standin
 from cc_executor.kernel.live import WIDGET_MIME
+from cc_executor.kernel.standin import StandIn
 from cc_executor.model.receipt import RECEIPT_MIME
 from support.kernel import Answer, Kernel
 
@@ -69,16 +71,15 @@ def test_nothing_stands_in_where_nobody_looks(soon: Kernel, tmp_path: Path) -> N
     assert [RECEIPT_MIME in data for data in updates] == [True]
 
 
-def test_a_page_that_could_not_be_heard_meanwhile_keeps_its_view(soon: Kernel, tmp_path: Path) -> None:
-    begun = soon.wait(soon.send(RUN.replace("--agent", "--bg -o run --agent"), allow_stdin=True))
-    # A cell of somebody's that blocks the kernel for longer than a page is waited for; what the page says comes behind it.
-    busy = soon.send("import time; time.sleep(2)", allow_stdin=True)
-    here(soon, shown(begun)[WIDGET_MIME]["model_id"])
-    later = soon.send("import asyncio; await asyncio.sleep(1)")
-    (tmp_path / "gate").write_text("open")
-    answers = [soon.wait(busy), soon.wait(later), soon.run("(await run).status")]
-    assert answers[-1].value == "'ok'"
-    updates = [
-        message["content"]["data"] for answer in answers for message in answer.messages if message["msg_type"] == "update_display_data"
-    ]
-    assert not [data for data in updates if RECEIPT_MIME not in data]
+async def test_time_in_which_the_kernel_was_blocked_is_no_time_in_which_a_page_would_have_been_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(standin, "replace_mime", lambda data, _metadata, **_where: texts.append(data["text/plain"]))
+    stand_in = StandIn(({}, {}), display_id="view", is_heard=lambda: False, words=lambda: "a word", needs="0.11.*", steered="")
+    for minute in range(10):
+        stand_in.tick(60.0 * minute)
+    assert texts == []
+    for turn in range(200):
+        stand_in.tick(600.0 + 0.04 * turn)
+    assert [text.rpartition("\n")[2] for text in texts] == ["a word"]

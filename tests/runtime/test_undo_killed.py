@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,27 +20,35 @@ from support.trees import walk, worked
 FILES = 100
 ROUNDS = max(5, int(os.environ.get("CC_EXECUTOR_TEST_SEEDS", "0")) // 20)
 
-# Says when it begins, for starting Python and importing takes longer than the undo itself.
+# Kills itself at that one of its calls that concern files, or says how many there were. No clock: a moment by time is before or after all
+# of it on a machine that is busy.
 UNDO = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from cc_executor.runtime.undo import redo, undo
 from cc_executor.store.home import StateHome
-home = StateHome(Path(sys.argv[2]))
-sys.stdout.write("now\\n"); sys.stdout.flush()
-undo(home, [sys.argv[3]]) if sys.argv[1] == "undo" else redo(home, sys.argv[3])
+what, home, run_id, last = sys.argv[1], StateHome(Path(sys.argv[2])), sys.argv[3], int(sys.argv[4])
+calls = 0
+def count(event, _):
+    global calls
+    if event == "open" or event.startswith("os."):
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+undo(home, [run_id]) if what == "undo" else redo(home, run_id)
+print(calls)
 """
 
 
-def killed(what: str, home: StateHome, run_id: str, after: float) -> bool:
-    """Begin an undo in another process and kill that after some seconds; whether it was still at it."""
-    process = subprocess.Popen([sys.executable, "-c", UNDO, what, str(home.root), run_id], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == b"now\n"
-        time.sleep(after)  # the moment is what is drawn by lot
-        process.send_signal(signal.SIGKILL)
-    return process.wait(10) == -signal.SIGKILL
+def in_another_process(what: str, home: StateHome, run_id: str, last: int = 0) -> subprocess.CompletedProcess[str]:
+    """Undo or redo, killed just before its call number `last`, where it makes so many."""
+    command = [sys.executable, "-c", UNDO, what, str(home.root), run_id, str(last)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+
+
+def was_killed(what: str, home: StateHome, run_id: str, last: int) -> bool:
+    return in_another_process(what, home, run_id, last).returncode == -signal.SIGKILL
 
 
 def change_much(root: Path) -> None:
@@ -75,28 +82,25 @@ def test_an_undo_that_is_killed_is_completed_by_the_next(memory: Path, saw: obje
     before = walk(root)
     run_id = worked(home, root, lambda: change_much(root))
     after = walk(root)
-    begun = time.monotonic()
-    undo(home, [run_id])
-    longest = time.monotonic() - begun
-    redo(home, run_id)
+    calls = {what: int(in_another_process(what, home, run_id).stdout) for what in ("undo", "redo")}
     assert walk(root) == after
 
     lot = random.Random(7)  # noqa: S311 - no secret
     store, folder = SnapshotStore(home), home.folder(run_id)
     midway = 0
     for _ in range(ROUNDS):
-        was_killed = killed("undo", home, run_id, lot.uniform(0, longest))
+        killed = was_killed("undo", home, run_id, lot.randint(1, calls["undo"]))
         act = store.act(folder)
-        if was_killed and act is not None and not act.is_done:
+        if killed and act is not None and not act.is_done:
             midway += 1
             done = undo(home, [run_id])  # completes it
             assert done.was_completed
         elif act is None or not act.is_undone:
             undo(home, [run_id])  # it had not begun
         assert walk(root) == before
-        was_killed = killed("redo", home, run_id, lot.uniform(0, longest))
+        killed = was_killed("redo", home, run_id, lot.randint(1, calls["redo"]))
         act = store.act(folder)
-        if was_killed and act is not None and not act.is_done:
+        if killed and act is not None and not act.is_done:
             midway += 1
             if lot.random() < 0.5:
                 assert redo(home, run_id).was_completed
@@ -108,7 +112,7 @@ def test_an_undo_that_is_killed_is_completed_by_the_next(memory: Path, saw: obje
         elif act is not None and act.is_undone:
             redo(home, run_id)
         assert walk(root) == after
-    assert midway >= 1, f"only {midway} of {2 * ROUNDS} were killed in the midst of it: choose other moments"
+    assert midway >= 1, f"only {midway} of {2 * ROUNDS} were killed in the midst of it"
     saw(f"{midway} of {2 * ROUNDS} killed midway, all completed")  # pyright: ignore[reportCallIssue] - a fixture
     assert not [name for name in walk(root) if name.startswith(b".cc-undo")]
 
@@ -120,13 +124,10 @@ def test_what_the_user_changed_between_the_kill_and_the_completion_is_kept(memor
         (root / f"f{number}").write_text("original")
     before = walk(root)
     run_id = worked(home, root, lambda: [(root / f"f{number}").write_text("changed") for number in range(FILES)])
-    begun = time.monotonic()
-    undo(home, [run_id])
-    longest = time.monotonic() - begun
-    redo(home, run_id)
+    calls = {what: int(in_another_process(what, home, run_id).stdout) for what in ("undo", "redo")}
     store, lot = SnapshotStore(home), random.Random(3)  # noqa: S311 - as above
     for _ in range(200):
-        killed("undo", home, run_id, lot.uniform(0, longest))
+        was_killed("undo", home, run_id, lot.randint(1, calls["undo"]))
         act = store.act(home.folder(run_id))
         if act is not None and not act.is_done:
             break

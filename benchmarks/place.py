@@ -36,7 +36,7 @@ def scratch() -> Generator[Path]:
     # As it is installed. Where images keep Python from writing bytecode, each process would compile all of it anew: 150 ms of the first run in a kernel.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     compileall.compile_dir(ROOT / "src", quiet=1)
-    for name in ("home", "jupyter", "bin"):
+    for name in ("home", "jupyter", "bin", "work"):
         (folder / name).mkdir()
     with contextlib.suppress(environments.Missing):
         (folder / "bin" / "claude").symlink_to(find_cli())
@@ -72,9 +72,10 @@ def run(kernel: Kernel, code: str, *, within: float = 600) -> None:
 
 
 def worker(name: str, *arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
-    """What a contestant of `benchmarks.workers` finds in a process of its own."""
+    """What a contestant of `benchmarks.workers` finds in a process of its own, in an empty folder: where there are files, each run looks at all of them."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.workers", name, *arguments],
+        cwd=Path(os.environ["HOME"]).parent / "work",
         env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
         stdout=subprocess.PIPE,
         text=True,

@@ -133,8 +133,8 @@ STREAMS = {"a talkative run": "15a-turn1.jsonl", "short runs with tools": "0[12]
 
 
 DECODING_LIMIT = (
-    "a third is decoding (a half of that msgspec, which is the floor for reading whole lines), a third the pipe and the page cache, a tenth the fold, the "
-    "rest start, end and the loop; with the receipt its SHA-256, too; it would take decoding and fold in C"
+    "two fifths are decoding (a half of that msgspec, which is the floor for reading whole lines), a fifth the supervisor, the pipe and the page cache, a "
+    "seventh the fold, the rest start, end and the loop; with the receipt its SHA-256, too; it would take decoding and fold in C"
 )
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
@@ -172,6 +172,30 @@ def test_a_recording_gives_the_same_events_however_it_is_cut(recording: Recordin
 def test_random_cuts_change_nothing(recording: Recording, places: list[int]) -> None:
     data = recording.stdout
     assert together(decoded(data, sorted(place % len(data) for place in places))) == together(events_of(recording.name))
+
+
+def piece(delta: object, **fields: object) -> bytes:
+    return line(type="stream_event", event={"type": "content_block_delta", "index": 0, "delta": delta}, **fields)
+
+
+# Pieces of text, and what looks like one and is none, or is one of another text.
+LOOKALIKES = [
+    started("A"), started("B", "toolu_1"), delta("a"), delta("b"), delta("c", index=1), delta("d", parent="toolu_1"), delta('"}},"\n\\'),
+    piece({"type": "text_delta"}), piece({"type": "text_delta", "text": None}), piece({"type": "thinking_delta", "thinking": "t"}),
+    piece({"type": "text_delta", "text": "e"}, parent_tool_use_id=5), piece({"type": "text_delta", "text": "f"}, api_message_id=5),
+    piece({"type": "text_delta", "text": "g"}, api_message_id="A", uuid="u"), piece(None), delta("h")[:-4] + b"\n", b"\n",
+    line(type="stream_event", event={"type": "content_block_delta", "index": "0", "delta": {"type": "text_delta", "text": "i"}}),
+    line(type="stream_event", event={"type": "content_block_stop", "index": 0}),
+    line(type="assistant", message={"id": "A", "content": [{"type": "text", "text": "a"}]}),
+]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(LOOKALIKES) | st.just(delta("z")), max_size=30))
+def test_pieces_of_text_read_together_say_what_each_says_alone(lines: list[bytes]) -> None:
+    data = b"".join(lines)
+    ends = list(accumulate(map(len, lines)))
+    assert together(decoded(data)) == together(decoded(data, ends))
 
 
 @settings(max_examples=60, deadline=None)

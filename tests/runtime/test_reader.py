@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cc_executor.model.event import Event, Exited, Paused, Resumed, Started, StderrWritten, TextWritten
+from cc_executor.runtime import reader as reading
 from cc_executor.runtime.reader import JournalReader, events_from, replay
 from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder
@@ -133,17 +134,27 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(steps, st.lists(st.booleans(), min_size=30, max_size=30))
-def test_read_while_it_grows_or_at_once_the_story_is_the_same(story: list[Written | Noted], looks: list[bool]) -> None:
-    with tempfile.TemporaryDirectory() as name:
+@settings(max_examples=120, deadline=None)
+@given(
+    steps,
+    st.lists(st.sampled_from([0, 0, 1, 2, 5, 10_000]), min_size=30, max_size=30),
+    st.sampled_from([(64 * 1024, 256 * 1024), (7, 28), (3, 4)]),
+)
+def test_read_while_it_grows_or_at_once_the_story_is_the_same(
+    story: list[Written | Noted], looks: list[int], sizes: tuple[int, int]
+) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "PIECE", sizes[0])
+        patch.setattr(reading, "AHEAD", sizes[1])
         journal = Journal(Path(name))
         live: list[Event] = []
         reader = JournalReader(journal.folder, agent="shell")
-        for step, look in zip([STARTED, *story, EXITED], [*looks[: len(story) + 1], True], strict=True):
+        for step, look in zip([STARTED, *story, EXITED], [*looks[: len(story) + 1], 10_000], strict=True):
             journal.step(step)
-            if look:
-                live += drained(reader)
+            for _ in range(look):
+                if (batch := reader.read()) is None:
+                    break
+                live += batch
         assert isinstance(reader.exited, Exited)
         again = events(journal.folder)
         assert _without_order_of_streams(live) == _without_order_of_streams(again)
@@ -170,6 +181,23 @@ def _without_order_of_streams(story: Sequence[Event]) -> list[tuple[str, str]]:
             parts.append((type(event).__name__, ""))
             text = {TextWritten: "", StderrWritten: ""}
     return parts
+
+
+def test_what_is_written_between_a_look_for_records_and_one_at_the_output_keeps_its_place(journal: Journal) -> None:
+    late: list[Written | Noted] = []
+
+    class Late(RunFolder):
+        def size(self, stream: str) -> int:
+            if stream == records.STDOUT:
+                journal.steps(*late)
+                late.clear()
+            return super().size(stream)
+
+    journal.steps(STARTED, out("one\n"))
+    reader = JournalReader(Late(journal.folder.path), agent="shell")
+    assert told(reader.read() or []) == ["Started"]
+    late += [err("warn\n"), Noted("paused", {}), out("two\n"), EXITED]
+    assert told(drained(reader)) == ["out:one\n", "err:warn\n", "Paused", "out:two\n", "Exited"]
 
 
 def test_nothing_more_is_read_after_the_end(journal: Journal) -> None:
@@ -202,6 +230,18 @@ def test_a_copy_made_between_two_records_tells_the_second(journal: Journal) -> N
     position = reader.copy()
     assert told(drained(reader)) == ["Paused", "Resumed", "Exited"]
     assert told(list(events_from(position))) == ["Paused", "Resumed", "Exited"]
+
+
+def test_a_copy_made_in_the_midst_of_what_was_read_ahead_tells_the_rest(journal: Journal) -> None:
+    lines = "".join(f"{number}\n" for number in range(40_000))  # 228,890 bytes
+    folder = journal.steps(STARTED, out(lines))
+    reader = JournalReader(folder, agent="shell")
+    first = [event for _ in range(3) for event in reader.read() or []]
+    position = reader.copy()
+    journal.steps(Noted("paused", {}), out("last\n"), EXITED)
+    rest = drained(reader)
+    assert told([*first, *rest]) == ["Started", f"out:{lines}", "Paused", "out:last\n", "Exited"]
+    assert told(list(events_from(position))) == told(rest)
 
 
 def test_a_copy_made_within_a_line_reads_it_whole(journal: Journal) -> None:

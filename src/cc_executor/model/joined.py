@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from msgspec.structs import replace
 
 from cc_executor.model.event import Event, Noise, StderrWritten, TextWritten, ThinkingWritten, ToolCalled
+
+_IN_PIECES: Final = frozenset(
+    {TextWritten, ThinkingWritten, ToolCalled, StderrWritten}
+)  # all other kinds are passed on without a closer look
 
 
 def joined(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
@@ -29,7 +34,7 @@ def joined(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
         if first is not None and isinstance(event, Noise):
             count += pieces_of(event)
             continue
-        piece = _piece(event)
+        piece = _piece(event) if type(event) in _IN_PIECES else None
         if first is not None and piece is not None and _continues(first, event):
             pieces.append(piece)
             count += pieces_of(event)

@@ -19,6 +19,9 @@ from cc_executor.store.journal import RunFolder
 # What is read at a time, decoded, folded and shown before the loop looks at anything else: some 0.3 ms of work (with many tool calls 1 ms). 256 KiB were 4-8 ms.
 PIECE: Final = 64 * 1024
 
+# What is read from a file at a time, where somebody is so far behind: four pieces for the calls of one.
+AHEAD: Final = 4 * PIECE
+
 
 class JournalReader:
     """A cursor over one run.
@@ -38,6 +41,7 @@ class JournalReader:
         self._stderr = StderrDecoder()
         self._loops = LoopGuard() if guards else None
         self._offset: dict[str, int] = dict.fromkeys(records.STREAMS, 0)
+        self._ahead: dict[str, tuple[bytes, int]] = dict.fromkeys(records.STREAMS, (b"", 0))  # read already, and from which offset on
         self._control_offset = 0
         self._pending: list[ControlRecord] = []
         self.exited: Exited | None = None
@@ -49,12 +53,19 @@ class JournalReader:
         """
         if self.exited is not None:
             return None
-        if not self._pending and self._folder.size(records.CONTROL) > self._control_offset:
-            self._pending, self._control_offset = self._folder.control_records(self._control_offset)
         if not self._pending:
-            return self._read_streams({})
+            ends = {stream: start + len(data) for stream, (data, start) in self._ahead.items()}
+            if ends != self._offset:
+                return self._read_streams(ends)
+            sizes = self._sizes()  # before the look for records: what is there by now was written before any record that is not
+            if self._folder.size(records.CONTROL) > self._control_offset:
+                self._pending, self._control_offset = self._folder.control_records(self._control_offset)
+            if not self._pending:
+                return self._read_streams(sizes)
         record = self._pending[0]
-        limits = {} if isinstance(record, Exited) else {stream: self._written_before(record, stream) for stream in records.STREAMS}
+        limits = (
+            self._sizes() if isinstance(record, Exited) else {stream: self._written_before(record, stream) for stream in records.STREAMS}
+        )
         events = self._read_streams(limits)
         if events is not None:
             return events
@@ -72,6 +83,7 @@ class JournalReader:
         twin._stderr = self._stderr.copy()
         twin._loops = self._loops.copy() if self._loops is not None else None
         twin._offset = dict(self._offset)
+        twin._ahead = dict(self._ahead)
         twin._control_offset = self._control_offset
         twin._pending = list(self._pending)
         twin.exited = self.exited
@@ -85,16 +97,27 @@ class JournalReader:
         events: list[Event] = []
         progress = False
         for stream in records.STREAMS:
-            offset = self._offset[stream]
-            size = min(PIECE, limits.get(stream, self._folder.size(stream)) - offset)
-            data = self._folder.read(stream, offset, size) if size > 0 else b""
-            if data:
+            if data := self._piece(stream, limits[stream]):
                 progress = True
-                self._offset[stream] = offset + len(data)
+                self._offset[stream] += len(data)
                 events += self._decoder.feed(data) if stream == records.STDOUT else self._stderr.feed(data)
         if self._loops is not None:
             events += self._loops.feed(events)
         return events if progress else None
+
+    def _piece(self, stream: str, limit: int) -> bytes:
+        """The next bytes of a stream, at most those before offset `limit`."""
+        offset = self._offset[stream]
+        data, start = self._ahead[stream]
+        if offset == start + len(data) and offset < limit:
+            data, start = self._folder.read(stream, offset, min(AHEAD, limit - offset)), offset
+        end = offset + PIECE
+        # Not kept once it is used up: in a crowd that would add up.
+        self._ahead[stream] = (data, start) if end < start + len(data) else (b"", start + len(data))
+        return data[offset - start : end - start]
+
+    def _sizes(self) -> dict[str, int]:
+        return {stream: self._folder.size(stream) for stream in records.STREAMS}
 
     def _written_before(self, record: ControlRecord, stream: str) -> int:
         """The size of `stream` when `record` was written, as exactly as the sparse index knows it."""

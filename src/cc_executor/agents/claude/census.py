@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 # As the API writes it and the CLI passes it on (2.1.197 and 2.1.329, recordings). Inside of a text the quotes would be escaped.
-_CALL: Final = re.compile(rb'"type":"tool_use","id":"([^"\\]{1,100})"')
+_SIGN: Final = b'"type":"tool_use","id":"'
+_CALL: Final = re.compile(_SIGN + rb'([^"\\]{1,100})"')
 _LONGEST: Final = 160  # bytes of a match: so much of a block is looked at again with the next one
 
 
@@ -16,7 +17,8 @@ def count_tool_calls(blocks: Iterable[bytes]) -> int:
     found: set[bytes] = set()
     tail = b""
     for block in blocks:
-        data = tail + block
-        found.update(_CALL.findall(data))
-        tail = data[-_LONGEST:]
+        for data in (tail + block[:_LONGEST], block):  # where two blocks meet, and then inside of this one, without a copy of it
+            if _SIGN in data:  # in half the time of the expression
+                found.update(_CALL.findall(data))
+        tail = (tail + block)[-_LONGEST:] if len(block) < _LONGEST else block[-_LONGEST:]
     return len(found)

@@ -45,6 +45,7 @@ PARENTS_LIMIT: Final = 256
 
 _T = TypeVar("_T")
 _LINE: Final = msgspec.json.Decoder(frames.Line)
+_TEXT_LINE: Final = msgspec.json.Decoder(frames.TextLine)
 _FILE_RESULT: Final = msgspec.json.Decoder(frames.FileResult)
 _REFUSED: Final = (*salvage.REFUSED, TypeError)
 _StreamLine, _BlockDelta, _TextDelta = frames.StreamLine, frames.BlockDelta, frames.TextDelta  # names of this module are found sooner
@@ -118,29 +119,34 @@ class ClaudeDecoder:
 
     def _events(self, lines: list[bytes | Overlong]) -> list[AgentEvent]:
         events: list[AgentEvent] = []
-        decode, streams = _LINE.decode, self._streams
+        decode, piece_of, streams = _LINE.decode, _TEXT_LINE.decode, self._streams
         # Nine of ten lines of a talkative run are pieces of the text before them: they become one event, without an object for each.
         text: list[str] = []
         block, index, parent = "", -1, None
         for line in lines:
-            try:
-                frame = decode(line)  # pyright: ignore[reportArgumentType]  # an Overlong is refused with a TypeError, which costs other lines nothing
-            except _REFUSED:
-                frame = None
-            if type(frame) is _StreamLine and type(payload := frame.event) is _BlockDelta and type(delta := payload.delta) is _TextDelta:
-                if text and payload.index == index and frame.parent_tool_use_id == parent:
-                    text.append(delta.text)
-                    continue
-                stream = streams.get(frame.parent_tool_use_id)
-                if stream is not None and stream.index == payload.index:
-                    if text:
-                        events.append(_written(block, text, parent))
-                    text, block, index, parent = [delta.text], stream.block, payload.index, frame.parent_tool_use_id
-                    continue
+            # An Overlong is refused with a TypeError, which costs other lines nothing.
             if text:
+                try:
+                    more = piece_of(line)  # pyright: ignore[reportArgumentType] - as above
+                except _REFUSED:
+                    pass
+                else:
+                    if more.event.index == index and more.parent_tool_use_id == parent:
+                        text.append(more.event.delta.text)
+                        continue
                 events.append(_written(block, text, parent))
                 text = []
-            events += self._refused(line) if frame is None else self._mapped(frame, line)  # pyright: ignore[reportArgumentType]  # decoded, so these are bytes
+            try:
+                frame = decode(line)  # pyright: ignore[reportArgumentType] - as above
+            except _REFUSED:
+                events += self._refused(line)
+                continue
+            if type(frame) is _StreamLine and type(payload := frame.event) is _BlockDelta and type(delta := payload.delta) is _TextDelta:
+                stream = streams.get(frame.parent_tool_use_id)
+                if stream is not None and stream.index == payload.index:
+                    text, block, index, parent = [delta.text], stream.block, payload.index, frame.parent_tool_use_id
+                    continue
+            events += self._mapped(frame, line)  # pyright: ignore[reportArgumentType] - decoded, so these are bytes
         if text:
             events.append(_written(block, text, parent))
         return events

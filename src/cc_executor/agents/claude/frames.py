@@ -225,6 +225,20 @@ class StreamLine(_Frame, frozen=True, tag_field="type", tag="stream_event"):
     abandoned_blocks: AbandonedBlocks | None = None
 
 
+class TextPiece(_Frame, frozen=True, tag_field="type", tag="content_block_delta"):
+    """A `BlockDelta` that can only be a piece of text: what need not be chosen among is decoded sooner."""
+
+    delta: TextDelta
+    index: int = 0
+
+
+class TextLine(_Frame, frozen=True, tag_field="type", tag="stream_event"):
+    """The `StreamLine` of a piece of text."""
+
+    event: TextPiece
+    parent_tool_use_id: str | None = None
+
+
 class AssistantMessage(_Frame, frozen=True):
     """A message, or one block of it."""
 

@@ -26,6 +26,7 @@ from cc_executor.errors import InvalidRequest
 from cc_executor.model.event import ToolCalled
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId
+from cc_executor.model.state import RunState, advance_all
 from cc_executor.policy.redact import MASK, Redactor
 from cc_executor.runtime.forecast import estimate, forecast_list, usual_words
 from cc_executor.runtime.history import SAID, prompt_line, rebuild, remember
@@ -80,6 +81,19 @@ def test_a_run_is_in_the_history_when_its_receipt_is_sealed_and_rebuilt_it_is_th
     assert row.started == pytest.approx(receipt.times.started.timestamp())
     assert row.load == 1.5, "per core"
     assert row.size > 1000
+    assert rebuild(home, environ=os.environ)[0] == 1
+    (again,) = history()
+    assert again.as_dict() == row.as_dict()
+
+
+def test_the_tool_calls_that_a_run_counted_are_those_that_are_found_in_its_output(home: StateHome, tmp_path: Path) -> None:
+    speaker = tmp_path / "speaker"
+    speaker.write_text(f"#!/bin/sh\ncat > {tmp_path}/prompt\ncat {Recording('02d-acceptEdits').path}\n")
+    speaker.chmod(0o700)
+    cc_execute_sync("Speak.", cwd=tmp_path, cli=str(speaker))
+    remembered()
+    (row,) = history()
+    assert row.tools == 5
     assert rebuild(home, environ=os.environ)[0] == 1
     (again,) = history()
     assert again.as_dict() == row.as_dict()
@@ -467,3 +481,5 @@ def test_tool_calls_are_counted_as_the_decoder_counts_them(recording: Recording)
     for size in (7, 777):
         blocks = [data[start : start + size] for start in range(0, len(data), size)]
         assert count_tool_calls(blocks) == count_tool_calls([data]) == len(calls)
+    state = advance_all(RunState(), events_of(recording.name))
+    assert len(state.tools) + state.tools_left_out == len(calls), "whoever seals a run has counted them"

@@ -143,8 +143,11 @@ def _read(folder: RunFolder, name: str, kind: type[T]) -> T | None:
         return None
 
 
-def facts_of(folder: RunFolder, redactor: Redactor) -> HistoryRow | None:
-    """The row of a run; None when it is not sealed, or its receipt cannot be read. The same whenever it is asked for."""
+def facts_of(folder: RunFolder, redactor: Redactor, *, tools: int | None = None) -> HistoryRow | None:
+    """The row of a run; None when it is not sealed, or its receipt cannot be read. The same whenever it is asked for.
+
+    `tools`: how many it called, where somebody has counted; else its output is looked through.
+    """
     receipt = _read(folder, records.RECEIPT, _Receipt)
     if receipt is None:
         return None
@@ -177,7 +180,7 @@ def facts_of(folder: RunFolder, redactor: Redactor) -> HistoryRow | None:
         cache_tokens=usage.cache_read_tokens + usage.cache_creation_tokens,
         turns=receipt.turns,
         retries=receipt.retries,
-        tools=pruned.tools if pruned is not None else count_tool_calls(output_of(folder)) if receipt.agent == "claude" else 0,
+        tools=_tools(folder, receipt, tools) if pruned is None else pruned.tools,
         load=plan.load,
         rehearsed=receipt.rehearsed or "",
         notebook=plan.notebook,
@@ -189,6 +192,12 @@ def facts_of(folder: RunFolder, redactor: Redactor) -> HistoryRow | None:
         based_on=foreseen.seconds.based_on if foreseen.seconds else 0,
         is_pruned=int(pruned is not None),
     )
+
+
+def _tools(folder: RunFolder, receipt: _Receipt, counted: int | None) -> int:
+    if receipt.agent != "claude":
+        return 0
+    return count_tool_calls(output_of(folder)) if counted is None else counted
 
 
 def prompt_line(prompt: str, redactor: Redactor) -> str:
@@ -225,23 +234,23 @@ def size_of(folder: Path) -> int:
 # --- keeping it ----------------------------------------------------------------------------------------------------------
 
 
-def remember_soon(folder: RunFolder, redactor: Redactor) -> None:
+def remember_soon(folder: RunFolder, redactor: Redactor, *, tools: int) -> None:
     """`remember` on a thread of its own, for whoever waits for the run must not wait for a disk that is slow.
 
     Not a daemon, though the thread that seals is one and would hand that down: it ends in some 20 ms (the last connection to a WAL file syncs it), and a
     command that has nothing more to do leaves its row all the same.
     """
     try:
-        threading.Thread(target=remember, args=(folder, redactor), name=THREAD, daemon=False).start()
+        threading.Thread(target=remember, args=(folder, redactor, tools), name=THREAD, daemon=False).start()
     except RuntimeError:  # the interpreter ends
-        remember(folder, redactor)
+        remember(folder, redactor, tools)
 
 
-def remember(folder: RunFolder, redactor: Redactor) -> None:
+def remember(folder: RunFolder, redactor: Redactor, tools: int | None = None) -> None:
     """Put a run that was just sealed into the index. Waits for nobody, and never fails: what is missed is caught up later."""
     index = HistoryIndex(folder.path.parent.parent)
     try:
-        row = facts_of(folder, redactor)
+        row = facts_of(folder, redactor, tools=tools)
         if row is None:
             return
         try:

@@ -128,7 +128,9 @@ async def _sealed(
             final = await hooks.after(folder, _masked(receipt, redactor))
         sealed = await in_thread(lambda: final.sealed(signer_of(folder.path.parent.parent)))
         # An errand: who is interrupted here asks for the receipt again at once, and two of them would be made.
-        return await Errand(lambda _: _keep(folder, sealed, redactor), patience=KEEP_BUDGET).run()
+        return await Errand(
+            lambda _: _keep(folder, sealed, redactor, tools=len(state.tools) + state.tools_left_out), patience=KEEP_BUDGET
+        ).run()
 
 
 @asynccontextmanager
@@ -204,7 +206,7 @@ def _is_free(descriptor: int, *, take: bool = False) -> bool:
     return True
 
 
-def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor) -> Receipt:
+def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor, *, tools: int) -> Receipt:
     """The receipt that is kept: somebody may have been faster where nobody could wait for a turn."""
     if not (folder.path / records.RECEIPT).exists():  # else one that cannot be read here: a newer version's, or damaged. Either is evidence
         _free_set_aside(folder)
@@ -215,7 +217,7 @@ def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor) -> Receipt:
             logger.warning("the receipt of run %s could not be kept", folder.run_id, exc_info=True)
             return receipt
     _strike(folder)
-    remember_soon(folder, redactor)
+    remember_soon(folder, redactor, tools=tools)
     return folder.receipt() or receipt
 
 

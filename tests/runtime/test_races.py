@@ -272,9 +272,9 @@ async def test_two_who_seal_without_a_turn_have_the_receipt_that_is_kept(
 ) -> None:
     keep, both = seal._keep, threading.Barrier(2, timeout=BOUND)
 
-    def meet(*arguments: Any) -> Receipt:
+    def meet(*arguments: Any, **named: Any) -> Receipt:
         both.wait()
-        return keep(*arguments)
+        return keep(*arguments, **named)
 
     def nothing(*_: Any, **__: Any) -> None:
         """As when descriptors have run out."""

@@ -419,6 +419,10 @@ def test_an_unsafe_state_folder_is_refused_with_its_cure(state_folder: Path) -> 
     done = cli("run", *SHELL, "true")
     assert done.returncode == 2
     assert "chmod 700" in done.stderr
+    for words in (["list"], ["tasks", "list"], ["tasks", "show"]):  # what somebody else may have put there is not shown either
+        looked = cli(*words)
+        assert (looked.returncode, looked.stdout) == (2, ""), words
+        assert "chmod 700" in looked.stderr
 
 
 def test_a_notebook_without_receipts_has_nothing_to_verify(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_limits_are_keys_of_lists_tasks_and_defaults() -> None:
         ("{prompt: x, reask: true}", "has reask and no schema"),
         ("{prompt: x, on_unchecked: accept}", "has on_unchecked and no validate"),
         ("{run: x, on_output_limit: concise}", "has on_output_limit, which means something for an agent alone"),
+        ("{run: x, schema: {type: object}}", "has schema, which means something for an agent alone"),
         ("{prompt: x, loop_guard: kill}", "loop_guard must be 'off', 'tell' or 'stop' (given: 'kill')"),
     ],
 )

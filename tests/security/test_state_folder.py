@@ -32,7 +32,7 @@ from cc_executor.store import underway, unshared
 from cc_executor.store.bundle import BUNDLE, read_bundle
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.tasklists import JOURNAL, LIST, LOCK
+from cc_executor.store.tasklists import JOURNAL, LIST, LOCK, ListHome
 from cc_executor.taskplan import plan
 from cc_executor.tasks import open_list
 from support.runs import BASH, BOUND, remembered, shell, to_end, until
@@ -322,7 +322,7 @@ async def test_a_state_folder_that_others_can_write_is_not_read_either(template:
         changes.append(lambda: ((state / "runs").chmod(0o700), os.chown(state, NOBODY, NOBODY)))
     for change in changes:
         change()
-        for look in (lambda: home.find(run.run_id), lambda: list(home.runs()), home.prepare):
+        for look in (lambda: home.find(run.run_id), lambda: list(home.runs()), home.prepare, lambda: list(ListHome(home).folders())):
             with pytest.raises(StateUnusable, match=r"is open to others|belongs to another user"):
                 look()
         with pytest.raises(StateUnusable):

@@ -16,6 +16,14 @@ SHELLS: Final = ("bash", "zsh", "sh")
 # The name of the one block that a command's standard output is.
 BLOCK: Final = "stdout"
 
+# What a command would leave undone without a word, so that an `ok` would promise what nobody has looked at. What may come from a user's defaults (a model, a
+# permission mode) is none of them.
+_NOT_FOR_COMMANDS: Final = {
+    "output_schema": "has no structured result that a schema could be held against: leave the schema out, and check what it wrote with --verify.",
+    "resume": "has no session that could be resumed: leave --resume out.",
+    "append_system_prompt": "reads no system prompt: leave it out.",
+}
+
 
 class ShellDecoder:
     """`cc_executor.agents.base.Decoder` for plain text: every chunk is a piece of the block ``"stdout"``."""
@@ -68,8 +76,11 @@ class ShellAgent:
         Raises
         ------
         InvalidRequest
-            The quotes do not match, the shell is unknown, or a word is too long. Nothing was started.
+            The quotes do not match, the shell is unknown, a word is too long, or something was asked for that no command does. Nothing was started.
         """
+        for name, cure in _NOT_FOR_COMMANDS.items():
+            if getattr(request, name) is not None:
+                raise InvalidRequest(f"A command {cure}")
         if request.shell is not None:
             if request.shell not in SHELLS and "/" not in request.shell:
                 raise InvalidRequest(

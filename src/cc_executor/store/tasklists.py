@@ -259,8 +259,9 @@ class ListHome:
         Raises
         ------
         StateUnusable
-            The folder cannot be read.
+            The folder is not safe, or cannot be read.
         """
+        self._home.check()
         try:
             paths = [path for path in self.path.iterdir() if LIST_ID.match(path.name)]
         except FileNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -242,6 +243,18 @@ def test_a_copy_made_in_the_midst_of_what_was_read_ahead_tells_the_rest(journal:
     rest = drained(reader)
     assert told([*first, *rest]) == ["Started", f"out:{lines}", "Paused", "out:last\n", "Exited"]
     assert told(list(events_from(position))) == told(rest)
+
+
+def test_copies_keep_nothing_of_what_was_read_ahead(journal: Journal) -> None:
+    reader = JournalReader(journal.steps(STARTED, out("line of text\n" * 300_000)), agent="shell")
+    tracemalloc.start()
+    try:
+        positions = [reader.copy() for _ in range(50) if reader.read()]
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(positions) == 50
+    assert kept < 3 * reading.AHEAD
 
 
 def test_a_copy_made_within_a_line_reads_it_whole(journal: Journal) -> None:

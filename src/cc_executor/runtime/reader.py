@@ -83,7 +83,7 @@ class JournalReader:
         twin._stderr = self._stderr.copy()
         twin._loops = self._loops.copy() if self._loops is not None else None
         twin._offset = dict(self._offset)
-        twin._ahead = dict(self._ahead)
+        twin._ahead = {stream: (b"", offset) for stream, offset in self._offset.items()}  # views keep many positions, and few are read from
         twin._control_offset = self._control_offset
         twin._pending = list(self._pending)
         twin.exited = self.exited

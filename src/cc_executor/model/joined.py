@@ -9,9 +9,8 @@ from msgspec.structs import replace
 
 from cc_executor.model.event import Event, Noise, StderrWritten, TextWritten, ThinkingWritten, ToolCalled
 
-_IN_PIECES: Final = frozenset(
-    {TextWritten, ThinkingWritten, ToolCalled, StderrWritten}
-)  # all other kinds are passed on without a closer look
+# All other kinds are passed on without a closer look.
+_IN_PIECES: Final = frozenset({TextWritten, ThinkingWritten, ToolCalled, StderrWritten})
 
 
 def joined(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:

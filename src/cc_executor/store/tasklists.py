@@ -279,6 +279,8 @@ class ListHome:
         ------
         TaskListNotFound
             There is none, or there are several.
+        StateUnusable
+            As for `folders`.
         """
         fitting = [folder for folder in self.folders() if folder.list_id.startswith(list_id)] if list_id else []
         exact = [folder for folder in fitting if folder.list_id == list_id]

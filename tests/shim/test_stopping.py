@@ -87,11 +87,13 @@ def test_a_second_cancel_can_be_at_once(start: Start, tmp_path: Path) -> None:
     run = start(STUBBORN)
     until(lambda: len(list(tmp_path.glob("born-*"))) == 4)
     run.ask(op="cancel")
+    begun = time.monotonic()
     assert run.ask(op="cancel")["state"] == "stopping"
     assert run.ask(op="pause")["ok"] is False
     assert run.ask(op="resume")["ok"] is False
     run.ask(op="cancel", now=True)
     run.wait(PROMISE)
+    assert time.monotonic() - begun < 1.0
     assert signals(run) == ["SIGINT", "SIGKILL"]
     assert run.kinds().count("stop_requested") == 1
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from cc_executor.agents.claude import frames, salvage
+from cc_executor.agents.claude import frames, salvage, system
 from cc_executor.agents.claude.closing import WINDOW_FULL, Answer, finished, json_text
 from cc_executor.agents.claude.control import asked
 from cc_executor.agents.framing import LineSplitter, Overlong
@@ -395,7 +395,7 @@ def _written_path(result: msgspec.Raw) -> str | None:
 # --- system lines by subtype ----------------------------------------------------------------------------------------
 
 
-def _opened(init: frames.Init) -> AgentEvent:
+def _opened(init: system.Init) -> AgentEvent:
     return SessionOpened(
         session_id=init.session_id,
         model=init.model,
@@ -408,7 +408,7 @@ def _opened(init: frames.Init) -> AgentEvent:
     )
 
 
-def _retried(retry: frames.ApiRetry) -> AgentEvent:
+def _retried(retry: system.ApiRetry) -> AgentEvent:
     return ApiRetried(
         attempt=retry.attempt,
         max_attempts=retry.max_retries,
@@ -418,8 +418,8 @@ def _retried(retry: frames.ApiRetry) -> AgentEvent:
     )
 
 
-def _task(status: str) -> Callable[[frames.Task], AgentEvent]:
-    def change(task: frames.Task) -> AgentEvent:
+def _task(status: str) -> Callable[[system.Task], AgentEvent]:
+    def change(task: system.Task) -> AgentEvent:
         said = task.summary or task.description or task.patch.description or ""
         return TaskChanged(
             task_id=task.task_id,
@@ -431,32 +431,32 @@ def _task(status: str) -> Callable[[frames.Task], AgentEvent]:
     return change
 
 
-def _hook_done(hook: frames.Hook) -> AgentEvent:
+def _hook_done(hook: system.Hook) -> AgentEvent:
     return HookRan(name=hook.hook_name, status=hook.outcome or "done", text=(hook.stderr or hook.stdout or "")[:RAW_LIMIT])
 
 
-def _refusal(refusal: frames.Refusal) -> AgentEvent:
+def _refusal(refusal: system.Refusal) -> AgentEvent:
     return AgentFailed(code="refusal", text=refusal.content or refusal.api_refusal_category or "")
 
 
 # One row for each subtype that says something to us: its type, and the event that it becomes.
 _SYSTEM: Final[dict[str, tuple[Any, Callable[[Any], AgentEvent]]]] = {
-    "init": (frames.Init, _opened),
-    "status": (frames.Status, lambda said: StatusChanged(status=said.status or "running")),  # null ends `compacting`
-    "session_state_changed": (frames.SessionState, lambda said: StatusChanged(status=said.state)),
-    "api_retry": (frames.ApiRetry, _retried),
-    "model_fallback": (frames.ModelFallback, lambda said: ModelSwitched(model=said.fallback_model, reason=said.trigger or "")),
+    "init": (system.Init, _opened),
+    "status": (system.Status, lambda said: StatusChanged(status=said.status or "running")),  # null ends `compacting`
+    "session_state_changed": (system.SessionState, lambda said: StatusChanged(status=said.state)),
+    "api_retry": (system.ApiRetry, _retried),
+    "model_fallback": (system.ModelFallback, lambda said: ModelSwitched(model=said.fallback_model, reason=said.trigger or "")),
     "model_refusal_fallback": (
-        frames.ModelFallback,
+        system.ModelFallback,
         lambda said: ModelSwitched(model=said.fallback_model, reason=said.trigger or "refusal"),
     ),
-    "model_refusal_no_fallback": (frames.Refusal, _refusal),
-    "task_started": (frames.Task, _task("started")),
-    "task_progress": (frames.Task, _task("running")),
-    "task_updated": (frames.Task, _task("running")),
-    "task_notification": (frames.Task, _task("completed")),
-    "hook_started": (frames.Hook, lambda hook: HookRan(name=hook.hook_name, status="started")),
-    "hook_response": (frames.Hook, _hook_done),
+    "model_refusal_no_fallback": (system.Refusal, _refusal),
+    "task_started": (system.Task, _task("started")),
+    "task_progress": (system.Task, _task("running")),
+    "task_updated": (system.Task, _task("running")),
+    "task_notification": (system.Task, _task("completed")),
+    "hook_started": (system.Hook, lambda hook: HookRan(name=hook.hook_name, status="started")),
+    "hook_response": (system.Hook, _hook_done),
 }
 _SYSTEM_DECODERS: Final = {subtype: msgspec.json.Decoder(kind) for subtype, (kind, _) in _SYSTEM.items()}
 

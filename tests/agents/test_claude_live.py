@@ -17,9 +17,10 @@ import pytest
 
 from cc_executor.agents import agent_named
 from cc_executor.model.exit import ExitFacts
+from cc_executor.model.fold import advance_all
 from cc_executor.model.outcome import Outcome
 from cc_executor.model.request import Limits, RunRequest
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.policy.environment import child_environment
 from cc_executor.policy.verdict import judge
 

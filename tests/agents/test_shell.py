@@ -12,8 +12,9 @@ from cc_executor.agents.base import ARGUMENT_LIMIT
 from cc_executor.agents.shell import ShellAgent, ShellDecoder
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.event import TextWritten
+from cc_executor.model.fold import advance_all
 from cc_executor.model.request import RunRequest
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 
 
 def argv(prompt: str, *, executable: str = "/bin/sh", **fields: Any) -> tuple[str, ...]:

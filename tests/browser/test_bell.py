@@ -17,8 +17,9 @@ from browser.view_page import ViewPage
 from cc_executor.kernel.notify import OFF
 from cc_executor.model.ask import ShownAsk
 from cc_executor.model.event import PermissionAsked, TextWritten
+from cc_executor.model.fold import advance_all
 from cc_executor.model.listrecord import Closed, ListStatus
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.wire.feed import ViewStatus
 from support.lab import Lab, NotebookPage

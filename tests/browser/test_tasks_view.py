@@ -16,7 +16,8 @@ from browser.view_page import GUARD, SITE, ViewPage, WireComm
 from cc_executor.kernel.taskview import TaskListView, script, style
 from cc_executor.model.event import TextWritten
 from cc_executor.model.listrecord import Begun, Ended, ListState, Paused, Record, Resumed, Skipped, Stopped, advance
-from cc_executor.model.state import Phase, RunState
+from cc_executor.model.phase import Phase
+from cc_executor.model.state import RunState
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.model.taskrows import TaskBoard
 from cc_executor.store.home import StateHome, state_path

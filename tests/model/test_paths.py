@@ -11,6 +11,7 @@ from cc_executor.model import toolcall
 from cc_executor.model.ask import what_from, what_of
 from cc_executor.model.bundle import static_bundle
 from cc_executor.model.event import Answered, Event, PermissionAsked, Repeated, ToolCalled, ToolReturned
+from cc_executor.model.fold import advance_all
 from cc_executor.model.listrecord import Begun, ListState
 from cc_executor.model.listrecord import advance as list_state
 from cc_executor.model.paths import Roots, below
@@ -18,7 +19,7 @@ from cc_executor.model.receipt import AskedFor, FileChange
 from cc_executor.model.report import run_report
 from cc_executor.model.reportpage import run_page
 from cc_executor.model.reporttext import run_text
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.model.tasklist import Task, TaskList
 from cc_executor.model.taskrows import TaskBoard
 from cc_executor.model.transcript import Bounds, Transcript

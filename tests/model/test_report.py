@@ -16,11 +16,11 @@ from cc_executor.model.hook import HookReport, HookStatus, Moment
 from cc_executor.model.listrecord import Begun, Closed, Ended, HookTold, ListStatus, Record, Skipped
 from cc_executor.model.listreport import critical_path, list_report
 from cc_executor.model.outcome import Outcome, OutcomeKind
+from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import AskedFor, Check, Exit, FileChange, Receipt, Standing, StreamDigest, TokenUsage
 from cc_executor.model.report import LABEL_CHARS, RunReport, run_report
 from cc_executor.model.reportpage import list_page, notebook_html, run_page
 from cc_executor.model.reporttext import list_text, run_text
-from cc_executor.model.state import Phase
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.policy.redact import Redactor
 from kernel.attacks import EVERY

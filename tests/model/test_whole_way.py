@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from cc_executor.agents import agent_named
 from cc_executor.model.event import AgentEvent, Event, Exited
 from cc_executor.model.exit import ExitFacts
+from cc_executor.model.fold import advance, advance_all
 from cc_executor.model.joined import pieces_of
 from cc_executor.model.receipt import Check
 from cc_executor.model.request import RunRequest
-from cc_executor.model.state import RunState, advance, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.model.transcript import Transcript
 from cc_executor.policy.verdict import judge
 from support.recordings import CLAUDE, together

@@ -7,9 +7,10 @@ import pytest
 from cc_executor.model.ask import Answer, Decision
 from cc_executor.model.event import Answered, Denial, Event, Finished, PermissionAsked, SessionOpened, TextWritten
 from cc_executor.model.exit import ExitFacts
+from cc_executor.model.fold import advance_all
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.request import RunRequest
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.policy.ask import Place, answerer, cure_of, in_kernel, in_terminal, message_for_agent
 from cc_executor.policy.verdict import judge
 from policy.test_verdict import facts

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.model.care import OnLimit, OnOutputLimit
 from cc_executor.model.event import AgentFailed, ApiRetried, Event, Finished, RateLimited, Repeated, TextWritten, ToolCalled, ToolReturned
+from cc_executor.model.fold import advance_all
 from cc_executor.model.outcome import OutcomeKind
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.policy.budget import SMALLEST, Purse
 from cc_executor.policy.loopguard import REPEATS, LoopGuard
 from cc_executor.policy.retry import (

@@ -26,10 +26,11 @@ from cc_executor.model.event import (
     Usage,
 )
 from cc_executor.model.exit import ExitFacts
+from cc_executor.model.fold import advance_all
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import Check
 from cc_executor.model.request import Limits, RunRequest
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.policy.verdict import judge
 from support.recordings import CLAUDE, FOLDER, Recording, events_of
 

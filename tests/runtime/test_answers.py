@@ -19,7 +19,7 @@ from cc_executor.api import make_request
 from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.ask import Answer, Ask, Decision
 from cc_executor.model.event import Answered, Event, PermissionAsked, QuestionAsked, ToolReturned
-from cc_executor.model.state import Phase
+from cc_executor.model.phase import Phase
 from cc_executor.runtime.answers import CLOSED, give, open_ask, open_asks, understood
 from cc_executor.runtime.askpage import shown
 from cc_executor.runtime.run import Run

@@ -24,9 +24,10 @@ from cc_executor.agents.claude.census import count_tool_calls
 from cc_executor.api import cc_execute_sync, make_request
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.event import ToolCalled
+from cc_executor.model.fold import advance_all
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.policy.redact import MASK, Redactor
 from cc_executor.runtime.forecast import estimate, forecast_list, usual_words
 from cc_executor.runtime.history import SAID, prompt_line, rebuild, remember

@@ -31,10 +31,11 @@ import pytest
 from cc_executor.errors import ControlFailed
 from cc_executor.kernel.render import static_bundle
 from cc_executor.model.event import Event
+from cc_executor.model.fold import advance_all
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import OnKernelExit
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.model.transcript import Transcript
 from cc_executor.policy.redact import MASK
 from cc_executor.runtime.errand import in_thread

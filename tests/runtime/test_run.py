@@ -25,10 +25,12 @@ import pytest
 from cc_executor import cc_execute
 from cc_executor.errors import ControlFailed, RunNotFound, StateUnusable
 from cc_executor.model.event import Event, Exited, Paused, Resumed, Started, TextWritten
+from cc_executor.model.fold import advance_all
 from cc_executor.model.item import Item
 from cc_executor.model.outcome import OutcomeKind
+from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt, Standing
-from cc_executor.model.state import Phase, RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.model.transcript import Transcript
 from cc_executor.runtime import plan, seal
 from cc_executor.runtime.control import command

@@ -12,11 +12,13 @@ from typing import Final
 from cc_executor.model import toolcall
 from cc_executor.model.ansi import clean
 from cc_executor.model.event import ApiRetried, Degraded, Event, HookRan, RateLimited, ToolCalled, ToolReturned
+from cc_executor.model.fold import advance_all
 from cc_executor.model.item import Level
 from cc_executor.model.notice import notice
 from cc_executor.model.paths import Roots
+from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.state import Phase, RunState, advance_all
+from cc_executor.model.state import RunState
 
 CALLS_LIMIT: Final = 300  # calls that are named one by one; all of them are counted
 NOTES_LIMIT: Final = 100  # notices that are quoted, the first ones; all of them are counted

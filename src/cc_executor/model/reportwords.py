@@ -11,9 +11,9 @@ from cc_executor.model.ansi import clean
 from cc_executor.model.ask import what_from
 from cc_executor.model.listreport import ListReport, TaskReport
 from cc_executor.model.notice import duration
+from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import FileChange, Receipt, Standing, TokenUsage
 from cc_executor.model.report import RunReport
-from cc_executor.model.state import Phase
 from cc_executor.model.tasklist import TaskKind
 from cc_executor.model.toolcall import one_line
 

@@ -17,8 +17,9 @@ from cc_executor.model.event import Event, StderrWritten, TextWritten, ToolCalle
 from cc_executor.model.graph import Graph, graph_of
 from cc_executor.model.listrecord import OWED, ListState, ListStatus, TaskState, TaskStatus
 from cc_executor.model.paths import Roots
+from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.state import Phase, RunState
+from cc_executor.model.state import RunState
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 
 LINE_CHARS: Final = 200  # one line of a row
@@ -41,7 +42,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     status : str
         A word of `TaskStatus`.
     phase : str
-        While it runs, a word of `cc_executor.model.state.Phase`.
+        While it runs, a word of `cc_executor.model.phase.Phase`.
     line : str
         What it writes, has written, or waits for.
     cost : float or None

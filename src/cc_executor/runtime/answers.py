@@ -18,8 +18,9 @@ from cc_executor.agents.claude.control import answer_line, unsupported_line
 from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.ask import Answer, Ask, Decision, what_of
 from cc_executor.model.event import HostAsked, QuestionAsked
+from cc_executor.model.fold import advance_all
 from cc_executor.model.request import RunRequest
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.policy.ask import Answerer, message_for_agent, note_of
 from cc_executor.runtime.askpage import line_of
 from cc_executor.runtime.control import Status, command

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from cc_executor.errors import CCExecutorError, StateUnusable
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.fold import advance_all
+from cc_executor.model.state import RunState
 from cc_executor.runtime import telemetry
 from cc_executor.runtime.checks import Checking, mark_of_check
 from cc_executor.runtime.hooks import RunHooks, mark_of_hooks

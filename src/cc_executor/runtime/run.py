@@ -16,10 +16,11 @@ import anyio.abc
 from cc_executor.errors import CCExecutorError, ControlFailed
 from cc_executor.model.care import LoopGuard
 from cc_executor.model.event import ApiRetried, Event, Repeated
+from cc_executor.model.fold import advance_all
 from cc_executor.model.hook import Hook
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.runtime import telemetry
 from cc_executor.runtime.checks import Checking
 from cc_executor.runtime.control import Status, command, is_deaf, nudges, wake

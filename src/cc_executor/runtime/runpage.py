@@ -16,7 +16,8 @@ from cc_executor.model.ask import REASON_CHARS, Answer, Decision, ShownAsk
 from cc_executor.model.event import Paused
 from cc_executor.model.pager import Checkpoints, Page, earlier
 from cc_executor.model.paths import Roots
-from cc_executor.model.state import Phase, RunState
+from cc_executor.model.phase import Phase
+from cc_executor.model.state import RunState
 from cc_executor.model.transcript import Transcript
 from cc_executor.runtime.answers import give, open_ask
 from cc_executor.runtime.askpage import shown

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from cc_executor.errors import CCExecutorError
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.fold import advance_all
+from cc_executor.model.state import RunState
 from cc_executor.runtime.plan import Plan
 from cc_executor.runtime.reader import replay
 from cc_executor.runtime.seal import receipt_over

@@ -19,8 +19,9 @@ from typing import Any, Final
 from cc_executor import __version__
 from cc_executor.agents.claude.testimony import agrees
 from cc_executor.errors import RunNotFound, StateUnusable
+from cc_executor.model.fold import advance_all
 from cc_executor.model.receipt import SCHEMA_VERSION, Receipt, signed_message
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.model.toolcall import one_line
 from cc_executor.policy.redact import MASK
 from cc_executor.runtime.plan import PLAN, PRUNED, Plan

@@ -16,9 +16,10 @@ from typing import Any, Final
 from cc_executor.errors import CCExecutorError, StateUnusable
 from cc_executor.model.bundle import static_bundle
 from cc_executor.model.care import LoopGuard
+from cc_executor.model.fold import advance_all
 from cc_executor.model.item import Level
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.state import RunState, advance_all
+from cc_executor.model.state import RunState
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.runtime.runpage import RunPage

@@ -36,7 +36,7 @@ class ViewStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes
     ----------
     phase : str
-        A word of `cc_executor.model.state.Phase`.
+        A word of `cc_executor.model.phase.Phase`.
     elapsed : float
         Seconds that the run's clock shows now.
     is_ticking : bool

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.model import event as events
-from cc_executor.model import state as model
+from cc_executor.model import fold
 from cc_executor.model.ask import ASKED_LIMIT, OPEN_LIMIT
 from cc_executor.model.block import BLOCK_LIMIT, TOOL_TEXT_LIMIT, Block, BlockKind
 from cc_executor.model.clipped import Clipped
@@ -48,8 +48,10 @@ from cc_executor.model.event import (
     Usage,
     UsageCounted,
 )
+from cc_executor.model.fold import advance, advance_all
 from cc_executor.model.joined import joined, pieces_of
-from cc_executor.model.state import Phase, RunState, advance, advance_all
+from cc_executor.model.phase import Phase
+from cc_executor.model.state import RunState
 from support.recordings import CLAUDE, Recording, events_of
 
 
@@ -281,7 +283,7 @@ def test_usage_is_estimated_while_it_is_written_and_exact_at_the_end() -> None:
 def test_the_estimate_of_many_messages_loses_none() -> None:
     state = advance_all(RunState(), [UsageCounted(message_id=f"m{n}", input_tokens=2, output_tokens=3) for n in range(1000)])
     assert state.usage == Usage(input_tokens=2000, output_tokens=3000)
-    assert len(state.counted) == model.COUNTED_LIMIT
+    assert len(state.counted) == fold.COUNTED_LIMIT
 
 
 def test_a_second_turn_begins_without_the_first_ones_failure() -> None:
@@ -372,30 +374,30 @@ def test_everything_that_grows_is_bounded_and_what_is_left_out_is_counted() -> N
             StderrWritten(text="e" * 1000),
         ]
     state = advance_all(RunState(), happened)
-    assert (len(state.blocks), state.blocks_left_out) == (model.BLOCKS_LIMIT, many - model.BLOCKS_LIMIT)
-    assert (len(state.tools), state.tools_left_out) == (model.TOOLS_LIMIT, many - model.TOOLS_LIMIT)
-    assert (len(state.files), state.files_left_out) == (model.FILES_LIMIT, many - model.FILES_LIMIT)
-    assert len(state.problems) == model.PROBLEMS_LIMIT
-    assert len(state.tasks) == model.TASKS_LIMIT
+    assert (len(state.blocks), state.blocks_left_out) == (fold.BLOCKS_LIMIT, many - fold.BLOCKS_LIMIT)
+    assert (len(state.tools), state.tools_left_out) == (fold.TOOLS_LIMIT, many - fold.TOOLS_LIMIT)
+    assert (len(state.files), state.files_left_out) == (fold.FILES_LIMIT, many - fold.FILES_LIMIT)
+    assert len(state.problems) == fold.PROBLEMS_LIMIT
+    assert len(state.tasks) == fold.TASKS_LIMIT
     assert len(state.asks) == OPEN_LIMIT
     assert (len(state.asked), state.questions.left_out) == (ASKED_LIMIT, many - ASKED_LIMIT)
-    assert len(state.signals) == model.RECORDS_LIMIT
-    assert len(state.stderr.text) < model.STDERR_LIMIT + 100
+    assert len(state.signals) == fold.RECORDS_LIMIT
+    assert len(state.stderr.text) < fold.STDERR_LIMIT + 100
     assert state.stderr.size == 1000 * many
     assert state.blocks[-1].name == f"m{many - 1}:0"
     denials = tuple(Denial(name="Bash", tool_id=f"d{n}", input="i" * 10_000) for n in range(300))
     state = advance(state, Finished(subtype="s", is_error=True, text="t" * 3_000_000, errors=("e" * 10_000,) * 100, denials=denials))
-    assert (len(state.denials), state.denials_left_out) == (model.DENIALS_LIMIT, 200)
+    assert (len(state.denials), state.denials_left_out) == (fold.DENIALS_LIMIT, 200)
     assert len(msgspec.json.encode(state)) < 20_000_000
 
 
 def test_a_running_tool_outlives_any_number_of_ended_ones() -> None:
     happened: list[Event] = [call("long", "Task")]
-    for n in range(model.TOOLS_LIMIT + 10):
+    for n in range(fold.TOOLS_LIMIT + 10):
         happened += [call(f"t{n}", parent="long"), ToolReturned(tool_id=f"t{n}", text="", parent="long")]
     state = advance_all(RunState(), happened)
     assert ("long" in state.tools, state.busy) == (True, 1)
-    assert advance_all(state, [call(f"u{n}") for n in range(model.TOOLS_LIMIT + 10)]).busy == model.TOOLS_LIMIT
+    assert advance_all(state, [call(f"u{n}") for n in range(fold.TOOLS_LIMIT + 10)]).busy == fold.TOOLS_LIMIT
 
 
 def test_five_megabytes_in_pieces_of_forty_characters_are_joined_before_they_are_kept() -> None:

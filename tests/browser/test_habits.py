@@ -54,6 +54,19 @@ def test_keys_pressed_in_the_view_are_no_notebook_commands_except_that_for_savin
     assert any(RECEIPT_MIME in output.get("data", {}) for output in page.save().cells[1].outputs)
 
 
+def test_shift_enter_in_a_cell_that_runs_leaves_its_view_and_later_both_receipts(page: NotebookPage, tmp_path: Path) -> None:
+    page.cell(1).locator(".cm-content").first.click()
+    page.page.keyboard.press("Shift+Enter")
+    expect(page.output(1).get_by_text("queued once more")).to_be_visible()
+    page.output(1).get_by_role("button", name="Pause").click()
+    page.output(1).get_by_role("button", name="Resume").click()
+    (tmp_path / "go").touch()
+    page.wait_done(1)
+    texts = [output["data"][RECEIPT_MIME]["text"] for output in page.save().cells[1].outputs]
+    assert texts[0].startswith("line 1")
+    assert texts[1].strip() == "gone", "the second run, which found the file"
+
+
 def test_a_copy_of_a_notebook_whose_cell_runs_says_how_to_see_the_run_and_shows_its_end(
     page: NotebookPage, lab: Lab, browser: Browser, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import NEWEST_LINE, shell_cell
+from kernel.cells import NEWEST_LINE, WAIT, make_gate, ok, shell_cell
 from support.kernel import Kernel
 from support.lab import eventually
 from support.leaks import await_none
@@ -116,6 +116,33 @@ def test_background_runs_go_on_without_the_cell_and_are_awaitable(kernel: Kernel
     assert started.status == "ok", started.traceback
     (tmp_path / "gate").write_text("through\n")
     assert kernel.value("(await h).text.strip()") == "'through'"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "%%cc_execute --agent shell --shell bash --cwd {}\n" + WAIT,
+        "%%cc_tasks\ncwd: {}\nname: again\ntasks:\n  - id: one\n    run: cat gate",
+    ],
+    ids=["run", "list"],
+)
+def test_a_cell_that_is_queued_once_more_shows_what_still_runs_in_its_new_outputs(own_kernel: Kernel, tmp_path: Path, cell: str) -> None:
+    gate = make_gate(tmp_path)
+    cell = cell.format(tmp_path)
+    first = own_kernel.send(cell, cell="a")
+    shown = own_kernel.wait(first, until=lambda answer: answer.displays)
+    again, other = own_kernel.send(cell, cell="a"), own_kernel.send("print('done')", cell="b")
+    live = own_kernel.wait(again, until=lambda answer: answer.displays)
+    assert live.displays == shown.displays, "the same view, so that its end replaces both"
+    assert live.metadata == shown.metadata
+    with gate.open("w") as through:
+        through.write("x\n")
+    assert ok(own_kernel.wait(first, answer=shown)).displays[0]["text/html"]
+    if "cc_execute" in cell:
+        with gate.open("w") as through:
+            through.write("x\n")
+        assert ok(own_kernel.wait(again, answer=live)).displays[1][RECEIPT_MIME]["outcome"]["kind"] == "ok"
+    assert ok(own_kernel.wait(other)).displays == []
 
 
 def test_once_replays_the_sealed_receipt(kernel: Kernel) -> None:

@@ -72,9 +72,21 @@ class Kernel:
         provisioner: Any = self.manager.provisioner  # that of the local machine, which has a process
         return int(provisioner.pid)
 
-    def send(self, code: str, *, allow_stdin: bool = False) -> str:
-        """Queue a cell; its message's id. `allow_stdin`: as a page does, at which a person sits."""
-        return self.client.execute(code, allow_stdin=allow_stdin)
+    def send(self, code: str, *, allow_stdin: bool = False, cell: str = "") -> str:
+        """Queue a cell; its message's id. `allow_stdin`: as a page does, at which a person sits. `cell`: what such a page calls the cell."""
+        if not cell:
+            return self.client.execute(code, allow_stdin=allow_stdin)
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": allow_stdin,
+            "stop_on_error": True,
+        }
+        message = self.client.session.msg("execute_request", content, metadata={"cellId": cell})
+        self.client.shell_channel.send(message)
+        return str(message["header"]["msg_id"])
 
     def wait(
         self,

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TICK: Final = 0.04  # seconds: 25 frames a second
+QUEUED_AGAIN: Final = (
+    "This cell is queued once more: when this run has ended, another one begins. Interrupting the kernel (I, I) ends both."
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,7 +95,7 @@ async def _attach(shell: Any, run_id: str) -> ShownResult:
     display = _display(shell, run)
     watch = _Watch(run, home=home, display=display, asks=CellAsks(shell, run, display, owns=False))
     task = own(watch.follow(), name=f"cc_executor {run.run_id}")
-    with shell_pump(getattr(shell, "kernel", None)):
+    with shell_pump(getattr(shell, "kernel", None), again=watch.show_here):
         stopped = await outlast(task, lambda _: task.cancel())
     if not task.cancelled() and task.exception() is None:
         watch.show_again()
@@ -242,8 +245,12 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
         else:
             task.cancel()  # it is being launched; what may have begun is ended
 
+    def show_here() -> None:
+        for watch in watches:
+            watch.show_here(QUEUED_AGAIN)
+
     task = own(whole(), name="cc_executor cell")
-    with shell_pump(getattr(shell, "kernel", None)):
+    with shell_pump(getattr(shell, "kernel", None), again=show_here):
         stopped = await outlast(task, stop)
     if stopped is not None and task.cancelled():
         raise cancelled(stopped, watches[0].leave(left) if watches else "the launch was given up")
@@ -364,6 +371,12 @@ class _Watch:
     def show_again(self) -> None:
         """Show the end where the view was cleared away."""
         self._show(self.display.show_again)
+
+    def show_here(self, note: str = "") -> None:
+        """Show the view in the place of the one that the front end has cleared, for the cell is queued once more."""
+        if note:
+            self._show(self.display.note, note)
+        self._show(self.display.show_here)
 
     def _show(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """What `act` of the display gives; None when the display fails or has failed."""

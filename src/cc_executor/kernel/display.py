@@ -26,7 +26,7 @@ class Display(Protocol):
     """One way of showing one run."""
 
     def note(self, text: str) -> None:
-        """Say something about the run that is in no journal. Called before the first `apply`."""
+        """Say something about the run that is in no journal."""
         ...
 
     def apply(self, batch: Batch) -> None:
@@ -50,6 +50,10 @@ class Display(Protocol):
 
     def show_again(self) -> None:
         """Show the end once more if somebody has cleared the view away; in the cell that shows the run."""
+        ...
+
+    def show_here(self) -> None:
+        """Show what is shown once more, as an output of whatever request is the parent now."""
         ...
 
     def leave(self, note: str) -> None:
@@ -125,6 +129,9 @@ class StaticDisplay:
     def show_again(self) -> None:
         """Nothing was there to be cleared."""
 
+    def show_here(self) -> None:
+        """Nothing is shown before the end."""
+
     def leave(self, note: str) -> None:
         """Say that the run goes on."""
         show_mime({"text/plain": note}, {})
@@ -178,6 +185,9 @@ class TextDisplay:
 
     def show_again(self) -> None:
         """The end is an output of its own."""
+
+    def show_here(self) -> None:
+        """Lines are not written twice."""
 
     def leave(self, note: str) -> None:
         """Say that the run goes on."""

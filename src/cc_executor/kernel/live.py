@@ -99,12 +99,13 @@ class WidgetDisplay:
         words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it (in a new kernel after `%load_ext cc_executor`)."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
         metadata = {"cc_executor": {**self._mark()["cc_executor"], "kernel": process_mark()}}
-        show_mime(data, metadata, display_id=self._display_id)
+        self._live: Bundle = (data, metadata)
+        self.show_here()
         self._lines = io.StringIO()
         self._terminal = TerminalView(self._lines)
         self._stand_in = (
             StandIn(
-                (data, metadata),
+                self._live,
                 display_id=self._display_id,
                 is_heard=lambda: self._audience.has_model,
                 words=self._words,
@@ -166,6 +167,10 @@ class WidgetDisplay:
         """Show the end as a new output where the view was cleared away."""
         if self._last is not None and self._audience.has_lost_it:
             show_mime(*self._last)
+
+    def show_here(self) -> None:
+        """Show the view, or its end, as a new output; what replaces the others replaces this one, too."""
+        show_mime(*(self._last or self._live), display_id=self._display_id)
 
     def leave(self, note: str) -> None:
         """Say that the run goes on, and stop following it."""

@@ -4,6 +4,9 @@ Buttons are comm messages. ipykernel 7.4 handles them while a cell awaits; 6.x a
 front end does not use subshells). A reloaded page asks `kernel_info` and `comm_info`, which every version queues. While a run is awaited, the
 pump answers these at once and leaves every other message exactly where it was.
 
+Who presses Shift+Enter in a cell that runs, queues it once more; the front end clears what the cell shows and listens to the new request alone. The pump
+sees that request come, so that the view of what still runs can be shown as an output of it.
+
 It uses private names of ipykernel (read in 6.29-6.31 and 7.0-7.4). Each is looked up first: where one is missing, the pump does nothing, and the
 buttons work as far as the kernel lets them; `cc-executor cancel` always does.
 """
@@ -40,9 +43,17 @@ def is_pumping() -> bool:
 
 
 @contextmanager
-def shell_pump(kernel: Any) -> Generator[None]:
-    """Keep the kernel answering for as long as the block is awaited in. `kernel`: the shell's `kernel`, or None in a terminal."""
-    install = _installer(kernel)
+def shell_pump(kernel: Any, *, again: Callable[[], object] = lambda: None) -> Generator[None]:
+    """Keep the kernel answering for as long as the block is awaited in.
+
+    Parameters
+    ----------
+    kernel
+        The shell's `kernel`, or None in a terminal.
+    again : callable, optional
+        Called when this cell is queued once more; what it displays is an output of that request.
+    """
+    install = _installer(kernel, again)
     if install is None:
         yield
         return
@@ -55,7 +66,7 @@ def shell_pump(kernel: Any) -> Generator[None]:
         remove()
 
 
-def _installer(kernel: Any) -> Callable[[], Callable[[], None]] | None:
+def _installer(kernel: Any, again: Callable[[], object]) -> Callable[[], Callable[[], None]] | None:
     # A cell that could not be awaited runs on a loop of its own in another thread; the kernel's loop is blocked then, and answers nobody.
     if kernel is None or threading.current_thread() is not threading.main_thread():
         return None
@@ -69,16 +80,16 @@ def _installer(kernel: Any) -> Callable[[], Callable[[], None]] | None:
         return None
     manager = getattr(getattr(kernel, "shell_channel_thread", None), "manager", None)
     if manager is not None and hasattr(manager, "set_on_recv_callback") and hasattr(kernel, "shell_main"):
-        return partial(_install_on_shell_thread, kernel, manager)
+        return partial(_install_on_shell_thread, kernel, manager, again)
     if hasattr(kernel, "msg_queue") and hasattr(kernel, "schedule_dispatch") and hasattr(kernel.shell_stream, "on_recv"):
-        return partial(_install_on_stream, kernel)
+        return partial(_install_on_stream, kernel, again)
     return None
 
 
-def _install_on_stream(kernel: Any) -> Callable[[], None]:
+def _install_on_stream(kernel: Any, again: Callable[[], object]) -> Callable[[], None]:
     """Version 6: messages come by `shell_stream` and queue in `msg_queue`; ours are answered instead of queued."""
     later = partial(kernel.schedule_dispatch, kernel.dispatch_shell)
-    answers = _Answers(kernel, QUESTIONS | COMMS)
+    answers = _Answers(kernel, QUESTIONS | COMMS, again)
 
     def receive(frames: Any) -> None:
         if not answers.take(frames, kernel.shell_stream):
@@ -88,10 +99,10 @@ def _install_on_stream(kernel: Any) -> Callable[[], None]:
     return lambda: kernel.shell_stream.on_recv(later, copy=False)
 
 
-def _install_on_shell_thread(kernel: Any, manager: Any) -> Callable[[], None]:
+def _install_on_shell_thread(kernel: Any, manager: Any, again: Callable[[], object]) -> Callable[[], None]:
     """Version 7: messages come through a thread to `shell_main`, which holds a lock for as long as a cell runs."""
     handles_comms = "concurrent" in inspect.signature(kernel.dispatch_shell).parameters  # 7.4 and later
-    answers = _Answers(kernel, QUESTIONS if handles_comms else QUESTIONS | COMMS)
+    answers = _Answers(kernel, QUESTIONS if handles_comms else QUESTIONS | COMMS, again)
     original = kernel.shell_main
 
     async def receive(subshell_id: str | None, frames: Any) -> None:
@@ -106,9 +117,11 @@ def _install_on_shell_thread(kernel: Any, manager: Any) -> Callable[[], None]:
 class _Answers:
     """Handles messages beside the awaited cell. Never through `dispatch_shell`: its hook resets the SIGINT handler, and an interrupt then ends the kernel."""
 
-    def __init__(self, kernel: Any, types: frozenset[str]) -> None:
+    def __init__(self, kernel: Any, types: frozenset[str], again: Callable[[], object]) -> None:
         self._kernel = kernel
         self._types = types
+        self._again = again
+        self._cell = _cell_of(kernel.get_parent("shell"))
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self, frames: Any, stream: Any) -> bool:
@@ -116,10 +129,14 @@ class _Answers:
         session = self._kernel.session
         try:
             idents, rest = session.feed_identities(frames, copy=False)
-            header = session.deserialize(rest, content=False, copy=False)["header"]
+            message = session.deserialize(rest, content=False, copy=False)
         except Exception:  # noqa: BLE001 - not a message; the kernel's own handler says so
             return False
-        if header["msg_type"] not in self._types:
+        kind = message["header"]["msg_type"]
+        if kind == "execute_request" and self._cell and _cell_of(message) == self._cell:
+            with self._as_parent(idents, message):
+                self._again()
+        if kind not in self._types:
             return False
         message = session.deserialize(rest, content=True, copy=False)
         task = asyncio.get_running_loop().create_task(self._answer(idents, message, stream), context=copy_context())
@@ -129,25 +146,39 @@ class _Answers:
 
     async def _answer(self, idents: Any, message: dict[str, Any], stream: Any) -> None:
         kernel = self._kernel
-        parent = kernel.get_parent("shell")
-        parent_idents = _parent_idents(kernel)
-        handler = kernel.shell_handlers.get(message["header"]["msg_type"])
-        quiet = message["header"]["msg_type"] in COMMS
+        kind = message["header"]["msg_type"]
+        handler = kernel.shell_handlers.get(kind)
+        with self._as_parent(idents, message):
+            try:
+                if kind not in COMMS:
+                    kernel._publish_status("busy", "shell", parent=message)
+                answer = handler(stream, idents, message)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception:  # the page is owed its other answers, the developer the trace
+                logger.exception("%s could not be answered while a cell was running", kind)
+            finally:
+                # The page waits for `idle` with its own message as parent; then the cell is shown as busy again.
+                kernel._publish_status("idle", "shell", parent=message)
+        if parent := kernel.get_parent("shell"):
+            kernel._publish_status("busy", "shell", parent=parent)
+
+    @contextmanager
+    def _as_parent(self, idents: Any, message: dict[str, Any]) -> Generator[None]:
+        """What is sent meanwhile belongs to `message`, and afterwards to the cell again."""
+        kernel = self._kernel
+        parent, parent_idents = kernel.get_parent("shell"), _parent_idents(kernel)
+        kernel.set_parent(idents, message, channel="shell")
         try:
-            kernel.set_parent(idents, message, channel="shell")
-            if not quiet:
-                kernel._publish_status("busy", "shell", parent=message)
-            answer = handler(stream, idents, message)
-            if inspect.isawaitable(answer):
-                await answer
-        except Exception:  # the page is owed its other answers, the developer the trace
-            logger.exception("%s could not be answered while a cell was running", message["header"]["msg_type"])
+            yield
         finally:
-            # The page waits for `idle` with its own message as parent; then the cell is shown as busy again.
-            kernel._publish_status("idle", "shell", parent=message)
             kernel.set_parent(parent_idents, parent, channel="shell")
-            if parent:
-                kernel._publish_status("busy", "shell", parent=parent)
+
+
+def _cell_of(message: dict[str, Any]) -> str:
+    """The cell that a request names: JupyterLab, Notebook and VS Code do. Empty where it names none."""
+    cell: object = (message or {}).get("metadata", {}).get("cellId")
+    return cell if isinstance(cell, str) else ""
 
 
 def _parent_idents(kernel: Any) -> Any:

@@ -199,7 +199,7 @@ async def _run(shell: Any, planned: Plan, *, out: str | None, fresh: bool, raise
         else:
             task.cancel()
 
-    with shell_pump(getattr(shell, "kernel", None)):
+    with shell_pump(getattr(shell, "kernel", None), again=watch.show_here):
         stopped = await outlast(task, stop)
     if task.cancelled():
         words = f"list {folder.list_id} was told to stop and let go; whoever runs it stands still, or needs longer"
@@ -326,6 +326,10 @@ class _ListWatch:
         if isinstance(self._display, StaticListDisplay) or not hasattr(self._shell, "kernel"):
             return answerer(Place.LIST)
         return in_kernel(is_shown=True, takes_input=self._takes_input, was_looked_at=False)
+
+    def show_here(self) -> None:
+        """Show the view in the place of the one that the front end has cleared, for the cell is queued once more."""
+        self._show(self._display.show_here)
 
     def _show(self, act: Callable[..., Any], *args: Any) -> Any:
         """What `act` of the display gives; None when the display fails or has failed."""

@@ -38,6 +38,10 @@ class ListDisplay(Protocol):
         """Show what is due. Called some 25 times a second; `now` in monotonic seconds."""
         ...
 
+    def show_here(self) -> None:
+        """Show what is shown once more, as an output of whatever request is the parent now."""
+        ...
+
     def finish(self, ended: EndedList) -> Bundle:
         """Put the table in the place of the live view, and return it."""
         ...
@@ -70,6 +74,9 @@ class StaticListDisplay:
 
     def tick(self, now: float) -> None:
         """Nothing is due before the end."""
+
+    def show_here(self) -> None:
+        """Nothing is shown before the end."""
 
     def finish(self, ended: EndedList) -> Bundle:
         """Display the table."""
@@ -125,6 +132,9 @@ class TextListDisplay:
             print(f"\r\x1b[K  in {duration(max(0, round(until - time.time())))}", end="", flush=True)  # noqa: T201 - as below
             self._is_counting = True
 
+    def show_here(self) -> None:
+        """Lines are not written twice."""
+
     def finish(self, ended: EndedList) -> Bundle:
         """Write the table."""
         bundle = list_bundle(ended)
@@ -171,10 +181,11 @@ class WidgetListDisplay:
         words = f"The task list {list_id} is going on. Run this cell again to see it live; what ended well is not done again."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
         metadata = {"cc_executor": {"list_id": list_id, "status": "running", "kernel": process_mark()}}
-        show_mime(data, metadata, display_id=self._display_id)
+        self._live: Bundle = (data, metadata)
+        self.show_here()
         self._stand_in = (
             StandIn(
-                (data, metadata),
+                self._live,
                 display_id=self._display_id,
                 is_heard=lambda: self._audience.has_model,
                 words=lambda: _lines(board),
@@ -193,6 +204,10 @@ class WidgetListDisplay:
         self._view.tick(now)
         if self._stand_in is not None:
             self._stand_in.tick(now)
+
+    def show_here(self) -> None:
+        """Show the view as a new output; what replaces the others replaces this one, too."""
+        show_mime(*self._live, display_id=self._display_id)
 
     def finish(self, ended: EndedList) -> Bundle:
         """Replace the live view by the table."""

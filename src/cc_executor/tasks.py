@@ -19,7 +19,7 @@ from cc_executor.model.tasklist import BOUNDS, TaskKind, TaskList
 from cc_executor.policy.schedule import Close, bounded, due, set_back
 from cc_executor.runtime.attempt import Watcher
 from cc_executor.runtime.blocking import run_blocking
-from cc_executor.runtime.bounds import DAY, bounds_of
+from cc_executor.runtime.bounds import DAY, bounds_of, keep_cap, with_kept_cap
 from cc_executor.runtime.forecast import ListForecast, Only, forecast_list
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
@@ -199,6 +199,7 @@ async def cc_execute_list(
     called = (*hooks_of_environment(environment), *planned.hooks, *hooks_given(hooks))
     keep_hooks(folder, planned.hooks)
     keep_notify(folder, notify)
+    keep_cap(folder, bounds_of(environment))
 
     async def whole(watcher: Watcher) -> ListState:
         return await run_list(
@@ -244,7 +245,7 @@ async def carry_on(folder: ListFolder, *, home: StateHome, environ: Mapping[str,
         folder,
         home=home,
         environ=environ,
-        request_of=partial(request_of, tasks, environ=environ),
+        request_of=partial(request_of, tasks, environ=with_kept_cap(environ, folder)),
         calls={},
         hooks=(*hooks_of_environment(environ), *kept_hooks(folder)),
         watcher=Watcher(),

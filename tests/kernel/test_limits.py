@@ -14,6 +14,7 @@ import pytest
 
 from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn, Usage
 from cc_executor.rehearsal.server import ServedRehearsal, serving
+from cc_executor.runtime.bounds import with_kept_cap
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
 from cli.test_cli import cli
@@ -179,7 +180,7 @@ tasks = [{'id': 'a', 'prompt': 'one', 'rehearse': 'hello'}, {'id': 'b', 'prompt'
 
 
 @NEWEST_LINE
-def test_a_cap_of_the_notebook_holds_for_what_python_and_lists_run(kernel: Kernel) -> None:
+def test_a_cap_of_the_notebook_holds_for_what_python_and_lists_run(kernel: Kernel, state_folder: Path) -> None:
     kernel.run(f"{BOUNDS}\n%config CCExecutor.max_cost = 0.25")
     assert (
         kernel.value("bounds(await cc_execute('true', agent='shell'), await cc_execute('true', agent='shell', max_cost=5))")
@@ -191,6 +192,8 @@ def test_a_cap_of_the_notebook_holds_for_what_python_and_lists_run(kernel: Kerne
     kernel.run("%config CCExecutor.max_cost = 0.125")
     assert kernel.run("%%cc_tasks -o listed\n- {id: c, prompt: one, rehearse: hello}").status == "ok"
     assert kernel.value("bounds(listed.result('c'))") == "[0.125]"
+    goes_on = ListHome(StateHome(state_folder)).find(kernel.value("listed.list_id").strip("'"))
+    assert with_kept_cap({}, goes_on) == {"CC_EXECUTOR_MAX_COST": "0.125"}, "for whoever goes on with it without this notebook"
     kernel.run("%config CCExecutor.max_cost = None")
     assert kernel.value("bounds(await cc_execute('true', agent='shell'))") == "[None]"
 

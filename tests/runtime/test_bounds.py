@@ -6,16 +6,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
+import anyio
 import pytest
 
 from cc_executor import Limits, cc_execute, cc_execute_list
 from cc_executor.cli.codes import OUTCOME_CODES
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.outcome import OutcomeKind
-from cc_executor.runtime.bounds import bounded, bounds_of
+from cc_executor.runtime.bounds import bounded, bounds_of, keep_cap, with_kept_cap
+from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.tasklists import ListHome
+from cc_executor.taskplan import plan
+from cc_executor.tasks import carry_on, open_list
 from support.environments import CHECKOUT
+from support.lab import eventually
 
 
 def test_what_is_given_wins_and_what_is_open_is_bounded() -> None:
@@ -76,3 +83,44 @@ def test_a_command_keeps_the_bounds_of_the_environment(options: tuple[str, ...],
 
     code = cli("run", "--agent", "shell", "sleep 600", *options)
     assert (cli("attach") if options else code) == OUTCOME_CODES[OutcomeKind.TIMEOUT]
+
+
+ELSEWHERE: Final = """import sys; from cc_executor import cc_execute_task_list
+cc_execute_task_list([
+    {'id': 'one', 'run': 'touch up; until [ -e stop ]; do sleep 0.05; done'},
+    {'id': 'two', 'prompt': 'Greet the reader.', 'rehearse': 'hello', 'needs': ['one']},
+    {'id': 'three', 'prompt': 'Greet the reader.', 'rehearse': 'hello', 'needs': ['two'], 'max_cost': 3},
+], cwd=sys.argv[1])"""
+
+
+@pytest.mark.parametrize(("also", "cost"), [({"CC_EXECUTOR_MAX_COST": ""}, 2), ({"CC_EXECUTOR_MAX_COST": "0.5"}, 0.5)])
+def test_a_list_that_goes_on_elsewhere_keeps_the_bound_that_it_was_started_under(
+    also: dict[str, str], cost: float, tmp_path: Path, state_folder: Path
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ELSEWHERE, str(tmp_path)], env={**os.environ, "CC_EXECUTOR_MAX_COST": "2"})
+    try:
+        eventually((tmp_path / "up").exists, within=30, what="the first task runs")
+    finally:
+        process.kill()
+        process.wait()
+    (tmp_path / "stop").touch()
+    home = StateHome(state_folder)
+    (folder,) = ListHome(home).folders()
+    state = anyio.run(lambda: carry_on(folder, home=home, environ={**os.environ, **also}))
+    assert [home.find(state.task(name).run_id).request().limits.cost for name in ("one", "two", "three")] == [None, cost, 3]
+
+
+def test_who_joins_a_list_that_somebody_runs_lifts_no_bound(tmp_path: Path, state_folder: Path) -> None:
+    folder = open_list(plan([{"id": "a", "run": "true"}], cwd=str(tmp_path)), StateHome(state_folder), fresh=False)
+
+    def kept(*caps: float | None) -> list[str | None]:
+        found: list[str | None] = []
+        for cap in caps:
+            keep_cap(folder, {} if cap is None else {"max_cost": cap})
+            found.append(with_kept_cap({}, folder).get("CC_EXECUTOR_MAX_COST"))
+        return found
+
+    assert kept(None, 2, 3) == [None, "2.0", "3.0"], "who runs it again says anew what it may cost"
+    with folder.claimed():
+        assert kept(None, 4, 1) == ["3.0", "3.0", "1.0"]
+    assert kept(None) == [None]

@@ -38,6 +38,7 @@ from cc_executor.model.listrecord import (
 from cc_executor.model.notice import duration
 from cc_executor.model.tasklist import TaskList
 from cc_executor.policy.schedule import bounded, set_back
+from cc_executor.runtime.bounds import bounds_of, keep_cap
 from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.store.tasklists import ListFolder
@@ -184,6 +185,7 @@ def _detached(planned: Plan, notify: Notify | None, *, fresh: bool, as_json: boo
         raise ControlFailed(f"The list {folder.list_id} is being stopped. Run it again when it has ended.")
     keep_hooks(folder, planned.hooks)
     keep_notify(folder, notify)
+    keep_cap(folder, bounds_of(os.environ))
     reopen(folder, planned.tasks, named=named)
     start_runner(folder, environ=os.environ)
     print_json({"id": folder.list_id}) if as_json else typer.echo(folder.list_id)

@@ -34,6 +34,8 @@ from cc_executor.model.tasklist import OnFailure, TaskKind, TaskList
 from cc_executor.model.taskrows import is_rehearsed
 from cc_executor.policy.ask import Answerer, Place, answerer, in_kernel
 from cc_executor.runtime.attempt import Watcher
+from cc_executor.runtime.bounds import keep_cap
+from cc_executor.runtime.caps import standing_caps
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.forecast import ListForecast
 from cc_executor.runtime.hooks import hooks_given
@@ -231,6 +233,7 @@ class _ListWatch:
         self._settings_hooks = hooks_given(settings_of(shell).hooks, what="CCExecutor.hooks")
         keep_hooks(folder, planned.hooks)
         keep_notify(folder, notify)
+        keep_cap(folder, standing_caps())
         self._folder = folder
         self._home = home
         self._is_done = is_done

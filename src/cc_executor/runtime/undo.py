@@ -25,7 +25,7 @@ from cc_executor.runtime.snapshot import PATIENCE
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.restore import Ground, HalfDone
-from cc_executor.store.snapshot import ACT, Act, After, SnapshotStore
+from cc_executor.store.snapshot import ACT, UNDO, Act, After, SnapshotStore
 from cc_executor.store.tasklists import ListFolder
 
 logger = logging.getLogger(__name__)
@@ -190,9 +190,11 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
     try:
         store.prepare()
         stack.enter_context(store.in_use(patience=PATIENCE))
-        for root in sorted(roots):
-            if not stack.enter_context(store.undoing(root)):
-                raise UndoRefused(f"Somebody else undoes something in {os.fsdecode(root)} at this moment. Wait for it.")
+        roots = sorted(roots)
+        if (other := stack.enter_context(store.undoing(roots))) is not None:
+            what, where = "undoes something" if other[0] == UNDO else "starts a run", os.fsdecode(other[1])
+            raise UndoRefused(f"Somebody else {what} in {where} at this moment. Wait for it.")
+        for root in roots:
             if not Path(os.fsdecode(root)).is_dir():
                 raise UndoRefused(
                     f"The folder {os.fsdecode(root)} is not there any more. If it was moved, move it back; "

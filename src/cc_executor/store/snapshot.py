@@ -324,7 +324,8 @@ class SnapshotStore:
             stack.enter_context(held_here(descriptor))
             stack.callback(_forget, (path,))  # before the lock is given back
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(descriptor, b"\0".join(roots))
+            with contextlib.suppress(OSError):  # a disk that is full: then nobody can tell where, and it holds for every folder
+                os.write(descriptor, b"\0".join(roots))
         return None
 
     # --- sweeping -----------------------------------------------------------------------------------------------------
@@ -416,7 +417,7 @@ def _still_said(path: Path) -> bytes:
     """The folders of a file of `_said`; nothing where whoever has written it is gone, and then it goes, too. To be called behind the door."""
     with contextlib.suppress(FileNotFoundError):  # its work has ended at this moment
         if roll.is_held(path):
-            return read_plain(path, LOOK_LIMIT)
+            return read_plain(path, LOOK_LIMIT) or b"/"
         _forget((path,))
     return b""
 

@@ -138,8 +138,8 @@ def _read_on(root: bytes, home: StateHome, environ: Mapping[str, str]) -> None:
                 tree = Tree(root, look.taken, look.entries)
             store.blobs.flush()
             store.keep_known(tree)
-    except (OSError, StateUnusable):  # the next look says so
-        logger.warning("%s could not be read on", os.fsdecode(root), exc_info=True)
+    except (OSError, StateUnusable) as error:  # the next look says so
+        logger.warning("%s could not be read on: %s", os.fsdecode(root), _reason(error))
 
 
 def _look(

@@ -426,8 +426,8 @@ def _still_to_do(ground: Ground, act: Act) -> tuple[tuple[Change, ...], tuple[tu
 def _finish(store: SnapshotStore, act: Act) -> None:
     try:
         store.keep_act(Act(act.runs, act.changes, act.roots, act.at, act.is_undone, is_done=True))
-    except OSError:  # it is done; the next undo finds that there is nothing left to do
-        logger.warning("the undo of run %s could not be marked as done", act.runs[0], exc_info=True)
+    except OSError as error:  # it is done; the next undo finds that there is nothing left to do
+        logger.warning("the undo of run %s could not be marked as done: %s", act.runs[0], _words(error))
 
 
 def _forget(store: SnapshotStore, act: Act, earlier: Act | None) -> None:

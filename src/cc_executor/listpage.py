@@ -101,8 +101,8 @@ def keep_table(folder: ListFolder, bundle: tuple[dict[str, Any], dict[str, Any]]
     """Keep the table of a list that has ended, for the notebook that shows its view. Blocking; a table that cannot be kept is logged."""
     try:
         write_list_bundle(folder.path, bundle)
-    except StateUnusable:  # the result is owed to whoever waits for it, the table kept or not
-        logger.warning("the table of list %s could not be kept", folder.list_id, exc_info=True)
+    except StateUnusable as error:  # the result is owed to whoever waits for it, the table kept or not
+        logger.warning("the table of list %s could not be kept: %s", folder.list_id, error)
 
 
 def keep_end(folder: ListFolder, state: ListState, home: StateHome) -> None:

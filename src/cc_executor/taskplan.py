@@ -180,8 +180,10 @@ def _read(source: str | os.PathLike[str], cwd: str) -> Written:
             if path.stat().st_size > FILE_LIMIT:
                 return Written(problems=[Problem(str(path), f"is larger than {FILE_LIMIT:,} bytes: make several lists.")])
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            return Written(problems=[Problem(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}.")])
+        except OSError as error:
+            return Written(problems=[Problem(str(path), f"cannot be read: {error.strerror}.")])
+        except UnicodeDecodeError as error:
+            return Written(problems=[Problem(str(path), f"is not UTF-8 text (byte {error.start}): save it as UTF-8.")])
         name, is_yaml = path.stem, path.suffix.lower() not in {".md", ".markdown", ".txt"}
     text = _BYTE_ORDER_MARK.sub(r"\1", text)
     if not name:  # no file

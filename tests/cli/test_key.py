@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 
 from cc_executor.api import cc_execute_sync
+from cli.test_cli import SHELL, cli
 from support.commands import command
 
 BASH: Final[dict[str, Any]] = {"agent": "shell", "shell": "bash"}
@@ -49,3 +50,12 @@ def test_what_is_no_public_key_is_refused_with_its_cure(what: str, state_folder:
     assert done.code == 2
     assert "key export" in done.err
     assert (state_folder / "signing-key").read_text().strip() not in done.err
+
+
+def test_a_damaged_key_costs_the_signature_and_not_the_run_and_the_cure_is_said(state_folder: Path, tmp_path: Path) -> None:
+    cli("key", "show")
+    (state_folder / "signing-key").write_text("no key")
+    done = cli("run", "echo hello", *SHELL, "--cwd", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    assert "receipts are not signed: The signing key" in done.stderr
+    assert "is damaged. `cc-executor key rotate` makes a new one." in done.stderr

@@ -186,6 +186,17 @@ def test_everything_that_is_wrong_is_said_with_its_place(tmp_path: Path) -> None
     assert (found["severity"], found["problem"][:4]) == ("warning", "1:1:")
     assert command("validate", empty).code == 1
     assert command("validate", bad, "--prompt").code == 0
+    for content, problem in (
+        (b"do\0it now", "NUL character at position 2"),
+        (b"word " * 2_100_000, "put the material in"),
+        (b"", "is empty"),
+    ):
+        prompt.write_bytes(content)
+        done = command("validate", prompt)
+        assert (done.code, problem in done.out) == (1, True), "what `run` refuses"
+    good.write_bytes(b"tasks:\n  - {id: a, run: 'caf\xe9'}\n")
+    done = command("validate", good)
+    assert (done.code, f"{good}: is not UTF-8 text (byte 28): save it as UTF-8." in done.out) == (1, True)
     assert command("validate", tmp_path / "none.yaml").code == 1
     assert command("validate", tmp_path / "none.txt").code == 2
 

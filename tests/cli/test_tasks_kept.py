@@ -34,6 +34,16 @@ def said(*words: str) -> Result:
     return CliRunner().invoke(app, words)
 
 
+def test_a_text_that_is_no_utf_8_is_refused_in_every_locale(lists: ListHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")  # as in a locale like en_US.UTF-8
+    folder = given(lists, tmp_path, "true", "true")
+    for words in (("tasks", "edit", "b", "-"), ("estimate", "-")):
+        refused = cli(*words, stdin=b"echo \xff", cwd=tmp_path)
+        assert (refused.returncode, "is not UTF-8 text (byte 5)" in refused.stderr) == (2, True)
+    assert cli("tasks", "edit", "b", "-", stdin=b"echo fine").returncode == 0
+    assert folder.state().texts == {"b": "echo fine"}
+
+
 def test_a_list_that_cannot_be_read_hides_no_other(lists: ListHome, tmp_path: Path) -> None:
     bad, good = given(lists, tmp_path, "false"), given(lists, tmp_path, "true")
     (bad.path / LIST).write_text("{")

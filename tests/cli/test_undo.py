@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Final
 
+import pytest
+
+from cc_executor.shim import records
 from cli.test_cli import SHELL, cli
+from support.environments import CHECKOUT
 from support.trees import walk
 
+IS_ROOT: Final = os.geteuid() == 0
+
+# In a namespace of its own, so that the disk is gone with the process.
+FULL_DISK = """
+mount -t tmpfs -o size=2m,mode=0700 none "$CC_EXECUTOR_STATE" && cp -R "$0/." "$CC_EXECUTOR_STATE" && chmod 700 "$CC_EXECUTOR_STATE" || exit 99
+dd if=/dev/zero of="$CC_EXECUTOR_STATE/filler" bs=4k 2> "$1"
+"$2" -m cc_executor.cli undo --dry-run || exit 98
+"$2" -m cc_executor.cli undo && exit 97
+rm "$CC_EXECUTOR_STATE/filler"
+exec "$2" -m cc_executor.cli undo
+"""
 LIST = """
 name: demo
 tasks:
@@ -59,6 +78,15 @@ def test_a_run_without_looks_says_why_it_cannot_be_undone(tmp_path: Path) -> Non
     assert "commands with `--undo`" in refused.stderr
 
 
+def test_what_stands_in_place_of_a_run_s_lock_is_named(tmp_path: Path, state_folder: Path) -> None:
+    cli("run", "echo x > a", *SHELL, "--undo", "--cwd", tmp_path)
+    lock = next((state_folder / "runs").iterdir()) / records.LOCK
+    lock.unlink()
+    lock.mkdir()
+    refused = cli("undo")
+    assert (refused.returncode, str(lock) in refused.stderr) == (2, True)
+
+
 def test_a_list_is_undone_from_a_task_on(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
@@ -76,3 +104,24 @@ def test_a_list_is_undone_from_a_task_on(tmp_path: Path) -> None:
     assert cli("tasks", "undo", "--redo").returncode == 0
     assert {name: content for name, (_, _, content) in walk(work).items()} == {b"a": b"one\ntwo\n", b"b": b"b\n"}
     assert cli("tasks", "undo", "--redo").returncode == 2
+
+
+@pytest.mark.row("faults", "no room for an undo", "refused with the folder and the cure; nothing was changed")
+def test_an_undo_for_which_there_is_no_room_says_where_to_make_some(tmp_path: Path, state_folder: Path) -> None:
+    work, kept = tmp_path / "work", tmp_path / "kept"
+    work.mkdir()
+    (work / "a").write_text("before")
+    before = walk(work)
+    assert cli("run", "echo after > a; echo new > b", *SHELL, "--undo", "--cwd", work).returncode == 0
+    state_folder.rename(kept)
+    state_folder.mkdir()
+    namespace = ("unshare", "--mount") if IS_ROOT else ("unshare", "--user", "--map-root-user", "--mount")
+    command = [*namespace, "sh", "-c", FULL_DISK, kept, os.devnull, sys.executable]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src")}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "would change 2 files; nothing was changed" in done.stdout
+    assert done.stderr.startswith(f"Nothing was changed: {state_folder}")
+    assert done.stderr.endswith(": No space left on device. Make room there, and undo again.\n")
+    assert walk(work) == before

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import NEWEST_LINE, shell_cell
+from kernel.cells import NEWEST_LINE, ok, shell_cell
 from support.kernel import Kernel
 from support.trees import walk
 
@@ -55,3 +55,17 @@ def test_the_setting_is_for_agents_and_the_option_wins(kernel: Kernel) -> None:
         kernel.run(shell_cell("true", f"-o s {option}"))
         assert kernel.value("s.receipt.undo is not None") == str(option == "--undo")
     kernel.run("%config CCExecutor.undo = True")
+
+
+def test_a_relative_state_folder_is_the_same_one_wherever_the_notebook_goes(kernel: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    kernel.run("os.environ['CC_EXECUTOR_STATE'] = 'kept'")
+    ok(kernel.run("%%cc_execute -o r --rehearse write-file\nWrite hello.txt."))
+    kernel.run("os.chdir('elsewhere')")
+    ok(kernel.run(shell_cell("true", "-o s --cwd ..")))
+    assert kernel.value("s.folder.parent == r.folder.parent") == "True"
+    run_id = kernel.value("r.receipt.run_id").strip("'")
+    assert kernel.run(f"%cc show {run_id}").displays
+    assert "is undone: 1 file" in ok(kernel.run(f"%cc undo {run_id}")).stream
+    assert not (tmp_path / "hello.txt").exists()
+    assert [path.parent for path in tmp_path.rglob("runs")] == [tmp_path / "kept"]

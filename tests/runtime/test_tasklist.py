@@ -38,7 +38,7 @@ from cc_executor.model.reference import Made
 from cc_executor.model.state import RunState
 from cc_executor.policy.environment import DEEPEST, DEPTH
 from cc_executor.policy.schedule import bounded
-from cc_executor.runtime import control
+from cc_executor.runtime import attempt, control
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.tasklists import JOURNAL, ListFolder, ListHome
@@ -173,6 +173,30 @@ async def test_a_long_text_reaches_later_tasks_whole(tmp_path: Path) -> None:
     assert kept.endswith("\n30000\n")
     assert f"[… {len(whole) - 32_000:,} characters left out" in kept
     assert result["numbers"] == kept
+
+
+async def test_what_a_task_takes_in_of_all_that_it_needs_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "TAKEN_IN", 250_000)
+    texts = [{"id": f"t{n}", "run": "head -c 100000 /dev/zero | tr '\\0' x", "group": "all"} for n in range(3)]
+    two = {"id": "two", "run": "cat $CC_NEEDS/*.txt | wc -c", "needs": ["t0", "t1"]}
+    three = {"id": "three", "run": "touch begun", "needs": ["t0", "t1", "t2"]}
+    prompt = {"id": "prompt", "prompt": "Sum up " + " ".join(f"{{{{ needs.t{n} }}}}" for n in range(3)), "rehearse": "hello"}
+    result = await execute(tmp_path, *texts, two, three, prompt, on_failure="continue")
+    assert result["two"] == "200000\n"
+    for name in ("three", "prompt"):
+        assert result.tasks[name].status is TaskStatus.FAILED
+        assert "have written 300,000 characters, and a task takes in 250,000 of all that it needs" in result.tasks[name].summary
+        assert "write files" in result.tasks[name].summary
+    assert not (tmp_path / "begun").exists()
+
+
+async def test_a_prompt_that_is_too_long_by_what_it_takes_in_says_so(tmp_path: Path) -> None:
+    texts = [{"id": f"t{n}", "run": "head -c 1000000 /dev/zero | tr '\\0' x", "group": "all"} for n in range(11)]
+    prompt = {"id": "last", "prompt": "Sum up " + " ".join(f"{{{{ needs.t{n} }}}}" for n in range(11)), "rehearse": "hello"}
+    result = await execute(tmp_path, *texts, prompt)
+    assert result.tasks["last"].summary.startswith("With 10,999,")
+    assert " characters from the tasks that it needs: The prompt " in result.tasks["last"].summary
+    assert "put the material in" in result.tasks["last"].summary
 
 
 async def test_whether_a_text_is_whole_does_not_depend_on_what_was_masked_in_it(tmp_path: Path, home: StateHome) -> None:

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from cc_executor.cli.kept import LIST_LENGTH, AsJson, hint, home, print_json
+from cc_executor.cli.lint import read_prompt
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.ansi import clean
-from cc_executor.model.request import PROMPT_LIMIT
 from cc_executor.runtime.forecast import estimate, estimate_lines
 from cc_executor.runtime.history import rebuild
 from cc_executor.runtime.past import History, columns, filters_of, past, when
@@ -157,7 +157,7 @@ def estimate_command(
     """Say how long a run will take and what it will cost, from the runs that there were. Starts nothing and asks no model."""
     from cc_executor.api import make_request
 
-    text = prompt if prompt != "-" else sys.stdin.buffer.read(PROMPT_LIMIT + 1).decode("utf-8", "replace")
+    text = prompt if prompt != "-" else read_prompt("-")
     request = make_request(text, agent=agent, model=model, cwd=cwd, label=label, rehearse=rehearse)
     prediction, said = estimate(home(), request, environ=os.environ)
     _say(said)

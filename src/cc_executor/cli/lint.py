@@ -101,7 +101,9 @@ def read_prompt(file: str) -> str:
     """
     try:
         raw = sys.stdin.buffer.read(PROMPT_LIMIT + 1) if file == "-" else Path(file).read_bytes()
-        return raw.decode("utf-8")
+        return raw.decode(
+            "utf-8", "replace" if len(raw) > PROMPT_LIMIT else "strict"
+        )  # too long all the same, and perhaps cut within a character
     except OSError as error:
         raise InvalidRequest(
             f"There is no prompt to read in {file}: {error.strerror}. Name a file, or send the text to standard input."

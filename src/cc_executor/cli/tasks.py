@@ -22,6 +22,7 @@ from cc_executor.api import take_notify
 from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED
 from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
+from cc_executor.cli.lint import read_prompt
 from cc_executor.cli.session import ending
 from cc_executor.cli.streams import OUTPUT_LOST, is_about_output, lead_nowhere, sentence
 from cc_executor.errors import ControlFailed, InvalidRequest, InvalidTaskList, StateUnusable, TaskListNotFound
@@ -429,7 +430,7 @@ def edit_command(
     if folder.state().task(_known(folder, task)).status is not TaskStatus.WAITING:
         hint(f"Task {task} has begun already. `cc-executor tasks retry {task} {folder.list_id}` sets it back; then edit it.")
         raise typer.Exit(1)
-    _tell(folder, "edit", task=task, text=sys.stdin.read() if text == "-" else text)
+    _tell(folder, "edit", task=task, text=read_prompt("-") if text == "-" else text)
 
 
 def _known(folder: ListFolder, task: str) -> str:

@@ -7,11 +7,11 @@ from typing import Annotated, Final
 
 import typer
 
+from cc_executor.api import make_request
 from cc_executor.cli.kept import AsJson, print_json
 from cc_executor.cli.lint import read_prompt
-from cc_executor.errors import InvalidTaskList
+from cc_executor.errors import InvalidRequest, InvalidTaskList
 from cc_executor.model.ansi import clean
-from cc_executor.policy import tokens
 from cc_executor.policy.lint import lint
 from cc_executor.taskplan import plan_of_file
 
@@ -55,8 +55,8 @@ def _of_list(file: str, cwd: str | None) -> list[tuple[str, str]]:
 def _of_prompt(file: str, model: str | None) -> list[tuple[str, str]]:
     text = read_prompt(file)
     found = [(each.rule.severity.value, f"{each.line}:{each.column}: {each.detail or each.rule.title}") for each in lint(text, model=model)]
-    if not text.strip():
-        found.append((ERROR, "the prompt is empty"))
-    if problem := tokens.over(text, model):
-        found.append((ERROR, f"it {problem}"))
+    try:
+        make_request(text, model=model, cwd="/")
+    except InvalidRequest as error:
+        found.append((ERROR, str(error)))
     return found

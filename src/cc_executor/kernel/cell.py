@@ -398,8 +398,8 @@ class _Watch:
             return
         try:
             write_bundle(self._run.folder, bundle)
-        except StateUnusable:  # its result is owed to whoever waits for it, kept or not
-            logger.warning("the view of run %s could not be kept", self._run.run_id, exc_info=True)
+        except StateUnusable as error:  # its result is owed to whoever waits for it, kept or not
+            logger.warning("the view of run %s could not be kept: %s", self._run.run_id, error)
 
     async def _tick(self) -> None:
         turns = turns_here()

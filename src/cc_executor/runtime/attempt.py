@@ -12,7 +12,7 @@ from typing import Any, Final
 import anyio
 import msgspec
 
-from cc_executor.errors import ControlFailed, RunNotFound
+from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound
 from cc_executor.model.care import Verdict
 from cc_executor.model.listrecord import (
     INTERRUPTED,
@@ -42,7 +42,7 @@ from cc_executor.runtime.run import Batch, Run
 from cc_executor.runtime.seal import redactor_of
 from cc_executor.runtime.taskcall import DATA_LIMIT, Call, call
 from cc_executor.runtime.taskvalidation import validated, validation_request, verdict_of
-from cc_executor.runtime.wholetext import whole_text
+from cc_executor.runtime.wholetext import WHOLE_LIMIT, whole_text
 from cc_executor.store import owners
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.tasklists import ListFolder
@@ -50,6 +50,7 @@ from cc_executor.store.tasklists import ListFolder
 LOOK: Final = 0.2  # seconds between looks for what others have appended
 WRITE_BUDGET: Final = 10.0  # seconds for which one that was stopped waits for its files: the next attempt makes that folder anew
 NEEDS_VARIABLE: Final = "CC_NEEDS"
+TAKEN_IN: Final = 8 * WHOLE_LIMIT  # characters of all texts that a task takes in, which whoever runs the list holds in memory meanwhile
 FILES_LIMIT: Final = 1000  # names of files that the list's journal keeps
 
 # The request of a task: its text with the references filled in, the dollars it may spend, the session that it continues.
@@ -116,7 +117,7 @@ class TaskAttempts:
         """Begin a task and see it through. `say`: what this attempt is told; `session`: the one that it continues."""
         await self._hooks.before_task(task, self._journal.state.task(task.id).begun, self._journal.state)
         # On another thread: a long text is read from its journal.
-        made = await in_thread(lambda: {need: self._made(need) for need in task.all_needs}, takes_long=True)
+        made = await in_thread(lambda: self._taken_in(task), takes_long=True)
         self._journal.read()  # the hook may have taken long
         while self._journal.state.is_paused:  # noqa: ASYNC110 - the list's file, which has no event; who stops the list cancels this
             await anyio.sleep(LOOK)
@@ -127,7 +128,12 @@ class TaskAttempts:
             prompt = filled(text, made) if task.kind is TaskKind.AGENT else text
         except Absent as error:
             return self._ended(task, OutcomeKind.FAILED.value, str(error))
-        request = self._request_of(task, said(prompt, say, is_resumed=bool(session)), max_cost, session)
+        try:
+            request = self._request_of(task, said(prompt, say, is_resumed=bool(session)), max_cost, session)
+        except InvalidRequest as error:
+            if prompt == text:
+                raise
+            raise InvalidRequest(f"With {len(prompt) - len(text):,} characters from the tasks that it needs: {error}") from error
         environ = dict(self._environ)
         if task.kind is TaskKind.SHELL:
             write = Errand(lambda _: self._folder.write_needs(task.id, files_of(made)), patience=WRITE_BUDGET, takes_long=True)
@@ -196,7 +202,7 @@ class TaskAttempts:
         base = here if task.kind is TaskKind.CALL else self._request_of(task, text, None, "")
         if task.kind is TaskKind.AGENT:
             with suppress(Absent):  # it was filled in when the task was begun
-                text = filled(text, {need: self._made(need) for need in task.all_needs})
+                text = filled(text, self._taken_in(task))
         return validation_request(task, base, text, known, max_cost=max_cost)
 
     def _validated(self, task: Task, verdict: Verdict, reasons: str, *, cost: float | None = None) -> Validated:
@@ -224,6 +230,20 @@ class TaskAttempts:
                 session=session,
             )
         return ended
+
+    def _taken_in(self, task: Task) -> dict[str, Made]:
+        """What a task gets of those that it needs. Blocking. Raises `InvalidRequest` for more than `TAKEN_IN` characters."""
+        made: dict[str, Made] = {}
+        size = 0
+        for need in task.all_needs:
+            made[need] = self._made(need)
+            size += len(made[need].text)
+            if size > TAKEN_IN:  # cut off, it would be another result
+                raise InvalidRequest(
+                    f"The {len(made)} tasks from {task.all_needs[0]!r} to {need!r} alone have written {size:,} characters, and a task takes in "
+                    f"{TAKEN_IN:,} of all that it needs: let them write files into their folder and name these, or sum up some in a task between."
+                )
+        return made
 
     def _made(self, task_id: str) -> Made:
         """What a task offers. Its receipt has all of it; the journal what a list is drawn from."""

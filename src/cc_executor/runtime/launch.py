@@ -28,7 +28,7 @@ from cc_executor.runtime.forecast import load_now, predict
 from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.plan import PLAN, Plan, digest_of_file, resolved
 from cc_executor.runtime.reconcile import reconcile
-from cc_executor.runtime.snapshot import outlast_sweep, take_before
+from cc_executor.runtime.snapshot import beginning, take_before
 from cc_executor.runtime.workspace import is_trusted, own_settings
 from cc_executor.shim import records
 from cc_executor.store.home import STATE_VARIABLE, StateHome, new_run_id
@@ -133,20 +133,20 @@ def _launch(
     executable = find_executable(request, environ=environ, home=home)
     # Before there is a folder: gigabytes may be read here, and a run that is not started for so long is taken for a lost one.
     before = {name: digest_of_file(resolved(name, cwd=request.cwd)) for name in request.expect}
-    outlast_sweep(request, home=home, is_over=stop.is_set)
-    folder = home.create(run_id or new_run_id(time.time()))
-    try:
-        plan, spec = _prepare(request, folder, executable, environ, pid, before=before, trusted=is_trusted(request, home))
-        folder.write_new(records.REQUEST, request_json(request))
-        folder.write_new(PLAN, plan.to_json())
-        take_before(request, folder, home=home, environ=environ)
-        keep(folder)
-        if stop.is_set():
-            raise LaunchFailed("The launch was cancelled.")
-        _start_shim(spec, folder)
-    except BaseException:
-        home.discard(folder.run_id)  # nothing runs, so nothing is to be kept
-        raise
+    with beginning(request, home=home, is_over=stop.is_set):
+        folder = home.create(run_id or new_run_id(time.time()))
+        try:
+            plan, spec = _prepare(request, folder, executable, environ, pid, before=before, trusted=is_trusted(request, home))
+            folder.write_new(records.REQUEST, request_json(request))
+            folder.write_new(PLAN, plan.to_json())
+            take_before(request, folder, home=home, environ=environ)
+            keep(folder)
+            if stop.is_set():
+                raise LaunchFailed("The launch was cancelled.")
+            _start_shim(spec, folder)
+        except BaseException:
+            home.discard(folder.run_id)  # nothing runs, so nothing is to be kept
+            raise
     reconcile(home, environ=environ)
     return folder
 

@@ -81,8 +81,8 @@ def settle(home: StateHome, *, environ: Mapping[str, str]) -> list[str]:
                 _seal(folder, environ)
             else:
                 home.discard(folder.run_id)
-        except CCExecutorError:  # removed or damaged: there is nothing to be sealed, now or later
-            logger.warning("run %s was lost and cannot be sealed", folder.run_id, exc_info=True)
+        except CCExecutorError as error:  # removed or damaged: there is nothing to be sealed, now or later
+            logger.warning("run %s was lost and cannot be sealed: %s", folder.run_id, error)
             if folder.standing(time.time()) is RunStanding.LOST:  # it may have begun at this very moment
                 roll.strike(home.root, folder.run_id)
         except Exception:  # root of the thread; whoever looks at the run itself is told

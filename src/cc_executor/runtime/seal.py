@@ -212,9 +212,9 @@ def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor, *, tools: int
         _free_set_aside(folder)
         try:
             folder.keep_first(records.RECEIPT, receipt.model_dump_json(indent=1).encode())
-        except StateUnusable:
+        except StateUnusable as error:
             # The run has ended and may have cost money: its result is owed to whoever waits for it, kept or not.
-            logger.warning("the receipt of run %s could not be kept", folder.run_id, exc_info=True)
+            logger.warning("the receipt of run %s could not be kept: %s", folder.run_id, error)
             return receipt
     _strike(folder)
     remember_soon(folder, redactor, tools=tools)

@@ -6,12 +6,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from cc_executor.errors import StateUnusable
+from cc_executor.errors import LaunchFailed, StateUnusable
 from cc_executor.model.receipt import FileChange, Undo
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tree import Change, Entry, Kind, Tree, changes, parents, renames
@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 SLACK: Final = 1.0  # seconds after a run's end in which its last words may still reach the disk
 SECONDS_BESIDE: Final = 60.0  # seconds; nobody waits
 SECONDS_AFTER: Final = 20.0  # seconds; nobody waits for an agent here, and what the run did is to be known
-PATIENCE: Final = 15.0  # seconds for a sweep: mostly milliseconds, seconds with hundreds of large looks, for ever where it is frozen
-# Seconds for a sweep that began between `outlast_sweep` and the look before: this, the look and the supervisor's answer are within the grace of a start.
+PATIENCE: Final = (
+    15.0  # seconds for an undo or a sweep: mostly milliseconds, seconds with hundreds of large looks, for ever where it is frozen
+)
+# Seconds for a sweep that began between `beginning` and the look before: this, the look and the supervisor's answer are within the grace of a start.
 MOMENT: Final = 0.5
 PATIENCE_AFTER: Final = 60.0  # seconds for a sweep; nobody waits for an agent, and without the look there is no undo
 SAID: Final = 16 * 1024  # bytes; a reason is shorter, and a larger file is a look, which takes its time to read
@@ -35,11 +37,36 @@ NOTEBOOK: Final = "JPY_SESSION_NAME"  # how jupyter_server tells a kernel the pa
 CURE: Final = "Let git ignore what is large, work in a smaller folder, or switch undo off (`--no-undo`) to hear no more of it."
 
 
-def outlast_sweep(request: RunRequest, *, home: StateHome, is_over: Callable[[], bool]) -> None:
-    """Wait for a sweep, as far as it comes to its end, while there is no folder of the run yet: one that is not started for so long is taken for a lost one."""
-    if request.undo:
-        with suppress(StateUnusable):  # the look meets the same, and says so
-            SnapshotStore(home).outlast_sweep(patience=PATIENCE, is_over=is_over)
+@contextmanager
+def beginning(request: RunRequest, *, home: StateHome, is_over: Callable[[], bool]) -> Generator[None]:
+    """Keep undos out of the run's folder from the look before it to the end of the block, when it is seen to work there.
+
+    An undo that is being carried out, and a sweep as far as it comes to its end, are waited for before there is a folder of the run: one that is not
+    started for so long is taken for a lost one.
+
+    Raises
+    ------
+    LaunchFailed
+        The undo goes on still.
+    """
+    if not request.undo:
+        yield
+        return
+    store = SnapshotStore(home)
+    root = _root_of(request)
+    with ExitStack() as stack:
+        is_free = True
+        with suppress(OSError, StateUnusable):  # the look meets the same, and says so
+            store.prepare()
+            store.outlast_sweep(patience=PATIENCE, is_over=is_over)
+        with suppress(OSError, StateUnusable):  # a folder that cannot be written, which the look meets, too
+            is_free = stack.enter_context(store.beginning(root, patience=PATIENCE, is_over=is_over))
+        if not is_free:
+            raise LaunchFailed(
+                f"Somebody undoes something in {os.fsdecode(root)}, and has not come to an end in {PATIENCE:.0f} s: let it go on, or end it and "
+                "have the next `cc-executor undo` complete it. Then start again; nothing was started."
+            )
+        yield
 
 
 def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, environ: Mapping[str, str]) -> None:
@@ -111,8 +138,8 @@ def _read_on(root: bytes, home: StateHome, environ: Mapping[str, str]) -> None:
                 tree = Tree(root, look.taken, look.entries)
             store.blobs.flush()
             store.keep_known(tree)
-    except (OSError, StateUnusable):  # the next look says so
-        logger.warning("%s could not be read on", os.fsdecode(root), exc_info=True)
+    except (OSError, StateUnusable) as error:  # the next look says so
+        logger.warning("%s could not be read on: %s", os.fsdecode(root), _reason(error))
 
 
 def _look(

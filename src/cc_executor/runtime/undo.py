@@ -6,6 +6,7 @@ and the next undo completes it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -25,7 +26,7 @@ from cc_executor.runtime.snapshot import PATIENCE
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.restore import Ground, HalfDone
-from cc_executor.store.snapshot import ACT, Act, After, SnapshotStore
+from cc_executor.store.snapshot import ACT, UNDO, Act, After, SnapshotStore
 from cc_executor.store.tasklists import ListFolder
 
 logger = logging.getLogger(__name__)
@@ -168,7 +169,11 @@ def redo(home: StateHome, run_id: str, *others: str, dry_run: bool = False, keep
 
 def _seen(store: SnapshotStore, folder: RunFolder) -> _Seen:
     run_id = folder.run_id
-    if folder.is_supervised():
+    try:
+        goes_on = folder.is_supervised()
+    except OSError as error:
+        raise UndoRefused(f"Whether run {run_id} has ended cannot be seen: {_words(error)}. Remove what stands there.") from error
+    if goes_on:
         raise UndoRefused(f"Run {run_id} goes on: wait for its end, or end it with `cc-executor cancel {run_id}`.")
     before, after = store.before(folder), store.after(folder)
     if before is None:
@@ -190,9 +195,11 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
     try:
         store.prepare()
         stack.enter_context(store.in_use(patience=PATIENCE))
-        for root in sorted(roots):
-            if not stack.enter_context(store.undoing(root)):
-                raise UndoRefused(f"Somebody else undoes something in {os.fsdecode(root)} at this moment. Wait for it.")
+        roots = sorted(roots)
+        if (other := stack.enter_context(store.undoing(roots))) is not None:
+            what, where = "undoes something" if other[0] == UNDO else "starts a run", os.fsdecode(other[1])
+            raise UndoRefused(f"Somebody else {what} in {where} at this moment. Wait for it.")
+        for root in roots:
             if not Path(os.fsdecode(root)).is_dir():
                 raise UndoRefused(
                     f"The folder {os.fsdecode(root)} is not there any more. If it was moved, move it back; "
@@ -206,7 +213,7 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
                 )
     except OSError as error:
         stack.close()
-        raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
+        raise _nothing(error, store.path) from error
     except BaseException:
         stack.close()
         raise
@@ -298,7 +305,7 @@ def _carry_out(
     try:
         made = _planned(store, ground, units)
     except OSError as error:
-        raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
+        raise _nothing(error, os.fsdecode(roots[0])) from error
     left = tuple((os.fsdecode(conflict.path), conflict.why) for conflict in made.conflicts)
     if left and not keep_mine and not dry_run:
         raise UndoRefused(_refusal(left, roots, _together(store, units, made.conflicts, runs, roots)), left)
@@ -313,16 +320,20 @@ def _carry_out(
             entry.content for change in todo for entry in (change.before, change.after) if entry is not None and entry.kind is Kind.FILE
         )
     except OSError as error:
-        raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
+        raise _nothing(error, store.path) from error
     act = Act(runs, todo, roots, time.time(), is_undone=not is_redo, stage=stage)
     try:
         store.keep_act(act)
+    except OSError as error:
+        _forget(store, act, earlier)
+        raise _nothing(error, store.home.runs_path) from error
+    try:
         staying = ground.carry_out(todo)
     except HalfDone as error:
         raise UndoIncomplete(_half_done(error, runs)) from error
     except OSError as error:
         _forget(store, act, earlier)
-        raise UndoRefused(f"Nothing was changed: {_words(error)}.") from error
+        raise _nothing(error, os.fsdecode(roots[0])) from error
     _finish(store, act)
     return Undone(runs=runs, steps=done.steps, left=left, folders=tuple(map(os.fsdecode, staying)), is_dry=False, is_redo=is_redo)
 
@@ -415,8 +426,8 @@ def _still_to_do(ground: Ground, act: Act) -> tuple[tuple[Change, ...], tuple[tu
 def _finish(store: SnapshotStore, act: Act) -> None:
     try:
         store.keep_act(Act(act.runs, act.changes, act.roots, act.at, act.is_undone, is_done=True))
-    except OSError:  # it is done; the next undo finds that there is nothing left to do
-        logger.warning("the undo of run %s could not be marked as done", act.runs[0], exc_info=True)
+    except OSError as error:  # it is done; the next undo finds that there is nothing left to do
+        logger.warning("the undo of run %s could not be marked as done: %s", act.runs[0], _words(error))
 
 
 def _forget(store: SnapshotStore, act: Act, earlier: Act | None) -> None:
@@ -487,6 +498,12 @@ def _refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes], together: 
 
 def _half_done(error: HalfDone, runs: Sequence[str]) -> str:
     return f"The undo was cut short at {_words(error)}. Nothing is lost: when the cause is gone, `cc-executor undo {runs[0]}` completes it."
+
+
+def _nothing(error: OSError, where: str | Path) -> UndoRefused:
+    """Why nothing was done; `where`: the folder that it is about, if the error does not say."""
+    cure = " Make room there, and undo again." if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    return UndoRefused(f"Nothing was changed: {'' if error.filename else f'{where}: '}{_words(error)}.{cure}")
 
 
 def _words(error: OSError) -> str:

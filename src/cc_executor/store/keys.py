@@ -72,8 +72,8 @@ def signer_of(root: Path) -> SigningKey | None:
         return None
     try:
         return signing_key(StateHome(root))
-    except (StateUnusable, OSError):
-        logger.warning("receipts are not signed", exc_info=True)
+    except (StateUnusable, OSError) as error:
+        logger.warning("receipts are not signed: %s", error)
         return None
 
 

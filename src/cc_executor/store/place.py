@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -27,16 +28,25 @@ _PROCESS: Final = re.compile(r"([0-9]{1,9})@([0-9a-f]{8})\Z")
 def state_path(environ: Mapping[str, str]) -> Path:
     """Where runs are kept: `CC_EXECUTOR_STATE`, or `cc-executor` under `XDG_STATE_HOME` or `~/.local/state`.
 
-    Begins with ``~`` where that stands for no folder that is known.
+    Begins with ``~`` where that stands for no folder that is known. A relative one is seen from the folder in which this process first asks.
     """
     chosen = environ.get(STATE_VARIABLE)
     if chosen:
-        return Path(os.path.expanduser(chosen))
+        path = os.path.expanduser(chosen)
+        with suppress(FileNotFoundError):  # that folder is gone; whoever uses the path says so
+            return Path(path) if path.startswith("~") else _first_seen(path)
+        return Path(path)
     base = environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):  # the XDG Base Directory Specification has such a path ignored
         home = environ.get("HOME", "")
         base = os.path.join(home if os.path.isabs(home) else _home(), ".local", "state")
     return Path(base) / "cc-executor"
+
+
+@functools.cache
+def _first_seen(path: str) -> Path:
+    """As an absolute path, which stays: a notebook may change its folder between two cells, and its runs are kept in one place."""
+    return Path(os.path.abspath(path))
 
 
 def _home() -> str:

@@ -11,7 +11,9 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+import secrets
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -20,10 +22,12 @@ import msgspec
 from cc_executor.errors import StateUnusable
 from cc_executor.model.tree import Change, Tree, contents
 from cc_executor.shim import records
+from cc_executor.store import roll
 from cc_executor.store.blobs import Blobs
-from cc_executor.store.held import held_here, taken_within
+from cc_executor.store.held import LOOK, held_here, taken_within
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.lock import locked
 from cc_executor.store.place import RUN_ID
 from cc_executor.store.plain import read_plain, write_whole
 
@@ -31,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 FOLDER: Final = "undo"
 KNOWN: Final = "folders"
+UNDO: Final = "undo"
+START: Final = "start"
 OVER: Final = ".over"
 BEFORE: Final = "tree-before"
 AFTER: Final = "tree-after"
@@ -275,10 +281,52 @@ class SnapshotStore:
             pass
 
     @contextlib.contextmanager
-    def undoing(self, root: bytes) -> Generator[bool]:
-        """Be the only one who undoes something in a folder. False: somebody else does."""
-        with _locked(self.path / "locks" / _name_of(root), fcntl.LOCK_EX) as mine:
-            yield mine
+    def undoing(self, roots: Collection[bytes]) -> Generator[tuple[str, bytes] | None]:
+        """Be the only one who undoes something in folders, above or below them, while no run begins there.
+
+        Gives what somebody else does there instead (`UNDO`, `START`) and the folder; mostly None. Raises `OSError`, `StateUnusable`.
+        """
+        with contextlib.ExitStack() as stack:
+            yield self._said(stack, UNDO, roots, against=(UNDO, START))
+
+    @contextlib.contextmanager
+    def beginning(self, root: bytes, *, patience: float, is_over: Callable[[], bool]) -> Generator[bool]:
+        """Let nobody undo anything in a folder, above or below it, for as long as the block lasts. False: somebody does, and goes on still.
+
+        Takes and raises the same as `in_use`, and `OSError`.
+        """
+        until = time.monotonic() + patience
+        with contextlib.ExitStack() as stack:
+            while self._said(stack, START, (root,), against=(UNDO,)):
+                if time.monotonic() >= until or is_over():
+                    yield False
+                    return
+                time.sleep(LOOK)
+            yield True
+
+    def _said(
+        self, stack: contextlib.ExitStack, what: str, roots: Collection[bytes], *, against: Collection[str]
+    ) -> tuple[str, bytes] | None:
+        """Say to all processes what is done in folders until the stack is closed, unless somebody says something else of them: then that.
+
+        What is said is a file that its process holds the lock of: nobody's word outlives him.
+        """
+        places = self.path / "locks"
+        with locked(places / "door"):
+            for name in os.listdir(places):
+                other = name.partition("-")[0]
+                if other in against and (theirs := _still_said(places / name)):
+                    for root in theirs.split(b"\0"):
+                        if any(_overlap(root, mine) for mine in roots):
+                            return other, root
+            path = places / f"{what}-{secrets.token_hex(8)}"
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            stack.enter_context(held_here(descriptor))
+            stack.callback(_forget, (path,))  # before the lock is given back
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError):  # a disk that is full: then nobody can tell where, and it holds for every folder
+                os.write(descriptor, b"\0".join(roots))
+        return None
 
     # --- sweeping -----------------------------------------------------------------------------------------------------
 
@@ -363,6 +411,15 @@ def _forget(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def _still_said(path: Path) -> bytes:
+    """The folders of a file of `_said`; nothing where whoever has written it is gone, and then it goes, too. To be called behind the door."""
+    with contextlib.suppress(FileNotFoundError):  # its work has ended at this moment
+        if roll.is_held(path):
+            return read_plain(path, LOOK_LIMIT) or b"/"
+        _forget((path,))
+    return b""
 
 
 def _overlap(one: bytes, other: bytes) -> bool:

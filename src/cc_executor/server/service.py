@@ -22,6 +22,7 @@ from cc_executor.model.ask import Ask
 from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
+from cc_executor.policy.ask import Place
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.control import command
 from cc_executor.runtime.errand import in_thread
@@ -30,8 +31,9 @@ from cc_executor.runtime.launch import check
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
+from cc_executor.server import attendance
 from cc_executor.server.audit import Audit
-from cc_executor.server.following import Attend, Following
+from cc_executor.server.following import Following
 from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
 from cc_executor.server.leftovers import sweep
@@ -158,7 +160,7 @@ class Service:
 
     # --- starting ---
 
-    async def execute(self, body: Mapping[str, Any], *, who: str, key: str = "", attend: Attend | None = None) -> tuple[str, bool]:
+    async def execute(self, body: Mapping[str, Any], *, who: str, key: str = "", asks: Place | None = None) -> tuple[str, bool]:
         """Start a run; returns its id, and whether it was started now.
 
         Parameters
@@ -169,8 +171,8 @@ class Service:
             The owner.
         key : str
             The idempotency key: two requests of one owner with the same one are one run.
-        attend : callable, optional
-            Who looks after the agent's questions; if nobody does, they wait for `cc-executor answer`.
+        asks : Place, optional
+            Where the agent's questions are looked after; if not given, they wait for `cc-executor answer`.
 
         Raises
         ------
@@ -189,7 +191,7 @@ class Service:
             await asyncio.to_thread(held.keep, run_id)
             await asyncio.to_thread(self.notices.promise, run_id, self.notices.take(dict(body)))
             try:
-                return await self._start(request, who, run_id, attend), True
+                return await self._start(request, who, run_id, asks), True
             except BaseException:
                 self.notices.forget(run_id)
                 raise
@@ -213,9 +215,9 @@ class Service:
         except OverflowError:
             raise InvalidRequest("A number in the request is larger than anything that it could mean.") from None
 
-    async def _start(self, request: RunRequest, who: str, run_id: RunId, attend: Attend | None) -> str:
+    async def _start(self, request: RunRequest, who: str, run_id: RunId, asks: Place | None) -> str:
         # Whoever answers the questions of a run over MCP may be gone when its turn comes.
-        may_wait = self.admission.rules.queued > 0 and not (request.ask and attend is not None)
+        may_wait = self.admission.rules.queued > 0 and not (request.ask and asks is not None)
         if may_wait and await self.line.has_to_wait(who):
             return await self._wait(request, who, run_id)
         try:
@@ -227,7 +229,7 @@ class Service:
         try:
             await asyncio.to_thread(self._owners.claim, run_id, who)
             try:
-                await self._launch(bounded, run_id, attend)
+                await self._launch(bounded, run_id, asks)
             except BaseException:
                 if not self.home.folder(run_id).path.exists():  # who is cancelled in the midst of a launch has a run that was ended
                     self._owners.forget(run_id)
@@ -242,12 +244,17 @@ class Service:
         await self.line.add(run_id, request, who)
         return run_id
 
-    async def _launch(self, request: RunRequest, run_id: RunId, attend: Attend | None = None) -> Run:
+    async def _launch(self, request: RunRequest, run_id: RunId, asks: Place | None = None) -> Run:
         hooks = hooks_of_environment(self._environ)
         notify = await asyncio.to_thread(self.notices.promised, run_id)
-        run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks, notify=notify)
+
+        def keep(folder: RunFolder) -> None:
+            if request.ask and asks is not None:
+                attendance.keep(folder, asks)
+
+        run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks, notify=notify, keep=keep)
         self.notices.forget(run_id)
-        self._following.take(run, attend)
+        self._following.take(run, None if asks is None else attendance.attend_at(asks))
         self.tell("started", {"run_id": run_id, "agent": request.agent, "rehearsed": request.rehearse is not None})
         return run
 
@@ -284,7 +291,7 @@ class Service:
             # What is begun by a request at this moment is followed by that one.
             if self._owners.of(run_id) is not None and run_id not in self._following and not self.admission.is_beginning(run_id):
                 with suppress(CCExecutorError):
-                    self._following.take(await Run.attach(self.home, run_id, environ=self._environ))
+                    self._following.take(await Run.attach(self.home, run_id, environ=self._environ), attendance.kept(folder))
         await self.lists.resume()
         await self.line.resume()
         with suppress(CCExecutorError):  # the next server tries again

@@ -288,12 +288,14 @@ class Run:
             The run has ended or does not answer.
         """
         self.is_unwanted = self.is_unwanted or op == "cancel"
+        ends_checks = op == "cancel" and self._is_sealing
+        if ends_checks:
+            self._checking.end()
+            self._hooks.end()
         try:
             return command(self.folder, op, **fields)
         except ControlFailed:
-            if op == "cancel" and self._is_sealing:
-                self._checking.end()
-                self._hooks.end()
+            if ends_checks:
                 return Status({"ok": True, "state": "exited", "processes": 0})
             if op == "cancel" and not (self.folder.path / records.EXIT).exists():
                 is_told = terminate(self.run_id)

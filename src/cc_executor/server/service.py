@@ -47,6 +47,7 @@ from cc_executor.server.pieces import Piece
 from cc_executor.server.policy import Admission, Rules
 from cc_executor.server.queue import Waiting
 from cc_executor.server.refusal import Refused, told_as
+from cc_executor.server.sealing import Sealing
 from cc_executor.server.tail import Tail, Tails
 from cc_executor.server.watch import Watch
 from cc_executor.shim import records
@@ -88,6 +89,7 @@ class Service:
         self.audit: Audit | None = None
         self.tell: Callable[[str, dict[str, Any]], object] = lambda event, about: None
         self._following = Following(sealed=self._sealed, over=self.line.look)
+        self._sealing = Sealing()
         self._keys = Keys(home.root)
         self.notices = Notices(home.root, environ, hosts=rules.webhook_hosts)
         self.lists = Lists(
@@ -303,6 +305,7 @@ class Service:
         await self.lists.aclose()
         self._tails.close()
         await self._following.aclose()
+        await self._sealing.aclose()
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -437,7 +440,7 @@ class Service:
         }
 
     async def receipt(self, run_id: str, *, who: str) -> Receipt | None:
-        """The sealed receipt; None while the run goes on. A run that has ended and that nobody has followed is sealed now."""
+        """The sealed receipt; None while the run or its check goes on. A run that has ended and that nobody has followed is sealed now."""
         if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
             if entry.is_over:
                 raise Refused(409, "NeverStarted", f"There is no receipt, for the run was never started: {entry.why}")
@@ -448,7 +451,7 @@ class Service:
             return receipt
         if folder.standing(time.time()) not in {RunStanding.ENDED, RunStanding.LOST}:
             return None
-        return await (await Run.attach(self.home, run_id, environ=self._environ)).finish()
+        return await self._sealing.receipt(await Run.attach(self.home, run_id, environ=self._environ))
 
     def piece(self, run_id: str, *, who: str, stream: str, offset: int, limit: int) -> Piece:
         """A piece of what a run has written, by byte offset. Blocking."""

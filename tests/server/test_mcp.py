@@ -312,6 +312,8 @@ def test_resources_are_listed_read_completed_and_watched(server: Server) -> None
         for wrong in (f"cc-executor://runs/{'0' * 26}/receipt", f"cc-executor://runs/{run_id}/journal/request.json", "file:///etc/passwd"):
             with pytest.raises(MCPError, match="no such resource"):
                 await session.read_resource(wrong)
+            with pytest.raises(MCPError, match="no such resource"):
+                await session.subscribe_resource(wrong)
 
     asked(server, work, message_handler=told)
 
@@ -513,6 +515,15 @@ def test_questions_that_come_after_a_restart_of_the_server_are_looked_after_as_b
                 assert [(each["decision"], each["note"]) for each in receipt["asked"]] == [("refused", "client")]
         finally:
             control(second, run_id, "kill")
+
+
+def test_a_server_that_ends_complains_of_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, _opened(server) as client, client.stream("GET", PATH) as listening:
+        assert listening.status_code == 200
+        assert client.post(PATH, json=_message("tools/list")).status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(BOUND)
+        assert not [line for line in server.log.splitlines() if "Traceback" in line or "Task was destroyed" in line], server.log
 
 
 # --- sessions ----------------------------------------------------------------------------------------------------------

@@ -178,7 +178,8 @@ def test_the_runs_newest_first_page_by_page(server: Server) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"{", "not JSON"),
+        (b"{", "is not JSON. Send an object"),
+        (b'{"prompt": "\xe4"}', "in UTF-8"),
         (b"[]", "not a JSON object"),
         (b"{}", "prompt is missing"),
         (b'{"prompt": "  ", "agent": "shell"}', "is empty"),
@@ -191,7 +192,7 @@ def test_the_runs_newest_first_page_by_page(server: Server) -> None:
         (b'{"prompt": 5}', "prompt is missing"),
         (b'{"prompt": "x", "agent": ["shell"]}', "agent"),
         (b'{"prompt": "x", "agent": "shell", "tools": 5}', "tools"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "Make it flatter"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_a_sentence(server: Server, body: bytes, says: str) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -738,3 +741,59 @@ async def test_a_list_that_is_run_on_may_cost_what_is_left_of_its_owners_day(tmp
     assert bounded(folder.tasks(), folder.state()).max_cost == pytest.approx(0.25)
     await runs.eventually(lambda: folder.state().task("a").begun == 2 and not folder.is_run())
     await service.aclose()
+
+
+HARM: Final[dict[str, Callable[[Path], object]]] = {
+    "garbage": lambda journal: journal.write_bytes(b"\x93\xff\x00garbage" * 300),
+    "binary first": lambda journal: journal.write_bytes(b"\xff\xfe\x00\n" + journal.read_bytes()),
+    "cut at its beginning": lambda journal: journal.write_bytes(journal.read_bytes()[10:]),
+    "zeros": lambda journal: journal.write_bytes(bytes(journal.stat().st_size)),
+    "a link": lambda journal: (journal.unlink(), journal.symlink_to("/etc/passwd")),
+    "a folder": lambda journal: (journal.unlink(), journal.mkdir()),
+    "no list": lambda journal: (journal.parent / "list.json").write_bytes(b"\x93" * 9),
+}
+
+
+def test_a_list_that_cannot_be_read_is_named_and_hinders_nothing(tmp_path: Path) -> None:
+    done, waits = tmp_path / "done", tmp_path / "go"
+    ids: dict[str, str] = {}
+    with serving(tmp_path / "first") as first:
+        state = first.home.root
+        for name in HARM:
+            ids[name] = start(first, [{"id": "one", "run": f"echo {name} >> {done}"}, {"id": "two", "run": "exit 1"}])
+            results(first, ids[name])
+        good = start(first, [{"id": "one", "run": gate(waits)}])
+        await_state(first, good, one="running")
+        runner = runner_of(good)
+        os.killpg(first.process.pid, signal.SIGKILL)
+        first.process.wait(BOUND)
+        runner.kill()
+    for name, harm in HARM.items():
+        harm(ListHome(StateHome(state)).find(ids[name]).path / "journal.jsonl")
+    before = done.read_text()
+    waits.touch()
+    with serving(tmp_path / "second", state=state) as second:
+        assert results(second, good)["status"] == "ok", "the others are seen through"
+        listed = second.client.get(f"{API}/executions?limit=100")
+        assert listed.status_code == 200, listed.text
+        rows = {row["id"]: row["status"] for row in listed.json()["executions"] if row["kind"] == "list"}
+        assert rows == dict.fromkeys(ids.values(), "unreadable") | {good: "ok"}
+        assert second.client.get(f"{API}/history").status_code == 200
+        for name in ids.values():
+            told = second.client.get(f"{API}/executions/{name}/status")
+            assert (told.status_code, told.json()["error"]["kind"]) == (503, "StateUnusable")
+            assert re.search(f"The task list {name} cannot be read: .*{name}.* away", told.json()["error"]["message"]), told.text
+            assert control(second, name, "resume").status_code == 503
+            assert name in second.log, "whoever reads the log knows, too"
+        assert "Traceback" not in second.log
+    assert done.read_text() == before, "nothing is done again"
+    environ = os.environ | {"CC_EXECUTOR_STATE": str(state)}
+    run = functools.partial(subprocess.run, env=environ, capture_output=True, text=True, timeout=BOUND, check=False)
+    listing = run([sys.executable, "-m", "cc_executor.cli", "tasks", "list"])
+    assert listing.returncode == 0, listing.stderr
+    assert listing.stdout.count("unreadable") == len(ids)
+    history = run([sys.executable, "-m", "cc_executor.cli", "history"])
+    assert history.returncode == 0, history.stderr
+    shown = run([sys.executable, "-m", "cc_executor.cli", "tasks", "show", ids["garbage"]])
+    assert (shown.returncode, ids["garbage"] in shown.stderr) == (2, True), shown
+    assert ids["garbage"] in history.stderr + history.stdout

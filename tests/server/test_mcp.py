@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +25,8 @@ from cc_executor.server.mcphttp import SHARE
 from cc_executor.shim import records
 from support.lab import eventually
 from support.mcp import BOB, BOUND, LOOKS, PATH, asked, claude_uses, ended, people, tool
-from support.served import TOKEN, Server, serving
+from support.served import TOKEN, Server, control, get, serving
+from support.served import results as ended_results
 
 READS: Final = {
     "list_status",
@@ -309,6 +312,8 @@ def test_resources_are_listed_read_completed_and_watched(server: Server) -> None
         for wrong in (f"cc-executor://runs/{'0' * 26}/receipt", f"cc-executor://runs/{run_id}/journal/request.json", "file:///etc/passwd"):
             with pytest.raises(MCPError, match="no such resource"):
                 await session.read_resource(wrong)
+            with pytest.raises(MCPError, match="no such resource"):
+                await session.subscribe_resource(wrong)
 
     asked(server, work, message_handler=told)
 
@@ -457,6 +462,68 @@ def test_a_question_that_a_client_has_left_open_is_put_to_the_next_one(server: S
 
     (question,) = asked(server, follow, elicitation_callback=_answering(forms))["asked"]
     assert (question["decision"], question["by"], len(forms)) == ("answer", "mcp", 1)
+
+
+ASKS_LATER: Final = """
+description = "waits for a file, then asks"
+
+[[turn]]
+[[turn.block]]
+tool = "Bash"
+input = {{ command = "until [ -e {go} ]; do sleep 0.05; done" }}
+
+[[turn]]
+[[turn.block]]
+tool = "AskUserQuestion"
+[[turn.block.input.questions]]
+question = "Go on?"
+header = "On"
+options = [{{ label = "2025 only", description = "on" }}, {{ label = "no", description = "off" }}]
+
+[[turn]]
+[[turn.block]]
+text = "I know now."
+"""
+
+
+@pytest.mark.parametrize("can_ask", [False, True])
+def test_questions_that_come_after_a_restart_of_the_server_are_looked_after_as_before(tmp_path: Path, *, can_ask: bool) -> None:
+    """Nobody else would: the run has no wall clock."""
+    go, script = tmp_path / "go", tmp_path / "asks-later.toml"
+    script.write_text(ASKS_LATER.format(go=go), encoding="utf-8")
+    options = {"prompt": "Ask.", "rehearse": str(script), "ask": True, "cwd": str(tmp_path), "tools": "Bash"}
+    forms: list[types.ElicitRequestFormParams] = []
+    answers = {"elicitation_callback": _answering(forms)} if can_ask else {}
+
+    async def begin(session: ClientSession) -> str:
+        return (await tool(session, "execute", **options))["id"]
+
+    with serving(tmp_path / "first") as first:
+        run_id = asked(first, begin, **answers)
+        os.killpg(first.process.pid, signal.SIGKILL)
+        first.process.wait(BOUND)
+    with serving(tmp_path / "second", state=first.home.root) as second:
+        go.touch()
+        try:
+            if can_ask:  # the person who follows it is not answered for
+                receipt = asked(second, lambda session: _receipt(session, run_id), **answers)
+                assert [(each["decision"], each["by"]) for each in receipt["asked"]] == [("answer", "mcp")]
+                assert len(forms) == 1
+            else:  # nobody follows it
+                ended_results(second, run_id)
+                receipt = get(second, run_id, "receipt")
+                assert [(each["decision"], each["note"]) for each in receipt["asked"]] == [("refused", "client")]
+        finally:
+            control(second, run_id, "kill")
+
+
+def test_a_server_that_ends_complains_of_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, _opened(server) as client, client.stream("GET", PATH) as listening:
+        assert listening.status_code == 200
+        assert client.post(PATH, json=_message("tools/list")).status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(BOUND)
+        assert not [line for line in server.log.splitlines() if "Traceback" in line or "Task was destroyed" in line], server.log
 
 
 # --- sessions ----------------------------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ import pytest
 from cc_executor.api import make_request
 from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.request import RunId, RunRequest
+from cc_executor.policy.ask import Place
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
+from cc_executor.server import attendance
 from cc_executor.server.activity import AtWork
 from cc_executor.server.line import Line
 from cc_executor.server.owners import Owners
@@ -353,3 +355,25 @@ async def test_many_who_ask_whether_the_agent_is_logged_in_hold_up_nobody(state_
 async def test_what_no_program_can_hold_is_refused_in_a_sentence(service: Service, options: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         await service.execute({"prompt": "true", "agent": "shell", **options}, who="")
+
+
+@pytest.mark.usefixtures("claude_cli")
+async def test_a_question_whose_person_does_not_come_back_after_a_restart_is_refused(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"prompt": "Ask.", "rehearse": "question", "ask": True, "cwd": str(tmp_path)}
+    run_id, _ = await service.execute(body, who="", asks=Place.CALLBACK)
+    await eventually(lambda: service.asks(run_id), within=BOUND)
+    await service.aclose()
+    monkeypatch.setattr(attendance, "WAIT", 0.1)
+    again = Service(
+        home=service.home, environ=dict(os.environ), owners=Owners(service.home.root, by_name=False), rules=Rules(), root=tmp_path
+    )
+    await again.resume()
+    try:
+        await eventually(lambda: service.home.find(run_id).receipt() is not None, within=BOUND)
+    finally:
+        await again.aclose()
+    receipt = service.home.find(run_id).receipt()
+    assert receipt is not None
+    assert [(one.decision, one.by) for one in receipt.asked] == [("refused", "mcp")]

@@ -21,6 +21,7 @@ import pytest
 from cc_executor.api import make_request
 from cc_executor.errors import CCExecutorError, InvalidRequest, StateUnusable
 from cc_executor.model.tasklist import TaskList
+from cc_executor.policy.ask import Place
 from cc_executor.rehearsal import scripts
 from cc_executor.server.admin import usage
 from cc_executor.server.keys import Keys
@@ -408,7 +409,7 @@ async def test_what_would_ask_somebody_who_may_be_gone_by_then_does_not_wait(hom
     try:
         going, _ = await service.execute({"prompt": "sleep 600", "agent": "shell"}, who="ada")
         with pytest.raises(Refused) as caught:
-            await service.execute(asks, who="ada", attend=lambda run: contextlib.nullcontext())
+            await service.execute(asks, who="ada", asks=Place.CALLBACK)
         assert (caught.value.status, caught.value.kind) == (429, "TooManyRuns")
         waits, _ = await service.execute(asks, who="ada")
         assert (await service.status(waits, who="ada"))["status"] == "queued"

@@ -99,6 +99,21 @@ def test_a_check_is_ended_as_its_run_is(server: Server) -> None:
     assert server.client.delete(f"{API}/executions/{run_id}").status_code == 409
 
 
+def test_a_check_that_another_server_makes_is_ended_here_and_nobody_waits_for_it(server: Server, tmp_path: Path) -> None:
+    run_id = start(server, "echo done", verify="touch checked-there; sleep 600")
+    eventually((server.root / "checked-there").exists, within=BOUND, what="it is checked")
+    with serving(tmp_path, state=server.home.root) as other:
+        other.client.timeout = 20
+        assert get(other, run_id, "status")["status"] == "ended"
+        assert get(other, run_id, "results") == {"id": run_id, "done": False}
+        assert other.client.get(f"{API}/executions/{run_id}/receipt").status_code == 409
+        gone = other.client.delete(f"{API}/executions/{run_id}")
+        assert gone.status_code == 202, gone.text
+        assert results(other, run_id)["standing"] != "verified"
+        assert "was ended" in get(server, run_id, "receipt")["checks"][0]["detail"]
+        assert other.client.delete(f"{API}/executions/{run_id}").status_code == 409
+
+
 def test_a_run_whose_check_goes_on_has_its_place_still(server: Server) -> None:
     checked = [start(server, "true", verify="sleep 600") for _ in range(3)]
     try:
@@ -163,7 +178,8 @@ def test_the_runs_newest_first_page_by_page(server: Server) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"{", "not JSON"),
+        (b"{", "is not JSON. Send an object"),
+        (b'{"prompt": "\xe4"}', "in UTF-8"),
         (b"[]", "not a JSON object"),
         (b"{}", "prompt is missing"),
         (b'{"prompt": "  ", "agent": "shell"}', "is empty"),
@@ -176,7 +192,7 @@ def test_the_runs_newest_first_page_by_page(server: Server) -> None:
         (b'{"prompt": 5}', "prompt is missing"),
         (b'{"prompt": "x", "agent": ["shell"]}', "agent"),
         (b'{"prompt": "x", "agent": "shell", "tools": 5}', "tools"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "Make it flatter"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_a_sentence(server: Server, body: bytes, says: str) -> None:

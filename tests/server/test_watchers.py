@@ -30,6 +30,7 @@ SILENT: Final = (0, 1, 10)  # two sockets and a stream of events
 LINES: Final = 900_000  # 6 MB
 # Bytes; 8 MiB were seen. A server that does not wait for the silent ones keeps what they have not taken, and grows by 30 or more.
 GROWTH: Final = 16 * 2**20
+BATCHES: Final = 64 * 2**20  # bytes; 32 batches that were all answered at once took 700 MiB and more
 BUFFER: Final = 2**20  # bytes that the machine keeps of what comes for a client that does not read
 
 
@@ -144,6 +145,39 @@ def test_those_who_do_not_read_cost_nothing_and_miss_nothing(server: Server, tmp
         for number in SILENT:
             assert hashlib.sha256(watchers[number].whole()).digest() == wanted
     ended(server, run_id)
+
+
+def test_a_caller_who_does_not_read_costs_one_batch_of_answers_and_one_that_is_too_large_is_told(server: Server) -> None:
+    tasks = [{"id": f"t{number}", "run": "head -c 31000 /dev/zero | tr '\\0' x"} for number in range(8)]
+    name = server.client.post(f"{API}/execute", json={"tasks": tasks}).json()["id"]
+    ended(server, name)
+    calls = [{"jsonrpc": "2.0", "id": number, "method": "results", "params": {"id": name}} for number in range(99)]
+    calls.append({"jsonrpc": "2.0", "id": 99, "method": "execute", "params": {"prompt": "true", "agent": "shell", "label": "too late"}})
+    url = server.client.base_url
+    before = begin(server.process.pid)
+    client = websocket.create_connection(
+        f"ws://{url.host}:{url.port}/cc-executor/ws",
+        header={"Authorization": f"token {TOKEN}"},
+        suppress_origin=True,
+        sockopt=((socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16),),
+        timeout=BOUND,
+        skip_utf8_validation=True,
+    )
+    try:
+        for _ in range(32):
+            client.send(json.dumps(calls))
+        assert client.sock is not None  # it is connected
+        client.sock.recv(1, socket.MSG_PEEK)  # the first batch is answered
+        assert peak(server.process.pid) - before <= BATCHES
+        answers = json.loads(client.recv())
+    finally:
+        client.close()
+    assert [answer["id"] for answer in answers] == list(range(100))
+    assert len(answers[0]["result"]["results"]) == len(tasks)
+    assert (answers[99]["error"]["code"], answers[99]["error"]["data"]["kind"]) == (-32000, "TooLarge")
+    assert "in parts" in answers[99]["error"]["message"]
+    rows = server.client.get(f"{API}/executions").json()["executions"]
+    assert "too late" not in {row["label"] for row in rows}, "what is refused is not done"
 
 
 @pytest.mark.parametrize("far", ["begun", "done"])

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -20,6 +20,8 @@ from cc_executor.runtime.errand import Errand, in_thread
 from cc_executor.runtime.leftovers import end_marked
 from cc_executor.runtime.plan import Plan, change_of
 from cc_executor.shim import records
+from cc_executor.store import underway
+from cc_executor.store.journal import RunFolder
 
 VERIFY_BUDGET: Final = 600.0  # seconds; a test suite fits, a hang ends the same evening
 KILL_BUDGET: Final = 5.0  # seconds until a check that is not wanted any more has ended
@@ -56,23 +58,26 @@ class Checking:
         """Whether nobody wants to wait for it any more."""
         return self._unwanted.is_set()
 
-    async def make(self, request: RunRequest, plan: Plan, *, run_id: str, was_stopped: bool) -> tuple[Check, ...]:
+    async def make(self, request: RunRequest, plan: Plan, *, folder: RunFolder, was_stopped: bool) -> tuple[Check, ...]:
         """Every check that was asked for. `was_stopped`: the user's command is left out, for there is nothing to be proved of a run cut short."""
         found = await in_thread(lambda: [_file_check(name, before, cwd=request.cwd) for name, before in plan.before.items()])
         if request.verify is not None:
-            if was_stopped or self._unwanted.is_set():
+            if was_stopped or self._is_unwanted(folder):
                 found.append(Check(what=request.verify, passed=None, detail="not run: the run was stopped"))
             else:
-                found.append(await self._command(request.verify, cwd=request.cwd, run_id=run_id))
+                found.append(await self._command(request.verify, cwd=request.cwd, folder=folder))
         return tuple(found)
 
-    async def _command(self, command: str, *, cwd: str, run_id: str) -> Check:
+    def _is_unwanted(self, folder: RunFolder) -> bool:
+        return self._unwanted.is_set() or underway.is_unwanted(folder.path)
+
+    async def _command(self, command: str, *, cwd: str, folder: RunFolder) -> Check:
         def work(stop: threading.Event) -> Check:
-            return self._run(command, cwd, mark_of_check(run_id), stop)
+            return self._run(command, cwd, mark_of_check(folder.run_id), lambda: stop.is_set() or self._is_unwanted(folder))
 
         return await Errand(work, patience=KILL_BUDGET, takes_long=True).run()
 
-    def _run(self, command: str, cwd: str, mark: str, stop: threading.Event) -> Check:
+    def _run(self, command: str, cwd: str, mark: str, is_over: Callable[[], bool]) -> Check:
         """The user's own command line, in the user's own environment; in its own session and marked, so that it can be ended whole."""
         environment = {**self.environ, records.RUN_MARK: mark, DEPTH: deeper(self.environ)}
         end_marked(mark)  # what is left of a check whose maker was killed before it could end it
@@ -90,7 +95,7 @@ class Checking:
         except (OSError, ValueError) as error:  # ValueError: a character that no system call takes
             return Check(what=command, passed=None, detail=f"could not be started: {getattr(error, 'strerror', None) or error}")
         try:
-            output, why_not = self._wait(process, stop)
+            output, why_not = self._wait(process, is_over)
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -103,7 +108,7 @@ class Checking:
         detail = self._redactor.seen(output.decode(errors="replace"))[-_DETAIL_LIMIT:].strip()
         return Check(what=command, passed=code == 0, detail=words + (f": {detail}" if detail else ""))
 
-    def _wait(self, process: subprocess.Popen[bytes], stop: threading.Event) -> tuple[bytes, str]:
+    def _wait(self, process: subprocess.Popen[bytes], is_over: Callable[[], bool]) -> tuple[bytes, str]:
         """The end of the output once the command has ended, and why it did not end by itself, if so."""
         assert process.stdout is not None  # it was asked for
         deadline = time.monotonic() + VERIFY_BUDGET
@@ -113,13 +118,13 @@ class Checking:
             poll.register(pipe, select.POLLIN)
             open_ = True
             while True:
-                if stop.is_set() or self._unwanted.is_set():
+                if is_over():
                     return bytes(output), "was ended: nobody wanted to wait for it any more"
                 if time.monotonic() >= deadline:
                     return bytes(output), f"did not end in {VERIFY_BUDGET:.0f} s and was ended"
                 ended = process.poll() is not None
                 if not open_:
-                    stop.wait(0 if ended else LOOK)
+                    time.sleep(0 if ended else LOOK)
                 elif poll.poll(0 if ended else LOOK * 1000):
                     chunk = os.read(pipe.fileno(), 65536)
                     output += chunk

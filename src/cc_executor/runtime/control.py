@@ -19,6 +19,7 @@ from cc_executor.model.ansi import clean
 from cc_executor.model.event import Started
 from cc_executor.model.toolcall import one_line
 from cc_executor.shim import records
+from cc_executor.store import underway
 from cc_executor.store.filesystem import socket_path
 from cc_executor.store.journal import RunFolder, RunStanding
 
@@ -40,7 +41,8 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
     Raises
     ------
     ControlFailed
-        The run has ended, does not answer in time, or refuses. One that is being started is waited for, but for its status.
+        The run has ended, does not answer in time, or refuses. One that is being started is waited for, but for its status. When the agent has ended, a
+        person's `cancel` ends its check.
     """
     request = json.dumps({"op": op, **fields}).encode() + b"\n"
     deadline = time.monotonic() + ANSWER_BUDGET
@@ -56,6 +58,8 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
             is_early = standing in _GOES_ON and isinstance(error, _NOT_THERE) and op != "status"
             if standing is RunStanding.ENDED and is_woken:
                 return Status({"ok": True, "state": "exited", "processes": 0})  # what it was told before it was woken was obeyed first
+            if standing is RunStanding.ENDED and fields.get("reason") == "cancel" and _ends_check(folder):
+                return Status({"ok": True, "state": "exited", "processes": 0})
             if standing is RunStanding.ENDED:
                 raise ControlFailed(f"Run {folder.run_id} has ended; `%cc show` or `cc-executor show` shows how.") from error
             if op == "cancel" and not is_woken and not isinstance(error, _NOT_THERE):
@@ -73,6 +77,15 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
         if answer or op == "stdin" or time.monotonic() >= deadline:
             return _checked(answer, folder, op)
         time.sleep(_CALL_AGAIN)  # for a place to become free, of which nobody tells
+
+
+def _ends_check(folder: RunFolder) -> bool:
+    """When the agent has ended and its check is still to be made or goes on, in whatever process: have it ended, as a person wants. False if there is none."""
+    with suppress(StateUnusable, OSError):
+        if not (folder.path / records.RECEIPT).exists() and folder.request().verify is not None:
+            underway.unwant(folder.path)
+            return True
+    return False
 
 
 def _why(folder: RunFolder, standing: RunStanding, error: OSError) -> str:

@@ -360,7 +360,7 @@ def catch_up(connection: sqlite3.Connection, home: StateHome, redactor: Redactor
             store.remove(connection, gone)
             store.note(connection, "scanned", str(stamp) if is_final else None)
             store.note(connection, "pending", " ".join(pending[-PENDING_LIMIT:]))
-    _assign_lists(connection, home, frozenset(pending), added)
+    said += _assign_lists(connection, home, frozenset(pending), added)
 
 
 def _names(home: StateHome) -> set[str]:
@@ -379,8 +379,8 @@ def _changed(path: Path) -> int:
         return 0
 
 
-def _assign_lists(connection: sqlite3.Connection, home: StateHome, pending: Set[str], added: Iterable[str]) -> None:
-    """Runs do not know to which list they belong; the lists' journals know their runs.
+def _assign_lists(connection: sqlite3.Connection, home: StateHome, pending: Set[str], added: Iterable[str]) -> list[str]:
+    """Runs do not know to which list they belong; the lists' journals know their runs. Returns sentences about those that cannot be read.
 
     Parameters
     ----------
@@ -392,9 +392,13 @@ def _assign_lists(connection: sqlite3.Connection, home: StateHome, pending: Set[
     known = dict(_lists_noted(connection))
     oldest = min(map(claimed_at, added), default=math.inf)
     changed: list[tuple[str, str, list[tuple[str, str]]]] = []
+    said: list[str] = []
     for folder, stamp in _lists(home):
         if known.get(f"list:{folder.list_id}") != str(stamp) or stamp / 1e9 + SETTLED >= oldest:
-            changed.append((folder.list_id, str(stamp), _begun(folder)))
+            try:
+                changed.append((folder.list_id, str(stamp), _begun(folder)))
+            except StateUnusable as error:
+                said.append(str(error))
     if changed:
         with store.transaction(connection):
             for list_id, stamp, begun in changed:
@@ -402,13 +406,17 @@ def _assign_lists(connection: sqlite3.Connection, home: StateHome, pending: Set[
                     store.assign(connection, run_id, list_id=list_id, task_id=task_id)
                 if pending.isdisjoint(run_id for run_id, _ in begun):
                     store.note(connection, f"list:{list_id}", stamp)
+    return said
 
 
 def in_lists(home: StateHome, rows: Sequence[HistoryRow]) -> list[HistoryRow]:
     """The rows with the task lists to which their runs belong."""
     oldest = min((claimed_at(row.run_id) for row in rows), default=math.inf)
     lists = (folder for folder, stamp in _lists(home) if stamp / 1e9 + SETTLED >= oldest)
-    of = {run_id: (folder.list_id, task_id) for folder in lists for run_id, task_id in _begun(folder)}
+    of: dict[str, tuple[str, str]] = {}
+    for folder in lists:
+        with contextlib.suppress(StateUnusable):  # said by whoever reads the index
+            of |= {run_id: (folder.list_id, task_id) for run_id, task_id in _begun(folder)}
     return [replace(row, list_id=of[row.run_id][0], task_id=of[row.run_id][1]) if row.run_id in of else row for row in rows]
 
 

@@ -104,12 +104,14 @@ class Run:
         hooks: Sequence[Hook] = (),
         hook_names: Mapping[str, str] | None = None,
         notify: Notify | None = None,
+        keep: Callable[[RunFolder], object] = lambda folder: None,
     ) -> Run:
         """Launch `request`; see `cc_executor.runtime.launch.launch` for what can be refused. `run_id`: one that was made before, by `new_run_id`.
 
         `hooks` are called besides those of this process; `hook_names` is what commands among them are told besides the run's id. `HookRefused` when one
         of them does not let it start.
-        Cancelled in the middle, it ends what may be running already and seals its receipt. `notify`: who is told when it has ended, or asks.
+        Cancelled in the middle, it ends what may be running already and seals its receipt. `notify`: who is told when it has ended, or asks. `keep`: writes
+        into the run's folder, before anything is started, what its caller has to know of it later.
         """
         run_id = run_id or new_run_id(time.time())
         called = await in_thread(partial(gathered, hooks, environ=environ))
@@ -124,15 +126,16 @@ class Run:
         async def unwanted(folder: RunFolder) -> None:
             await cls(folder, request, environ=environ, started_here=True, hooks=hooking).end(reason="interrupt", by="python")
 
-        def keep(folder: RunFolder) -> None:
+        def keep_all(folder: RunFolder) -> None:
             hooking.keep(folder)
             telemetry.mark(folder, trace)
+            keep(folder)
 
         await hooking.before(request, run_id)
         trace = telemetry.carried(environ)
         given = {**environ, **trace}
         try:
-            folder = await launch(request, home=home, environ=given, pid=os.getpid(), unwanted=unwanted, keep=keep, run_id=run_id)
+            folder = await launch(request, home=home, environ=given, pid=os.getpid(), unwanted=unwanted, keep=keep_all, run_id=run_id)
         except CCExecutorError as error:
             await hooking.could_not_start(request, run_id, error)
             raise
@@ -285,12 +288,14 @@ class Run:
             The run has ended or does not answer.
         """
         self.is_unwanted = self.is_unwanted or op == "cancel"
+        ends_checks = op == "cancel" and self._is_sealing
+        if ends_checks:
+            self._checking.end()
+            self._hooks.end()
         try:
             return command(self.folder, op, **fields)
         except ControlFailed:
-            if op == "cancel" and self._is_sealing:
-                self._checking.end()
-                self._hooks.end()
+            if ends_checks:
                 return Status({"ok": True, "state": "exited", "processes": 0})
             if op == "cancel" and not (self.folder.path / records.EXIT).exists():
                 is_told = terminate(self.run_id)

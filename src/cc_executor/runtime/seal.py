@@ -119,7 +119,7 @@ async def _sealed(
         )  # before the checks, which may write files of their own
         was_stopped = facts is None or (state.stop is not None and state.stop.reason != "linger")
         with nullcontext() if request.verify is None else underway.noted(folder.path.parent.parent, folder.run_id):
-            checks = await checking.make(request, plan, run_id=folder.run_id, was_stopped=was_stopped)
+            checks = await checking.make(request, plan, folder=folder, was_stopped=was_stopped)
         journal = await in_thread(lambda: _digests(folder, facts))
         seen = await in_thread(lambda: Seen(folder, request))
         files = await in_thread(lambda: _files(request, plan, state, seen))

@@ -6,13 +6,14 @@ A culler looks at the time of the last activity alone, and neither a silent cell
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from cc_executor.errors import CCExecutorError, ControlFailed
+from cc_executor.errors import CCExecutorError, ControlFailed, StateUnusable
 from cc_executor.runtime.control import command
 from cc_executor.store import roll
 from cc_executor.store.home import StateHome
-from cc_executor.store.tasklists import ListHome
+from cc_executor.store.tasklists import ListFolder, ListHome
 
 
 class AtWork:
@@ -59,4 +60,10 @@ class AtWork:
                 yield name
 
     def _lists(self) -> Iterator[str]:
-        return (folder.list_id for folder in ListHome(self._home).folders() if folder.is_run() and not folder.state().is_paused)
+        return (folder.list_id for folder in ListHome(self._home).folders() if folder.is_run() and not _is_paused(folder))
+
+
+def _is_paused(folder: ListFolder) -> bool:
+    with suppress(StateUnusable):  # it is run all the same
+        return folder.state().is_paused
+    return False

@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cc_executor.errors import CCExecutorError
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.state import RunState
-from cc_executor.runtime.answers import Attendant
 from cc_executor.runtime.run import Run
+from cc_executor.server.attendance import Attend
 
 logger = logging.getLogger(__name__)
 
 TEXT_TAIL: Final = 4000  # characters of a running agent's text in its status
-
-# Who looks after the questions of a run's agent, for as long as the run is followed.
-Attend = Callable[[Run], AbstractAsyncContextManager[Attendant | None]]
 
 
 @dataclass(slots=True)
@@ -28,7 +25,7 @@ class Followed:
     """A run that goes on, as far as its events have been read."""
 
     run: Run
-    attend: Attend
+    attend: Attend | None
     state: RunState = field(default_factory=RunState)
     task: asyncio.Task[None] | None = None
 
@@ -75,7 +72,7 @@ class Following:
 
     def take(self, run: Run, attend: Attend | None = None) -> None:
         """See a run through to its receipt."""
-        followed = self._runs[run.run_id] = Followed(run, attend or (lambda _: nullcontext()))
+        followed = self._runs[run.run_id] = Followed(run, attend)
         followed.task = asyncio.get_running_loop().create_task(self._whole(followed), name=f"cc_executor {run.run_id}")
 
     async def aclose(self) -> None:
@@ -88,7 +85,7 @@ class Following:
     async def _whole(self, followed: Followed) -> None:
         run = followed.run
         try:
-            async with followed.attend(run) as attendant, aclosing(run.follow()) as batches:
+            async with followed.attend(run) if followed.attend else nullcontext() as attendant, aclosing(run.follow()) as batches:
                 async for batch in batches:
                     followed.state = batch.state
                     await run.refuse_hopeless(batch)

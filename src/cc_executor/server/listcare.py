@@ -144,6 +144,8 @@ class Care:
                     with suppress(CCExecutorError):  # counted like one that died
                         await asyncio.to_thread(kept.start, self._environ)
                 await asyncio.sleep(LOOK)
+        except CCExecutorError as error:
+            logger.warning("list %s could not be followed to its end: %s", kept.folder.list_id, error)
         except Exception:  # root of a task: the list goes on, and who asks for it is told how it stands
             logger.exception("list %s could not be followed to its end", kept.folder.list_id)
         finally:

@@ -6,6 +6,7 @@ A list is run by a process of its own, so that it goes on without the server.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import time
@@ -42,6 +43,8 @@ from cc_executor.tasks import rebound, reopen, row
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
+
+logger = logging.getLogger(__name__)
 
 PAGE: Final = 100  # tasks of one answer
 TITLE: Final = 200  # characters
@@ -191,13 +194,14 @@ class Lists:
         def owed() -> list[ListFolder]:
             with suppress(OSError):
                 names = [name for name in os.listdir(self._home.root / OWNERS) if LIST_ID.match(name)]
-                folders = [ListFolder(self._lists.path / name) for name in names]
-                return [folder for folder in folders if (folder.path / LIST).exists() and folder.state().status is ListStatus.OPEN]
+                return [folder for folder in map(ListFolder, map(self._lists.path.joinpath, names)) if _is_owed(folder)]
             return []
 
         for folder in await asyncio.to_thread(owed):
-            with suppress(CCExecutorError):
+            try:
                 await self._care.take(folder)
+            except CCExecutorError as error:
+                logger.warning("a list is left as it is: %s", error)
 
     async def aclose(self) -> None:
         """Let go of all lists; they go on."""
@@ -243,10 +247,9 @@ class Lists:
     def summary(self, folder: ListFolder) -> ListSummary:
         """A list's row; of one that cannot be read, what can be said. Blocking."""
         try:
-            tasks = folder.tasks()
+            tasks, (state, is_run) = folder.tasks(), folder.standing()
         except StateUnusable:
             return ListSummary(folder.list_id, "unreadable", _made_at(folder), label="", tasks=0, done=0, cost=0.0)
-        state, is_run = folder.standing()
         return ListSummary(
             id=folder.list_id,
             status=self._word(folder, state, is_run=is_run),
@@ -448,6 +451,14 @@ def _more(tasks: TaskList, state: ListState) -> int:
 
 def _next(offset: int, tasks: TaskList) -> int | None:
     return offset if offset < len(tasks.tasks) else None
+
+
+def _is_owed(folder: ListFolder) -> bool:
+    try:
+        return (folder.path / LIST).exists() and folder.state().status is ListStatus.OPEN
+    except StateUnusable as error:
+        logger.warning("a list is left as it is: %s", error)
+        return False
 
 
 def _made_at(folder: ListFolder) -> float:

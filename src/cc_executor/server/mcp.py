@@ -95,7 +95,7 @@ class Runs:
             on_list_resources=self._guarded(self.list_resources),
             on_list_resource_templates=self.list_templates,
             on_read_resource=self._guarded(self.read_resource),
-            on_subscribe_resource=self.subscribe,
+            on_subscribe_resource=self._guarded(self.subscribe),
             on_unsubscribe_resource=self.unsubscribe,
             on_subscriptions_listen=self.listen,
             on_list_prompts=self.list_prompts,
@@ -184,6 +184,7 @@ class Runs:
     async def subscribe(self, ctx: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
         """Tell the client of every change of a resource, for as long as it is connected (until protocol 2025-11-25)."""
         client, uri, who = self._client(ctx), params.uri, self._who(ctx).who
+        await mcpresources.check(self._service, uri, who=who)
         if uri not in client.watched:
             if len(client.watched) >= SUBSCRIPTIONS:
                 raise MCPError(types.INVALID_REQUEST, f"A client may have {SUBSCRIPTIONS} subscriptions. End one.")

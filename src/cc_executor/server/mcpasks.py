@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -21,20 +21,16 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.ask import Answer, Ask, Decision
 from cc_executor.model.event import Question, QuestionAsked
-from cc_executor.policy.ask import Place, answerer, message_for_agent
 from cc_executor.policy.redact import Redactor, secret_values
-from cc_executor.runtime.answers import Attendant, attended, give
+from cc_executor.runtime.answers import give
 from cc_executor.runtime.askpage import shown
 from cc_executor.runtime.errand import in_thread
-from cc_executor.runtime.run import Run
+from cc_executor.server.attendance import BY, NOBODY
 from cc_executor.server.pieces import LOOK
 from cc_executor.server.service import Service
 
-WAIT: Final = 600.0  # seconds; longer than a person takes who sits there, and no agent waits for one who has left
-BY: Final = "mcp"
 REMEMBERED: Final = 100  # answers; each matters for as long as its run's journal is not read up to it
 FORMS_SINCE: Final = "2025-11-25"  # before, forms had no lists, and choices had another notation
-_NOBODY: Final = Answer(decision=Decision.REFUSED, text=message_for_agent(answerer(Place.CLIENT)))
 
 Context = ServerRequestContext[Any]
 
@@ -51,18 +47,6 @@ def _client(ctx: Context) -> int:
     """What tells a client from others for as long as it is being asked something."""
     # The only way in mcp 2.3 to what lasts as long as the client. With a version that has it elsewhere, a client may be asked twice, and no more.
     return id(getattr(ctx.session, "_connection", ctx.session))
-
-
-def attendance(run: Run, *, is_answered: bool, wait: float = WAIT) -> AbstractAsyncContextManager[Attendant]:
-    """Who looks after the questions of a run that an MCP client has started."""
-
-    async def waiting(_: Ask) -> Answer:  # is cancelled when somebody has answered
-        await anyio.sleep(wait)
-        return _NOBODY
-
-    if is_answered:
-        return attended(run, answerer(Place.CALLBACK), waiting, by=BY)
-    return attended(run, answerer(Place.CLIENT), None)
 
 
 class Elicitor:
@@ -186,7 +170,7 @@ def _field(question: Question, *, is_new: bool) -> dict[str, Any]:
 def answer_of(ask: Ask, said: types.ElicitResult) -> Answer:
     """What a form that came back means: declined is denied, and closed without a choice is nobody's answer."""
     if said.action == "cancel":
-        return _NOBODY
+        return NOBODY
     content = said.content or {}
     if said.action == "decline":
         return Answer(decision=Decision.DENY)

@@ -65,8 +65,13 @@ class Manager:
 
     def close(self) -> None:
         """End it."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is None:
+            return
+        self._task.cancel()
+        for task in asyncio.all_tasks():
+            # sse_starlette (3.7) waits for the end of a uvicorn by a task that it gives nobody; it would be complained of when the loop ends.
+            if getattr(task.get_coro(), "__qualname__", "") == "_shutdown_watcher":
+                task.cancel()
 
 
 class McpHandler(Traced, ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[reportIncompatibleVariableOverride] - jupyter_server's own mixin

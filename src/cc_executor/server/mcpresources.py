@@ -128,6 +128,18 @@ def _journal(folder: RunFolder, uri: str, stream: str) -> types.ReadResourceResu
     return types.ReadResourceResult(contents=[text])
 
 
+async def check(service: Service, uri: str, *, who: str) -> None:
+    """Make sure that there is, or will be, something at an address. Raises as `read`."""
+    if uri == CONFIG:
+        return
+    run_id, _, _ = _parts(uri)
+    try:
+        if await asyncio.to_thread(service.waiting, run_id, who=who) is None:
+            await asyncio.to_thread(service.find, run_id, who=who)
+    except RunNotFound as error:
+        raise MCPError(NOT_FOUND, "There is no such resource.") from error
+
+
 async def changes(service: Service, uri: str, *, who: str) -> AsyncGenerator[None]:
     """One item whenever a run's resource has changed, until its receipt is sealed, and one for a sealed one; none for what `who` may not see."""
     try:

@@ -18,9 +18,10 @@ import mcp_types as types
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.event import AgentFailed, ApiRetried, Degraded, Event, LimitReached, RateLimited, Repeated
+from cc_executor.policy.ask import Place
 from cc_executor.runtime.hookevents import plain, tells
 from cc_executor.runtime.reader import JournalReader
-from cc_executor.server.mcpasks import Context, Elicitor, attendance, can_ask
+from cc_executor.server.mcpasks import Context, Elicitor, can_ask
 from cc_executor.server.openapi import execute_schema
 from cc_executor.server.pieces import LOOK, shown
 from cc_executor.server.service import Service
@@ -164,8 +165,8 @@ _PIECE: Final = thing(
 async def _execute(call: Call) -> Answer:
     key = call.text("idempotency_key")
     body = {name: value for name, value in call.given.items() if name != "idempotency_key"}
-    attend = partial(attendance, is_answered=can_ask(call.ctx))
-    run_id, is_new = await call.service.execute(body, who=call.who, key=key, attend=attend)
+    asks = Place.CALLBACK if can_ask(call.ctx) else Place.CLIENT
+    run_id, is_new = await call.service.execute(body, who=call.who, key=key, asks=asks)
     return {"id": run_id, "new": is_new, "receipt": f"cc-executor://runs/{run_id}/receipt", **await call.service.place(run_id)}
 
 

@@ -64,8 +64,10 @@ class _Base(Traced, ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[r
             raise Refused(413, "TooLarge", f"The request is larger than {BODY_LIMIT:,} bytes.")
         try:
             value: Any = json.loads(self.request.body or b"{}")
-        except (ValueError, RecursionError):
-            raise InvalidRequest("The body is not JSON.") from None
+        except ValueError:
+            raise InvalidRequest("The body is not JSON. Send an object, in UTF-8.") from None
+        except RecursionError:
+            raise InvalidRequest("The body holds objects within objects to a depth that cannot be read. Make it flatter.") from None
         if not isinstance(value, dict):
             raise InvalidRequest("The body is not a JSON object.")
         return cast("dict[str, Any]", value)

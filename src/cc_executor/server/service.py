@@ -22,6 +22,7 @@ from cc_executor.model.ask import Ask
 from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
+from cc_executor.policy.ask import Place
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.control import command
 from cc_executor.runtime.errand import in_thread
@@ -30,8 +31,9 @@ from cc_executor.runtime.launch import check
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
+from cc_executor.server import attendance
 from cc_executor.server.audit import Audit
-from cc_executor.server.following import Attend, Following
+from cc_executor.server.following import Following
 from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
 from cc_executor.server.leftovers import sweep
@@ -45,6 +47,7 @@ from cc_executor.server.pieces import Piece
 from cc_executor.server.policy import Admission, Rules
 from cc_executor.server.queue import Waiting
 from cc_executor.server.refusal import Refused, told_as
+from cc_executor.server.sealing import Sealing
 from cc_executor.server.tail import Tail, Tails
 from cc_executor.server.watch import Watch
 from cc_executor.shim import records
@@ -86,6 +89,7 @@ class Service:
         self.audit: Audit | None = None
         self.tell: Callable[[str, dict[str, Any]], object] = lambda event, about: None
         self._following = Following(sealed=self._sealed, over=self.line.look)
+        self._sealing = Sealing()
         self._keys = Keys(home.root)
         self.notices = Notices(home.root, environ, hosts=rules.webhook_hosts)
         self.lists = Lists(
@@ -158,7 +162,7 @@ class Service:
 
     # --- starting ---
 
-    async def execute(self, body: Mapping[str, Any], *, who: str, key: str = "", attend: Attend | None = None) -> tuple[str, bool]:
+    async def execute(self, body: Mapping[str, Any], *, who: str, key: str = "", asks: Place | None = None) -> tuple[str, bool]:
         """Start a run; returns its id, and whether it was started now.
 
         Parameters
@@ -169,8 +173,8 @@ class Service:
             The owner.
         key : str
             The idempotency key: two requests of one owner with the same one are one run.
-        attend : callable, optional
-            Who looks after the agent's questions; if nobody does, they wait for `cc-executor answer`.
+        asks : Place, optional
+            Where the agent's questions are looked after; if not given, they wait for `cc-executor answer`.
 
         Raises
         ------
@@ -189,7 +193,7 @@ class Service:
             await asyncio.to_thread(held.keep, run_id)
             await asyncio.to_thread(self.notices.promise, run_id, self.notices.take(dict(body)))
             try:
-                return await self._start(request, who, run_id, attend), True
+                return await self._start(request, who, run_id, asks), True
             except BaseException:
                 self.notices.forget(run_id)
                 raise
@@ -213,9 +217,9 @@ class Service:
         except OverflowError:
             raise InvalidRequest("A number in the request is larger than anything that it could mean.") from None
 
-    async def _start(self, request: RunRequest, who: str, run_id: RunId, attend: Attend | None) -> str:
+    async def _start(self, request: RunRequest, who: str, run_id: RunId, asks: Place | None) -> str:
         # Whoever answers the questions of a run over MCP may be gone when its turn comes.
-        may_wait = self.admission.rules.queued > 0 and not (request.ask and attend is not None)
+        may_wait = self.admission.rules.queued > 0 and not (request.ask and asks is not None)
         if may_wait and await self.line.has_to_wait(who):
             return await self._wait(request, who, run_id)
         try:
@@ -227,7 +231,7 @@ class Service:
         try:
             await asyncio.to_thread(self._owners.claim, run_id, who)
             try:
-                await self._launch(bounded, run_id, attend)
+                await self._launch(bounded, run_id, asks)
             except BaseException:
                 if not self.home.folder(run_id).path.exists():  # who is cancelled in the midst of a launch has a run that was ended
                     self._owners.forget(run_id)
@@ -242,12 +246,17 @@ class Service:
         await self.line.add(run_id, request, who)
         return run_id
 
-    async def _launch(self, request: RunRequest, run_id: RunId, attend: Attend | None = None) -> Run:
+    async def _launch(self, request: RunRequest, run_id: RunId, asks: Place | None = None) -> Run:
         hooks = hooks_of_environment(self._environ)
         notify = await asyncio.to_thread(self.notices.promised, run_id)
-        run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks, notify=notify)
+
+        def keep(folder: RunFolder) -> None:
+            if request.ask and asks is not None:
+                attendance.keep(folder, asks)
+
+        run = await Run.start(request, home=self.home, environ=self._environ, run_id=run_id, hooks=hooks, notify=notify, keep=keep)
         self.notices.forget(run_id)
-        self._following.take(run, attend)
+        self._following.take(run, None if asks is None else attendance.attend_at(asks))
         self.tell("started", {"run_id": run_id, "agent": request.agent, "rehearsed": request.rehearse is not None})
         return run
 
@@ -284,7 +293,7 @@ class Service:
             # What is begun by a request at this moment is followed by that one.
             if self._owners.of(run_id) is not None and run_id not in self._following and not self.admission.is_beginning(run_id):
                 with suppress(CCExecutorError):
-                    self._following.take(await Run.attach(self.home, run_id, environ=self._environ))
+                    self._following.take(await Run.attach(self.home, run_id, environ=self._environ), attendance.kept(folder))
         await self.lists.resume()
         await self.line.resume()
         with suppress(CCExecutorError):  # the next server tries again
@@ -296,6 +305,7 @@ class Service:
         await self.lists.aclose()
         self._tails.close()
         await self._following.aclose()
+        await self._sealing.aclose()
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -430,7 +440,7 @@ class Service:
         }
 
     async def receipt(self, run_id: str, *, who: str) -> Receipt | None:
-        """The sealed receipt; None while the run goes on. A run that has ended and that nobody has followed is sealed now."""
+        """The sealed receipt; None while the run or its check goes on. A run that has ended and that nobody has followed is sealed now."""
         if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
             if entry.is_over:
                 raise Refused(409, "NeverStarted", f"There is no receipt, for the run was never started: {entry.why}")
@@ -441,7 +451,7 @@ class Service:
             return receipt
         if folder.standing(time.time()) not in {RunStanding.ENDED, RunStanding.LOST}:
             return None
-        return await (await Run.attach(self.home, run_id, environ=self._environ)).finish()
+        return await self._sealing.receipt(await Run.attach(self.home, run_id, environ=self._environ))
 
     def piece(self, run_id: str, *, who: str, stream: str, offset: int, limit: int) -> Piece:
         """A piece of what a run has written, by byte offset. Blocking."""

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -35,6 +36,7 @@ Kind = TypeVar("Kind", Watch, ListWatch)
 
 SUBSCRIPTIONS: Final = 32  # of one watcher
 CALLS: Final = 32  # at work at once, of one watcher; the next message is read when one of them is answered
+BATCH_SIZE: Final = 8 * 2**20  # characters of a batch's answers, which are one message; a hundred usual results have half of it
 _CODES: Final[tuple[tuple[type[CCExecutorError], Code], ...]] = (
     (RunNotFound, Code.NOT_FOUND),
     (InvalidRequest, Code.INVALID_PARAMS),
@@ -77,6 +79,7 @@ class Session:
         self._is_gone = False
         self._writing = asyncio.Lock()
         self._room = asyncio.Semaphore(CALLS)
+        self._batch = asyncio.Lock()  # one at a time: each may have so many answers that wait until all are there
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: set[asyncio.Task[Any]] = set()  # those that start a run at this moment: cancelled, they would end it
@@ -123,9 +126,23 @@ class Session:
         return task
 
     async def _answer(self, message: jsonrpc.Message) -> None:
-        answers = [answer for call in message.calls if not self._is_gone and (answer := await self._called(call)) is not None]
-        if answers:
-            await self._send(json.dumps(answers if message.is_batch else answers[0]))
+        if not message.is_batch:
+            (call,) = message.calls
+            if (answer := await self._called(call)) is not None:
+                await self._send(json.dumps(answer))
+            return
+        told: list[str] = []
+        size = 0
+        async with self._batch:
+            for call in message.calls:
+                if self._is_gone:
+                    return
+                answer = await self._called(call if size <= BATCH_SIZE else replace(call, error=_too_large()))
+                if answer is not None:
+                    told.append(json.dumps(answer))
+                    size += len(told[-1])
+            if told:
+                await self._send(f"[{', '.join(told)}]")
 
     async def _called(self, call: Call) -> dict[str, Any] | None:
         failure: Exception | None = None
@@ -290,6 +307,11 @@ class Session:
             await self._send(jsonrpc.notification("end", {**about, "seq": next(sequence), "next_offset": offset}))
         except CCExecutorError as gone:  # its folder was removed
             await self._send(jsonrpc.notification("end", {**about, "seq": next(sequence), "next_offset": offset, "error": str(gone)}))
+
+
+def _too_large() -> RpcError:
+    said = f"The answers before this one have more than {BATCH_SIZE:,} characters, so it was not done. Send the batch in parts."
+    return RpcError(Code.REFUSED, said, {"kind": "TooLarge"})
 
 
 def _text(params: dict[str, Any], name: str, default: str | None = None) -> str:

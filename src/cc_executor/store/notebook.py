@@ -279,7 +279,11 @@ def stored_list_bundles(home: StateHome) -> BundleOf:
         if not LIST_ID.match(list_id):
             return None
         folder = ListFolder(home.root / FOLDER / list_id)
-        return None if folder.state().status is ListStatus.OPEN else read_list_bundle(folder.path)
+        try:
+            is_open = folder.state().status is ListStatus.OPEN
+        except StateUnusable:
+            return None
+        return None if is_open else read_list_bundle(folder.path)
 
     return bundle_of
 

@@ -35,6 +35,8 @@ LIST_ID: Final = re.compile(r"[0-9a-f]{20}-[0-9]{1,6}\Z")
 LIST_LIMIT: Final = 2**30  # bytes of a list as it was given
 READ_LIMIT: Final = 64 * 1024 * 1024  # bytes of new records taken at once; the next look takes the rest
 
+_BEGINNING: Final = b'{"kind":'  # of every record
+
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Record)
 
@@ -60,8 +62,10 @@ class ListFolder:
         """
         try:
             return TaskList.model_validate(json.loads(read_plain(self.path / LIST, LIST_LIMIT)))
-        except (OSError, ValueError, RecursionError) as error:
-            raise StateUnusable(f"The task list {self.list_id} cannot be read: {error}") from error
+        except OSError as error:
+            raise self._unreadable(f"{LIST}: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise self._unreadable(f"{LIST} is damaged, or of another version") from error
 
     def append(self, record: Record) -> None:
         """Add one record, to the disk. From any process; records of several writers do not mix.
@@ -84,12 +88,12 @@ class ListFolder:
             raise StateUnusable(f"The task list {self.list_id} cannot be written: {error.strerror or error}.") from error
 
     def read(self, offset: int = 0) -> tuple[list[Record], int]:
-        """The records from byte `offset`, and the offset after the last whole one. Lines that are no records are passed over.
+        """The records from byte `offset`, and the offset after the last whole one. Lines that were torn by a kill, or are of a newer version, are passed over.
 
         Raises
         ------
         StateUnusable
-            What stands there is not the plain file that we write, or cannot be read.
+            What stands there is not the plain file that we write, or cannot be read. As if nothing had happened yet, everything would be done again.
         """
         try:
             with open(open_plain(self.path / JOURNAL), "rb", buffering=0) as file:
@@ -98,13 +102,21 @@ class ListFolder:
         except FileNotFoundError:
             return [], offset
         except OSError as error:
-            raise StateUnusable(f"The task list {self.list_id} cannot be read: {error.strerror or error}.") from error
+            raise self._unreadable(f"{JOURNAL}: {error.strerror or error}") from error
         end = data.rfind(b"\n") + 1
         found: list[Record] = []
+        if not _may_be_ours(data if offset == 0 else data[end:].strip(b"\0")):
+            raise self._unreadable(f"{JOURNAL} is damaged")
         for line in data[:end].splitlines():
-            with contextlib.suppress(msgspec.DecodeError):  # torn by a kill, or of a newer version
+            try:
                 found.append(_decoder.decode(line))
+            except msgspec.DecodeError as error:
+                if not _may_be_ours(line.strip(b"\0")):
+                    raise self._unreadable(f"{JOURNAL} is damaged") from error
         return found, offset + end
+
+    def _unreadable(self, why: str) -> StateUnusable:
+        return StateUnusable(f"The task list {self.list_id} cannot be read: {why}. Mend it, or move {self.path} away.")
 
     def records(self) -> Iterator[Record]:
         """All records, as of now."""
@@ -300,6 +312,11 @@ def _line(record: Record) -> bytes:
         return _encoder.encode(record) + b"\n"
     except UnicodeEncodeError:  # names of files and texts of callables may hold what no UTF-8 can
         return json.dumps(msgspec.to_builtins(record), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def _may_be_ours(line: bytes) -> bool:
+    """Whether a line begins as every record does, as far as it goes. A machine that lost its power may have left zeros at the end of what it was writing."""
+    return line.startswith(_BEGINNING) or _BEGINNING.startswith(line)
 
 
 def _changed(path: Path) -> float:

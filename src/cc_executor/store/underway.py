@@ -17,6 +17,7 @@ from cc_executor.store.plain import read_plain
 from cc_executor.store.roll import own_host
 
 FOLDER: Final = "checks"
+UNWANTED: Final = "check-unwanted"  # in the run's folder: a person has ended its check, or will have it left out
 _NAME_LIMIT: Final = 1024  # bytes of a host's name; Linux allows 64
 
 
@@ -40,6 +41,16 @@ def forget(root: Path, run_id: str) -> None:
     """It has ended."""
     with suppress(OSError):  # it could not be noted, or nothing can be written here
         os.unlink(root / FOLDER / run_id)
+
+
+def unwant(run: Path) -> None:
+    """Have whoever makes the check of a run end it, in whatever process, and whoever would begin it leave it out. `run`: its folder. Raises `OSError`."""
+    os.close(os.open(run / UNWANTED, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+
+
+def is_unwanted(run: Path) -> bool:
+    """Whether somebody has wanted that."""
+    return os.path.lexists(run / UNWANTED)
 
 
 def noted_runs(root: Path) -> list[str]:

@@ -305,3 +305,15 @@ def test_a_subagent_s_calls_and_those_that_run_are_no_circle() -> None:
     events: list[Event] = [call, ToolReturned(tool_id="x", text="", parent="p")] * 50
     events += [ToolCalled(tool_id=str(number), name="Bash", input="{}") for number in range(1000)]
     assert LoopGuard().feed(events) == []
+
+
+def test_odd_calls_are_counted_like_others() -> None:
+    def call(number: int) -> list[Event]:
+        return [
+            ToolCalled(tool_id=str(number), name="Bash", input="no JSON"),
+            ToolReturned(tool_id=str(number), text="half a pair: \ud83d"),
+        ]
+
+    unknown = ToolReturned(tool_id="of another process", text="")
+    events = [event for number in range(REPEATS) for event in (*call(number), unknown)]
+    assert [event.count for event in LoopGuard().feed(events)] == [REPEATS]

@@ -512,6 +512,8 @@ def test_who_denies_by_hand_has_decided_and_who_could_not_answer_is_told_of() ->
     assert refused.summary.startswith("The agent asked, and nobody could answer:")
     assert refused.evidence[0] == "refused: Bash: make"
     assert '--tools "Bash"' in refused.cure
+    more = (*closing.denials, Denial(name="AskUserQuestion", tool_id="u"), Denial(name="Write", tool_id="v"))
+    assert '--tools "Bash,Write"' in run(ask, Answered(ask_id="q", decision="refused", note="headless"), done(denials=more)).cure
 
 
 def test_a_denial_in_an_earlier_turn_counts() -> None:
@@ -571,6 +573,7 @@ def test_a_command_is_judged_by_its_exit(exit_: ExitFacts, kind: str) -> None:
     assert outcome.kind.value == kind
     assert outcome.ok or outcome.cure
     assert not any("result" in item or "None" in item for item in outcome.evidence)
+    assert exit_.signal is None or f"signal = {exit_.signal}" in outcome.evidence
     if kind == "failed":
         assert "stderr: oops" in outcome.evidence
         assert outcome.summary.endswith(f"exit code {exit_.code}." if exit_.code is not None else "exit code that nobody knows.")

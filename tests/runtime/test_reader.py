@@ -334,6 +334,7 @@ def test_a_journal_without_an_end_gives_what_there_is_down_to_the_last_half_line
     line = b'{"type":"system","subtype":"init","session_id":"s"}'
     folder = journal.steps(STARTED, out(line))
     assert told(events(folder, "claude")) == ["Started", "SessionOpened"]
+    assert told(list(events_from(JournalReader(folder, agent="claude")))) == ["Started", "SessionOpened"]
     assert told(events(RunFolder(folder.path.parent / "nothing"))) == []
 
 

@@ -152,12 +152,19 @@ def test_chance(kind: OutcomeKind, care: Care, tried: int, waits: bool | None) -
         assert answer.why == f"{kind.value.replace('_', ' ')}; tried again ({tried + 1} of {care.retry})"
 
 
+def test_as_long_as_the_api_has_asked_for_is_waited() -> None:
+    answer = follows(K.RATE_LIMITED, Hit(delay=300.0), Care(retry=1))
+    assert isinstance(answer, Again)
+    assert answer.until == 1300.0
+
+
 def test_a_cut_answer_that_nobody_wants_gone_on_with_is_a_failure_like_others() -> None:
     cut = Hit(Cause.OUTPUT)
     assert follows(K.FAILED, cut, Care()) is None
     wanted = Care(on_output_limit=OnOutputLimit.CONCISE)
     last = follows(K.FAILED, cut, wanted, output=OUTPUT_TRIES - 1)
     assert isinstance(last, Again)
+    assert last.is_resumed
     assert last.why == f"the answer was cut at the output limit (concise, {OUTPUT_TRIES} of {OUTPUT_TRIES})"
     assert follows(K.FAILED, cut, wanted, output=OUTPUT_TRIES) is None
     assert follows(K.FAILED, Hit(), wanted) is None, "another failure is no cut answer"
@@ -170,7 +177,7 @@ def test_what_an_attempt_is_told() -> None:
     assert said("Do it.", "Shorter.", is_resumed=False) == "Shorter. The task was:\n\nDo it."
 
 
-@given(st.integers(1, 1000), st.text(max_size=8), st.floats(0, 1e6))
+@given(st.integers(1, 6) | st.integers(1, 1000), st.text(max_size=8), st.floats(0, 1e6))
 def test_waits_lie_between_five_seconds_and_a_minute_or_are_what_was_asked_for(attempt: int, seed: str, asked: float) -> None:
     wait = backoff(attempt, seed=seed)
     plain = 5 * 2 ** min(attempt - 1, 4)

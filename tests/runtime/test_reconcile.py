@@ -283,6 +283,7 @@ async def test_a_damaged_run_is_ended_and_not_looked_at_again(tmp_path: Path, ho
     assert await settled(home) == [folder.run_id]
     assert not alive(tool)
     assert on_the_roll(home) == []
+    assert folder.read(records.STDOUT, 0, 100) == b"begun\n", "what it wrote is kept"
 
 
 async def test_a_lost_run_lasted_until_its_last_sign_of_life(tmp_path: Path, home: StateHome) -> None:

@@ -152,6 +152,18 @@ def test_chance(kind: OutcomeKind, care: Care, tried: int, waits: bool | None) -
         assert answer.why == f"{kind.value.replace('_', ' ')}; tried again ({tried + 1} of {care.retry})"
 
 
+def test_every_outcome_is_tried_again_where_that_can_help_and_waited_for_where_waiting_can() -> None:
+    by_chance = {K.FAILED, K.RATE_LIMITED, K.STALLED, K.CRASHED, K.LOST}
+    by_another_try = {K.SCHEMA, K.MAX_TURNS, K.TIMEOUT}
+    for kind in K:
+        answer = follows(kind, Hit(), Care(retry=1))
+        if kind not in by_chance | by_another_try:
+            assert answer is None, kind
+        else:
+            assert isinstance(answer, Again), kind
+            assert (answer.until > 1000.0) == (kind in by_chance), kind
+
+
 def test_as_long_as_the_api_has_asked_for_is_waited() -> None:
     answer = follows(K.RATE_LIMITED, Hit(delay=300.0), Care(retry=1))
     assert isinstance(answer, Again)
@@ -224,6 +236,7 @@ def test_only_what_is_bounded_is_taken_by_a_run_without_a_bound() -> None:
     assert not Purse(reserved=(None,)).is_taken
     assert Purse(cap=1.0, reserved=(None,)).is_taken
     assert Purse(day_cap=1.0, reserved=(None,)).is_taken
+    assert not Purse(cap=1.0, reserved=(0.1,)).is_taken
 
 
 @given(st.floats(0.01, 100), st.lists(st.one_of(st.none(), st.floats(0.001, 50)), max_size=20))
@@ -245,6 +258,10 @@ def test_a_purse_says_what_it_would_take() -> None:
         .words("a", None, 0.2)
         .startswith("a has no bound of its own, and its validation $0.20, and $0.10 of $1.00")
     )
+    assert Purse(day_cap=1.0, today=0.9).words("a", 0.3, 0.2) == (
+        "a may cost $0.30 and its validation $0.20, and $0.10 of the day's $1.00 are left. Go on tomorrow, or with a day's cap of $1.40."
+    )
+    assert Purse(cap=1.0, spent=1.0).words("a", None) == ("a has no bound of its own, and $0.00 of $1.00 are left. Raise the cap to go on.")
     assert "tomorrow" in Purse(cap=5.0, day_cap=1.0, spent=4.0).words("a", 2.0), (
         "of both as much is left: a higher cap alone would not help"
     )

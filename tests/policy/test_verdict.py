@@ -424,7 +424,8 @@ def test_a_used_up_window_says_until_when() -> None:
 def test_an_overload_is_known_by_its_retries_where_the_result_names_no_status() -> None:
     retry = ApiRetried(attempt=2, max_attempts=10, delay=1.0, status=529)
     closing = done(is_error=True, api_status=None)
-    assert run(retry, AgentFailed(code="server_error"), closing, exit_=facts(code=1)).kind is OutcomeKind.RATE_LIMITED
+    for code in ("server_error", "unknown"):
+        assert run(retry, AgentFailed(code=code), closing, exit_=facts(code=1)).kind is OutcomeKind.RATE_LIMITED
     # What the result says itself goes before, and a request that was refused at once has no part in them.
     assert "network" in run(retry, AgentFailed(code="server_error"), done(is_error=True, api_status=500), exit_=facts(code=1)).cure
     assert run(retry, AgentFailed(code="invalid_request"), closing, exit_=facts(code=1)).kind is OutcomeKind.FAILED

@@ -157,6 +157,19 @@ def test_what_a_resumed_session_had_cost_before_is_not_counted_again() -> None:
     assert costs(result("x"), result("y", model_usage_since_last_result=since(0.012))) == [None, None]
 
 
+def test_all_that_the_closing_statement_says_is_kept() -> None:
+    counts = {"input_tokens": 1, "output_tokens": 2, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 4}
+    said = result(
+        "x", is_error=True, errors=["boom"], api_error_status=529, stop_reason="refusal", usage=counts, num_turns=7, duration_ms=50
+    )
+    expected = Finished(
+        subtype="success", is_error=True, text="x", errors=("boom",), api_status=529, stop_reason="refusal", turns=7, duration=0.05,
+        usage=Usage(input_tokens=1, output_tokens=2, cache_read_tokens=3, cache_creation_tokens=4),
+    )  # fmt: skip
+    assert decoded(said) == [expected]
+    assert decoded(result("x", usage=dict.fromkeys(counts))) == [Finished(subtype="success", is_error=False, text="x")]
+
+
 def test_a_full_window_is_told_from_the_output_limit_by_the_api_s_own_word() -> None:
     failure = assistant("s", text_block("API Error"), model="<synthetic>", error="max_output_tokens")
     for reason, code in (("model_context_window_exceeded", "model_context_window_exceeded"), ("max_tokens", "max_output_tokens")):

@@ -20,13 +20,17 @@ from cc_executor.model.event import (
     Answered,
     ApiRetried,
     AskWithdrawn,
+    Degraded,
     Denial,
     Event,
     Exited,
     Finished,
+    Frozen,
     HostAsked,
+    LeftBehind,
     LimitReached,
     MessageStarted,
+    ModelSwitched,
     Noise,
     Paused,
     PermissionAsked,
@@ -340,6 +344,19 @@ def test_a_subagent_at_work_is_a_tool_at_work() -> None:
 
 def test_a_whole_text_while_a_call_runs_is_a_tool_at_work() -> None:
     assert folded(call("t"), text("A:1", "so"), text("A:1", "so", whole=True)).phase is Phase.TOOL
+
+
+def test_what_the_supervisor_records_is_added_up() -> None:
+    degraded, left = Degraded(stream="stdout", error="no space"), LeftBehind(processes=())
+    state = folded(Paused(), Resumed(paused=2.0), Paused(), Resumed(paused=3.0), Frozen(seconds=4.0), Frozen(seconds=5.0), degraded, left)
+    assert (state.pauses, state.paused, state.is_paused, state.frozen) == (2, 5.0, False, 9.0)
+    assert (state.degraded, state.left_behind) == ((degraded,), left)
+
+
+def test_the_model_is_the_one_that_it_went_on_with() -> None:
+    opened = SessionOpened(session_id="s", model="first")
+    assert folded(opened, ModelSwitched(model="second")).model == "second"
+    assert folded(opened, ModelSwitched(model="")).model == "first"
 
 
 def test_the_first_stop_request_and_the_first_limit_stand() -> None:

@@ -266,6 +266,18 @@ async def test_a_cut_answer_is_gone_on_with_in_its_session(tmp_path: Path, serve
     assert (result.result("a").folder / "prompt").read_text().startswith("Your last answer was cut at the output limit. Go on exactly")
 
 
+async def test_a_cut_answer_of_a_single_run_is_gone_on_with_in_its_session_and_for_what_is_left_of_its_money(
+    tmp_path: Path, serve: Serve, home: StateHome
+) -> None:
+    cut = says("half of", stop_reason="max_tokens", usage=Usage(input_tokens=0, output_tokens=2_000))
+    serve(cut, cut, cut, cut, says(" the answer"))
+    result = await cc_execute("much", on_output_limit="continue", max_cost=1.0, cwd=tmp_path)
+    assert result.status == "ok"
+    first, second = receipts(home)
+    assert {f"--resume={first.session_id}", "--max-budget-usd=0.92"} <= set(second.argv)
+    assert (result.folder / "prompt").read_text().startswith("Your last answer was cut at the output limit. Go on exactly")
+
+
 async def test_a_missing_structured_result_is_asked_for_once_more(tmp_path: Path, serve: Serve) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     tell = says("In prose: one.")

@@ -15,14 +15,14 @@ from typing import Any, Final
 import pytest
 
 from cc_executor.api import make_request
-from cc_executor.errors import ControlFailed, InvalidRequest
+from cc_executor.errors import ControlFailed, InvalidRequest, StateUnusable
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
 from cc_executor.server.activity import AtWork
 from cc_executor.server.line import Line
 from cc_executor.server.owners import Owners
-from cc_executor.server.policy import Rules
+from cc_executor.server.policy import Admission, Rules
 from cc_executor.server.service import Service
 from cc_executor.server.session import CALLS, SUBSCRIPTIONS, Session
 from cc_executor.shim import records
@@ -96,6 +96,43 @@ async def test_a_run_that_is_withdrawn_while_others_are_begun_is_not_begun_and_d
         ("refused", "not today"),
         ("cancelled", "It was cancelled while it waited for its turn."),
     ]
+
+
+async def test_what_no_disk_has_room_for_waits_in_its_place_until_one_has(service: Service) -> None:
+    begun: list[str] = []
+
+    async def start(request: RunRequest, run_id: RunId) -> Run:
+        begun.append(run_id)
+        raise StateUnusable("no space left") if len(begun) == 1 else InvalidRequest("not today")
+
+    first, second = await queued(service, 2)
+    line = Line(service.home, Owners(service.home.root, by_name=False), service.admission, start=start)
+    await line.resume()
+    await eventually(lambda: not line.is_moving)
+    assert begun == [first, first, second]
+
+
+@pytest.mark.usefixtures("noon")
+async def test_a_run_waits_while_what_is_left_of_the_day_is_promised_to_another(service: Service) -> None:
+    begun: list[str] = []
+
+    async def start(request: RunRequest, run_id: RunId) -> Run:
+        begun.append(run_id)
+        raise InvalidRequest("not today")
+
+    owners = Owners(service.home.root, by_name=True)
+    admission = Admission(service.home, owners, Rules(day_cost=1.0, queued=9))
+    line = Line(service.home, owners, admission, start=start)
+    request = make_request("x", cwd=service.root)
+    held, of_ada, of_bob = (new_run_id(time.time() + number) for number in range(3))
+    await admission.reserve(held, request, "ada")
+    await line.queue.add(of_ada, request, "ada")
+    await line.queue.add(of_bob, request, "bob")
+    await line.resume()
+    await eventually(lambda: begun == [of_bob])
+    admission.release(held)
+    await eventually(lambda: not line.is_moving)
+    assert begun == [of_bob, of_ada]
 
 
 async def test_a_check_keeps_its_server_alive(service: Service) -> None:

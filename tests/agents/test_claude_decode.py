@@ -154,7 +154,7 @@ def test_what_a_resumed_session_had_cost_before_is_not_counted_again() -> None:
     )
     assert costs(*resumed) == pytest.approx([0.012, 0.020])
     assert costs(result("x", total_cost_usd=0.036), result("y", total_cost_usd=0.048)) == [0.036, 0.048], "2.1.197 begins at 0"
-    assert costs(result("x"), result("y", model_usage_since_last_result=since(0.012))) == [None, None]
+    assert costs(result("x", model_usage_since_last_result=since(0.012)), result("y")) == [None, None]
 
 
 def test_all_that_the_closing_statement_says_is_kept() -> None:

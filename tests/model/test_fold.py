@@ -191,6 +191,30 @@ def test_whole_blocks_stay_when_the_next_message_begins() -> None:
     assert [(block.body.text, block.whole) for block in state.blocks] == [("half", True), ("more", False)]
 
 
+def test_pieces_are_one_block_until_it_is_whole_and_then_its_name_is_anothers() -> None:
+    pieces = text("A:0", "h"), text("A:0", "a"), text("A:1", "x"), text("A:1", "xy", whole=True), text("A:0", "lf")
+    state = folded(*pieces)
+    assert [(block.body.text, block.whole) for block in state.blocks] == [("half", False), ("xy", True)]
+    state = advance_all(state, [text("A:0", "half", whole=True), text("A:0", "new")])
+    assert [(block.body.text, block.whole) for block in state.blocks] == [("half", True), ("xy", True), ("new", False)]
+    assert [block.body.text for block in advance(state, MessageStarted(message_id="B")).blocks] == ["half", "xy"]
+
+
+def test_of_calls_only_those_are_void_that_their_own_agent_never_made_whole() -> None:
+    calls = call("whole"), call("begun", whole=False), call("subagents", whole=False, parent="p")
+    assert folded(*calls, MessageStarted(message_id="B")).tools.keys() == {"whole", "subagents"}
+    late = folded(call("t", source="{}"), call("t", source="late", whole=False))
+    assert late.tools["t"].input.text == "{}"
+
+
+def test_what_a_subagent_thinks_is_no_word_of_the_main_agent() -> None:
+    assert folded(ThinkingWritten(block="A:0", text="hm")).model_spoke
+    state = folded(
+        ToolReturned(tool_id="t", text=""), ThinkingWritten(block="S:0", text="hm", parent="p"), MessageStarted(message_id="S", parent="p")
+    )
+    assert (state.model_spoke, state.phase) == (False, Phase.REQUESTING)
+
+
 def test_a_subagents_message_does_not_void_the_main_agents() -> None:
     state = folded(
         text("A:0", "half"), MessageStarted(message_id="S", parent="t1"), text("S:0", "sub", parent="t1"), MessageStarted(message_id="B")
@@ -344,11 +368,17 @@ def test_a_subagent_at_work_is_a_tool_at_work() -> None:
 
 def test_a_whole_text_while_a_call_runs_is_a_tool_at_work() -> None:
     assert folded(call("t"), text("A:1", "so"), text("A:1", "so", whole=True)).phase is Phase.TOOL
+    assert folded(call("t"), text("A:1", "so")).phase is Phase.WRITING
+    assert folded(call("t"), MessageStarted(message_id="S", parent="t")).phase is Phase.TOOL
+    assert folded(call("t"), StatusChanged(status="idle")).phase is Phase.WAITING
 
 
 def test_what_the_supervisor_records_is_added_up() -> None:
     degraded, left = Degraded(stream="stdout", error="no space"), LeftBehind(processes=())
-    state = folded(Paused(), Resumed(paused=2.0), Paused(), Resumed(paused=3.0), Frozen(seconds=4.0), Frozen(seconds=5.0), degraded, left)
+    begun, odd = Started(shim_pid=1, agent_pid=2), Unrecognised(what="x", raw="y")
+    stood = Paused(), Resumed(paused=2.0), Paused(), Resumed(paused=3.0), Frozen(seconds=4.0), Frozen(seconds=5.0)
+    state = folded(begun, *stood, odd, odd, degraded, left)
+    assert (state.started, state.unrecognised) == (begun, 2)
     assert (state.pauses, state.paused, state.is_paused, state.frozen) == (2, 5.0, False, 9.0)
     assert (state.degraded, state.left_behind) == ((degraded,), left)
 

@@ -188,11 +188,21 @@ async def test_a_run_that_is_withdrawn_while_it_is_being_started_is_ended_and_is
 async def test_what_was_withdrawn_by_a_server_that_died_in_between_is_not_begun_by_the_next(service: Service) -> None:
     (run_id,) = await queued(service)
     (entry,) = (service.home.root / "server" / "queue").glob("*.json")
-    kept = entry.read_bytes()
+    kept, waiting = entry.read_bytes(), service.line.queue.find(run_id)
+    assert waiting is not None
     await service.control(run_id, "cancel", who="")
     entry.write_bytes(kept)
+    assert not service.line.queue.is_wanted(waiting)
     await service.resume()
     assert (await service.status(run_id, who=""))["status"] == "cancelled"
+
+
+async def test_an_entry_whose_run_has_been_at_work_does_not_outlast_it(service: Service) -> None:
+    (run_id,) = await queued(service)
+    request = make_request("true", agent="shell", cwd=service.root)
+    await (await Run.start(request, home=service.home, environ=service.environ, run_id=run_id)).finish()
+    await service.resume()
+    assert not list((service.home.root / "server" / "queue").glob("*.json")), "pruned, it would be begun once more"
 
 
 async def test_a_request_that_is_sent_again_on_another_day_waits_from_that_day_on(service: Service) -> None:

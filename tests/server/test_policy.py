@@ -406,8 +406,10 @@ async def test_what_is_at_work_neither_waits_nor_can_be_withdrawn(home: StateHom
     assert queue.entries() == [other]
     assert queue.started(begun)
     assert not queue.withdraw(begun, status="cancelled", why="x")
+    assert queue.withdraw(other, status="cancelled", why="x")
+    assert not queue.started(other), "it was withdrawn meanwhile"
     shutil.rmtree(home.folder(begun.run_id).path)  # it was pruned
-    assert queue.over() == []
+    assert queue.over() == [], "what has been at work is none of those that were never started"
 
 
 async def test_the_queue_is_looked_at_while_others_enter_it(home: StateHome, tmp_path: Path) -> None:

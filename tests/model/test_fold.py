@@ -209,6 +209,8 @@ def test_of_calls_only_those_are_void_that_their_own_agent_never_made_whole() ->
 
 def test_what_a_subagent_thinks_is_no_word_of_the_main_agent() -> None:
     assert folded(ThinkingWritten(block="A:0", text="hm")).model_spoke
+    assert folded(call("t")).model_spoke
+    assert not folded(call("s", parent="p")).model_spoke
     state = folded(
         ToolReturned(tool_id="t", text=""), ThinkingWritten(block="S:0", text="hm", parent="p"), MessageStarted(message_id="S", parent="p")
     )
@@ -357,6 +359,26 @@ def test_the_phases_of_a_run() -> None:
         Phase.QUEUED, Phase.STARTING, Phase.REQUESTING, Phase.RETRYING, Phase.REQUESTING, Phase.THINKING, Phase.WRITING, Phase.TOOL, Phase.ASKING,
         Phase.TOOL, Phase.PAUSED, Phase.TOOL, Phase.REQUESTING, Phase.WRITING, Phase.WAITING, Phase.STOPPING, Phase.ENDED,
     ]  # fmt: skip
+
+
+def test_after_its_last_call_a_run_asks_the_model_again() -> None:
+    assert folded(call("t"), ToolReturned(tool_id="t", text="")).phase is Phase.REQUESTING
+    assert folded(call("t"), call("u"), ToolReturned(tool_id="t", text="")).phase is Phase.TOOL
+    assert folded(call("t"), call("s", parent="t"), ToolReturned(tool_id="s", text="", parent="t")).phase is Phase.TOOL
+    assert folded(call("t", whole=False)).phase is Phase.WRITING
+    assert folded(StatusChanged(status="idle"), StatusChanged(status="running")).phase is Phase.REQUESTING
+    assert folded(PermissionAsked(ask_id="q", tool_id="t", name="Bash"), Answered(ask_id="q", decision="deny")).phase is Phase.REQUESTING
+    assert folded(PermissionAsked(ask_id="q", tool_id="t", name="Bash"), ToolReturned(tool_id="t", text="")).asks == ()
+
+
+def test_a_turn_that_says_less_of_its_session_takes_nothing_from_what_is_known() -> None:
+    first = SessionOpened(
+        session_id="s", model="m", permission_mode="plan", version="2.1", api_key_source="none", mcp_servers=(("x", "ok"),)
+    )
+    for state in (folded(first), folded(first, SessionOpened(session_id="", mcp_servers=first.mcp_servers))):
+        assert (state.session_id, state.model, state.permission_mode, state.agent_version, state.api_key_source, state.mcp_servers) == (
+            "s", "m", "plan", "2.1", "none", (("x", "ok"),),
+        )  # fmt: skip
 
 
 def test_a_subagent_at_work_is_a_tool_at_work() -> None:

@@ -310,6 +310,21 @@ def test_usage_is_estimated_while_it_is_written_and_exact_at_the_end() -> None:
     assert (state.usage, state.cost, state.turns, state.finishes) == (Usage(input_tokens=18, output_tokens=53), 0.75, 3, 2)
 
 
+def test_what_several_turns_have_cost_and_counted_is_kept_where_the_last_says_nothing_of_it() -> None:
+    counts = Usage(input_tokens=1, output_tokens=2, cache_read_tokens=3, cache_creation_tokens=4)
+    said, nothing = Finished(subtype="success", is_error=False, usage=counts, cost=0.5), Finished(subtype="success", is_error=False)
+    assert folded(said, nothing).cost == 0.5
+    assert folded(said, said).usage == Usage(input_tokens=2, output_tokens=4, cache_read_tokens=6, cache_creation_tokens=8)
+
+
+def test_a_call_that_was_denied_is_one_denial_in_whatever_turns_it_is_told() -> None:
+    def denied(*tool_ids: str) -> Finished:
+        return Finished(subtype="success", is_error=False, denials=tuple(Denial(name="Bash", tool_id=tool_id) for tool_id in tool_ids))
+
+    assert [denial.tool_id for denial in folded(denied("t"), denied("t", "u")).denials] == ["t", "u"]
+    assert len(folded(denied(""), denied("")).denials) == 2, "those without an id cannot be told apart"
+
+
 def test_the_estimate_of_many_messages_loses_none() -> None:
     state = advance_all(RunState(), [UsageCounted(message_id=f"m{n}", input_tokens=2, output_tokens=3) for n in range(1000)])
     assert state.usage == Usage(input_tokens=2000, output_tokens=3000)

@@ -45,6 +45,24 @@ def test_the_plain_command_line() -> None:
     assert argv() == (*ALWAYS, *UNTRUSTED, "--permission-mode=acceptEdits", f"--session-id={SESSION}")
 
 
+@pytest.mark.parametrize(
+    ("version", "knows"),
+    [
+        ("2.1.197 (Claude Code)", True),
+        ("2.1.197", True),
+        ("2.2.0", True),
+        ("3.0", True),
+        ("2.1.196", False),
+        ("1.9.999", False),
+        ("", False),
+        ("dev", False),
+    ],
+)
+def test_an_option_is_given_to_a_version_that_is_known_to_take_it(version: str, knows: bool) -> None:
+    command = ClaudeAgent().command(request(), executable=CLI, session_id=SESSION, version=version)
+    assert ("--include-hook-events" in command.argv) is knows
+
+
 def test_only_a_trusted_folder_has_its_own_settings() -> None:
     assert argv(trust_workspace=True) == (
         *ALWAYS,

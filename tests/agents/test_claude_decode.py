@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cc_executor.agents.claude.closing import EARLIER_LIMIT
 from cc_executor.agents.claude.decode import PARENTS_LIMIT, RAW_LIMIT, ClaudeDecoder
 from cc_executor.model.event import (
     AgentEvent,
@@ -99,6 +100,12 @@ def test_an_answer_that_was_cut_and_resumed_is_whole() -> None:
     assert final(first, ABANDONED, RESUME, second, closed("max_tokens"), RESUME, last, result("three")) == "one two three"
 
 
+def test_of_an_answer_that_is_too_long_to_be_put_together_the_last_message_is_told() -> None:
+    first = started("A") + assistant("A", text_block("x" * (EARLIER_LIMIT + 1)))
+    last = started("B") + assistant("B", text_block("two"))
+    assert final(first, ABANDONED, RESUME, last, result("two")) == "two"
+
+
 def test_messages_that_are_no_continuation_stay_apart() -> None:
     first = started("A") + assistant("A", text_block("one "))
     second = started("B") + assistant("B", text_block("two"))
@@ -106,6 +113,7 @@ def test_messages_that_are_no_continuation_stay_apart() -> None:
     assert final(first, closed("tool_use"), tool, second, result("two")) == "two"
     assert final(first, closed("end_turn"), RESUME, second, result("two")) == "two"  # another turn: a command in the background has ended
     assert final(first, ABANDONED, second, result("two")) == "two"  # asked again from the start
+    assert final(first, RESUME, second, result("two")) == "two"  # nothing says that it was cut
     assert final(first, ABANDONED, RESUME, second, result("something else")) == "something else"
     assert final(first, ABANDONED, RESUME, second, result("two", is_error=True)) == "two"
     in_subagent = started("S", "t") + assistant("S", text_block("sub"), parent="t")
@@ -146,7 +154,20 @@ def test_what_a_resumed_session_had_cost_before_is_not_counted_again() -> None:
     )
     assert costs(*resumed) == pytest.approx([0.012, 0.020])
     assert costs(result("x", total_cost_usd=0.036), result("y", total_cost_usd=0.048)) == [0.036, 0.048], "2.1.197 begins at 0"
-    assert costs(result("x")) == [None]
+    assert costs(result("x", model_usage_since_last_result=since(0.012)), result("y")) == [None, None]
+
+
+def test_all_that_the_closing_statement_says_is_kept() -> None:
+    counts = {"input_tokens": 1, "output_tokens": 2, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 4}
+    said = result(
+        "x", is_error=True, errors=["boom"], api_error_status=529, stop_reason="refusal", usage=counts, num_turns=7, duration_ms=50
+    )
+    expected = Finished(
+        subtype="success", is_error=True, text="x", errors=("boom",), api_status=529, stop_reason="refusal", turns=7, duration=0.05,
+        usage=Usage(input_tokens=1, output_tokens=2, cache_read_tokens=3, cache_creation_tokens=4),
+    )  # fmt: skip
+    assert decoded(said) == [expected]
+    assert decoded(result("x", usage=dict.fromkeys(counts))) == [Finished(subtype="success", is_error=False, text="x")]
 
 
 def test_a_full_window_is_told_from_the_output_limit_by_the_api_s_own_word() -> None:

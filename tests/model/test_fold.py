@@ -20,13 +20,17 @@ from cc_executor.model.event import (
     Answered,
     ApiRetried,
     AskWithdrawn,
+    Degraded,
     Denial,
     Event,
     Exited,
     Finished,
+    Frozen,
     HostAsked,
+    LeftBehind,
     LimitReached,
     MessageStarted,
+    ModelSwitched,
     Noise,
     Paused,
     PermissionAsked,
@@ -187,6 +191,32 @@ def test_whole_blocks_stay_when_the_next_message_begins() -> None:
     assert [(block.body.text, block.whole) for block in state.blocks] == [("half", True), ("more", False)]
 
 
+def test_pieces_are_one_block_until_it_is_whole_and_then_its_name_is_anothers() -> None:
+    pieces = text("A:0", "h"), text("A:0", "a"), text("A:1", "x"), text("A:1", "xy", whole=True), text("A:0", "lf")
+    state = folded(*pieces)
+    assert [(block.body.text, block.whole) for block in state.blocks] == [("half", False), ("xy", True)]
+    state = advance_all(state, [text("A:0", "half", whole=True), text("A:0", "new")])
+    assert [(block.body.text, block.whole) for block in state.blocks] == [("half", True), ("xy", True), ("new", False)]
+    assert [block.body.text for block in advance(state, MessageStarted(message_id="B")).blocks] == ["half", "xy"]
+
+
+def test_of_calls_only_those_are_void_that_their_own_agent_never_made_whole() -> None:
+    calls = call("whole"), call("begun", whole=False), call("subagents", whole=False, parent="p")
+    assert folded(*calls, MessageStarted(message_id="B")).tools.keys() == {"whole", "subagents"}
+    late = folded(call("t", source="{}"), call("t", source="late", whole=False))
+    assert late.tools["t"].input.text == "{}"
+
+
+def test_what_a_subagent_thinks_is_no_word_of_the_main_agent() -> None:
+    assert folded(ThinkingWritten(block="A:0", text="hm")).model_spoke
+    assert folded(call("t")).model_spoke
+    assert not folded(call("s", parent="p")).model_spoke
+    state = folded(
+        ToolReturned(tool_id="t", text=""), ThinkingWritten(block="S:0", text="hm", parent="p"), MessageStarted(message_id="S", parent="p")
+    )
+    assert (state.model_spoke, state.phase) == (False, Phase.REQUESTING)
+
+
 def test_a_subagents_message_does_not_void_the_main_agents() -> None:
     state = folded(
         text("A:0", "half"), MessageStarted(message_id="S", parent="t1"), text("S:0", "sub", parent="t1"), MessageStarted(message_id="B")
@@ -280,6 +310,21 @@ def test_usage_is_estimated_while_it_is_written_and_exact_at_the_end() -> None:
     assert (state.usage, state.cost, state.turns, state.finishes) == (Usage(input_tokens=18, output_tokens=53), 0.75, 3, 2)
 
 
+def test_what_several_turns_have_cost_and_counted_is_kept_where_the_last_says_nothing_of_it() -> None:
+    counts = Usage(input_tokens=1, output_tokens=2, cache_read_tokens=3, cache_creation_tokens=4)
+    said, nothing = Finished(subtype="success", is_error=False, usage=counts, cost=0.5), Finished(subtype="success", is_error=False)
+    assert folded(said, nothing).cost == 0.5
+    assert folded(said, said).usage == Usage(input_tokens=2, output_tokens=4, cache_read_tokens=6, cache_creation_tokens=8)
+
+
+def test_a_call_that_was_denied_is_one_denial_in_whatever_turns_it_is_told() -> None:
+    def denied(*tool_ids: str) -> Finished:
+        return Finished(subtype="success", is_error=False, denials=tuple(Denial(name="Bash", tool_id=tool_id) for tool_id in tool_ids))
+
+    assert [denial.tool_id for denial in folded(denied("t"), denied("t", "u")).denials] == ["t", "u"]
+    assert len(folded(denied(""), denied("")).denials) == 2, "those without an id cannot be told apart"
+
+
 def test_the_estimate_of_many_messages_loses_none() -> None:
     state = advance_all(RunState(), [UsageCounted(message_id=f"m{n}", input_tokens=2, output_tokens=3) for n in range(1000)])
     assert state.usage == Usage(input_tokens=2000, output_tokens=3000)
@@ -331,6 +376,26 @@ def test_the_phases_of_a_run() -> None:
     ]  # fmt: skip
 
 
+def test_after_its_last_call_a_run_asks_the_model_again() -> None:
+    assert folded(call("t"), ToolReturned(tool_id="t", text="")).phase is Phase.REQUESTING
+    assert folded(call("t"), call("u"), ToolReturned(tool_id="t", text="")).phase is Phase.TOOL
+    assert folded(call("t"), call("s", parent="t"), ToolReturned(tool_id="s", text="", parent="t")).phase is Phase.TOOL
+    assert folded(call("t", whole=False)).phase is Phase.WRITING
+    assert folded(StatusChanged(status="idle"), StatusChanged(status="running")).phase is Phase.REQUESTING
+    assert folded(PermissionAsked(ask_id="q", tool_id="t", name="Bash"), Answered(ask_id="q", decision="deny")).phase is Phase.REQUESTING
+    assert folded(PermissionAsked(ask_id="q", tool_id="t", name="Bash"), ToolReturned(tool_id="t", text="")).asks == ()
+
+
+def test_a_turn_that_says_less_of_its_session_takes_nothing_from_what_is_known() -> None:
+    first = SessionOpened(
+        session_id="s", model="m", permission_mode="plan", version="2.1", api_key_source="none", mcp_servers=(("x", "ok"),)
+    )
+    for state in (folded(first), folded(first, SessionOpened(session_id="", mcp_servers=first.mcp_servers))):
+        assert (state.session_id, state.model, state.permission_mode, state.agent_version, state.api_key_source, state.mcp_servers) == (
+            "s", "m", "plan", "2.1", "none", (("x", "ok"),),
+        )  # fmt: skip
+
+
 def test_a_subagent_at_work_is_a_tool_at_work() -> None:
     state = folded(
         call("t1", "Task"), text("S:0", "sub", parent="t1"), call("t2", parent="t1"), ToolReturned(tool_id="t2", text="", parent="t1")
@@ -340,6 +405,25 @@ def test_a_subagent_at_work_is_a_tool_at_work() -> None:
 
 def test_a_whole_text_while_a_call_runs_is_a_tool_at_work() -> None:
     assert folded(call("t"), text("A:1", "so"), text("A:1", "so", whole=True)).phase is Phase.TOOL
+    assert folded(call("t"), text("A:1", "so")).phase is Phase.WRITING
+    assert folded(call("t"), MessageStarted(message_id="S", parent="t")).phase is Phase.TOOL
+    assert folded(call("t"), StatusChanged(status="idle")).phase is Phase.WAITING
+
+
+def test_what_the_supervisor_records_is_added_up() -> None:
+    degraded, left = Degraded(stream="stdout", error="no space"), LeftBehind(processes=())
+    begun, odd = Started(shim_pid=1, agent_pid=2), Unrecognised(what="x", raw="y")
+    stood = Paused(), Resumed(paused=2.0), Paused(), Resumed(paused=3.0), Frozen(seconds=4.0), Frozen(seconds=5.0)
+    state = folded(begun, *stood, odd, odd, degraded, left)
+    assert (state.started, state.unrecognised) == (begun, 2)
+    assert (state.pauses, state.paused, state.is_paused, state.frozen) == (2, 5.0, False, 9.0)
+    assert (state.degraded, state.left_behind) == ((degraded,), left)
+
+
+def test_the_model_is_the_one_that_it_went_on_with() -> None:
+    opened = SessionOpened(session_id="s", model="first")
+    assert folded(opened, ModelSwitched(model="second")).model == "second"
+    assert folded(opened, ModelSwitched(model="")).model == "first"
 
 
 def test_the_first_stop_request_and_the_first_limit_stand() -> None:

@@ -5,6 +5,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from cc_executor.model.event import (
     AgentFailed,
@@ -128,7 +129,14 @@ def request_of(recording: Recording) -> RunRequest:
 def judged(recording: Recording, **changes: Any) -> Outcome:
     events: list[Event] = [*events_of(recording.name), StderrWritten(text=recording.meta["stderr"])]
     given_: dict[str, Any] = {"request": request_of(recording), "exit": facts_of(recording)} | changes
-    return judge(advance_all(RunState(), events), **given_)
+    return told(judge(advance_all(RunState(), events), **given_))
+
+
+def told(outcome: Outcome) -> Outcome:
+    """An outcome with its evidence and, unless all is well, what can be done."""
+    assert outcome.evidence
+    assert outcome.ok or outcome.cure.endswith("."), outcome
+    return outcome
 
 
 def run(*events: Event, request_: RunRequest | None = None, exit_: ExitFacts | None = None, checks: tuple[Check, ...] = ()) -> Outcome:
@@ -137,7 +145,7 @@ def run(*events: Event, request_: RunRequest | None = None, exit_: ExitFacts | N
         MessageStarted(message_id="A"),
         TextWritten(block="A:0", text="x", whole=True),
     )
-    return judge(advance_all(RunState(), [*opened, *events]), request=request_ or request(), exit=exit_ or facts(), checks=checks)
+    return told(judge(advance_all(RunState(), [*opened, *events]), request=request_ or request(), exit=exit_ or facts(), checks=checks))
 
 
 def done(**fields: Any) -> Finished:
@@ -165,14 +173,17 @@ def test_the_outcome_of_a_recording(name: str) -> None:
     outcome = judged(Recording(name))
     assert outcome.kind is EXPECTED[name], outcome
     assert outcome.summary.endswith(".")
-    assert outcome.evidence
-    assert outcome.cure.endswith(".") or outcome.kind is OutcomeKind.OK, outcome
     assert all(len(item) <= 300 and "\n" not in item for item in outcome.evidence)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_without_an_exit_record_nothing_is_known(name: str) -> None:
     assert judged(Recording(name), exit=None).kind is OutcomeKind.LOST
+
+
+def test_what_the_agent_said_last_is_kept_where_nobody_saw_the_end() -> None:
+    state = advance_all(RunState(), [done()])
+    assert told(judge(state, request=request(), exit=None)).evidence == ("no exit record", "result.is_error = false")
 
 
 @pytest.mark.parametrize("name", [name for name, kind in EXPECTED.items() if kind is OutcomeKind.OK])
@@ -188,9 +199,15 @@ def test_success_needs_its_last_line_its_schema_and_its_checks(name: str) -> Non
         )
         assert outcome.kind is OutcomeKind.FAILED
         assert outcome.evidence == (f"check {'failed' if passed is False else 'not made'}: make lint (exit code 2)",)
+        assert ("failed" if passed is False else "could not be made") in outcome.summary
     assert judged(recording, checks=(Check(what="pytest", passed=True),)).ok
-    assert judged(recording, exit=facts(code=1)).kind is OutcomeKind.FAILED
-    assert judged(recording, exit=facts(signal="SIGSEGV")).kind is OutcomeKind.CRASHED
+    bad = judged(recording, exit=facts(code=1))
+    assert (bad.kind, bad.summary, bad.evidence[0]) == (
+        OutcomeKind.FAILED, "The agent reported success and ended with exit code 1.", "exit code = 1",
+    )  # fmt: skip
+    killed = judged(recording, exit=facts(signal="SIGSEGV"))
+    assert (killed.kind, killed.evidence[0]) == (OutcomeKind.CRASHED, "signal = SIGSEGV")
+    assert "SIGSEGV, which did not come from us" in killed.summary
     for reason in ("cancel", "timeout", "stalled", "auth", "budget", "interrupt", "kernel_exit", "something_new"):
         assert not judged(recording, exit=facts(stop_reason=reason)).ok
 
@@ -235,11 +252,20 @@ def test_a_limit_while_the_api_has_said_nothing_but_errors_is_not_cured_by_more_
     unheard = judge(
         advance_all(RunState(), [SessionOpened(session_id="s"), retry, stop]), request=request(), exit=facts(stop_reason=reason)
     )
-    assert "nothing but errors" in unheard.summary
+    assert ", and the API had answered nothing but errors" in unheard.summary
+    assert ".," not in unheard.summary
     assert cure in unheard.cure
     heard = run(retry, stop, exit_=facts(stop_reason=reason))
     assert heard.kind is unheard.kind
     assert "nothing but errors" not in heard.summary
+
+
+@pytest.mark.parametrize("reason", ["cancel", "auth"])
+def test_who_was_stopped_for_another_reason_is_told_that_one_alone(reason: str) -> None:
+    retry = ApiRetried(attempt=1, max_attempts=10, delay=0.5, status=401)
+    unheard = judge(advance_all(RunState(), [retry]), request=request(), exit=facts(stop_reason=reason))
+    heard = run(exit_=facts(stop_reason=reason))
+    assert (unheard.summary, unheard.cure) == (heard.summary, heard.cure)
 
 
 def test_an_agent_that_lingered_is_judged_by_its_last_word() -> None:
@@ -247,6 +273,8 @@ def test_an_agent_that_lingered_is_judged_by_its_last_word() -> None:
     assert run(done(), stop, exit_=facts(code=143, stop_reason="linger")).ok
     assert run(done(), stop, exit_=facts(signal="SIGKILL", stop_reason="linger")).ok
     assert run(stop, exit_=facts(signal="SIGKILL", stop_reason="linger")).kind is OutcomeKind.CRASHED
+    background = TaskChanged(task_id="t", status="started", background=True)
+    assert run(background, done(), stop, exit_=facts(stop_reason="linger", dropped={"stdout": 1})).ok
     denied = done(denials=(Denial(name="Bash", tool_id="t"),))
     assert run(denied, stop, exit_=facts(code=143, stop_reason="linger")).kind is OutcomeKind.DENIED
 
@@ -260,6 +288,8 @@ def test_what_was_left_running_is_said_beside_a_success() -> None:
     assert ended.evidence[-2:] == ("stop requested: linger", "left running: sleep 1000")
     kept = run(done(), exit_=facts(left_behind=left * 2, kept=True))
     assert kept.summary == "The run ended well; 2 commands that it had left running live on."
+    assert run(done(), exit_=facts(left_behind=left * 100)).evidence.count("left running: sleep 1000") == 5
+    assert run(done()).summary == "The run ended well."
 
 
 # --- no closing statement ---------------------------------------------------------------------------------------------
@@ -269,6 +299,12 @@ def test_cut_output_at_exit_code_0_is_no_success() -> None:
     outcome = run(exit_=facts(code=0))
     assert outcome.kind is OutcomeKind.CRASHED
     assert "exit code is 0" in outcome.summary
+
+
+def test_a_signal_that_cut_the_output_is_named() -> None:
+    for outcome in (run(exit_=facts(signal="SIGKILL")), told(judge(RunState(), request=request(), exit=facts(signal="SIGKILL")))):
+        assert outcome.kind is OutcomeKind.CRASHED
+        assert outcome.summary == "The agent was ended by SIGKILL, which did not come from us."
 
 
 def test_a_full_disk_is_named_as_what_cut_the_output() -> None:
@@ -308,7 +344,7 @@ def test_a_command_s_exit_code_needs_no_output() -> None:
 
 def test_an_agent_that_refused_its_options_says_so_on_standard_error() -> None:
     outcome = judge(
-        advance_all(RunState(), [StderrWritten(text="warning\nerror: unknown option\n")]), request=request(), exit=facts(code=1)
+        advance_all(RunState(), [StderrWritten(text="warning\nerror: unknown option\n \n")]), request=request(), exit=facts(code=1)
     )
     assert outcome.kind is OutcomeKind.FAILED
     assert outcome.evidence[-1] == "stderr: error: unknown option"
@@ -359,10 +395,19 @@ def test_the_words_of_the_closing_statement_and_of_the_api(fields: dict[str, Any
     assert cure in outcome.cure
 
 
+@pytest.mark.parametrize(
+    ("field", "word"), [("terminal_reason", "prompt_too_long"), ("subtype", "error_max_turns"), ("stop_reason", "refusal")]
+)
+def test_the_word_that_decides_is_evidence(field: str, word: str) -> None:
+    outcome = run(done(is_error=True, **({"terminal_reason": None} | {field: word})), exit_=facts(code=1))
+    assert outcome.evidence[0] == f"result.{field} = {word}"
+
+
 def test_a_used_up_window_says_until_when() -> None:
     limited = RateLimited(status="rejected", resets_at=1795224998.0, window="five_hour")
     outcome = run(limited, AgentFailed(code="rate_limit"), done(is_error=True, api_status=429), exit_=facts(code=1))
     assert outcome.kind is OutcomeKind.USAGE_LIMITED
+    assert outcome.evidence[:2] == ("rate_limit_event.status = rejected (five_hour)", "rate_limit_event.resetsAt = 1795224998")
     assert "until 2026-11-21 01:36 UTC" in outcome.summary
     assert "Run it again after 2026-11-21 01:36 UTC" in outcome.cure
     warned = RateLimited(status="allowed_warning", resets_at=1795224998.0)
@@ -371,14 +416,23 @@ def test_a_used_up_window_says_until_when() -> None:
     assert run(limited, done(is_error=True, api_status=401), exit_=facts(code=1)).kind is OutcomeKind.AUTH
     endless = run(RateLimited(status="rejected"), done(is_error=True, api_status=429), exit_=facts(code=1))
     assert (endless.kind, endless.cure) == (OutcomeKind.USAGE_LIMITED, "Run it again later, or use an API key.")
-    odd = RateLimited(status="rejected", resets_at=1e300)
-    assert run(odd, done(is_error=True, api_status=429), exit_=facts(code=1)).kind is OutcomeKind.USAGE_LIMITED
+    assert endless.evidence[0] == "rate_limit_event.status = rejected (window unknown)"
+    odd = run(RateLimited(status="rejected", resets_at=1e15), done(is_error=True, api_status=429), exit_=facts(code=1))
+    assert (odd.kind, odd.cure) == (OutcomeKind.USAGE_LIMITED, "Run it again after 1000000000000000 s after 1970, or use an API key.")
 
 
 def test_an_overload_is_known_by_its_retries_where_the_result_names_no_status() -> None:
     retry = ApiRetried(attempt=2, max_attempts=10, delay=1.0, status=529)
     closing = done(is_error=True, api_status=None)
-    assert run(retry, AgentFailed(code="server_error"), closing, exit_=facts(code=1)).kind is OutcomeKind.RATE_LIMITED
+    for code in ("server_error", "unknown"):
+        assert run(retry, AgentFailed(code=code), closing, exit_=facts(code=1)).kind is OutcomeKind.RATE_LIMITED
+    # What the result says itself goes before, and a request that was refused at once has no part in them.
+    assert "network" in run(retry, AgentFailed(code="server_error"), done(is_error=True, api_status=500), exit_=facts(code=1)).cure
+    assert run(retry, AgentFailed(code="invalid_request"), closing, exit_=facts(code=1)).kind is OutcomeKind.FAILED
+    assert run(retry, AgentFailed(code="server_error"), done()).ok
+    # Whoever is throttled with nothing tried again was asked for a long wait.
+    throttled = AgentFailed(code="rate_limit"), done(is_error=True, api_status=429)
+    assert "Wait" in run(ApiRetried(attempt=1, max_attempts=1, delay=1.0, status=429), *throttled, exit_=facts(code=1)).cure
     # Another turn's retries prove nothing of this one.
     other_turn = (retry, done(), SessionOpened(session_id="s"), AgentFailed(code="server_error"), closing)
     assert run(*other_turn, exit_=facts(code=1)).kind is OutcomeKind.FAILED
@@ -391,6 +445,10 @@ def test_a_failure_has_all_that_was_said_of_it_as_evidence() -> None:
         "result.is_error = true", "result.api_error_status = 500", "assistant.error = server_error", "result.terminal_reason = api_error",
         "result: boom", "result: API Error: 500", "exit code = 1",
     )  # fmt: skip
+    many = run(done(is_error=True, errors=tuple("abcdef")), exit_=facts(code=1))
+    assert [item for item in many.evidence if item.startswith("result: ")] == ["result: a", "result: b", "result: c", "result: x"]
+    cut = run(AgentFailed(code="max_tokens"), done(is_error=True), exit_=facts(code=1))
+    assert "stop_reason = max_tokens" in cut.evidence
     retry = ApiRetried(attempt=2, max_attempts=10, delay=1.0, status=None)
     unheard = run(retry, done(is_error=True, terminal_reason=None), exit_=facts(code=1))
     assert unheard.evidence == ("result.is_error = true", "last api_retry.error_status = null", "result: x", "exit code = 1")
@@ -422,7 +480,11 @@ def test_denied_tools_are_named_with_the_option_that_allows_them() -> None:
     outcome = run(done(denials=denials))
     assert outcome.kind is OutcomeKind.DENIED
     assert '--tools "Write,Bash"' in outcome.cure
+    assert outcome.summary == "3 tool calls were not allowed (Write, Bash), whatever the agent says of the work."
     assert outcome.evidence == ("result.permission_denials: 3", "denied: Write {}", "denied: Bash", "denied: Write")
+    assert run(done(denials=denials[:1])).summary.startswith("1 tool call was not allowed (Write)")
+    many = run(done(denials=tuple(Denial(name="Bash", tool_id=str(number)) for number in range(1000))))
+    assert many.evidence == ("result.permission_denials: 1000", *["denied: Bash"] * 5)
 
 
 def test_nobody_is_told_to_allow_what_is_allowed_already() -> None:
@@ -442,11 +504,17 @@ def test_who_denies_by_hand_has_decided_and_who_could_not_answer_is_told_of() ->
     closing = done(denials=(Denial(name="Bash", tool_id="t", input="{}"),))
     assert run(ask, Answered(ask_id="q", decision="deny"), closing).ok
     assert run(ask, Answered(ask_id="q", decision="deny"), done(denials=(Denial(name="Bash", tool_id="u"),))).kind is OutcomeKind.DENIED
+    nameless = PermissionAsked(ask_id="q", tool_id="", name="Bash"), Answered(ask_id="q", decision="deny")
+    assert run(*nameless, done(denials=(Denial(name="Write", tool_id=""),))).kind is OutcomeKind.DENIED
+    by_hand = run(ask, Answered(ask_id="q", decision="allow"), done(denials=(Denial(name="Bash", tool_id="u"),)))
+    assert "nobody could answer" not in by_hand.summary
     refused = run(ask, Answered(ask_id="q", decision="refused", note="headless"), closing)
     assert refused.kind is OutcomeKind.DENIED
     assert refused.summary.startswith("The agent asked, and nobody could answer:")
     assert refused.evidence[0] == "refused: Bash: make"
     assert '--tools "Bash"' in refused.cure
+    more = (*closing.denials, Denial(name="AskUserQuestion", tool_id="u"), Denial(name="Write", tool_id="v"))
+    assert '--tools "Bash,Write"' in run(ask, Answered(ask_id="q", decision="refused", note="headless"), done(denials=more)).cure
 
 
 def test_a_denial_in_an_earlier_turn_counts() -> None:
@@ -468,6 +536,8 @@ def test_a_prompt_that_no_model_saw_is_no_success() -> None:
     outcome = judge(state, request=request(prompt="/foo"), exit=facts())
     assert outcome.kind is OutcomeKind.FAILED
     assert "No model was asked" in outcome.summary
+    result = Finished(subtype="success", is_error=False, structured=Raw(b"{}"))
+    assert judge(advance_all(RunState(), [result]), request=request(output_schema={}), exit=facts()).ok
 
 
 def test_a_session_that_cannot_be_resumed_is_named() -> None:
@@ -476,6 +546,11 @@ def test_a_session_that_cannot_be_resumed_is_named() -> None:
     assert outcome.kind is OutcomeKind.FAILED
     assert outcome.evidence[0] == "resume = x"
     assert "folder" in outcome.cure
+    others = (
+        judge(advance_all(RunState(), [closing]), request=request(), exit=facts(code=1)),
+        run(closing, request_=request(resume="x"), exit_=facts(code=1)),
+    )
+    assert {other.summary for other in others} == {"The agent says that it failed."}
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -497,8 +572,12 @@ def test_a_command_is_judged_by_its_exit(exit_: ExitFacts, kind: str) -> None:
     state = advance_all(RunState(), [TextWritten(block="stdout", text="hi\n"), StderrWritten(text="oops\n")])
     outcome = judge(state, request=request(agent="shell"), exit=exit_)
     assert outcome.kind.value == kind
+    assert outcome.ok or outcome.cure
+    assert not any("result" in item or "None" in item for item in outcome.evidence)
+    assert exit_.signal is None or f"signal = {exit_.signal}" in outcome.evidence
     if kind == "failed":
         assert "stderr: oops" in outcome.evidence
+        assert outcome.summary.endswith(f"exit code {exit_.code}." if exit_.code is not None else "exit code that nobody knows.")
 
 
 def test_a_command_is_checked_like_an_agent() -> None:

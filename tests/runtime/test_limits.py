@@ -22,7 +22,7 @@ from cc_executor.model.listrecord import Begun, Hurried, ListState, Stopped, Tas
 from cc_executor.model.receipt import Receipt
 from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn, Usage
 from cc_executor.rehearsal.server import ServedRehearsal, serving
-from cc_executor.runtime.again import wait_until
+from cc_executor.runtime.again import resumable, wait_until, within_day
 from cc_executor.runtime.retention import plan_pruning, prune
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import Admission, Rules
@@ -32,6 +32,7 @@ from cc_executor.store.spend import LONGEST_DAY, DaySpend
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.taskplan import plan
 from cc_executor.tasks import ListResult, cc_execute_list
+from support.receipts import receipt
 from support.runs import eventually
 
 pytestmark = pytest.mark.usefixtures("claude_cli")
@@ -81,7 +82,7 @@ def records(home: StateHome, result: ListResult) -> list[Any]:
 
 def receipts(home: StateHome) -> list[Receipt]:
     """Of all runs, oldest first."""
-    return [receipt for folder in home.runs() if (receipt := folder.receipt()) is not None][::-1]
+    return [kept for folder in home.runs() if (kept := folder.receipt()) is not None][::-1]
 
 
 # --- a usage limit ----------------------------------------------------------------------------------------------------
@@ -153,6 +154,13 @@ async def test_a_clock_that_is_set_back_makes_no_wait_longer(monkeypatch: pytest
     assert 0 < max(told) <= 0.5
 
 
+async def test_who_does_not_want_to_wait_any_more_waits_no_more() -> None:
+    told: list[float] = []
+    with anyio.fail_after(60):
+        await wait_until(time.time() + 600, is_over=lambda: len(told) > 1, tell=told.append)
+    assert 500 < told[1] < told[0] <= 600
+
+
 async def test_somebody_goes_on_now_and_somebody_ends_the_waiting(tmp_path: Path, serve: Serve, home: StateHome) -> None:
     def waits(state: ListState) -> bool:
         return state.task("a").until is not None
@@ -211,6 +219,35 @@ async def test_the_day_has_a_cap_for_lists_and_for_single_runs(tmp_path: Path, s
 
 
 @pytest.mark.usefixtures("noon")
+@pytest.mark.parametrize(
+    ("options", "cap", "bound"),
+    [
+        ({}, 1.0, 1.0),
+        ({}, None, None),
+        ({"max_cost": 0.4}, 1.0, 0.4),
+        ({"max_cost": 2.0}, 1.0, 1.0),
+        ({"agent": "shell"}, 1.0, None),
+        ({"rehearse": "hello"}, 1.0, None),
+    ],
+)
+def test_a_run_may_cost_the_less_of_its_own_bound_and_what_is_left_of_the_day(
+    options: dict[str, Any], cap: float | None, bound: float | None, home: StateHome
+) -> None:
+    assert within_day(make_request("x", **options), cap, home=home, now=time.time()).limits.cost == bound
+
+
+def test_a_session_is_continued_where_its_transcript_is_and_no_rehearsal_or_command(tmp_path: Path) -> None:
+    session, environ = "0" * 8, {"CLAUDE_CONFIG_DIR": str(tmp_path)}
+    assert resumable(receipt(session_id=session), environ) == ""
+    transcript = tmp_path / "projects" / "p" / f"{session}.jsonl"
+    transcript.parent.mkdir(parents=True)
+    transcript.touch()
+    assert resumable(receipt(session_id=session), environ) == session
+    assert resumable(receipt(session_id=session, agent="shell"), environ) == ""
+    assert resumable(receipt(session_id=session, rehearsed="hello"), environ) == ""
+    assert resumable(receipt(), environ) == ""
+
+
 async def test_a_run_whose_end_nobody_saw_was_paid_all_the_same(tmp_path: Path, serve: Serve, home: StateHome) -> None:
     served = serve(says(usage=TWENTY_CENTS))
     await anyio.run_process([sys.executable, "-m", "cc_executor.cli", "run", "--detach", "one"], cwd=tmp_path)
@@ -266,6 +303,18 @@ async def test_a_cut_answer_is_gone_on_with_in_its_session(tmp_path: Path, serve
     assert (result.result("a").folder / "prompt").read_text().startswith("Your last answer was cut at the output limit. Go on exactly")
 
 
+async def test_a_cut_answer_of_a_single_run_is_gone_on_with_in_its_session_and_for_what_is_left_of_its_money(
+    tmp_path: Path, serve: Serve, home: StateHome
+) -> None:
+    cut = says("half of", stop_reason="max_tokens", usage=Usage(input_tokens=0, output_tokens=2_000))
+    serve(cut, cut, cut, cut, says(" the answer"))
+    result = await cc_execute("much", on_output_limit="continue", max_cost=1.0, cwd=tmp_path)
+    assert result.status == "ok"
+    first, second = receipts(home)
+    assert {f"--resume={first.session_id}", "--max-budget-usd=0.92"} <= set(second.argv)
+    assert (result.folder / "prompt").read_text().startswith("Your last answer was cut at the output limit. Go on exactly")
+
+
 async def test_a_missing_structured_result_is_asked_for_once_more(tmp_path: Path, serve: Serve) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     tell = says("In prose: one.")
@@ -282,7 +331,7 @@ async def test_a_bound_holds_for_all_attempts_together(
     serve(*[says("In prose: one.", usage=TWENTY_CENTS)] * (2 * PROSE + 2))
     result = await cc_execute("count", schema={"type": "object"}, reask=True, max_cost=cap, cwd=tmp_path)
     assert result.status == "schema"
-    options = [word for receipt in receipts(home) for word in receipt.argv if word.startswith("--max-budget-usd=")]
+    options = [word for each in receipts(home) for word in each.argv if word.startswith("--max-budget-usd=")]
     assert [float(word.partition("=")[2]) for word in options] == pytest.approx(bounds)
     assert result.remark == ("Not tried again: $0.40 of the $0.41 are spent that it may cost. Raise max_cost." if cap < 1 else "")
 

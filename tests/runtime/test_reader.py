@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cc_executor.model.event import Event, Exited, Paused, Resumed, Started, StderrWritten, TextWritten
+from cc_executor.model.event import Event, Exited, Paused, Repeated, Resumed, Started, StderrWritten, TextWritten
+from cc_executor.policy.loopguard import REPEATS
 from cc_executor.runtime import reader as reading
 from cc_executor.runtime.reader import JournalReader, events_from, replay
 from cc_executor.shim import records
@@ -269,6 +270,29 @@ def test_a_copy_made_within_a_line_reads_it_whole(journal: Journal) -> None:
     assert told(list(events_from(position))) == rest
 
 
+def test_a_circle_is_told_once_by_each_copy_and_not_where_nobody_wants_to_know(journal: Journal) -> None:
+    def call(number: int) -> Written:
+        block = {"type": "tool_use", "id": str(number), "name": "Bash", "input": {"command": "ls"}}
+        result = {"type": "tool_result", "tool_use_id": str(number), "content": "a"}
+        return out(
+            json.dumps({"type": "assistant", "message": {"id": str(number), "model": "m", "content": [block]}})
+            + "\n"
+            + json.dumps({"type": "user", "message": {"role": "user", "content": [result]}})
+            + "\n"
+        )
+
+    def circles(story: Sequence[Event]) -> list[int]:
+        return [event.count for event in story if isinstance(event, Repeated)]
+
+    folder = journal.steps(STARTED, *(call(number) for number in range(REPEATS - 1)))
+    reader = JournalReader(folder, agent="claude")
+    assert circles(drained(reader)) == []
+    position = reader.copy()
+    journal.steps(call(REPEATS), EXITED)
+    assert circles(drained(reader)) == circles(list(events_from(position))) == [REPEATS]
+    assert circles(drained(JournalReader(folder, agent="claude", guards=False))) == []
+
+
 @pytest.mark.row("faults", "torn last record", "readers pass it over")
 def test_a_torn_record_is_left_until_it_is_whole(journal: Journal) -> None:
     folder = journal.steps(STARTED)
@@ -310,6 +334,7 @@ def test_a_journal_without_an_end_gives_what_there_is_down_to_the_last_half_line
     line = b'{"type":"system","subtype":"init","session_id":"s"}'
     folder = journal.steps(STARTED, out(line))
     assert told(events(folder, "claude")) == ["Started", "SessionOpened"]
+    assert told(list(events_from(JournalReader(folder, agent="claude")))) == ["Started", "SessionOpened"]
     assert told(events(RunFolder(folder.path.parent / "nothing"))) == []
 
 

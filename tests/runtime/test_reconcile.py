@@ -24,7 +24,7 @@ from cc_executor.model.request import RunId
 from cc_executor.runtime import launch as launching
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.leftovers import end_marked
-from cc_executor.runtime.reconcile import settle
+from cc_executor.runtime.reconcile import reconcile, settle
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.seal import claimed
 from cc_executor.runtime.summary import summaries
@@ -123,6 +123,15 @@ async def test_a_list_of_runs_settles_them(tmp_path: Path, home: StateHome, saw:
     assert not alive(tool)
     assert receipt_of(folder).outcome.kind is OutcomeKind.LOST
     saw("at `cc-executor list`: before it answers")
+
+
+async def test_what_is_lost_after_others_were_settled_is_settled_too(tmp_path: Path, home: StateHome) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        folder, tool = await lost(home, tmp_path / name)
+        await in_thread(lambda: reconcile(home, environ=os.environ, patience=PROMISE))
+        assert receipt_of(folder).outcome.kind is OutcomeKind.LOST
+        assert not alive(tool)
 
 
 async def test_several_are_settled_together_and_only_once(tmp_path: Path, home: StateHome) -> None:
@@ -274,6 +283,7 @@ async def test_a_damaged_run_is_ended_and_not_looked_at_again(tmp_path: Path, ho
     assert await settled(home) == [folder.run_id]
     assert not alive(tool)
     assert on_the_roll(home) == []
+    assert folder.read(records.STDOUT, 0, 100) == b"begun\n", "what it wrote is kept"
 
 
 async def test_a_lost_run_lasted_until_its_last_sign_of_life(tmp_path: Path, home: StateHome) -> None:

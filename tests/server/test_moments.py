@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 from cc_executor.api import make_request
-from cc_executor.errors import ControlFailed, InvalidRequest
+from cc_executor.errors import ControlFailed, InvalidRequest, StateUnusable
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.ask import Place
 from cc_executor.runtime.run import Run
@@ -24,7 +24,7 @@ from cc_executor.server import attendance
 from cc_executor.server.activity import AtWork
 from cc_executor.server.line import Line
 from cc_executor.server.owners import Owners
-from cc_executor.server.policy import Rules
+from cc_executor.server.policy import Admission, Rules
 from cc_executor.server.service import Service
 from cc_executor.server.session import CALLS, SUBSCRIPTIONS, Session
 from cc_executor.shim import records
@@ -100,6 +100,43 @@ async def test_a_run_that_is_withdrawn_while_others_are_begun_is_not_begun_and_d
     ]
 
 
+async def test_what_no_disk_has_room_for_waits_in_its_place_until_one_has(service: Service) -> None:
+    begun: list[str] = []
+
+    async def start(request: RunRequest, run_id: RunId) -> Run:
+        begun.append(run_id)
+        raise StateUnusable("no space left") if len(begun) == 1 else InvalidRequest("not today")
+
+    first, second = await queued(service, 2)
+    line = Line(service.home, Owners(service.home.root, by_name=False), service.admission, start=start)
+    await line.resume()
+    await eventually(lambda: not line.is_moving)
+    assert begun == [first, first, second]
+
+
+@pytest.mark.usefixtures("noon")
+async def test_a_run_waits_while_what_is_left_of_the_day_is_promised_to_another(service: Service) -> None:
+    begun: list[str] = []
+
+    async def start(request: RunRequest, run_id: RunId) -> Run:
+        begun.append(run_id)
+        raise InvalidRequest("not today")
+
+    owners = Owners(service.home.root, by_name=True)
+    admission = Admission(service.home, owners, Rules(day_cost=1.0, queued=9))
+    line = Line(service.home, owners, admission, start=start)
+    request = make_request("x", cwd=service.root)
+    held, of_ada, of_bob = (new_run_id(time.time() + number) for number in range(3))
+    await admission.reserve(held, request, "ada")
+    await line.queue.add(of_ada, request, "ada")
+    await line.queue.add(of_bob, request, "bob")
+    await line.resume()
+    await eventually(lambda: begun == [of_bob])
+    admission.release(held)
+    await eventually(lambda: not line.is_moving)
+    assert begun == [of_bob, of_ada]
+
+
 async def test_a_check_keeps_its_server_alive(service: Service) -> None:
     run_id, _ = await service.execute({"prompt": "true", "agent": "shell", "verify": "sleep 600"}, who="")
     await eventually(lambda: service.home.folder(run_id).exit_facts() is not None)
@@ -153,11 +190,21 @@ async def test_a_run_that_is_withdrawn_while_it_is_being_started_is_ended_and_is
 async def test_what_was_withdrawn_by_a_server_that_died_in_between_is_not_begun_by_the_next(service: Service) -> None:
     (run_id,) = await queued(service)
     (entry,) = (service.home.root / "server" / "queue").glob("*.json")
-    kept = entry.read_bytes()
+    kept, waiting = entry.read_bytes(), service.line.queue.find(run_id)
+    assert waiting is not None
     await service.control(run_id, "cancel", who="")
     entry.write_bytes(kept)
+    assert not service.line.queue.is_wanted(waiting)
     await service.resume()
     assert (await service.status(run_id, who=""))["status"] == "cancelled"
+
+
+async def test_an_entry_whose_run_has_been_at_work_does_not_outlast_it(service: Service) -> None:
+    (run_id,) = await queued(service)
+    request = make_request("true", agent="shell", cwd=service.root)
+    await (await Run.start(request, home=service.home, environ=service.environ, run_id=run_id)).finish()
+    await service.resume()
+    assert not list((service.home.root / "server" / "queue").glob("*.json")), "pruned, it would be begun once more"
 
 
 async def test_a_request_that_is_sent_again_on_another_day_waits_from_that_day_on(service: Service) -> None:

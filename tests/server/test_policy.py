@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -376,6 +377,40 @@ async def test_one_at_a_time_holds_a_key_also_after_one_that_failed(tmp_path: Pa
         await asyncio.sleep(0)  # it stands in line now
         entered.set()
     assert most == 1
+
+
+async def test_what_cannot_be_written_down_is_nobodys_and_does_not_wait(home: StateHome, tmp_path: Path) -> None:
+    owners, run_id = by_name(home), new_run_id(time.time())
+    queue = Queue(home, owners, 9)
+    (home.root / "server").mkdir()
+    (home.root / "server" / "queue").touch()
+    with pytest.raises(StateUnusable):
+        await queue.add(run_id, make_request("true", agent="shell", cwd=tmp_path), "ada")
+    assert owners.of(run_id) is None
+    assert queue.entries() == []
+
+
+async def test_each_owner_has_places_of_their_own(home: StateHome, tmp_path: Path) -> None:
+    queue, request = Queue(home, by_name(home), 2), make_request("true", agent="shell", cwd=tmp_path)
+    entries = [await queue.add(new_run_id(time.time() + number), request, who) for number, who in enumerate(("ada", "ada", "bob"))]
+    assert [queue.place(entry) for entry in entries] == [1, 2, 1]
+    with pytest.raises(Refused) as caught:
+        await queue.add(new_run_id(time.time() + 3), request, "ada")
+    assert (caught.value.status, caught.value.kind) == (429, "QueueFull")
+    await queue.add(new_run_id(time.time() + 4), request, "bob")
+
+
+async def test_what_is_at_work_neither_waits_nor_can_be_withdrawn(home: StateHome, tmp_path: Path) -> None:
+    queue, request = Queue(home, by_name(home), 2), make_request("true", agent="shell", cwd=tmp_path)
+    begun, other = [await queue.add(new_run_id(time.time() + number), request, "ada") for number in range(2)]
+    home.create(begun.run_id)  # its server died before it could remove the entry
+    assert queue.entries() == [other]
+    assert queue.started(begun)
+    assert not queue.withdraw(begun, status="cancelled", why="x")
+    assert queue.withdraw(other, status="cancelled", why="x")
+    assert not queue.started(other), "it was withdrawn meanwhile"
+    shutil.rmtree(home.folder(begun.run_id).path)  # it was pruned
+    assert queue.over() == [], "what has been at work is none of those that were never started"
 
 
 async def test_the_queue_is_looked_at_while_others_enter_it(home: StateHome, tmp_path: Path) -> None:

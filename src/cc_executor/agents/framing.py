@@ -26,20 +26,14 @@ class LineSplitter:
 
     U+0085, U+2028 and a lone carriage return are text: the Claude CLI writes the first as it is inside of its strings (2.1.197), and
     `bytes.splitlines` would cut there. Every byte is looked at once and copied at most twice, however the stream is cut into chunks.
-
-    Attributes
-    ----------
-    overlong : int
-        Lines so far that exceeded the limit.
     """
 
-    __slots__ = ("_limit", "_rest", "_skipped", "overlong")
+    __slots__ = ("_limit", "_rest", "_skipped")
 
     def __init__(self, *, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
         self._rest = bytearray()
         self._skipped = 0  # bytes of the current line, once it is overlong
-        self.overlong = 0
 
     def feed(self, data: bytes) -> list[bytes | Overlong]:
         """The lines that `data` completes, without their newline.
@@ -58,8 +52,8 @@ class LineSplitter:
         rest = pieces.pop()
         lines: list[bytes | Overlong] = [*pieces]
         if len(data) > self._limit:  # else no whole line in it can be too long
-            lines = [self._overlong(piece) if len(piece) > self._limit else piece for piece in pieces]
-        if pieces and (self._rest or self._skipped):
+            lines = [Overlong(piece[:HEAD_LIMIT], len(piece)) if len(piece) > self._limit else piece for piece in pieces]
+        if pieces and self._rest:
             self._keep(pieces[0])
             lines[0] = self._take()
         self._keep(rest)
@@ -67,14 +61,13 @@ class LineSplitter:
 
     def close(self) -> list[bytes | Overlong]:
         """The last line, if it had no newline."""
-        return [self._take()] if self._rest or self._skipped else []
+        return [self._take()] if self._rest else []
 
     def copy(self) -> Self:
         """An independent splitter in the same state."""
         twin = type(self)(limit=self._limit)
         twin._rest = bytearray(self._rest)
         twin._skipped = self._skipped
-        twin.overlong = self.overlong
         return twin
 
     def _keep(self, data: bytes) -> None:
@@ -90,14 +83,7 @@ class LineSplitter:
         line = bytes(self._rest)
         size, self._skipped = self._skipped, 0
         self._rest = bytearray()
-        if not size:
-            return line
-        self.overlong += 1
-        return Overlong(line, size)
-
-    def _overlong(self, line: bytes) -> Overlong:
-        self.overlong += 1
-        return Overlong(line[:HEAD_LIMIT], len(line))
+        return Overlong(line, size) if size else line
 
 
 class TextStream:

@@ -91,4 +91,4 @@ class Purse:
 
 def _cents(amount: float) -> float:
     """Without the dust of adding: 0.5 - 0.125 - 0.3 is to be what it looks like."""
-    return amount if amount == float("inf") else round(amount, 9)
+    return round(amount, 9)

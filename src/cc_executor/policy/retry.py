@@ -82,10 +82,9 @@ def hit_of(kind: OutcomeKind, state: RunState) -> Hit:
     match kind:
         case OutcomeKind.USAGE_LIMITED:
             window = state.rate_limit
-            rejected = window is not None and window.status == "rejected"
-            return Hit(Cause.USAGE, window.resets_at if rejected and window is not None else None, delay)
+            return Hit(Cause.USAGE, window.resets_at if window is not None and window.status == "rejected" else None)
         case OutcomeKind.SCHEMA:
-            return Hit(Cause.SCHEMA, delay=delay)
+            return Hit(Cause.SCHEMA)
         case OutcomeKind.FAILED if _is_cut(state):
             return Hit(Cause.OUTPUT, delay=delay)
         case _:
@@ -164,7 +163,7 @@ def _after_usage(resets_at: float | None, ended_at: float, waited: int, care: Ca
     told = f"The usage limit is reached until {moment(resets_at)}"
     if care.on_limit is OnLimit.STOP:
         return f"{told}. Run it again after that, or let it wait (on_limit: wait)."
-    wait = max(0.0, resets_at - ended_at)
+    wait = resets_at - ended_at
     if wait > care.limit_wait_max:
         return f"{told}, {duration(wait)} away; limit_wait_max is {duration(care.limit_wait_max)}. Run it again after that, or allow more."
     if waited >= LIMIT_WAITS:

@@ -258,7 +258,7 @@ def _denied(case: _Case) -> Outcome | None:
     missing = [name for name in names if name not in case.request.tools]
     calls = [_cut(f"denied: {denial.name} {denial.input}".rstrip()) for denial in denials[:5]]
     count = len(denials) + case.state.denials_left_out
-    refused = next((one for one in case.state.asked if one.decision == Decision.REFUSED and one.kind in {"permission", "question"}), None)
+    refused = next((one for one in case.state.asked if one.decision == Decision.REFUSED), None)
     if refused is not None:
         tools = ",".join(name for name in missing if name != ASK_USER)
         return Outcome(
@@ -299,7 +299,7 @@ def _unasked(case: _Case) -> Outcome | None:
 
 
 def _bad_exit(case: _Case) -> Outcome | None:
-    if case.stop_reason == "linger" or (case.exit.code == 0 and case.exit.signal is None):
+    if case.stop_reason == "linger" or case.exit.code == 0:
         return None
     if case.exit.signal is not None:
         return Outcome(

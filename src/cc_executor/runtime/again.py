@@ -61,7 +61,7 @@ class Attempts:
 
     async def after(self, receipt: Receipt, state: RunState) -> Again | None:
         """What follows an attempt; None: nothing does."""
-        if receipt.outcome.ok or receipt.exit.stopped_for not in {None, "linger"}:
+        if receipt.outcome.ok:
             return None
         from cc_executor.policy.budget import SMALLEST
         from cc_executor.policy.retry import Again, decide, hit_of, said

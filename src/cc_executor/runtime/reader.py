@@ -149,8 +149,7 @@ def events_from(position: JournalReader) -> Iterator[Event]:
     reader = position.copy()
     while (events := reader.read()) is not None:
         yield from events
-    if reader.exited is None:
-        yield from reader.close()
+    yield from reader.close()
 
 
 def replay(folder: RunFolder, *, agent: str) -> Iterator[list[Event]]:
@@ -158,5 +157,4 @@ def replay(folder: RunFolder, *, agent: str) -> Iterator[list[Event]]:
     reader = JournalReader(folder, agent=agent)
     while (events := reader.read()) is not None:
         yield events
-    if reader.exited is None:
-        yield reader.close()
+    yield reader.close()

@@ -19,6 +19,8 @@ LOAD: Final = "%load_ext cc_executor\nimport pathlib\nfolder = pathlib.Path({fol
 WAITS: Final = (
     "%%cc_execute --vars --cwd {{folder}} --agent shell --shell bash\nuntil [ -e go ]; do echo line $((n += 1)); sleep 0.5; done; echo gone"
 )
+LIST: Final = "%%cc_tasks --fresh --cwd {folder}\ntasks:\n  - {{id: waits, run: 'until [ -e go ]; do sleep 0.2; done; echo gone'}}"
+AREA: Final = "[...document.querySelectorAll('.jp-OutputArea')].findIndex((area) => area === document.activeElement)"
 
 
 @pytest.fixture
@@ -52,6 +54,43 @@ def test_keys_pressed_in_the_view_are_no_notebook_commands_except_that_for_savin
     page.wait_done(1)
     assert page.page.locator(".jp-Notebook .jp-CodeCell").count() == 3
     assert any(RECEIPT_MIME in output.get("data", {}) for output in page.save().cells[1].outputs)
+
+
+@pytest.mark.parametrize("kind", ["run", "list"])
+def test_who_has_the_keyboard_in_a_view_has_it_in_the_output_when_the_end_takes_its_place(
+    lab: Lab, browser: Browser, tmp_path: Path, kind: str
+) -> None:
+    cell, button = {"run": (WAITS, "Cancel"), "list": (LIST.format(folder=tmp_path), "Stop")}[kind]
+    lab.write(f"keyboard-{kind}.ipynb", LOAD.format(folder=str(tmp_path)), cell, "print('next')", kernel=IPYKERNEL7.name)
+    page = NotebookPage(lab, browser, f"keyboard-{kind}.ipynb")
+    page.wait_for_kernel()
+    page.run(0)
+    page.run(1)
+    page.output(1).get_by_role("button", name=button, exact=True).focus()
+    (tmp_path / "go").touch()
+    page.wait_done(1)
+    expect(page.output(1)).to_contain_text("gone")
+    eventually(lambda: page.page.evaluate(AREA) == 1, within=30, what="the output has the keyboard")
+    for key in ("d", "d", "x"):  # they were meant for the view
+        page.page.keyboard.press(key)
+    saved = page.save()
+    assert len(saved.cells) == 3
+    expect(page.cell(1)).to_contain_class("jp-mod-active")
+    page.page.keyboard.press("Shift+Tab")
+    assert page.page.evaluate(AREA) == -1
+    expect(page.output(1).locator("[tabindex='-1'].jp-OutputArea")).to_have_count(0)
+
+    (tmp_path / "go").unlink()
+    page.run(1)
+    page.output(1).get_by_role("button", name=button, exact=True).focus()
+    typed = page.cell(2).locator(".cm-content").first
+    typed.click()
+    (tmp_path / "go").touch()
+    page.wait_done(1)
+    expect(page.output(1)).to_contain_text("gone")
+    expect(page.output(1).get_by_role("button", name=button, exact=True)).to_have_count(0)
+    expect(typed).to_be_focused()
+    page.close()
 
 
 def test_a_copy_of_a_notebook_whose_cell_runs_says_how_to_see_the_run_and_shows_its_end(

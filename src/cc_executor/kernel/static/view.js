@@ -950,6 +950,7 @@ function render({ model, el, run, isSilent }) {
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", model.get("title") || "Agent run");
   const loseKeys = keepKeys(root);
+  const handOn = keepPlace(root);
   const rehearsal = element("div", "ccx-rehearsal", "Rehearsal: scripted model, no real agent speaks, nothing is spent.");
   const log = new Log((before) => (channel.isRound ? detour.page(view, before) : channel.send({ op: "page", view, before })));
   const bar = new Bar(command, rehearsal, log.scroller);
@@ -1049,6 +1050,7 @@ function render({ model, el, run, isSilent }) {
   return () => {
     channel.dispose(() => !run && cell?.isConnected);
     loseKeys();
+    handOn();
     cancelAnimationFrame(painting);
     clearTimeout(clickTimer);
     bar.dispose();

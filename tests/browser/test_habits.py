@@ -152,14 +152,18 @@ def test_long_words_are_broken_or_scrolled_and_not_cut_in_a_notebook_that_came_f
         assert cut == []
 
 
-def test_a_page_without_anywidget_shows_the_run_as_text_and_says_what_to_install(
+def test_a_page_without_anywidget_shows_text_says_what_to_install_and_shows_the_views_when_it_is_loaded_anew_with_it(
     tmp_path_factory: pytest.TempPathFactory, browser: Browser, tmp_path: Path
 ) -> None:
     folder = tmp_path_factory.mktemp("apart")  # as where the kernel's environment is not that of JupyterLab
     (folder / "config" / "labconfig").mkdir(parents=True)
-    (folder / "config" / "labconfig" / "page_config.json").write_text('{"disabledExtensions": {"anywidget": true}}')
+    page_config = folder / "config" / "labconfig" / "page_config.json"
+    page_config.write_text('{"disabledExtensions": {"anywidget": true}}')
     with running_lab(folder) as lab:
-        lab.write("apart.ipynb", LOAD.format(folder=str(tmp_path)), WAITS, kernel=IPYKERNEL7.name)
+        later = WAITS.replace(" --vars", " --bg --vars")
+        file = lab.write(
+            "apart.ipynb", LOAD.format(folder=str(tmp_path)), WAITS, later, LIST.format(folder=tmp_path), kernel=IPYKERNEL7.name
+        )
         page = NotebookPage(lab, browser, "apart.ipynb")
         page.wait_for_kernel()
         page.run(0)
@@ -170,4 +174,21 @@ def test_a_page_without_anywidget_shows_the_run_as_text_and_says_what_to_install
         page.wait_done(1)
         expect(page.output(1)).to_contain_text("gone")
         expect(page.output(1)).not_to_contain_text("pip install")
+
+        (tmp_path / "go").unlink()
+        for number in (2, 3):
+            page.run(number)
+            expect(page.output(number)).to_contain_text("pip install ipywidgets 'anywidget==", timeout=60_000)
+        assert "widget-view" not in str([cell.outputs for cell in page.save().cells])
+        page_config.write_text("{}")
+        page.page.reload()
+        for number, button in ((2, "Cancel"), (3, "Stop")):
+            expect(page.output(number).get_by_role("button", name=button, exact=True)).to_be_visible(timeout=60_000)
+            expect(page.output(number)).not_to_contain_text("pip install")
+        line = len(page.output(2).locator(".ccx-output").inner_text().splitlines())
+        expect(page.output(2)).to_contain_text(f"line {line + 2}")
+        (tmp_path / "go").touch()
+        for number in (2, 3):
+            expect(page.output(number)).to_contain_text("gone")
+        eventually(lambda: page.save() and file.read_text("utf-8").count("widget-view") == 0, within=60, what="the ends are saved")
         page.close()

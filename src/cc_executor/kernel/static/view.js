@@ -911,7 +911,8 @@ const LOOKS = 10; // a second apart: a page may be slow
 
 /**
  * A page that is loaded anew waits 2 s for a widget that an output names. Where the kernel's answer comes at the very end of that, JupyterLab's widgets (5.0.16)
- * have the model and say for good that it was not found. Such an output is put in its own place once more.
+ * have the model and say for good that it was not found. Such an output is put in its own place once more. So is one that was saved when text stood in for the
+ * view (../standin.py): the kernel exchanges what it has shown itself, which a page that was loaded since does not know any more.
  */
 function initialize({ model }) {
   tell(model, { op: "here" }); // the kernel waits for this, and shows text where it does not come
@@ -924,19 +925,24 @@ function initialize({ model }) {
     looks -= 1;
     if (!looks) clearInterval(timer);
     const shown = [...document.querySelectorAll(".jp-OutputArea-output.jupyter-widgets")];
-    if (shown.some((node) => node.textContent.endsWith("model not found"))) drawUnfound(manager, context.model).catch(console.debug);
+    const isUnfound = shown.some((node) => node.textContent.endsWith("model not found"));
+    drawUnfound(manager, context.model, isUnfound).catch(console.debug);
   }, 1000);
 }
 
-/** Has those views of ours drawn that are in a notebook, and have nothing that shows them. */
-async function drawUnfound(manager, notebook) {
+/** Has those views of ours drawn that are in a notebook, and have nothing that shows them; `isUnfound`: also where an output names them. */
+async function drawUnfound(manager, notebook, isUnfound) {
   for (const { outputs } of notebook.cells) {
     for (let index = 0; index < (outputs?.length ?? 0); index += 1) {
-      const id = outputs.get(index).data[WIDGET_MIME]?.model_id;
-      if (!id || !manager.has_model(id)) continue;
+      const output = outputs.get(index).toJSON();
+      const named = output.data?.[WIDGET_MIME]?.model_id;
+      const id = named ?? output.metadata?.cc_executor?.view;
+      if (!id || (named && !isUnfound) || !manager.has_model(id)) continue;
       const found = await manager.get_model(id);
       const isOurs = `${found.get("_anywidget_id")}`.startsWith("cc_executor.");
-      if (isOurs && !Object.keys(found.views || {}).length) outputs.set(index, outputs.get(index).toJSON());
+      if (!isOurs || Object.keys(found.views || {}).length) continue;
+      const view = { model_id: id, version_major: 2, version_minor: 0 };
+      outputs.set(index, { ...output, data: { [WIDGET_MIME]: view, ...output.data } });
     }
   }
 }

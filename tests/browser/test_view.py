@@ -513,6 +513,13 @@ def test_the_view_follows_until_somebody_scrolls_up(view_page: ViewPage) -> None
     expect(jump).to_be_visible()
     view_page.page.keyboard.press("End")
     expect(jump).to_be_hidden()
+    view_page.page.keyboard.press("Home")
+    expect(jump).to_be_visible()
+    resting(view_page)
+    jump.focus()
+    log.evaluate("n => { n.scrollTop = n.scrollHeight; }")  # as a wheel does, with the keyboard on the button
+    expect(jump).to_be_hidden()
+    expect(log).to_be_focused()
 
 
 def test_who_scrolls_up_while_the_view_changes_its_height_stays_there(view_page: ViewPage) -> None:

@@ -215,10 +215,7 @@ class Log {
     this.scroller.append(this.pager, this.list, this.empty);
     this.jump = button("Jump to latest ↓", "ccx-jump");
     this.jump.hidden = true;
-    this.jump.addEventListener("click", () => {
-      this.follow(true);
-      this.scroller.focus({ preventScroll: true });
-    });
+    this.jump.addEventListener("click", () => this.follow(true));
     this.node = element("div", "ccx-frame");
     this.node.append(this.scroller, this.jump);
 
@@ -423,6 +420,7 @@ class Log {
 
   follow(wanted) {
     this.follows = wanted;
+    if (wanted) yieldFocus(this.jump, this.scroller);
     this.jump.hidden = wanted;
     if (wanted) this.draw();
   }

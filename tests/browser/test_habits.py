@@ -19,6 +19,8 @@ LOAD: Final = "%load_ext cc_executor\nimport pathlib\nfolder = pathlib.Path({fol
 WAITS: Final = (
     "%%cc_execute --vars --cwd {{folder}} --agent shell --shell bash\nuntil [ -e go ]; do echo line $((n += 1)); sleep 0.5; done; echo gone"
 )
+LIST: Final = "%%cc_tasks --fresh --cwd {folder}\ntasks:\n  - {{id: waits, run: 'until [ -e go ]; do sleep 0.2; done; echo gone'}}"
+AREA: Final = "[...document.querySelectorAll('.jp-OutputArea')].findIndex((area) => area === document.activeElement)"
 
 
 @pytest.fixture
@@ -65,6 +67,43 @@ def test_shift_enter_in_a_cell_that_runs_leaves_its_view_and_later_both_receipts
     texts = [output["data"][RECEIPT_MIME]["text"] for output in page.save().cells[1].outputs]
     assert texts[0].startswith("line 1")
     assert texts[1].strip() == "gone", "the second run, which found the file"
+
+
+@pytest.mark.parametrize("kind", ["run", "list"])
+def test_who_has_the_keyboard_in_a_view_has_it_in_the_output_when_the_end_takes_its_place(
+    lab: Lab, browser: Browser, tmp_path: Path, kind: str
+) -> None:
+    cell, button = {"run": (WAITS, "Cancel"), "list": (LIST.format(folder=tmp_path), "Stop")}[kind]
+    lab.write(f"keyboard-{kind}.ipynb", LOAD.format(folder=str(tmp_path)), cell, "print('next')", kernel=IPYKERNEL7.name)
+    page = NotebookPage(lab, browser, f"keyboard-{kind}.ipynb")
+    page.wait_for_kernel()
+    page.run(0)
+    page.run(1)
+    page.output(1).get_by_role("button", name=button, exact=True).focus()
+    (tmp_path / "go").touch()
+    page.wait_done(1)
+    expect(page.output(1)).to_contain_text("gone")
+    eventually(lambda: page.page.evaluate(AREA) == 1, within=30, what="the output has the keyboard")
+    for key in ("d", "d", "x"):  # they were meant for the view
+        page.page.keyboard.press(key)
+    saved = page.save()
+    assert len(saved.cells) == 3
+    expect(page.cell(1)).to_contain_class("jp-mod-active")
+    page.page.keyboard.press("Shift+Tab")
+    assert page.page.evaluate(AREA) == -1
+    expect(page.output(1).locator("[tabindex='-1'].jp-OutputArea")).to_have_count(0)
+
+    (tmp_path / "go").unlink()
+    page.run(1)
+    page.output(1).get_by_role("button", name=button, exact=True).focus()
+    typed = page.cell(2).locator(".cm-content").first
+    typed.click()
+    (tmp_path / "go").touch()
+    page.wait_done(1)
+    expect(page.output(1)).to_contain_text("gone")
+    expect(page.output(1).get_by_role("button", name=button, exact=True)).to_have_count(0)
+    expect(typed).to_be_focused()
+    page.close()
 
 
 def test_a_copy_of_a_notebook_whose_cell_runs_says_how_to_see_the_run_and_shows_its_end(
@@ -126,14 +165,18 @@ def test_long_words_are_broken_or_scrolled_and_not_cut_in_a_notebook_that_came_f
         assert cut == []
 
 
-def test_a_page_without_anywidget_shows_the_run_as_text_and_says_what_to_install(
+def test_a_page_without_anywidget_shows_text_says_what_to_install_and_shows_the_views_when_it_is_loaded_anew_with_it(
     tmp_path_factory: pytest.TempPathFactory, browser: Browser, tmp_path: Path
 ) -> None:
     folder = tmp_path_factory.mktemp("apart")  # as where the kernel's environment is not that of JupyterLab
     (folder / "config" / "labconfig").mkdir(parents=True)
-    (folder / "config" / "labconfig" / "page_config.json").write_text('{"disabledExtensions": {"anywidget": true}}')
+    page_config = folder / "config" / "labconfig" / "page_config.json"
+    page_config.write_text('{"disabledExtensions": {"anywidget": true}}')
     with running_lab(folder) as lab:
-        lab.write("apart.ipynb", LOAD.format(folder=str(tmp_path)), WAITS, kernel=IPYKERNEL7.name)
+        later = WAITS.replace(" --vars", " --bg --vars")
+        file = lab.write(
+            "apart.ipynb", LOAD.format(folder=str(tmp_path)), WAITS, later, LIST.format(folder=tmp_path), kernel=IPYKERNEL7.name
+        )
         page = NotebookPage(lab, browser, "apart.ipynb")
         page.wait_for_kernel()
         page.run(0)
@@ -144,4 +187,21 @@ def test_a_page_without_anywidget_shows_the_run_as_text_and_says_what_to_install
         page.wait_done(1)
         expect(page.output(1)).to_contain_text("gone")
         expect(page.output(1)).not_to_contain_text("pip install")
+
+        (tmp_path / "go").unlink()
+        for number in (2, 3):
+            page.run(number)
+            expect(page.output(number)).to_contain_text("pip install ipywidgets 'anywidget==", timeout=60_000)
+        assert "widget-view" not in str([cell.outputs for cell in page.save().cells])
+        page_config.write_text("{}")
+        page.page.reload()
+        for number, button in ((2, "Cancel"), (3, "Stop")):
+            expect(page.output(number).get_by_role("button", name=button, exact=True)).to_be_visible(timeout=60_000)
+            expect(page.output(number)).not_to_contain_text("pip install")
+        line = len(page.output(2).locator(".ccx-output").inner_text().splitlines())
+        expect(page.output(2)).to_contain_text(f"line {line + 2}")
+        (tmp_path / "go").touch()
+        for number in (2, 3):
+            expect(page.output(number)).to_contain_text("gone")
+        eventually(lambda: page.save() and file.read_text("utf-8").count("widget-view") == 0, within=60, what="the ends are saved")
         page.close()

@@ -57,6 +57,7 @@ def test_a_run_is_paused_resumed_and_cancelled_by_its_buttons_and_its_end_stays(
     page.wait_done(1)
     eventually(lambda: "cancelled" in view.inner_text(), within=30, what="the static end says how it ended")
     expect(view.get_by_role("button", name="Cancel")).to_have_count(0)
+    expect(view.locator(".jp-OutputArea")).to_be_focused()  # that button had the keyboard
 
     page.run(2)
     eventually(lambda: "next cancelled" in page.output(2).inner_text(), within=20, what="the next cell runs")

@@ -513,6 +513,13 @@ def test_the_view_follows_until_somebody_scrolls_up(view_page: ViewPage) -> None
     expect(jump).to_be_visible()
     view_page.page.keyboard.press("End")
     expect(jump).to_be_hidden()
+    view_page.page.keyboard.press("Home")
+    expect(jump).to_be_visible()
+    resting(view_page)
+    jump.focus()
+    log.evaluate("n => { n.scrollTop = n.scrollHeight; }")  # as a wheel does, with the keyboard on the button
+    expect(jump).to_be_hidden()
+    expect(log).to_be_focused()
 
 
 def test_who_scrolls_up_while_the_view_changes_its_height_stays_there(view_page: ViewPage) -> None:
@@ -799,12 +806,13 @@ def test_text_is_readable_in_every_theme(
         assert (tmp_path / "view.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("width", [1000, 620, 360])
+@pytest.mark.parametrize("width", [1000, 880, 700, 620, 360, 226])
 def test_the_parts_of_the_status_line_stand_beside_each_other(view_page: ViewPage, width: int) -> None:
     view_page.page.set_viewport_size({"width": width, "height": 640})
     view_page.open()
     sentence = "cancelled: The run was ended because the process that had started it was gone."
-    for phase, detail in (("writing", ""), ("tool", ""), ("ended", sentence)):
+    for phase, detail in (("writing", ""), ("tool", ""), ("asking", ""), ("requesting", "the API is slow"), ("ended", sentence)):
+        word = {"writing": "Writing", "tool": "Running", "asking": "Needs you", "requesting": "Waiting for the model"}.get(phase, detail)
         view_page.show(
             phase,
             elapsed=3725.0,
@@ -816,17 +824,15 @@ def test_the_parts_of_the_status_line_stand_beside_each_other(view_page: ViewPag
             output_tokens=532,
             cost=0.1,
         )
-        view_page.until(
-            lambda phase=phase, detail=detail: view_page.status() == (detail or {"writing": "Writing", "tool": "Running"}[phase]),
-            "the phase",
-        )
+        view_page.until(lambda word=word: view_page.status() == word, "the phase")
         boxes = [
             view_page.root().locator(f".ccx-bar .{part}").bounding_box()
             for part in ("ccx-phase", "ccx-clock", "ccx-figures", "ccx-buttons")
         ]
         shown = [box for box in boxes if box is not None and box["width"]]
         assert len(shown) >= 3
-        assert detail or boxes[0] is None or boxes[0]["height"] < 30, "a word stands in one line"
+        assert phase == "ended" or width < 360 or boxes[0] is None or boxes[0]["height"] < 30, "what it does stands in one line"
+        assert view_page.root().locator(".ccx-bar").evaluate("bar => bar.scrollWidth <= bar.clientWidth"), "nothing is cut off"
         for one, other in itertools.combinations(shown, 2):
             apart = one["x"] + one["width"] <= other["x"] + 0.5 or other["x"] + other["width"] <= one["x"] + 0.5
             assert apart or one["y"] + one["height"] <= other["y"] + 0.5 or other["y"] + other["height"] <= one["y"] + 0.5, (one, other)

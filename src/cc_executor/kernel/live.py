@@ -98,7 +98,7 @@ class WidgetDisplay:
         self._display_id = f"cc-executor-{run.run_id}-{id(self):x}"
         words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it (in a new kernel after `%load_ext cc_executor`)."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
-        metadata = {"cc_executor": {**self._mark()["cc_executor"], "kernel": process_mark()}}
+        metadata = {"cc_executor": {**self._mark()["cc_executor"], "kernel": process_mark(), "view": self._view.model_id}}
         self._live: Bundle = (data, metadata)
         self.show_here()
         self._lines = io.StringIO()

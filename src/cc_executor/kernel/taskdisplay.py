@@ -180,7 +180,7 @@ class WidgetListDisplay:
         self._display_id = f"cc-executor-{list_id}-{id(self):x}"
         words = f"The task list {list_id} is going on. Run this cell again to see it live; what ended well is not done again."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
-        metadata = {"cc_executor": {"list_id": list_id, "status": "running", "kernel": process_mark()}}
+        metadata = {"cc_executor": {"list_id": list_id, "status": "running", "kernel": process_mark(), "view": self._view.model_id}}
         self._live: Bundle = (data, metadata)
         self.show_here()
         self._stand_in = (

@@ -25,9 +25,8 @@ logger = logging.getLogger(__name__)
 SLACK: Final = 1.0  # seconds after a run's end in which its last words may still reach the disk
 SECONDS_BESIDE: Final = 60.0  # seconds; nobody waits
 SECONDS_AFTER: Final = 20.0  # seconds; nobody waits for an agent here, and what the run did is to be known
-PATIENCE: Final = (
-    15.0  # seconds for an undo or a sweep: mostly milliseconds, seconds with hundreds of large looks, for ever where it is frozen
-)
+# Seconds for an undo or a sweep: mostly milliseconds, seconds with hundreds of large looks, for ever where it is frozen
+PATIENCE: Final = 15.0
 # Seconds for a sweep that began between `beginning` and the look before: this, the look and the supervisor's answer are within the grace of a start.
 MOMENT: Final = 0.5
 PATIENCE_AFTER: Final = 60.0  # seconds for a sweep; nobody waits for an agent, and without the look there is no undo

@@ -32,6 +32,29 @@ function keepKeys(root) {
   return () => window.removeEventListener("keydown", mark, true);
 }
 
+/**
+ * At the end of a run its output is put in the place of the view; who had the keyboard here has it there, and not nowhere. Returns what is to be called when
+ * the view is gone. A text that was being typed must not become notebook commands there, either.
+ */
+function keepPlace(root) {
+  let area = null; // the output that the keyboard is in
+  const look = () => {
+    if (root.isConnected) area = root.contains(document.activeElement) ? root.closest(".jp-OutputArea") : null;
+  };
+  root.addEventListener("focusin", look);
+  root.addEventListener("focusout", () => queueMicrotask(look)); // Chromium says it of what is being removed, too
+  return () => {
+    if (!area?.isConnected || document.activeElement !== document.body) return;
+    const loseKeys = keepKeys(area);
+    area.tabIndex = -1;
+    area.focus({ preventScroll: true });
+    area.addEventListener("blur", () => {
+      loseKeys();
+      for (const name of ["tabindex", "data-lm-suppress-shortcuts"]) area.removeAttribute(name);
+    }, { once: true });
+  };
+}
+
 class Channel {
   /**
    * `op`: what a frame is called; `idOf(frame)`: the id of what it is about; `pattern`: of such an id. The owner has `show(frame, body, isReset)`,

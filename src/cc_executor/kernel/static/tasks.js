@@ -2,7 +2,7 @@
 //
 // The protocol is described in ../../wire/taskfeed.py and ../taskview.py. Whatever an agent or a list wrote becomes text nodes.
 
-const { element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, Bell, Channel, Guard, keepKeys, LIST_ID, ANSWER_MS, KERNEL_MS } = RunView;
+const { element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, Bell, Channel, Guard, keepKeys, keepPlace, LIST_ID, ANSWER_MS, KERNEL_MS } = RunView;
 
 const ANNOUNCE_MS = 2500; // what a screen reader is told, at most this often
 
@@ -573,6 +573,7 @@ class List {
     this.root.setAttribute("role", "region");
     this.root.setAttribute("aria-label", model.get("title") || "Task list");
     this.loseKeys = keepKeys(this.root);
+    this.handOn = keepPlace(this.root);
     this.head = new Head(this);
     this.note = element("div", "ccx-note");
     this.note.setAttribute("role", "alert");
@@ -801,6 +802,7 @@ class List {
   dispose() {
     this.channel.dispose(() => this.cell?.isConnected);
     this.loseKeys();
+    this.handOn();
     cancelAnimationFrame(this.painting);
     clearInterval(this.timer);
     for (const timer of this.untaken.values()) clearTimeout(timer);

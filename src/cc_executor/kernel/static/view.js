@@ -215,10 +215,7 @@ class Log {
     this.scroller.append(this.pager, this.list, this.empty);
     this.jump = button("Jump to latest ↓", "ccx-jump");
     this.jump.hidden = true;
-    this.jump.addEventListener("click", () => {
-      this.follow(true);
-      this.scroller.focus({ preventScroll: true });
-    });
+    this.jump.addEventListener("click", () => this.follow(true));
     this.node = element("div", "ccx-frame");
     this.node.append(this.scroller, this.jump);
 
@@ -423,6 +420,7 @@ class Log {
 
   follow(wanted) {
     this.follows = wanted;
+    if (wanted) yieldFocus(this.jump, this.scroller);
     this.jump.hidden = wanted;
     if (wanted) this.draw();
   }
@@ -911,7 +909,8 @@ const LOOKS = 10; // a second apart: a page may be slow
 
 /**
  * A page that is loaded anew waits 2 s for a widget that an output names. Where the kernel's answer comes at the very end of that, JupyterLab's widgets (5.0.16)
- * have the model and say for good that it was not found. Such an output is put in its own place once more.
+ * have the model and say for good that it was not found. Such an output is put in its own place once more. So is one that was saved when text stood in for the
+ * view (../standin.py): the kernel exchanges what it has shown itself, which a page that was loaded since does not know any more.
  */
 function initialize({ model }) {
   tell(model, { op: "here" }); // the kernel waits for this, and shows text where it does not come
@@ -924,19 +923,24 @@ function initialize({ model }) {
     looks -= 1;
     if (!looks) clearInterval(timer);
     const shown = [...document.querySelectorAll(".jp-OutputArea-output.jupyter-widgets")];
-    if (shown.some((node) => node.textContent.endsWith("model not found"))) drawUnfound(manager, context.model).catch(console.debug);
+    const isUnfound = shown.some((node) => node.textContent.endsWith("model not found"));
+    drawUnfound(manager, context.model, isUnfound).catch(console.debug);
   }, 1000);
 }
 
-/** Has those views of ours drawn that are in a notebook, and have nothing that shows them. */
-async function drawUnfound(manager, notebook) {
+/** Has those views of ours drawn that are in a notebook, and have nothing that shows them; `isUnfound`: also where an output names them. */
+async function drawUnfound(manager, notebook, isUnfound) {
   for (const { outputs } of notebook.cells) {
     for (let index = 0; index < (outputs?.length ?? 0); index += 1) {
-      const id = outputs.get(index).data[WIDGET_MIME]?.model_id;
-      if (!id || !manager.has_model(id)) continue;
+      const output = outputs.get(index).toJSON();
+      const named = output.data?.[WIDGET_MIME]?.model_id;
+      const id = named ?? output.metadata?.cc_executor?.view;
+      if (!id || (named && !isUnfound) || !manager.has_model(id)) continue;
       const found = await manager.get_model(id);
       const isOurs = `${found.get("_anywidget_id")}`.startsWith("cc_executor.");
-      if (isOurs && !Object.keys(found.views || {}).length) outputs.set(index, outputs.get(index).toJSON());
+      if (!isOurs || Object.keys(found.views || {}).length) continue;
+      const view = { model_id: id, version_major: 2, version_minor: 0 };
+      outputs.set(index, { ...output, data: { [WIDGET_MIME]: view, ...output.data } });
     }
   }
 }
@@ -950,6 +954,7 @@ function render({ model, el, run, isSilent }) {
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", model.get("title") || "Agent run");
   const loseKeys = keepKeys(root);
+  const handOn = keepPlace(root);
   const rehearsal = element("div", "ccx-rehearsal", "Rehearsal: scripted model, no real agent speaks, nothing is spent.");
   const log = new Log((before) => (channel.isRound ? detour.page(view, before) : channel.send({ op: "page", view, before })));
   const bar = new Bar(command, rehearsal, log.scroller);
@@ -1049,6 +1054,7 @@ function render({ model, el, run, isSilent }) {
   return () => {
     channel.dispose(() => !run && cell?.isConnected);
     loseKeys();
+    handOn();
     cancelAnimationFrame(painting);
     clearTimeout(clickTimer);
     bar.dispose();

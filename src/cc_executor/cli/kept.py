@@ -17,14 +17,28 @@ from cc_executor.store.tasklists import ListFolder, ListHome
 
 LIST_LENGTH: Final = 20
 
+
+def named(context: typer.Context, param: typer.CallbackParam, value: str | list[str] | None) -> str | list[str] | None:
+    """What was given as an id, if it is none that is empty: a script's variable that is not set is to end, or undo, nothing."""
+    source = context.get_parameter_source(param.name or "")
+    # By name: typer 0.16 and later have a click of their own.
+    if source is not None and source.name == "COMMANDLINE" and "" in (value if isinstance(value, list) else [value]):
+        raise typer.BadParameter("it is empty: perhaps a variable that is not set. Give an id, or leave it out for the newest.")
+    return value
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value and nothing else on standard output.")]
 RunName = Annotated[
     str,
     typer.Argument(
         metavar="[RUN]",
         show_default=False,
+        callback=named,
         help="A run's id, or the first or last four or more characters of one; the newest run if not given.",
     ),
+]
+ListName = Annotated[
+    str, typer.Argument(metavar="[LIST]", show_default=False, callback=named, help="A list's id or its beginning; the newest if not given.")
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import anyio
 import typer
 
-from cc_executor.cli.kept import hint, home
+from cc_executor.cli.kept import hint, home, named
 from cc_executor.cli.session import receipt_of
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.runtime.report import report_named
@@ -18,7 +18,10 @@ def report_command(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="[RUN|LIST]", show_default=False, help="A run's or a list's id, or its beginning; the newest run if not given."
+            metavar="[RUN|LIST]",
+            show_default=False,
+            callback=named,
+            help="A run's or a list's id, or its beginning; the newest run if not given.",
         ),
     ] = "",
     *,

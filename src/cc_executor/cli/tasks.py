@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from cc_executor.api import take_notify
 from cc_executor.cli import notify as notified
 from cc_executor.cli.codes import INTERRUPTED
-from cc_executor.cli.kept import AsJson, hint, home, list_folder, list_home, print_json
+from cc_executor.cli.kept import AsJson, ListName, hint, home, list_folder, list_home, print_json
 from cc_executor.cli.lint import read_prompt
 from cc_executor.cli.session import ending
 from cc_executor.cli.streams import OUTPUT_LOST, is_about_output, lead_nowhere, sentence
@@ -63,9 +63,6 @@ BY: Final = "cli"
 
 app: Final = typer.Typer(help="Run lists of dependent tasks, and look at and command them.", no_args_is_help=True, rich_markup_mode=None)
 
-ListName = Annotated[
-    str, typer.Argument(metavar="[LIST]", show_default=False, help="A list's id or its beginning; the newest if not given.")
-]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", show_default=False, help="A task's id.")]
 
 

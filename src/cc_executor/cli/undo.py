@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import anyio
 import typer
 
-from cc_executor.cli.kept import AsJson, home, list_folder, print_json, run_folder
+from cc_executor.cli.kept import AsJson, ListName, home, list_folder, named, print_json, run_folder
 from cc_executor.cli.session import receipt_of
 from cc_executor.model.ansi import clean
 from cc_executor.model.undone import Undone
@@ -29,6 +29,7 @@ def undo_command(
         typer.Argument(
             metavar="[RUN...]",
             show_default=False,
+            callback=named,
             help="Ids of runs, or the first or last four or more characters of them; the newest run if not given. Several are undone as one.",
         ),
     ] = None,
@@ -50,9 +51,7 @@ def undo_command(
 
 
 def undo_list_command(
-    name: Annotated[
-        str, typer.Argument(metavar="[LIST]", show_default=False, help="A list's id or its beginning; the newest if not given.")
-    ] = "",
+    name: ListName = "",
     *,
     since: Annotated[str, typer.Option("--from", metavar="TASK", help="Only this task and what was run after it had begun.")] = "",
     dry_run: DryRun = False,

@@ -390,7 +390,7 @@ def test_lift_does_for_a_file_what_a_save_does(tmp_path: Path) -> None:
         (("cancel", ""), "it is empty: perhaps a variable that is not set"),
         (("undo", "ffff", ""), "it is empty"),
         (("tasks", "stop", ""), "it is empty"),
-        (("undo-list", ""), "it is empty"),
+        (("tasks", "undo", ""), "it is empty"),
         (("report", ""), "it is empty"),
         (("verify", "/no/such/file.ipynb"), "/no/such/file.ipynb"),
         (("verify", "/etc/hostname"), "/etc/hostname"),

@@ -466,7 +466,7 @@ async def test_a_list_that_nobody_could_run_is_made_anew_by_the_same_request(tmp
     assert is_new
     with anyio.fail_after(BOUND):
         await carry_on(ListHome(service.home).find(name), home=service.home, environ=os.environ)  # watches whoever runs it
-    told = await service.results(name, who="")
+    told = await service.lookup.results(name, who="")
     assert (told["status"], told["results"][0]["text"]) == ("ok", "made\n")
     assert await service.execute(body, who="", key="k") == (name, False)
     await service.aclose()

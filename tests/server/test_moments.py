@@ -46,11 +46,11 @@ async def service(state_folder: Path, tmp_path: Path) -> AsyncIterator[Service]:
     )
     yield service
     for status in ("queued", "starting", "running"):
-        for row in service.executions(who="", limit=100, status=status)[0]:
+        for row in service.lookup.executions(who="", limit=100, status=status)[0]:
             with contextlib.suppress(ControlFailed):  # it has just ended
                 await service.control(row.id, "kill", who="")
     await eventually(
-        lambda: not any(service.executions(who="", limit=100, status=status)[0] for status in ("starting", "running", "ended"))
+        lambda: not any(service.lookup.executions(who="", limit=100, status=status)[0] for status in ("starting", "running", "ended"))
     )
     await service.aclose()
 
@@ -73,7 +73,7 @@ async def test_who_withdraws_a_run_second_hears_that_it_was_and_it_stays_withdra
     assert await service.line.withdrawn(entry, "cancel")
     with pytest.raises(ControlFailed, match="cancelled while it waited"):  # has seen it waiting, as the first one has
         await service.line.withdrawn(entry, "kill")
-    assert (await service.status(run_id, who=""))["status"] == "cancelled"
+    assert (await service.lookup.status(run_id, who=""))["status"] == "cancelled"
 
 
 @pytest.mark.row(
@@ -93,7 +93,7 @@ async def test_a_run_that_is_withdrawn_while_others_are_begun_is_not_begun_and_d
     await line.resume()
     await eventually(lambda: not line.is_moving)
     assert begun == [first]
-    told = [await service.status(run_id, who="") for run_id in (first, second)]
+    told = [await service.lookup.status(run_id, who="") for run_id in (first, second)]
     assert [(each["status"], each["why"]) for each in told] == [
         ("refused", "not today"),
         ("cancelled", "It was cancelled while it waited for its turn."),
@@ -145,7 +145,7 @@ async def test_a_check_keeps_its_server_alive(service: Service) -> None:
     assert at_work.look()
     await service.control(run_id, "cancel", who="")
     await eventually(lambda: not at_work.look())
-    assert (await service.results(run_id, who=""))["done"]
+    assert (await service.lookup.results(run_id, who=""))["done"]
 
 
 async def test_a_run_whose_request_is_not_written_down_yet_can_be_ended(service: Service, tmp_path: Path) -> None:
@@ -180,10 +180,10 @@ async def test_a_run_that_is_withdrawn_while_it_is_being_started_is_ended_and_is
         go.set()
         await eventually(lambda: service.home.folder(run_id).exit_facts())
         await line.aclose()
-    receipt = await service.receipt(run_id, who="")
+    receipt = await service.lookup.receipt(run_id, who="")
     assert receipt is not None
     assert receipt.outcome.kind.value == "cancelled"
-    rows, _ = service.executions(who="", limit=10)
+    rows, _ = service.lookup.executions(who="", limit=10)
     assert [row.id for row in rows] == [run_id], "what was begun after all is no longer one that was never started"
 
 
@@ -196,7 +196,7 @@ async def test_what_was_withdrawn_by_a_server_that_died_in_between_is_not_begun_
     entry.write_bytes(kept)
     assert not service.line.queue.is_wanted(waiting)
     await service.resume()
-    assert (await service.status(run_id, who=""))["status"] == "cancelled"
+    assert (await service.lookup.status(run_id, who=""))["status"] == "cancelled"
 
 
 async def test_an_entry_whose_run_has_been_at_work_does_not_outlast_it(service: Service) -> None:
@@ -213,7 +213,7 @@ async def test_a_request_that_is_sent_again_on_another_day_waits_from_that_day_o
     request = make_request("true", agent="shell", cwd=service.root)
     await service.line.add(run_id, request, "")
     await eventually(lambda: service.home.folder(run_id).receipt() or service.line.queue.over())
-    assert (await service.results(run_id, who=""))["status"] == "ok"
+    assert (await service.lookup.results(run_id, who=""))["status"] == "ok"
 
 
 async def test_a_run_that_is_begun_while_the_server_comes_up_is_followed_once(service: Service) -> None:
@@ -240,10 +240,10 @@ async def test_to_list_what_is_at_work_no_ended_run_is_read(service: Service, mo
         read.append(folder.run_id)
         return summary(folder, now=now, mask=mask)
 
-    monkeypatch.setattr("cc_executor.server.service.summary", noted)
-    rows, following = service.executions(who="", limit=10, status="running")
+    monkeypatch.setattr("cc_executor.server.lookup.summary", noted)
+    rows, following = service.lookup.executions(who="", limit=10, status="running")
     assert ([row.id for row in rows], following, read) == ([going], "", [going])
-    assert [row.status for row in service.executions(who="", limit=10, status="ok")[0]] == ["ok"] * 3
+    assert [row.status for row in service.lookup.executions(who="", limit=10, status="ok")[0]] == ["ok"] * 3
 
 
 async def test_a_run_whose_lock_was_replaced_hides_no_other_and_holds_up_nobody(service: Service) -> None:
@@ -252,7 +252,7 @@ async def test_a_run_whose_lock_was_replaced_hides_no_other_and_holds_up_nobody(
     lock.rename(lock.with_suffix(".aside"))
     lock.symlink_to("nowhere")
     try:
-        rows, _ = service.executions(who="", limit=10)
+        rows, _ = service.lookup.executions(who="", limit=10)
         assert {row.id: row.status for row in rows} == {ids[0]: "unreadable", ids[1]: "running"}
         assert AtWork(service.home.root, most=BOUND, clock=time.monotonic).look(), "the other one keeps the server alive"
         third, _ = await service.execute({"prompt": "true", "agent": "shell"}, who="")
@@ -313,7 +313,7 @@ async def test_a_run_that_is_just_being_started_is_started_though_its_watcher_go
     await eventually(lambda: folders[0].standing(time.time()) is not RunStanding.STARTING)
     del options["idempotency_key"]
     assert await service.execute(options, who="", key="one") == (folders[0].run_id, False), "who asks again is given it"
-    assert (await service.status(folders[0].run_id, who=""))["status"] == "running"
+    assert (await service.lookup.status(folders[0].run_id, who=""))["status"] == "running"
 
 
 @pytest.mark.row(
@@ -333,7 +333,7 @@ async def test_a_run_that_was_ended_in_the_midst_of_its_start_is_still_its_owner
                     while not starting.done() and not any(folder.size(records.CONTROL) for folder in home.runs()):  # noqa: ASYNC110 - files
                         await asyncio.sleep(0)
                     starting.cancel()
-                for row in service.executions(who="bob", limit=9, status="running")[0]:
+                for row in service.lookup.executions(who="bob", limit=9, status="running")[0]:
                     await service.control(row.id, "kill", who="bob")
                     await eventually(lambda row=row: home.folder(row.id).receipt())
                     shutil.rmtree(home.folder(row.id).path)
@@ -410,7 +410,7 @@ async def test_a_question_whose_person_does_not_come_back_after_a_restart_is_ref
 ) -> None:
     body = {"prompt": "Ask.", "rehearse": "question", "ask": True, "cwd": str(tmp_path)}
     run_id, _ = await service.execute(body, who="", asks=Place.CALLBACK)
-    await eventually(lambda: service.asks(run_id), within=BOUND)
+    await eventually(lambda: service.lookup.asks(run_id), within=BOUND)
     await service.aclose()
     monkeypatch.setattr(attendance, "WAIT", 0.1)
     again = Service(

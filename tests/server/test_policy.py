@@ -335,16 +335,16 @@ async def test_what_has_waited_for_a_day_and_what_the_rules_forbid_by_now_is_not
     try:
         await service.resume()
         async with asyncio.timeout(BOUND):
-            while not (await service.results(fine, who="bob"))["done"]:  # noqa: ASYNC110 - files
+            while not (await service.lookup.results(fine, who="bob"))["done"]:  # noqa: ASYNC110 - files
                 await asyncio.sleep(0.05)
-        assert (await service.results(fine, who="bob"))["status"] == "ok"
-        told = [await service.results(run_id, who="ada") for run_id in (stale, forbidden)]
+        assert (await service.lookup.results(fine, who="bob"))["status"] == "ok"
+        told = [await service.lookup.results(run_id, who="ada") for run_id in (stale, forbidden)]
         assert [(each["status"], each["done"]) for each in told] == [("refused", True)] * 2
         assert "waited for a day" in told[0]["summary"]
         assert "'claude' is not allowed" in told[1]["summary"]
         assert not broken.exists()
         with pytest.raises(CCExecutorError):
-            await service.results(stale, who="bob")
+            await service.lookup.results(stale, who="bob")
     finally:
         await service.aclose()
 
@@ -447,11 +447,11 @@ async def test_what_would_ask_somebody_who_may_be_gone_by_then_does_not_wait(hom
             await service.execute(asks, who="ada", asks=Place.CALLBACK)
         assert (caught.value.status, caught.value.kind) == (429, "TooManyRuns")
         waits, _ = await service.execute(asks, who="ada")
-        assert (await service.status(waits, who="ada"))["status"] == "queued"
+        assert (await service.lookup.status(waits, who="ada"))["status"] == "queued"
         for run_id in (waits, going):
             await service.control(run_id, "kill", who="ada")
         async with asyncio.timeout(BOUND):
-            while not (await service.results(going, who="ada"))["done"]:  # noqa: ASYNC110 - files
+            while not (await service.lookup.results(going, who="ada"))["done"]:  # noqa: ASYNC110 - files
                 await asyncio.sleep(0.05)
     finally:
         await service.aclose()

@@ -29,7 +29,7 @@ async def test_the_view_of_a_kernels_run_is_its_users_alone(tmp_path: Path, stat
         hub = service(home, by_name=True, server_owner="alice")
         for who in ("bob", "Alice", "alice "):
             with pytest.raises(RunNotFound):
-                await hub.watch(run.run_id, who=hub.who(who))
+                await hub.lookup.watch(run.run_id, who=hub.who(who))
             with pytest.raises(RunNotFound):
                 await hub.control(run.run_id, "kill", who=hub.who(who))
         with pytest.raises(RunNotFound):
@@ -38,6 +38,6 @@ async def test_the_view_of_a_kernels_run_is_its_users_alone(tmp_path: Path, stat
         assert (await hub.control(run.run_id, "resume", who=hub.who("alice"), pauses=0))["status"] == "paused", "from before that pause"
         alone = service(home, by_name=False)
         assert (await alone.control(run.run_id, "resume", who=alone.who("a-name-of-this-request"), pauses=1))["status"] == "running"
-        await alone.watch(run.run_id, who=alone.who("another"))
+        await alone.lookup.watch(run.run_id, who=alone.who("another"))
     finally:
         await run.end(reason="cancel", by="test", now=True)

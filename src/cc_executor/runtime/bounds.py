@@ -6,13 +6,15 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.request import Limits
 from cc_executor.runtime.caps import standing_caps
 from cc_executor.store.plain import read_plain, write_whole
-from cc_executor.store.tasklists import ListFolder
+
+if TYPE_CHECKING:  # single runs have no need of lists
+    from cc_executor.store.tasklists import ListFolder
 
 PREFIX: Final = "CC_EXECUTOR_"
 DAY: Final = "max_cost_per_day"

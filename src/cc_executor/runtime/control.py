@@ -82,7 +82,7 @@ def command(folder: RunFolder, op: str, **fields: object) -> Status:
 def _ends_check(folder: RunFolder) -> bool:
     """When the agent has ended and its check is still to be made or goes on, in whatever process: have it ended, as a person wants. False if there is none."""
     with suppress(StateUnusable, OSError):
-        if not (folder.path / records.RECEIPT).exists() and folder.request().verify is not None:
+        if not folder.has_receipt and folder.request().verify is not None:
             underway.unwant(folder.path)
             return True
     return False

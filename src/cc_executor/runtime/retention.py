@@ -209,7 +209,7 @@ def prune(home: StateHome, pruning: Pruning, *, environ: Mapping[str, str], now:
             shutil.rmtree(left, ignore_errors=True)  # or by somebody who is at it now
         for candidate in pruning.candidates:
             folder = home.folder(candidate.row.run_id)
-            if folder.path.is_symlink() or _is_needed(folder, home) or not (folder.path / records.RECEIPT).exists():
+            if folder.path.is_symlink() or _is_needed(folder, home) or not folder.has_receipt:
                 continue  # it has changed since it was looked at
             # The journal first, with the note: whatever happens in between, the receipt never claims a journal that silently went.
             try:

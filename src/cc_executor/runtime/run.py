@@ -241,7 +241,7 @@ class Run:
                 async for _ in batches:
                     pass
         assert self._final is not None  # `follow` has reached the end
-        was_sealed = (self.folder.path / records.RECEIPT).exists()
+        was_sealed = self.folder.has_receipt
         self._is_sealing = True
         try:
             receipt = await seal(

@@ -208,7 +208,7 @@ def _is_free(descriptor: int, *, take: bool = False) -> bool:
 
 def _keep(folder: RunFolder, receipt: Receipt, redactor: Redactor, *, tools: int) -> Receipt:
     """The receipt that is kept: somebody may have been faster where nobody could wait for a turn."""
-    if not (folder.path / records.RECEIPT).exists():  # else one that cannot be read here: a newer version's, or damaged. Either is evidence
+    if not folder.has_receipt:  # else one that cannot be read here: a newer version's, or damaged. Either is evidence
         _free_set_aside(folder)
         try:
             folder.keep_first(records.RECEIPT, receipt.model_dump_json(indent=1).encode())

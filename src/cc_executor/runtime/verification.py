@@ -252,7 +252,7 @@ def _pruned_when(folder: RunFolder) -> str:
 
 
 def _compare_sealed(receipt: Receipt, folder: RunFolder, found: Findings) -> None:
-    if not (folder.path / records.RECEIPT).exists():
+    if not folder.has_receipt:
         found.missing.append("The sealed receipt is no longer in the run's folder.")
         return
     sealed = folder.receipt()

@@ -101,7 +101,7 @@ class CCExecutorServer(ServerSettings, ExtensionApp):
 
     def may_take(self, handler: JupyterHandler, wanted: str) -> bool:
         """Whether what is kept of a run or a list may be put into a notebook that somebody opens or saves: it is theirs, or nobody's."""
-        return not self._by_name() or self.service().may_take(wanted, who=name_of(handler, self.service()))
+        return not self._by_name() or self.service().lookup.may_take(wanted, who=name_of(handler, self.service()))
 
     def audit(self) -> Audit:
         """Where it is noted who wanted what, made when it is first needed."""

@@ -76,7 +76,9 @@ class Elicitor:
         if not can_ask(ctx):
             return None
         open_here = [
-            ask for ask in self._service.asks(run_id) if (_client(ctx), ask.ask_id) not in self._asking and ask.ask_id not in self._given
+            ask
+            for ask in self._service.lookup.asks(run_id)
+            if (_client(ctx), ask.ask_id) not in self._asking and ask.ask_id not in self._given
         ]
         if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
             for ask in open_here:
@@ -106,7 +108,7 @@ class Elicitor:
         with self._at_it(_client(ctx), ask):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(put)
-                while ask in self._service.asks(run_id):  # noqa: ASYNC110 - the journal tells, which is looked at as everywhere
+                while ask in self._service.lookup.asks(run_id):  # noqa: ASYNC110 - the journal tells, which is looked at as everywhere
                     await anyio.sleep(LOOK)
                 tasks.cancel_scope.cancel()  # answered elsewhere, or the run has ended
             if said is not None:
@@ -122,7 +124,7 @@ class Elicitor:
 
     async def _give(self, run_id: str, ask: Ask, said: types.ElicitResult, *, who: str) -> None:
         self._given.append(ask.ask_id)  # until the journal says so, too, which takes a moment
-        folder = await in_thread(partial(self._service.find, run_id, who=who))
+        folder = await in_thread(partial(self._service.lookup.find, run_id, who=who))
         with suppress(ControlFailed):  # somebody was faster, or the run has ended
             try:
                 await in_thread(partial(give, folder, ask, answer_of(ask, said), by=BY))
@@ -131,7 +133,7 @@ class Elicitor:
 
     def _form(self, ctx: Context, run_id: str, ask: Ask, *, who: str) -> types.ElicitRequestFormParams:
         is_new = ctx.protocol_version >= FORMS_SINCE
-        page = shown(ask, cwd=self._service.find(run_id, who=who).request().cwd, mask=self._mask)
+        page = shown(ask, cwd=self._service.lookup.find(run_id, who=who).request().cwd, mask=self._mask)
         if isinstance(ask, QuestionAsked):
             fields = {f"answer_{number}": _field(each, is_new=is_new) for number, each in enumerate(page.questions, 1)}
             text = f"{page.title} asks, in run {run_id}:\n" + "\n".join(each.text for each in page.questions)

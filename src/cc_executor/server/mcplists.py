@@ -60,7 +60,7 @@ async def _status(call: Call) -> Answer:
     until = time.monotonic() + call.number("wait", 0, most=WAIT_LIMIT)
     before: object = None
     while True:
-        told = await call.service.status(list_id, who=call.who, **page)
+        told = await call.service.lookup.status(list_id, who=call.who, **page)
         now = [(task["task"], task["status"], task["attempts"]) for task in told["tasks"]]
         if told["done"] or (before is not None and now != before) or time.monotonic() >= until:
             return told
@@ -70,7 +70,7 @@ async def _status(call: Call) -> Answer:
 
 
 async def _results(call: Call) -> Answer:
-    told = await call.service.results(_list_id(call), who=call.who, **_page(call))
+    told = await call.service.lookup.results(_list_id(call), who=call.who, **_page(call))
     return told | {"results": [_short(each) for each in told["results"]]}
 
 

@@ -18,7 +18,8 @@ from cc_executor.agents import AGENTS
 from cc_executor.errors import CCExecutorError, RunNotFound
 from cc_executor.runtime.report import report_of_run
 from cc_executor.server.lists import ListSummary
-from cc_executor.server.service import STREAMS, Service
+from cc_executor.server.lookup import STREAMS
+from cc_executor.server.service import Service
 from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder
 
@@ -50,7 +51,7 @@ def templates() -> types.ListResourceTemplatesResult:
 
 async def listed(service: Service, *, who: str, before: str) -> types.ListResourcesResult:
     """The rules and the newest runs' receipts, those from `before` back."""
-    rows, following = await asyncio.to_thread(service.executions, who=who, limit=PAGE, before=before)
+    rows, following = await asyncio.to_thread(service.lookup.executions, who=who, limit=PAGE, before=before)
     found = (
         [] if before else [types.Resource(name="config", uri=CONFIG, description="What this server allows.", mime_type="application/json")]
     )
@@ -82,9 +83,9 @@ async def read(service: Service, uri: str, *, who: str) -> types.ReadResourceRes
         return _text(uri, json.dumps(config(service), ensure_ascii=False, default=str), "application/json")
     run_id, what, stream = _parts(uri)
     try:
-        folder = await asyncio.to_thread(service.find, run_id, who=who)
+        folder = await asyncio.to_thread(service.lookup.find, run_id, who=who)
         if what:
-            receipt = await service.receipt(run_id, who=who)
+            receipt = await service.lookup.receipt(run_id, who=who)
             if receipt is None:
                 raise MCPError(NOT_FOUND, "The run has not ended yet: there is no receipt. Subscribe to be told.")
             if what == "receipt":
@@ -134,8 +135,8 @@ async def check(service: Service, uri: str, *, who: str) -> None:
         return
     run_id, _, _ = _parts(uri)
     try:
-        if await asyncio.to_thread(service.waiting, run_id, who=who) is None:
-            await asyncio.to_thread(service.find, run_id, who=who)
+        if await asyncio.to_thread(service.lookup.waiting, run_id, who=who) is None:
+            await asyncio.to_thread(service.lookup.find, run_id, who=who)
     except RunNotFound as error:
         raise MCPError(NOT_FOUND, "There is no such resource.") from error
 
@@ -144,12 +145,12 @@ async def changes(service: Service, uri: str, *, who: str) -> AsyncGenerator[Non
     """One item whenever a run's resource has changed, until its receipt is sealed, and one for a sealed one; none for what `who` may not see."""
     try:
         run_id, what, stream = _parts(uri)
-        while (entry := await asyncio.to_thread(service.waiting, run_id, who=who)) is not None:
+        while (entry := await asyncio.to_thread(service.lookup.waiting, run_id, who=who)) is not None:
             if entry.is_over:  # it never begins, and whoever waits for its receipt is to look
                 yield None
                 return
             await asyncio.sleep(LOOK)
-        folder = await asyncio.to_thread(service.find, run_id, who=who)
+        folder = await asyncio.to_thread(service.lookup.find, run_id, who=who)
     except (MCPError, CCExecutorError):
         return
     receipt = folder.path / records.RECEIPT
@@ -171,7 +172,9 @@ async def completed(service: Service, params: types.CompleteRequestParams, *, wh
     found: list[str] = []
     if isinstance(params.ref, types.ResourceTemplateReference):
         if name == "id":
-            found = await asyncio.to_thread(lambda: [run.run_id for run in service.home.runs() if service.is_own(run.run_id, who=who)])
+            found = await asyncio.to_thread(
+                lambda: [run.run_id for run in service.home.runs() if service.lookup.is_own(run.run_id, who=who)]
+            )
         elif name == "stream":
             found = sorted(STREAMS)
     elif name == "agent":

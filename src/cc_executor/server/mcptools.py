@@ -182,12 +182,12 @@ async def _status(call: Call) -> Answer:
     begun = told_at = time.monotonic()
     until = begun + call.number("wait", 0, most=WAIT_LIMIT)
     while True:
-        told = await call.service.status(run_id, who=call.who)  # before the output: what is done has written everything
+        told = await call.service.lookup.status(run_id, who=call.who)  # before the output: what is done has written everything
         if (asked := await _settled(call, run_id)) is not None:
             return asked
-        piece = await asyncio.to_thread(call.service.piece, run_id, who=call.who, stream="stdout", offset=offset, limit=TEXT_LIMIT)
+        piece = await asyncio.to_thread(call.service.lookup.piece, run_id, who=call.who, stream="stdout", offset=offset, limit=TEXT_LIMIT)
         if piece.data or told["done"] or time.monotonic() >= until:
-            return {**told, "asks": len(call.service.asks(run_id)), "output": shown(piece)}
+            return {**told, "asks": len(call.service.lookup.asks(run_id)), "output": shown(piece)}
         told_at = await _progress(call, told, begun, told_at)
         await asyncio.sleep(LOOK)
 
@@ -198,7 +198,7 @@ async def _monitor(call: Call) -> Answer:
     begun = told_at = time.monotonic()
     until = begun + call.number("wait", 0, most=WAIT_LIMIT)
     while True:
-        told = await call.service.status(run_id, who=call.who)
+        told = await call.service.lookup.status(run_id, who=call.who)
         if (asked := await _settled(call, run_id)) is not None:
             return asked
         events = await asyncio.to_thread(_events, call, run_id, after, limit)
@@ -212,7 +212,7 @@ async def _monitor(call: Call) -> Answer:
         "id": run_id,
         "status": told["status"],
         "done": told["done"] and not events,
-        "asks": len(call.service.asks(run_id)),
+        "asks": len(call.service.lookup.asks(run_id)),
         "events": [plain(event, call.service.mask) for event in events],
         "next": after + len(events),
     }
@@ -220,9 +220,9 @@ async def _monitor(call: Call) -> Answer:
 
 def _events(call: Call, run_id: str, after: int, limit: int) -> list[Event]:
     """As `Trails.events`; none of a run that waits for its turn, or that was never started. Blocking."""
-    if call.service.waiting(run_id, who=call.who) is not None:
+    if call.service.lookup.waiting(run_id, who=call.who) is not None:
         return []
-    folder = call.service.find(run_id, who=call.who)
+    folder = call.service.lookup.find(run_id, who=call.who)
     if folder.standing(time.time()) is RunStanding.STARTING:  # what it was asked may not be written down yet
         return []
     return call.trails.events(folder, after, limit, call.service.mask)
@@ -230,7 +230,7 @@ def _events(call: Call, run_id: str, after: int, limit: int) -> list[Event]:
 
 async def _settled(call: Call, run_id: str) -> types.InputRequiredResult | None:
     """Put what the agent asks to the client's user, who has to be one that may do more than look: an answer is leave."""
-    if not call.service.asks(run_id) or not await call.caller.may("execute"):
+    if not call.service.lookup.asks(run_id) or not await call.caller.may("execute"):
         return None
     return await call.elicitor.settle(call.ctx, run_id, who=call.who, said=call.said)
 
@@ -300,7 +300,7 @@ async def _results(call: Call) -> Answer:
     run_id = call.id()
     if LIST_ID.match(run_id):
         raise InvalidRequest("This is the id of a task list: ask list_results.")
-    told = await call.service.results(run_id, who=call.who)
+    told = await call.service.lookup.results(run_id, who=call.who)
     if not told["done"]:
         return told
     text, whole = told["text"], f"cc-executor://runs/{told['id']}/receipt"
@@ -314,7 +314,7 @@ async def _results(call: Call) -> Answer:
 
 async def _executions(call: Call) -> Answer:
     limit = max(1, int(call.number("limit", 20, most=100)))
-    look = partial(call.service.executions, who=call.who, limit=limit, before=call.text("before"), status=call.text("status"))
+    look = partial(call.service.lookup.executions, who=call.who, limit=limit, before=call.text("before"), status=call.text("status"))
     rows, following = await asyncio.to_thread(look)
     return {"executions": [row.as_dict() for row in rows], "next": following}
 

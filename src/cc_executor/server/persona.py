@@ -82,7 +82,7 @@ class CCExecutorPersona(_BasePersona):
             service.noted(BY, "execute", right="execute", who="", run=run_id, failure=failure)
 
     async def _followed(self, service: Service, run_id: str) -> AsyncGenerator[str]:
-        while (told := await service.status(run_id, who=""))["status"] == "queued":  # noqa: ASYNC110 - a server's queue has no event
+        while (told := await service.lookup.status(run_id, who=""))["status"] == "queued":  # noqa: ASYNC110 - a server's queue has no event
             await asyncio.sleep(LOOK)
         if told.get("why"):  # it was never started
             yield str(told["why"])

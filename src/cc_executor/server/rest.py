@@ -149,7 +149,9 @@ class _Executions(Api):
     async def get(self) -> None:
         limit = self.number("limit", PAGE, most=PAGE_LIMIT)
         before, status = self.get_query_argument("before", "") or "", self.get_query_argument("status", "") or ""
-        rows, following = await asyncio.to_thread(self.service.executions, who=self.who, limit=max(1, limit), before=before, status=status)
+        rows, following = await asyncio.to_thread(
+            self.service.lookup.executions, who=self.who, limit=max(1, limit), before=before, status=status
+        )
         self.answer({"executions": [row.as_dict() for row in rows], "next": following})
 
 
@@ -161,7 +163,9 @@ class _Everybody(Api):
         if not self.service.oversees(self.who):  # an authorizer that allows everything is not asked by name
             raise Refused(403, "NotAllowed", "Other people's runs are for an admin of this server.")
         limit, before = self.number("limit", PAGE, most=PAGE_LIMIT), self.get_query_argument("before", "") or ""
-        rows, following = await asyncio.to_thread(self.service.executions, who=self.who, limit=max(1, limit), before=before, everybody=True)
+        rows, following = await asyncio.to_thread(
+            self.service.lookup.executions, who=self.who, limit=max(1, limit), before=before, everybody=True
+        )
         self.answer({"executions": [{**row.as_dict(), "owner": self.service.owner(row.id)} for row in rows], "next": following})
 
 
@@ -178,7 +182,7 @@ class _Status(Api):
 
     @endpoint("read")
     async def get(self, run_id: str) -> None:
-        self.answer(await self.service.status(run_id, who=self.who, **self.page(run_id)))
+        self.answer(await self.service.lookup.status(run_id, who=self.who, **self.page(run_id)))
 
 
 class _Results(Api):
@@ -186,7 +190,7 @@ class _Results(Api):
 
     @endpoint("read")
     async def get(self, run_id: str) -> None:
-        self.answer(await self.service.results(run_id, who=self.who, **self.page(run_id)))
+        self.answer(await self.service.lookup.results(run_id, who=self.who, **self.page(run_id)))
 
 
 class _Receipt(Api):
@@ -194,7 +198,7 @@ class _Receipt(Api):
 
     @endpoint("read")
     async def get(self, run_id: str) -> None:
-        receipt = await self.service.receipt(run_id, who=self.who)
+        receipt = await self.service.lookup.receipt(run_id, who=self.who)
         if receipt is None:
             raise Refused(409, "NotEnded", "The run has not ended yet: there is no receipt.")
         self.answer(receipt.model_dump(mode="json"))
@@ -222,11 +226,11 @@ class _Events(_Base):
         offset = offset if last is None else last
         limit = 1 if is_stream else max(1, self.number("limit", PIECE, most=PIECE_LIMIT))
         # Of a stream, too: what is wrong is said before it begins.
-        piece = await asyncio.to_thread(self.service.piece, run_id, who=self.who, stream=stream, offset=offset, limit=limit)
+        piece = await asyncio.to_thread(self.service.lookup.piece, run_id, who=self.who, stream=stream, offset=offset, limit=limit)
         if not is_stream:
             self.answer(shown(piece))
             return
-        async with self.service.watching(run_id, stream) as tail:
+        async with self.service.lookup.watching(run_id, stream) as tail:
             await self._stream(tail, offset)
 
     async def _stream(self, tail: Tail, offset: int) -> None:

@@ -1,4 +1,4 @@
-"""What the server does for somebody: start, list, follow, command. Knows runs and owners; knows no tornado and no HTTP.
+"""What the server does for somebody: start, see through, command. Knows runs and owners; knows no tornado and no HTTP.
 
 It owns no process: it launches supervisors and reads journals, so a server that ends ends nobody's run, and the next one finds them all.
 """
@@ -10,16 +10,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import replace
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from cc_executor.api import make_request
-from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound
-from cc_executor.model.ask import Ask
-from cc_executor.model.phase import Phase
+from cc_executor.errors import CCExecutorError, InvalidRequest
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.ask import Place
@@ -30,35 +27,28 @@ from cc_executor.runtime.hooks import hooks_of_environment
 from cc_executor.runtime.launch import check
 from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
-from cc_executor.runtime.summary import RunSummary, summary
 from cc_executor.server import attendance
 from cc_executor.server.audit import Audit
 from cc_executor.server.following import Following
 from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
 from cc_executor.server.leftovers import sweep
-from cc_executor.server.line import WAITS, Line, never_started
-from cc_executor.server.lists import OPS, Lists, ListSummary
-from cc_executor.server.listwatch import ListWatch
+from cc_executor.server.line import WAITS, Line
+from cc_executor.server.lists import OPS, Lists
 from cc_executor.server.login import LoginLook
+from cc_executor.server.lookup import Lookup, standing
 from cc_executor.server.notices import Notices
 from cc_executor.server.owners import Owners
-from cc_executor.server.pieces import Piece
 from cc_executor.server.policy import Admission, Rules
 from cc_executor.server.queue import Waiting
 from cc_executor.server.refusal import Refused, told_as
-from cc_executor.server.sealing import Sealing
-from cc_executor.server.tail import Tail, Tails
-from cc_executor.server.watch import Watch
 from cc_executor.shim import records
-from cc_executor.store.home import RUN_ID, StateHome, new_run_id
-from cc_executor.store.journal import RunFolder, RunStanding
-from cc_executor.store.tasklists import LIST_ID, ListFolder
+from cc_executor.store.home import StateHome, new_run_id
+from cc_executor.store.journal import RunFolder
+from cc_executor.store.tasklists import LIST_ID
 
 logger = logging.getLogger(__name__)
 
-STREAMS: Final = frozenset({records.STDOUT, records.STDERR, records.CONTROL})
-UNSEALED: Final = frozenset({"queued", "starting", "running", "paused", "ended"})  # no run with a receipt is called so
 # Not for a request that came over a network: where programs lie is the server's affair, and `state` is its own folder.
 NOT_OVER_HTTP: Final = frozenset({"cli", "state", "environ", "on_event", "hooks", "on_ask"})
 
@@ -89,7 +79,6 @@ class Service:
         self.audit: Audit | None = None
         self.tell: Callable[[str, dict[str, Any]], object] = lambda event, about: None
         self._following = Following(sealed=self._sealed, over=self.line.look)
-        self._sealing = Sealing()
         self._keys = Keys(home.root)
         self.notices = Notices(home.root, environ, hosts=rules.webhook_hosts)
         self.lists = Lists(
@@ -107,7 +96,15 @@ class Service:
         self.admission.checked = self.checked
         self.foresight = Foresight(home=home, environ=environ, owners=owners, lists=self.lists.requests, request=self.request)
         self.login = LoginLook(home, environ).told
-        self._tails = Tails(self.line.queue.find)
+        self.lookup = Lookup(
+            home=home,
+            environ=environ,
+            owners=owners,
+            lists=self.lists,
+            line=self.line,
+            following=self._following,
+            mask=self.mask,
+        )
 
     def who(self, username: str) -> str:
         """The name under which somebody's runs are kept."""
@@ -150,15 +147,6 @@ class Service:
     def mask(self, text: str) -> str:
         """`text` without secrets: what people ask for is told back to them, in lists and in errors."""
         return self._redactor.text(text)
-
-    def _row(self, each: RunFolder | ListFolder | Waiting) -> RunSummary | ListSummary:
-        if isinstance(each, ListFolder):
-            listed = self.lists.summary(each)
-            return replace(listed, label=self.mask(listed.label))
-        return self._run_row(each)
-
-    def _run_row(self, each: RunFolder | Waiting) -> RunSummary:
-        return each.row(self.mask) if isinstance(each, Waiting) else summary(each, now=time.time(), mask=self.mask)
 
     # --- starting ---
 
@@ -283,12 +271,12 @@ class Service:
     def checked(self) -> list[str]:
         """Ids of the runs whose checks go on here: their agents have ended, and they have no receipt yet. Blocking."""
         to_check = [run.folder for run in self._following.runs() if run.request.verify is not None]
-        return [folder.run_id for folder in to_check if folder.size(records.EXIT) and _is_open(folder)]
+        return [folder.run_id for folder in to_check if folder.size(records.EXIT) and not folder.has_receipt]
 
     async def resume(self) -> None:
         """Follow what was started by a server before this one and has no receipt yet, and settle what was lost."""
         reconcile(self.home, environ=self._environ)
-        for folder in await asyncio.to_thread(lambda: [each for each in self.home.runs() if _is_open(each)]):
+        for folder in await asyncio.to_thread(lambda: [each for each in self.home.runs() if not each.has_receipt]):
             run_id = folder.run_id
             # What is begun by a request at this moment is followed by that one.
             if self._owners.of(run_id) is not None and run_id not in self._following and not self.admission.is_beginning(run_id):
@@ -303,9 +291,8 @@ class Service:
         """Let go of all runs; they go on. Those that wait do, until the next server."""
         await self.line.aclose()
         await self.lists.aclose()
-        self._tails.close()
         await self._following.aclose()
-        await self._sealing.aclose()
+        await self.lookup.aclose()
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -322,159 +309,7 @@ class Service:
         """Where agents work when a request names no folder."""
         return self._root
 
-    # --- looking ---
-
-    def find(self, run_id: str, *, who: str) -> RunFolder:
-        """Somebody's own run.
-
-        Raises
-        ------
-        RunNotFound
-            There is none, or it is somebody else's: who may not see a run is not told that there is one.
-        ControlFailed
-            It has not begun.
-        """
-        if RUN_ID.match(run_id):
-            with suppress(RunNotFound):
-                folder = self.home.find(run_id)
-                if self._owners.may_see(folder.run_id, who):
-                    return folder
-        elif LIST_ID.match(run_id):
-            self.lists.find(run_id, who=who)
-            raise InvalidRequest(
-                "This is a task list: what it has written, and receipts, have the runs of its tasks. Its status names them."
-            )
-        if self.waiting(run_id, who=who) is not None:
-            raise ControlFailed("The run has not begun: it waits for its turn, or was withdrawn. Its status says which.")
-        raise RunNotFound("There is no such execution.")
-
-    def waiting(self, run_id: str, *, who: str) -> Waiting | None:
-        """Somebody's own run that waits, or that was never started; None for those that have a folder. Blocking."""
-        if not RUN_ID.match(run_id) or self.home.folder(run_id).path.exists() or not self._owners.may_see(run_id, who):
-            return None
-        return self.line.queue.find(run_id)
-
-    def may_take(self, run_id: str, *, who: str) -> bool:
-        """Whether a run or a list is nobody's, somebody's own, or theirs to oversee."""
-        return not self._owners.owner(run_id) or self._owners.may_see(run_id, who)
-
-    def is_own(self, run_id: str, *, who: str) -> bool:
-        """Whether a run is somebody's own."""
-        return self._owners.is_own(run_id, who)
-
-    def asks(self, run_id: str) -> tuple[Ask, ...]:
-        """What the agent of a run asks now, as far as this server follows it."""
-        followed = self._following.get(run_id)
-        return followed.state.asks if followed is not None else ()
-
-    def executions(
-        self, *, who: str, limit: int, before: str = "", status: str = "", everybody: bool = False
-    ) -> tuple[list[RunSummary | ListSummary], str]:
-        """Somebody's runs and lists, newest first, and what to ask from for the next page (empty: there is none). Blocking.
-
-        `everybody`: all that they may see.
-        """
-        is_listed = self._owners.may_see if everybody else self._owners.is_own
-        is_unsealed = status in UNSEALED  # then most runs need not be read
-        found: list[RunSummary | ListSummary] = []
-        last = ""
-        for place, name, each in self.lists.beside(self.line.among(self.home.runs())):
-            if (
-                (before and place >= before)
-                or (is_unsealed and isinstance(each, RunFolder) and not _is_open(each))
-                or not is_listed(name, who)
-            ):
-                continue
-            if len(found) == limit:
-                return found, last
-            row = self._row(each)
-            if not status or row.status == status:
-                found.append(row)
-                last = place
-        return found, ""
-
-    async def status(self, run_id: str, *, who: str, **page: int) -> dict[str, Any]:
-        """What is known of a run or list now. `page`: ``offset`` and ``limit``, for the tasks of a list."""
-        if LIST_ID.match(run_id):
-            return await self.lists.status(run_id, who=who, **page)
-        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
-            told = {**self._run_row(entry).as_dict(), "done": entry.is_over}
-            return {**told, "why": entry.why} if entry.is_over else {**told, "place": await asyncio.to_thread(self.line.queue.place, entry)}
-        folder = await asyncio.to_thread(self.find, run_id, who=who)
-        row = await asyncio.to_thread(self._run_row, folder)
-        if row.status == RunStanding.ENDED.value and await self.receipt(run_id, who=who) is not None:  # nobody has followed it
-            row = await asyncio.to_thread(self._run_row, folder)
-        told = {**row.as_dict(), "done": row.status not in {"starting", "running", "ended", "paused"}}
-        followed = self._following.get(run_id)
-        if not told["done"] and followed is not None:
-            told |= followed.words()
-        if row.status in {RunStanding.RUNNING.value, Phase.PAUSED.value}:
-            run = await Run.attach(self.home, run_id, environ=self._environ)
-            with suppress(ControlFailed):  # it has just ended
-                answer = await run.status()
-                told |= _standing(answer)
-        return told
-
-    async def results(self, run_id: str, *, who: str, **page: int) -> dict[str, Any]:
-        """What a run or list has made. `done` False: nothing, or not all yet. `page`: as for `status`."""
-        if LIST_ID.match(run_id):
-            return await self.lists.results(run_id, who=who, **page)
-        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
-            return {"id": run_id, "done": False} if not entry.is_over else never_started(entry)
-        receipt = await self.receipt(run_id, who=who)
-        if receipt is None:
-            return {"id": run_id, "done": False}
-        return {
-            "id": run_id,
-            "done": True,
-            "status": receipt.outcome.kind.value,
-            "summary": receipt.outcome.summary,
-            "cure": receipt.outcome.cure,
-            "text": receipt.text,
-            "data": receipt.data,
-            "files": [file.model_dump(mode="json") for file in receipt.files],
-            "cost": receipt.cost,
-            "usage": receipt.usage.model_dump(mode="json"),
-            "standing": receipt.standing.value,
-            "digest": receipt.digest,
-        }
-
-    async def receipt(self, run_id: str, *, who: str) -> Receipt | None:
-        """The sealed receipt; None while the run or its check goes on. A run that has ended and that nobody has followed is sealed now."""
-        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None:
-            if entry.is_over:
-                raise Refused(409, "NeverStarted", f"There is no receipt, for the run was never started: {entry.why}")
-            return None
-        folder = await asyncio.to_thread(self.find, run_id, who=who)
-        receipt = await asyncio.to_thread(folder.receipt)
-        if receipt is not None or run_id in self._following:
-            return receipt
-        if folder.standing(time.time()) not in {RunStanding.ENDED, RunStanding.LOST}:
-            return None
-        return await self._sealing.receipt(await Run.attach(self.home, run_id, environ=self._environ))
-
-    def piece(self, run_id: str, *, who: str, stream: str, offset: int, limit: int) -> Piece:
-        """A piece of what a run has written, by byte offset. Blocking."""
-        if stream not in STREAMS:
-            raise InvalidRequest(f"There is no stream {stream!r}. Choose one of {', '.join(sorted(STREAMS))}.")
-        if (entry := self.waiting(run_id, who=who)) is not None:
-            return Piece(offset, b"", is_last=entry.is_over)
-        folder = self.find(run_id, who=who)
-        has_ended = folder.standing(time.time()) not in {RunStanding.STARTING, RunStanding.RUNNING}  # looked at before the last bytes
-        data = folder.read(stream, offset, limit)
-        return Piece(offset, data, is_last=has_ended and offset + len(data) >= folder.size(stream))
-
-    def watching(self, run_id: str, stream: str) -> AbstractAsyncContextManager[Tail]:
-        """What a run writes, as it is written, for somebody who was given a `piece` of it."""
-        return self._tails.watching(self.home.folder(run_id), stream)
-
-    async def watch(self, run_id: str, *, who: str) -> Watch | ListWatch:
-        """The live view of a run or list, for a page whose kernel does not answer. Raises `RunNotFound`, `StateUnusable`."""
-        if LIST_ID.match(run_id):
-            return await self.lists.watch(run_id, who=who)
-        await asyncio.to_thread(self.find, run_id, who=who)
-        run = await Run.attach(self.home, run_id, environ=self._environ)
-        return await asyncio.to_thread(Watch, run, receipt=partial(self.receipt, run_id, who=who))
+    # --- commanding ---
 
     async def control(
         self, run_id: str, op: str, *, who: str, pauses: int | None = None, task: str = "", text: str = "", click: str = ""
@@ -488,10 +323,10 @@ class Service:
             return await self.lists.control(run_id, op, who=who, task=task, text=text, click=click)
         if op not in OPS:
             raise InvalidRequest(f"There is no command {op!r}. Choose one of {', '.join(OPS)}.")
-        if (entry := await asyncio.to_thread(self.waiting, run_id, who=who)) is not None and await self.line.withdrawn(entry, op):
+        if (entry := await asyncio.to_thread(self.lookup.waiting, run_id, who=who)) is not None and await self.line.withdrawn(entry, op):
             await asyncio.to_thread(self.notices.forget, run_id)
             return {"id": run_id, "op": op, "status": "cancelled", "processes": 0}
-        folder = await asyncio.to_thread(self.find, run_id, who=who)
+        folder = await asyncio.to_thread(self.lookup.find, run_id, who=who)
         # Whoever sees a run through can end its checks, too. Of one that is just being started there may be no request to read yet.
         followed = self._following.get(run_id)
         send = partial(command, folder) if followed is None else followed.run.send
@@ -500,11 +335,7 @@ class Service:
         else:
             order = partial(send, op, **({} if pauses is None else {"pauses": pauses}))
         answer = await in_thread(partial(order, by=who or "server"), takes_long=True)
-        return {"id": run_id, "op": op, **_standing(answer)}
-
-
-def _is_open(folder: RunFolder) -> bool:
-    return not (folder.path / records.RECEIPT).exists()
+        return {"id": run_id, "op": op, **standing(answer)}
 
 
 def _digest(request: RunRequest) -> str:
@@ -512,7 +343,3 @@ def _digest(request: RunRequest) -> str:
         return request.digest()
     except (ValueError, RecursionError):
         raise InvalidRequest("The request holds objects within objects to a depth that cannot be written down. Make it flatter.") from None
-
-
-def _standing(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {"status": answer.get("state", ""), "processes": answer.get("processes")}

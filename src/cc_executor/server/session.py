@@ -204,21 +204,21 @@ class Session:
 
     async def status(self, params: dict[str, Any]) -> dict[str, Any]:
         """What a run or a list is doing: `id`; of a list `offset`, `limit`."""
-        return await self._service.status(_text(params, "id"), who=self._who, **_page(params))
+        return await self._service.lookup.status(_text(params, "id"), who=self._who, **_page(params))
 
     async def results(self, params: dict[str, Any]) -> dict[str, Any]:
         """What a run or a list has made: `id`; of a list `offset`, `limit`."""
-        return await self._service.results(_text(params, "id"), who=self._who, **_page(params))
+        return await self._service.lookup.results(_text(params, "id"), who=self._who, **_page(params))
 
     async def hook_status(self, params: dict[str, Any]) -> dict[str, Any]:
         """What became of the hooks of a run: `id`."""
-        folder = await asyncio.to_thread(self._service.find, _text(params, "id"), who=self._who)
+        folder = await asyncio.to_thread(self._service.lookup.find, _text(params, "id"), who=self._who)
         return await asyncio.to_thread(hook_status, folder)
 
     async def executions(self, params: dict[str, Any]) -> dict[str, Any]:
         """Runs, newest first: `limit`, `before`, `status`."""
         look = partial(
-            self._service.executions,
+            self._service.lookup.executions,
             who=self._who,
             limit=_number(params, "limit", 50, least=1, most=500),
             before=_text(params, "before", ""),
@@ -232,7 +232,7 @@ class Session:
         run_id, stream = _text(params, "id"), _text(params, "stream", "stdout")
         offset = _number(params, "offset", 0, most=10**15)
         service, who = self._service, self._who
-        await asyncio.to_thread(service.piece, run_id, who=who, stream=stream, offset=offset, limit=1)  # what is wrong is said now
+        await asyncio.to_thread(service.lookup.piece, run_id, who=who, stream=stream, offset=offset, limit=1)  # what is wrong is said now
         self._check_place()
         number = next(self._numbers)
         self._subscriptions[number] = self._spawn(
@@ -247,7 +247,7 @@ class Session:
 
     async def watch(self, params: dict[str, Any]) -> dict[str, Any]:
         """Have the frames of a run's or a list's live view sent: `id`. Ends with `unsubscribe`."""
-        watch = await self._service.watch(_text(params, "id"), who=self._who)
+        watch = await self._service.lookup.watch(_text(params, "id"), who=self._who)
         self._check_place()
         number = next(self._numbers)
         self._watches[number] = watch
@@ -299,7 +299,7 @@ class Session:
         sequence = itertools.count(1)
         about = {"subscription": number, "id": run_id, "stream": stream}
         try:
-            async with self._service.watching(run_id, stream) as tail, aclosing(pieces(tail, offset)) as told:
+            async with self._service.lookup.watching(run_id, stream) as tail, aclosing(pieces(tail, offset)) as told:
                 async for piece in told:
                     if piece is not None:  # else a sign of life, which pings are here
                         offset = piece.next_offset

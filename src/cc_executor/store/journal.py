@@ -189,6 +189,11 @@ class RunFolder:
         except (OSError, ValueError, RecursionError):
             return None
 
+    @property
+    def has_receipt(self) -> bool:
+        """Whether there is one, be it one that cannot be read here."""
+        return (self.path / records.RECEIPT).exists()
+
     def is_supervised(self) -> bool:
         """Whether a shim holds the lock."""
         return is_held(self.path / records.LOCK)

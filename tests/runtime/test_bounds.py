@@ -89,14 +89,10 @@ ELSEWHERE: Final = """import sys; from cc_executor import cc_execute_task_list
 cc_execute_task_list([
     {'id': 'one', 'run': 'touch up; until [ -e stop ]; do sleep 0.05; done'},
     {'id': 'two', 'prompt': 'Greet the reader.', 'rehearse': 'hello', 'needs': ['one']},
-    {'id': 'three', 'prompt': 'Greet the reader.', 'rehearse': 'hello', 'needs': ['two'], 'max_cost': 3},
 ], cwd=sys.argv[1])"""
 
 
-@pytest.mark.parametrize(("also", "cost"), [({"CC_EXECUTOR_MAX_COST": ""}, 2), ({"CC_EXECUTOR_MAX_COST": "0.5"}, 0.5)])
-def test_a_list_that_goes_on_elsewhere_keeps_the_bound_that_it_was_started_under(
-    also: dict[str, str], cost: float, tmp_path: Path, state_folder: Path
-) -> None:
+def test_a_list_that_goes_on_elsewhere_keeps_the_bound_that_it_was_started_under(tmp_path: Path, state_folder: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ELSEWHERE, str(tmp_path)], env={**os.environ, "CC_EXECUTOR_MAX_COST": "2"})
     try:
         eventually((tmp_path / "up").exists, within=30, what="the first task runs")
@@ -106,8 +102,8 @@ def test_a_list_that_goes_on_elsewhere_keeps_the_bound_that_it_was_started_under
     (tmp_path / "stop").touch()
     home = StateHome(state_folder)
     (folder,) = ListHome(home).folders()
-    state = anyio.run(lambda: carry_on(folder, home=home, environ={**os.environ, **also}))
-    assert [home.find(state.task(name).run_id).request().limits.cost for name in ("one", "two", "three")] == [None, cost, 3]
+    state = anyio.run(lambda: carry_on(folder, home=home, environ=os.environ))
+    assert [home.find(state.task(name).run_id).request().limits.cost for name in ("one", "two")] == [None, 2]
 
 
 def test_who_joins_a_list_that_somebody_runs_lifts_no_bound(tmp_path: Path, state_folder: Path) -> None:
@@ -121,6 +117,8 @@ def test_who_joins_a_list_that_somebody_runs_lifts_no_bound(tmp_path: Path, stat
         return found
 
     assert kept(None, 2, 3) == [None, "2.0", "3.0"], "who runs it again says anew what it may cost"
+    assert with_kept_cap({"CC_EXECUTOR_MAX_COST": "0.5"}, folder)["CC_EXECUTOR_MAX_COST"] == "0.5", "the smaller one, where it goes on"
+    assert with_kept_cap({"CC_EXECUTOR_MAX_COST": "5"}, folder)["CC_EXECUTOR_MAX_COST"] == "3.0"
     with folder.claimed():
         assert kept(None, 4, 1) == ["3.0", "3.0", "1.0"]
     assert kept(None) == [None]

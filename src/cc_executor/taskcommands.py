@@ -30,7 +30,6 @@ from cc_executor.policy.schedule import set_back
 from cc_executor.runtime.control import command as run_command
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder
-from cc_executor.taskplan import request_of
 
 LIST_COMMANDS: Final = frozenset({"pause", "resume", "stop", "kill"})
 TASK_COMMANDS: Final = frozenset({"skip", "retry", "stop", "edit", "now"})
@@ -134,6 +133,8 @@ class TaskCommands:
         changed = self._tasks.model_copy(update={"tasks": tuple(new if each.id == task.id else each for each in self._tasks.tasks)})
         if found := problems(changed):
             raise InvalidRequest(str(found[0]))
+        from cc_executor.taskplan import request_of  # here: only another text is made into a request; who pauses a list needs nothing of it
+
         request_of(changed, new, text, None, "")  # raises InvalidRequest
 
     def kill(self, state: ListState, *, click: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from cc_executor.shim.records import RUN_MARK
 from cc_executor.store.home import StateHome
 from support import receipts
 from support.commands import command, hangups
+from support.disks import on_small_disk
 from support.environments import CHECKOUT
 from support.leaks import marked_processes
 from support.receiver import receiving
@@ -328,6 +330,24 @@ def test_doctor_says_what_is_there_and_what_is_missing(state_folder: Path) -> No
     assert "✗ state folder" in done.stdout
     assert "✓ Claude Code" in done.stdout
     assert done.stdout.count("chmod 700") == 1, "what is wrong is said once"
+
+
+@pytest.mark.usefixtures("claude_cli")
+def test_doctor_says_when_there_is_little_room_for_runs(tmp_path: Path) -> None:
+    def room(state: Path, *where: str) -> str:
+        done = subprocess.run(
+            [*where, sys.executable, "-m", "cc_executor.cli", "doctor"],
+            env=os.environ | {"CC_EXECUTOR_STATE": str(state)}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (line,) = [line for line in done.stdout.splitlines() if "room in it" in line]
+        return line
+
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    assert room(tmp_path / "state").startswith("✓ room in it: ")
+    full = room(disk, *on_small_disk(disk, "2m"))
+    assert re.fullmatch(r"– room in it: [\d.]+ MB: what runs write may not be kept — Make room .*CC_EXECUTOR_STATE.*", full)
 
 
 # --- receipts -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""The help of each command ends with an example, and the parser takes it."""
+"""The table of the commands says of each what its own docstring says, and ends its help with an example, which the parser takes."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from cc_executor.cli.commands import app
-from cc_executor.cli.examples import EXAMPLES
+from cc_executor.cli.commands import COMMANDS, app
 
 
 def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -25,8 +25,16 @@ def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 ALL = dict(commands(typer.main.get_command(app)))
 
 
-def test_every_command_has_an_example_and_no_example_is_of_nothing() -> None:
-    assert ALL.keys() == EXAMPLES.keys()
+def test_every_row_of_the_table_is_a_command_or_a_group_of_some() -> None:
+    groups = {name for name, row in COMMANDS.items() if not row.place}
+    assert ALL.keys() == COMMANDS.keys() - groups
+    assert groups == {name.partition(" ")[0] for name in ALL if " " in name} - ALL.keys()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_a_list_says_of_a_command_is_the_first_sentence_of_its_docstring(name: str) -> None:
+    paragraph = ALL[name].help.partition("\n\n")[0]
+    assert COMMANDS[name].help == re.split(r"(?<=\.)\s", paragraph)[0]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cc_executor.cli.tasks import app
+from cc_executor.cli.commands import app
 from cc_executor.model.listrecord import Begun, Closed, ListState, ListStatus, Stopped
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import LIST, ListFolder, ListHome
@@ -31,7 +31,7 @@ def given(lists: ListHome, folder: Path, *commands: str) -> ListFolder:
 
 def said(*words: str) -> Result:
     """One command, in this process."""
-    return CliRunner().invoke(app, words)
+    return CliRunner().invoke(app, ["tasks", *words])
 
 
 def test_a_text_that_is_no_utf_8_is_refused_in_every_locale(lists: ListHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

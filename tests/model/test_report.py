@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 
 from cc_executor.model import toolcall
 from cc_executor.model.event import Event, Exited, HookRan, Started, ToolCalled, ToolReturned

@@ -6,12 +6,12 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cc_executor.policy.hindsight import calibration, replay
 from cc_executor.policy.kind import CATEGORIES, COMPLEXITIES, kind_of

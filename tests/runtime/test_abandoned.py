@@ -20,7 +20,8 @@ from cc_executor.model.request import RunRequest
 from cc_executor.runtime import once
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import hooks_given
-from cc_executor.runtime.reconcile import reconcile, settle
+from cc_executor.runtime.lost import settle
+from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.workspace import trust, untrust
 from cc_executor.shim import records

@@ -18,7 +18,7 @@ from cc_executor.errors import ControlFailed, StateUnusable
 from cc_executor.runtime import control, seal
 from cc_executor.runtime import run as running
 from cc_executor.runtime.errand import THREADS, in_thread
-from cc_executor.runtime.reconcile import settle
+from cc_executor.runtime.lost import settle
 from cc_executor.runtime.run import Run
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome

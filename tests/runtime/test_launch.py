@@ -30,6 +30,7 @@ from cc_executor.runtime.run import Run
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunStanding
+from support.disks import on_small_disk
 from support.environments import CHECKOUT
 from support.leaks import await_none
 from support.runs import BASH, BOUND, eventually, run_folders, shell, started, to_end, until
@@ -282,11 +283,8 @@ def test_however_little_room_there_is_a_run_gives_its_receipt_or_was_never_begun
     disk.mkdir()
     script = tmp_path / "attempts.py"
     script.write_text(FULL_DISK)
-    mount = 'mount -t tmpfs -o size=2m,mode=0700 none "$0" && exec "$@"'
-    # A namespace of its own, so that the disk is gone with the process.
-    namespace = ("unshare", "--mount") if IS_ROOT else ("unshare", "--user", "--map-root-user", "--mount")
     done = subprocess.run(
-        [*namespace, "sh", "-c", mount, str(disk), sys.executable, str(script), str(disk), str(tmp_path)],
+        [*on_small_disk(disk, "2m"), sys.executable, str(script), str(disk), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src")},
         capture_output=True,
         text=True,

@@ -24,7 +24,7 @@ from cc_executor.model.listrecord import HookTold
 from cc_executor.model.notify import Notify, NotifyOn, notify_from
 from cc_executor.policy.redact import MASK
 from cc_executor.runtime.errand import in_thread
-from cc_executor.runtime.reconcile import settle
+from cc_executor.runtime.lost import settle
 from cc_executor.runtime.run import Run
 from cc_executor.shim import records
 from cc_executor.store import notices

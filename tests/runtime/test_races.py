@@ -20,7 +20,7 @@ import pytest
 from cc_executor.errors import ControlFailed, LaunchFailed
 from cc_executor.model.event import ApiRetried, Started
 from cc_executor.model.receipt import Receipt
-from cc_executor.runtime import control, launch, reconcile, seal
+from cc_executor.runtime import control, launch, lost, reconcile, seal
 from cc_executor.runtime import run as running
 from cc_executor.runtime.control import command
 from cc_executor.runtime.reader import JournalReader
@@ -161,7 +161,7 @@ async def test_a_long_look_at_what_is_expected_does_not_lose_the_run(
         entries = home.root / roll.FOLDER
         for each in entries.iterdir() if entries.exists() else ():
             os.utime(each, (0, 0))
-        reconcile.settle(home, environ=os.environ)  # who lists the runs meanwhile
+        lost.settle(home, environ=os.environ)  # who lists the runs meanwhile
         return digest(path)
 
     monkeypatch.setattr(launch, "digest_of_file", slow)

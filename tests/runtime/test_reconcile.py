@@ -24,7 +24,8 @@ from cc_executor.model.request import RunId
 from cc_executor.runtime import launch as launching
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.leftovers import end_marked
-from cc_executor.runtime.reconcile import reconcile, settle
+from cc_executor.runtime.lost import settle
+from cc_executor.runtime.reconcile import reconcile
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.seal import claimed
 from cc_executor.runtime.summary import summaries

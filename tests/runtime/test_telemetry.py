@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from cc_executor.api import make_request
 from cc_executor.runtime import telemetry
-from cc_executor.runtime.reconcile import settle
+from cc_executor.runtime.lost import settle
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunStanding

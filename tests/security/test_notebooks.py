@@ -30,7 +30,7 @@ def watch(event, values):
     if event in FORBIDDEN:
         print("FORBIDDEN", event, values, file=sys.stderr, flush=True)
 from cc_executor.cli import main
-import cc_executor.runtime.evidence, cc_executor.store.notebook, cc_executor.cli.commands
+import cc_executor.runtime.evidence, cc_executor.store.notebook, cc_executor.cli.receipts
 sys.addaudithook(watch)
 main()
 """

@@ -19,7 +19,7 @@ import pytest
 
 from cc_executor import cc_execute, cc_execute_sync
 from cc_executor.api import make_request
-from cc_executor.cli.session import receipt_of
+from cc_executor.cli.sealed import receipt_of
 from cc_executor.errors import CCExecutorError, ControlFailed, RunNotFound, StateUnusable
 from cc_executor.model.listrecord import Stopped
 from cc_executor.runtime import once

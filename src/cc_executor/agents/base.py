@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, Protocol, Self
+
+import msgspec
 
 from cc_executor.model.event import AgentEvent
 from cc_executor.model.request import RunRequest
@@ -13,16 +14,14 @@ from cc_executor.model.request import RunRequest
 ARGUMENT_LIMIT: Final = 131_071
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Talk:
+class Talk(msgspec.Struct, frozen=True, kw_only=True):
     """How lines of an agent's stdout begin that ask something, and that take it back; its id follows, to the next quotation mark."""
 
     asked: tuple[str, ...]
     withdrawn: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A process to start: absolute argv[0], what to add to its environment (no secrets), and the bytes for its stdin (None: no stdin).
 
     A line of its stdout that begins with one of `done` is its last word, until one begins with one of `anew`. Without `done` its end is its last word.
@@ -30,7 +29,7 @@ class Command:
     """
 
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    env: Mapping[str, str] = {}
     stdin: bytes | None = None
     done: tuple[str, ...] = ()
     anew: tuple[str, ...] = ()

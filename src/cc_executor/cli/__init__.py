@@ -13,6 +13,8 @@ import sys
 from typing import Final
 
 USAGE: Final = 2  # also what the parser of the options exits with
+INTERRUPTED: Final = 130  # as a shell says of what Ctrl-C has ended (128 + SIGINT)
+COMPLETION: Final = "_CC_EXECUTOR_COMPLETE"  # set by a shell's script of `completion` when it asks
 
 
 def main() -> None:
@@ -23,19 +25,16 @@ def main() -> None:
     from cc_executor.cli import streams
 
     streams.make_ready()
-    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if is_usual:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is there yet that would have to be cleaned up, but a trace of our imports
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Until the command is loaded (`group`): nothing is there yet that would have to be cleaned up, but a trace of our imports.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.getLogger("cc_executor.runtime.notices").addHandler(logging.NullHandler())  # the terminal is told of them in words of its own
-    from cc_executor.cli.codes import INTERRUPTED
     from cc_executor.cli.commands import app
-    from cc_executor.cli.completion import VARIABLE, prepare
     from cc_executor.errors import CCExecutorError
-    from cc_executor.model.ansi import clean
 
-    if is_usual:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if VARIABLE in os.environ:  # a shell asks what could come next
+    if COMPLETION in os.environ:  # a shell asks what could come next
+        from cc_executor.cli.completion import prepare  # here: every other command does without it
+
         prepare()
     try:
         try:
@@ -45,6 +44,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before the command was there to answer it
         sys.exit(INTERRUPTED)
     except CCExecutorError as error:
+        from cc_executor.model.ansi import clean  # here: nothing else of this module needs its patterns
+
         print(clean(str(error)), file=sys.stderr)  # it may name what an agent has named
         sys.exit(USAGE)
     except OSError as error:

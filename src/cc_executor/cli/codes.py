@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from cc_executor.cli import INTERRUPTED
 from cc_executor.cli.streams import OUTPUT_LOST
 from cc_executor.model.outcome import OutcomeKind
 
-# 1 and 2 as every command has them; 124 as timeout(1), 130 as a shell says of what Ctrl-C has ended (128 + SIGINT).
+# 1 and 2 as every command has them; 124 as timeout(1).
 OUTCOME_CODES: Final[Mapping[OutcomeKind, int]] = MappingProxyType(
     {
         OutcomeKind.OK: 0,
@@ -25,10 +26,9 @@ OUTCOME_CODES: Final[Mapping[OutcomeKind, int]] = MappingProxyType(
         OutcomeKind.LOST: 18,
         OutcomeKind.TIMEOUT: 124,
         OutcomeKind.STALLED: 125,
-        OutcomeKind.CANCELLED: 130,
+        OutcomeKind.CANCELLED: INTERRUPTED,
     }
 )
-INTERRUPTED: Final = 130
 CONTRADICTED: Final = 1  # of `verify`
 UNVERIFIABLE: Final = 3  # of `verify`
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 # Typer's own scripts without its two options, which would write into the shell's start-up files.
 from typer.completion import completion_init, get_completion_script  # pyright: ignore[reportPrivateImportUsage] - it names no other place
 
-VARIABLE: Final = "_CC_EXECUTOR_COMPLETE"  # set by those scripts when they ask
+from cc_executor.cli import COMPLETION
 
 
 class Shell(StrEnum):
@@ -31,4 +31,4 @@ def completion_command(shell: Annotated[Shell, typer.Argument(metavar="SHELL", h
 
     bash: `eval "$(cc-executor completion bash)"` in ~/.bashrc. zsh: the same in ~/.zshrc, after compinit. fish: `cc-executor completion fish | source` in config.fish.
     """
-    typer.echo(get_completion_script(prog_name="cc-executor", complete_var=VARIABLE, shell=shell.value))
+    typer.echo(get_completion_script(prog_name="cc-executor", complete_var=COMPLETION, shell=shell.value))

@@ -1,35 +1,24 @@
-"""`cc-executor history` and `cc-executor estimate`: past runs, and what they say about the next one."""
+"""`cc-executor history`: past runs."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from cc_executor.cli.kept import LIST_LENGTH, AsJson, hint, home, print_json
-from cc_executor.cli.lint import read_prompt
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.ansi import clean
-from cc_executor.runtime.forecast import estimate, estimate_lines
+from cc_executor.model.table import columns
 from cc_executor.runtime.history import rebuild
-from cc_executor.runtime.past import History, columns, filters_of, past, when
+from cc_executor.runtime.past import History, filters_of, past
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
-from cc_executor.runtime.retention import plan_pruning, prune, size_words
 from cc_executor.store.history import Unusable
 
-app: typer.Typer = typer.Typer(
-    help="Past runs: what was asked, how it ended, how long it took, what it cost, and what had been predicted.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
 
-
-@app.callback()
 def history_command(
     context: typer.Context,
     *,
@@ -82,7 +71,6 @@ def show_history(found: History, *, as_json: bool, as_csv: bool, none: str) -> N
         hint(found.summary())
 
 
-@app.command("rebuild")
 def rebuild_command(*, as_json: AsJson = False) -> None:
     """Make the history anew from the receipts. It heals itself; this is for whoever wants to be sure."""
     try:
@@ -94,78 +82,6 @@ def rebuild_command(*, as_json: AsJson = False) -> None:
         print_json({"runs": count})
     else:
         typer.echo(f"The history has {count:,} {'run' if count == 1 else 'runs'}.")
-
-
-@app.command("prune")
-def prune_command(
-    *,
-    older_than: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Runs that started before then: 30d, 12w, 2026-01-31.", show_default=False)
-    ] = None,
-    keep: Annotated[int | None, typer.Option(metavar="N", help="All but the newest so many.", show_default=False)] = None,
-    whole: Annotated[
-        bool,
-        typer.Option(
-            "--whole",
-            help="Whole runs with their receipts, not just journals; those of known notebooks and task lists, and what was paid today, keep receipts.",
-        ),
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, it is only shown what would go.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Remove the journals of old runs, which are most of what runs hold; shows sizes, and does nothing without --yes."""
-    runs, now = home(), time.time()
-    before = when(older_than, now=now)
-    reconcile(runs, environ=os.environ, patience=LIST_PATIENCE)
-    planned = plan_pruning(runs, environ=os.environ, now=now, before=before, keep=keep, whole=whole)
-    freed = prune(runs, planned, environ=os.environ, now=now) if yes else 0
-    _say(planned.notes)
-    if as_json:
-        rows = [
-            {"run_id": each.row.run_id, "size": each.size, "freed": each.freed, "whole": each.is_whole, "kept_because": each.because}
-            for each in planned.candidates
-        ]
-        print_json({"done": yes, "freed": freed if yes else planned.freed, "total": planned.total, "runs": rows})
-        return
-    for each in planned.candidates:
-        started = datetime.fromtimestamp(each.row.started).astimezone().strftime("%Y-%m-%d %H:%M")
-        what = "whole run" if each.is_whole else f"journal{f'; {each.because}' if each.because else ''}"
-        words = clean(each.row.label or each.row.prompt_line)
-        typer.echo(f"{each.row.run_id}  {started}  {size_words(each.freed):>8}  {what}  {words}".rstrip())
-    for line in planned.words():
-        hint(line)
-    if not planned.candidates:
-        hint("There is nothing to remove.")
-    elif yes:
-        hint(f"Removed: {size_words(freed)}.")
-    else:
-        hint("Nothing was removed. --yes does it.")
-
-
-def estimate_command(
-    prompt: Annotated[
-        str, typer.Argument(metavar="[PROMPT]", show_default=False, help="The prompt; - or nothing reads it from standard input.")
-    ] = "-",
-    *,
-    agent: Annotated[str, typer.Option(metavar="NAME", help="claude, or shell for a command.")] = "claude",
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="The agent's model.")] = None,
-    cwd: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the agent would work; the current folder if not given.")] = None,
-    label: Annotated[str, typer.Option(metavar="TEXT", help="The run's label: runs with the same one are alike.")] = "",
-    rehearse: Annotated[str | None, typer.Option(metavar="SCRIPT", help="The script of a rehearsal.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say how long a run will take and what it will cost, from the runs that there were. Starts nothing and asks no model."""
-    from cc_executor.api import make_request
-
-    text = prompt if prompt != "-" else read_prompt("-")
-    request = make_request(text, agent=agent, model=model, cwd=cwd, label=label, rehearse=rehearse)
-    prediction, said = estimate(home(), request, environ=os.environ)
-    _say(said)
-    if as_json:
-        print_json(asdict(prediction))
-        return
-    for line in estimate_lines(prediction):
-        typer.echo(line)
 
 
 def _say(notes: Any) -> None:

@@ -10,10 +10,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from cc_executor.cli.streams import is_utf8
-from cc_executor.errors import TaskListNotFound
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.tasklists import ListFolder, ListHome
 
 LIST_LENGTH: Final = 20
 
@@ -37,35 +35,11 @@ RunName = Annotated[
         help="A run's id, or the first or last four or more characters of one; the newest run if not given.",
     ),
 ]
-ListName = Annotated[
-    str, typer.Argument(metavar="[LIST]", show_default=False, callback=named, help="A list's id or its beginning; the newest if not given.")
-]
 
 
 def home() -> StateHome:
     """Where the runs are kept."""
     return StateHome(state_path(os.environ))
-
-
-def list_home() -> ListHome:
-    """Where the task lists are kept."""
-    return ListHome(home())
-
-
-def list_folder(name: str) -> ListFolder:
-    """The task list of this name, or the newest one.
-
-    Raises
-    ------
-    TaskListNotFound
-        There is none, or the name fits several.
-    """
-    if name:
-        return list_home().find(name)
-    newest = next(list_home().folders(), None)
-    if newest is None:
-        raise TaskListNotFound("No task list was run yet. `cc-executor tasks run FILE` runs one.")
-    return newest
 
 
 def run_folder(name: str) -> RunFolder:

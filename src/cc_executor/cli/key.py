@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from cc_executor.cli.kept import AsJson, hint, home, print_json
 from cc_executor.store.keys import line_of, own_keys, pem_of, rotate, signing_key
 
-app: Final = typer.Typer(
-    help="The key that signs receipts. It is made with the first receipt.", no_args_is_help=True, rich_markup_mode=None
-)
 
-
-@app.command()
-def show(*, as_json: AsJson = False) -> None:
+def show_command(*, as_json: AsJson = False) -> None:
     """Show the key's fingerprint, and those of the keys before it."""
     current = signing_key(home()).fingerprint
     former = [name for name in own_keys(home()) if name != current]
@@ -27,8 +22,7 @@ def show(*, as_json: AsJson = False) -> None:
         typer.echo(f"{name} (before; its receipts can still be verified)")
 
 
-@app.command()
-def export(
+def export_command(
     *, every: Annotated[bool, typer.Option("--all", help="Every key that signed here, each in one line as OpenSSH writes it.")] = False
 ) -> None:
     """Write the public key as PEM, for whoever verifies your receipts: `cc-executor verify --key FILE`."""
@@ -40,7 +34,6 @@ def export(
         typer.echo(line_of(key))
 
 
-@app.command("rotate")
 def rotate_command(*, as_json: AsJson = False) -> None:
     """Make a new key for the receipts from now on. The old private key is removed; its public half is kept, so that older receipts can be verified."""
     made = rotate(home())

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from cc_executor.cli.group import exits_with
 from cc_executor.cli.kept import AsJson, hint, print_json
-from cc_executor.errors import InvalidRequest
-from cc_executor.model.looked import Looked
-from cc_executor.model.request import PROMPT_LIMIT
+from cc_executor.cli.lintoptions import Apply, Off
+from cc_executor.cli.reading import read_prompt
 from cc_executor.policy import tokens
-from cc_executor.policy.lint import amended, difference, ids_of, lint, looked_over, report
+from cc_executor.policy.lint import amended, difference, ids_of, lint, report
 from cc_executor.policy.rules import RULES, Severity
 
 WARNED: Final = 1  # exit code
 
-Off = Annotated[
-    list[str] | None, typer.Option("--lint-off", metavar="IDS", help="Rules that are not asked, comma-separated; all for every one.")
-]
-Apply = Annotated[
-    list[str] | None, typer.Option("--lint-apply", metavar="IDS", help="Put the suggested text of these rules into the prompt.")
-]
 
-
+@exits_with("0 nothing or hints, 1 warnings, 2 wrong call")
 def lint_command(
     file: Annotated[
         str, typer.Argument(metavar="FILE", show_default=False, help="A file with the prompt; - reads it from standard input.")
@@ -60,28 +52,6 @@ def lint_command(
         raise typer.Exit(WARNED)
 
 
-def looked_over_prompt(
-    prompt: str,
-    *,
-    is_command: bool,
-    show: bool,
-    apply: list[str] | None,
-    off: list[str] | None,
-    model: str | None,
-    is_checked: bool,
-    resumes: bool,
-) -> Looked:
-    """The prompt of a run as its options want it looked over; what is found is said on standard error."""
-    if is_command:
-        if show or apply:
-            raise InvalidRequest("--lint and --lint-apply are for prompts, and this is a command: leave them out.")
-        return Looked(prompt)
-    looked = looked_over(prompt, show=show, apply=ids_of(apply), off=ids_of(off), model=model, is_checked=is_checked, resumes=resumes)
-    if looked.said:
-        hint(looked.said)
-    return looked
-
-
 def _print_rules(*, as_json: bool) -> None:
     if as_json:
         names = ("id", "severity", "title", "why", "suggestion", "example", "better")
@@ -89,24 +59,3 @@ def _print_rules(*, as_json: bool) -> None:
         return
     for rule in RULES:
         typer.echo(f"{rule.id:<18} {rule.severity.value:<8} {rule.title}")
-
-
-def read_prompt(file: str) -> str:
-    """The text of a file; of standard input, if it is ``-``.
-
-    Raises
-    ------
-    InvalidRequest
-        It cannot be read, or is not UTF-8.
-    """
-    try:
-        raw = sys.stdin.buffer.read(PROMPT_LIMIT + 1) if file == "-" else Path(file).read_bytes()
-        return raw.decode(
-            "utf-8", "replace" if len(raw) > PROMPT_LIMIT else "strict"
-        )  # too long all the same, and perhaps cut within a character
-    except OSError as error:
-        raise InvalidRequest(
-            f"There is no prompt to read in {file}: {error.strerror}. Name a file, or send the text to standard input."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The prompt {file} is not UTF-8 text (byte {error.start}).") from error

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import anyio
 import typer
 
 from cc_executor.cli.codes import CONTRADICTED, UNVERIFIABLE
+from cc_executor.cli.group import exits_with
 from cc_executor.cli.kept import AsJson, home, print_json
-from cc_executor.cli.session import receipt_of
+from cc_executor.cli.sealed import receipt_of
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.ansi import clean
 from cc_executor.runtime.evidence import verify_file
@@ -19,9 +20,8 @@ from cc_executor.runtime.verification import Verdict, transcript_roots, verify
 from cc_executor.store.keys import public_keys_in
 from cc_executor.store.notebook import lift_file
 
-CODES: Final = f"Exit codes: 0 all verified, {CONTRADICTED} contradicted, {UNVERIFIABLE} something could not be verified, 2 wrong call."
 
-
+@exits_with(f"0 all verified, {CONTRADICTED} contradicted, {UNVERIFIABLE} something could not be verified, 2 wrong call")
 def verify_command(
     what: Annotated[
         list[str], typer.Argument(metavar="NOTEBOOK|RECEIPT|RUN...", help="Notebooks, receipts as JSON files, or ids of runs.")

@@ -9,7 +9,7 @@ import anyio
 import typer
 
 from cc_executor.cli.kept import hint, home, named
-from cc_executor.cli.session import receipt_of
+from cc_executor.cli.sealed import receipt_of
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.runtime.report import report_named
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
-from cc_executor.cli import limits
+from cc_executor.cli import INTERRUPTED, limits
 from cc_executor.cli import notify as notified
-from cc_executor.cli.codes import INTERRUPTED, OUTCOME_CODES
+from cc_executor.cli.codes import OUTCOME_CODES, outcome_table
+from cc_executor.cli.group import exits_with
 from cc_executor.cli.kept import AsJson, RunName, hint, home, print_json, run_folder
-from cc_executor.cli.lint import Apply, Off, looked_over_prompt
+from cc_executor.cli.lintoptions import Apply, Off, looked_over_prompt
 from cc_executor.cli.session import run_to_end, watch
 from cc_executor.cli.streams import OUTPUT_LOST
 from cc_executor.cli.writer import TerminalWriter, closing_lines
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
 
 
+@exits_with(outcome_table())
 def run_command(
     prompt: Annotated[
         str,

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 import typer
 
+from cc_executor.cli.group import exits_with
 from cc_executor.cli.kept import AsJson, hint, print_json
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.ansi import clean
@@ -20,8 +21,6 @@ MOST: Final = 500  # runs at work that are counted, the API's longest page
 _API: Final = "cc-executor/api/v1"
 _SIZE: Final = 16 * 1024 * 1024  # bytes of an answer
 NOBODY: Final = 1  # exit code
-
-app: Final = typer.Typer(help="Jupyter servers of yours that run now.", no_args_is_help=True, rich_markup_mode=None)
 
 
 class _NoDetours(urllib.request.HTTPRedirectHandler):
@@ -35,12 +34,7 @@ class _NoDetours(urllib.request.HTTPRedirectHandler):
 _OPENER: Final = urllib.request.build_opener(_NoDetours(), urllib.request.ProxyHandler({}))
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `status` a command of its own."""
-
-
-@app.command("status", epilog=f"Exit codes: 0 a server answers for runs, {NOBODY} none does.")
+@exits_with(f"0 a server answers for runs, {NOBODY} none does")
 def status_command(*, as_json: AsJson = False) -> None:
     """Say which Jupyter servers of yours run, and whether cc_executor answers there, in which version, with how many runs at work."""
     try:

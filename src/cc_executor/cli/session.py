@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.abc
-import anyio.to_thread
+import msgspec
 
 from cc_executor.cli.answer import at_terminal
+from cc_executor.cli.signals import ending
 from cc_executor.cli.streams import is_about_output, sentence
 from cc_executor.cli.writer import TerminalWriter
 from cc_executor.errors import CCExecutorError, ControlFailed
@@ -41,8 +39,7 @@ if TYPE_CHECKING:
 TICK: Final = 1.0  # seconds between two looks at the clock
 
 
-@dataclass(slots=True)
-class _Wish:
+class _Wish(msgspec.Struct):
     """How often somebody has asked for the end, and of which run."""
 
     count: int = 0
@@ -175,12 +172,6 @@ async def _keep_time(wish: _Wish, writer: TerminalWriter) -> None:
                 writer.stand(f"  · {duration(round(time.time() - run.folder.created_at))} · {run.state.phase.value}")
 
 
-def ending() -> tuple[signal.Signals, ...]:
-    """The signals that mean the end. A hangup is none of them where whoever has started us has it ignored, as `nohup` does."""
-    always = (signal.SIGINT, signal.SIGTERM)
-    return always if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*always, signal.SIGHUP)
-
-
 async def _end_on_signal(wish: _Wish, writer: TerminalWriter, *, task_status: anyio.abc.TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(*ending()) as signals:
         task_status.started()
@@ -210,12 +201,3 @@ async def _cancel_on_signal(scope: anyio.CancelScope, *, task_status: anyio.abc.
         task_status.started()
         async for _ in signals:
             scope.cancel()
-
-
-async def receipt_of(home: StateHome, run_id: str) -> Receipt | None:
-    """The sealed receipt of a run; made now if the run has ended and nobody was there to seal it, None while it goes on."""
-    run = await Run.attach(home, run_id, environ=os.environ)
-    known = await anyio.to_thread.run_sync(run.folder.receipt)
-    if known is not None or await anyio.to_thread.run_sync(run.folder.is_supervised):
-        return known
-    return await run.finish()

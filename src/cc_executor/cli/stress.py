@@ -16,6 +16,7 @@ import anyio
 import typer
 
 from cc_executor.api import make_request
+from cc_executor.cli.group import exits_with
 from cc_executor.cli.kept import AsJson, hint, print_json
 from cc_executor.errors import CCExecutorError
 from cc_executor.model.ansi import clean
@@ -45,6 +46,7 @@ class _Seen:
     refused: list[str] = field(default_factory=list[str])
 
 
+@exits_with(f"0 all went well and nothing is left, {FAILED} not so, 2 wrong call")
 def stress_command(
     *,
     runs: Annotated[int, typer.Option("--runs", "-n", metavar="N", min=1, max=MOST, help="How many runs.")] = 20,

@@ -8,12 +8,10 @@ import time
 from collections import deque
 from typing import Annotated, Final, TextIO
 
-import anyio
 import typer
 
 from cc_executor.cli.codes import OUTCOME_CODES
 from cc_executor.cli.kept import LIST_LENGTH, RunName, hint, home, run_folder
-from cc_executor.cli.session import receipt_of
 from cc_executor.cli.writer import TerminalWriter, closing_lines
 from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.reader import JournalReader
@@ -85,6 +83,10 @@ def tail_command(
     if reader.exited is None:
         writer.feed(reader.close())
     writer.close()
+    import anyio  # from here on with --follow alone: the lines of a journal need nothing of what follows and seals runs
+
+    from cc_executor.cli.sealed import receipt_of
+
     receipt = anyio.run(receipt_of, home(), folder.run_id)
     if receipt is not None:
         for line in closing_lines(receipt):

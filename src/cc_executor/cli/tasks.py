@@ -1,4 +1,4 @@
-"""`cc-executor tasks`: lists of dependent tasks from a terminal. Each command is a few lines over `cc_executor.tasks`, or one record in a list's journal."""
+"""`cc-executor tasks run`, `check`, `graph` and `schema`: lists of dependent tasks from a terminal. Each command is a few lines over `cc_executor.tasks`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,57 +18,36 @@ import typer
 from pydantic import ValidationError
 
 from cc_executor.api import take_notify
+from cc_executor.cli import INTERRUPTED
 from cc_executor.cli import notify as notified
-from cc_executor.cli.codes import INTERRUPTED
-from cc_executor.cli.kept import AsJson, ListName, hint, home, list_folder, list_home, print_json
-from cc_executor.cli.lint import read_prompt
-from cc_executor.cli.session import ending
+from cc_executor.cli.group import exits_with
+from cc_executor.cli.kept import AsJson, hint, home, print_json
+from cc_executor.cli.keptlists import list_home
+from cc_executor.cli.signals import ending
 from cc_executor.cli.streams import OUTPUT_LOST, is_about_output, lead_nowhere, sentence
-from cc_executor.errors import ControlFailed, InvalidRequest, InvalidTaskList, StateUnusable, TaskListNotFound
+from cc_executor.cli.tasklines import line_of, rows_of
+from cc_executor.errors import ControlFailed, InvalidRequest, InvalidTaskList, TaskListNotFound
 from cc_executor.model.ansi import clean
 from cc_executor.model.graph import mermaid, outline
 from cc_executor.model.hook import described
-from cc_executor.model.listrecord import (
-    ListState,
-    ListStatus,
-    RetryAsked,
-    TaskState,
-    TaskStatus,
-)
+from cc_executor.model.listrecord import ListState, ListStatus, TaskStatus
 from cc_executor.model.notice import duration
 from cc_executor.model.tasklist import TaskList
-from cc_executor.policy.schedule import bounded, set_back
 from cc_executor.runtime.bounds import bounds_of, keep_cap
 from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
-from cc_executor.store.tasklists import ListFolder
-from cc_executor.taskcommands import TaskCommands
 from cc_executor.taskplan import Plan, kept, plan_of_file
-from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, list_result, open_list, reopen, row
+from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, list_result, open_list, reopen
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
 
 CODES: Final[Mapping[str, int]] = {"ok": 0, "failed": 1, "usage_limited": 13, "budget": 14, "stopped": INTERRUPTED}
-MARKS: Final[Mapping[TaskStatus, str]] = {
-    TaskStatus.WAITING: "·",
-    TaskStatus.RUNNING: "▶",
-    TaskStatus.OK: "✓",
-    TaskStatus.FAILED: "✗",
-    TaskStatus.SKIPPED: "–",
-    TaskStatus.STOPPED: "■",
-}
-BY: Final = "cli"
-
-app: Final = typer.Typer(help="Run lists of dependent tasks, and look at and command them.", no_args_is_help=True, rich_markup_mode=None)
-
-TaskName = Annotated[str, typer.Argument(metavar="TASK", show_default=False, help="A task's id.")]
 
 
-@app.command(
-    "run",
-    epilog=f"Exit codes: {', '.join(f'{code} {status}' for status, code in CODES.items())}, 2 wrong call or nothing could be started, "
-    f"{OUTPUT_LOST} ok, but its output could not be written.",
+@exits_with(
+    f"{', '.join(f'{code} {status}' for status, code in CODES.items())}, 2 wrong call or nothing could be started, "
+    f"{OUTPUT_LOST} ok, but its output could not be written"
 )
 def run_command(
     file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="YAML or Markdown, or the id of a list that is kept.")],
@@ -117,7 +95,7 @@ def run_command(
         code = INTERRUPTED
     try:
         if as_json:
-            print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": _rows(result.tasks)})
+            print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": rows_of(result.tasks)})
         else:
             typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
     except OSError as error:
@@ -215,7 +193,7 @@ class _Lines:
             known = state.task(task.id)
             is_new = self._before.get(task.id, TaskStatus.WAITING) is not known.status
             if (is_new or self._waits.get(task.id) != known.until) and not self._silent and known.until != 0:
-                typer.echo(_line(task.id, task.title, known))
+                typer.echo(line_of(task.id, task.title, known))
             self._before[task.id], self._waits[task.id] = known.status, known.until
         self._count_down(state)
         for note in state.notes if not self._silent else ():
@@ -240,19 +218,6 @@ class _Lines:
         self._ticker = None
 
 
-def _line(task_id: str, title: str, known: TaskState) -> str:
-    parts = [f"{MARKS[known.status]} {task_id:<20} {known.status.value:<8}"]
-    if known.status not in {TaskStatus.WAITING, TaskStatus.RUNNING, TaskStatus.SKIPPED}:
-        parts.append(f"{duration(known.seconds):>8}")
-        if known.spent:
-            parts.append(f"${known.spent:.4f}")
-    if known.status is TaskStatus.WAITING and known.until is not None:
-        return "  ".join([*parts, f"until {datetime.fromtimestamp(known.until).astimezone():%H:%M:%S} ({known.why})"])
-    said = title if known.status in {TaskStatus.OK, TaskStatus.WAITING, TaskStatus.RUNNING} else known.summary
-    return "  ".join([*parts, said]).rstrip()
-
-
-@app.command("check")
 def check_command(
     file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="YAML or Markdown.")],
     *,
@@ -294,7 +259,6 @@ def check_command(
         hint(clean(str(found)))
 
 
-@app.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of task lists, by which editors complete and check them."""
     from cc_executor.cli.listschema import list_schema  # it looks at all commands
@@ -302,7 +266,6 @@ def schema_command() -> None:
     typer.echo(json.dumps(list_schema(), ensure_ascii=False, indent=2))
 
 
-@app.command("graph")
 def graph_command(
     file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="YAML or Markdown, or the id of a list that is kept.")],
     *,
@@ -312,140 +275,3 @@ def graph_command(
     """Print what needs what. Needs that follow from others are left out."""
     order = _planned(file, cwd).tasks.in_order()
     typer.echo(mermaid(order) if as_mermaid else outline(order))
-
-
-@app.command("list")
-def list_command(*, as_json: AsJson = False) -> None:
-    """The lists that are kept, the one that changed last first."""
-    found = [_summary(folder) for folder in list_home().folders()]
-    if as_json:
-        print_json([{name: value for name, value in each.items() if name != "done"} for each in found])
-        return
-    for each in found:
-        typer.echo(f"{each['id']:<24} {each['status']:<12} {each['done']}/{each['tasks']}  {each['name']}".rstrip())
-    if not found:
-        typer.echo("No task list was run yet.")
-
-
-def _summary(folder: ListFolder) -> dict[str, Any]:
-    """A list's line; of one that cannot be read, what can be said."""
-    try:
-        tasks, (state, is_run) = folder.tasks(), folder.standing()
-    except StateUnusable:
-        return {"id": folder.list_id, "name": "", "status": "unreadable", "tasks": 0, "done": 0}
-    done = sum(state.task(task.id).status is TaskStatus.OK for task in tasks.tasks)
-    return {"id": folder.list_id, "name": tasks.name, "status": state.word(is_run=is_run), "tasks": len(tasks.tasks), "done": done}
-
-
-@app.command("show")
-def show_command(name: ListName = "", *, as_json: AsJson = False) -> None:
-    """Where each task of a list stands."""
-    folder = list_folder(name)
-    tasks, (state, is_run) = folder.tasks(), folder.standing()
-    word = state.word(is_run=is_run)
-    known = {task.id: state.task(task.id) for task in tasks.tasks}
-    if as_json:
-        print_json({"id": folder.list_id, "status": word, "summary": state.summary, "tasks": _rows(known)})
-        return
-    typer.echo(f"{folder.list_id}  {word}  {state.summary}".rstrip())
-    for task in tasks.tasks:
-        typer.echo(_line(task.id, task.title, known[task.id]))
-    for note in state.notes:
-        typer.echo(f"! {clean(note)}")
-
-
-@app.command("pause")
-def pause_command(name: ListName = "") -> None:
-    """Hold a list: nothing is started, and what runs stands still."""
-    _tell(list_folder(name), "pause")
-
-
-@app.command("resume")
-def resume_command(name: ListName = "") -> None:
-    """Let a list go on."""
-    folder = list_folder(name)
-    state = folder.state()
-    if state.status is ListStatus.OK:
-        raise ControlFailed(f"The list {folder.list_id} has ended well: nothing is left to be done.")
-    if state.status is ListStatus.OPEN:
-        _tell(folder, "resume")
-    else:
-        reopen(folder, bounded(folder.tasks(), state))
-        _say_who(folder)
-
-
-@app.command("stop")
-def stop_command(name: ListName = "") -> None:
-    """End what runs of a list, and start nothing further."""
-    _tell(list_folder(name), "stop")
-
-
-@app.command("now")
-def now_command(task: TaskName, name: ListName = "") -> None:
-    """Do not wait any longer: a task that waits, for the end of a usage limit or before it is tried again, goes on at once."""
-    folder = list_folder(name)
-    if folder.state().task(_known(folder, task)).until is None:
-        hint(f"Task {task} does not wait for a time.")
-        raise typer.Exit(1)
-    _tell(folder, "now", task=task)
-
-
-@app.command("skip")
-def skip_command(task: TaskName, name: ListName = "") -> None:
-    """Leave a task out; what needs it is skipped, too."""
-    folder = list_folder(name)
-    _tell(folder, "skip", task=_known(folder, task))
-
-
-@app.command("retry")
-def retry_command(
-    task: TaskName,
-    name: ListName = "",
-    *,
-    onward: Annotated[bool, typer.Option("--onward", help="Everything that comes after it, too.")] = False,
-) -> None:
-    """Do a task again, with what was kept from running by it."""
-    folder = list_folder(name)
-    state = folder.state()
-    again = set_back(folder.tasks(), state, _known(folder, task), onward=onward)
-    if at_work := [each for each in again if state.task(each).status is TaskStatus.RUNNING]:
-        raise ControlFailed(f"Task {at_work[0]} runs: wait for its end, or stop it first.")
-    folder.append(RetryAsked(at=time.time(), tasks=again, by=BY))  # also of what ended well, which a view does not offer
-    _say_who(folder)
-
-
-@app.command("edit")
-def edit_command(
-    task: TaskName,
-    text: Annotated[
-        str, typer.Argument(metavar="TEXT", show_default=False, help="The new prompt or command; - reads it from standard input.")
-    ],
-    name: ListName = "",
-) -> None:
-    """Give a task that has not begun another prompt or command."""
-    folder = list_folder(name)
-    if folder.state().task(_known(folder, task)).status is not TaskStatus.WAITING:
-        hint(f"Task {task} has begun already. `cc-executor tasks retry {task} {folder.list_id}` sets it back; then edit it.")
-        raise typer.Exit(1)
-    _tell(folder, "edit", task=task, text=read_prompt("-") if text == "-" else text)
-
-
-def _known(folder: ListFolder, task: str) -> str:
-    ids = [item.id for item in folder.tasks().tasks]
-    if task not in ids:
-        raise TaskListNotFound(f"The list {folder.list_id} has no task {task!r}. It has {', '.join(ids)}.")
-    return task
-
-
-def _tell(folder: ListFolder, command: str, *, task: str = "", text: str = "") -> None:
-    TaskCommands(folder, folder.tasks(), home()).obey(command, task=task, text=text, by=BY, ended={"skip", "edit"})
-    _say_who(folder)
-
-
-def _say_who(folder: ListFolder) -> None:
-    if not folder.is_run():
-        hint(f"Noted. Nobody runs this list now: `cc-executor tasks run {folder.list_id}` does.")
-
-
-def _rows(tasks: Mapping[str, TaskState]) -> list[dict[str, Any]]:
-    return [{"task": name, **row(known)} for name, known in tasks.items()]

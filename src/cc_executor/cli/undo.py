@@ -7,13 +7,15 @@ from typing import Annotated, Final
 import anyio
 import typer
 
-from cc_executor.cli.kept import AsJson, ListName, home, list_folder, named, print_json, run_folder
-from cc_executor.cli.session import receipt_of
+from cc_executor.cli.group import exits_with
+from cc_executor.cli.kept import AsJson, home, named, print_json, run_folder
+from cc_executor.cli.keptlists import ListName, list_folder
+from cc_executor.cli.sealed import receipt_of
 from cc_executor.model.ansi import clean
 from cc_executor.model.undone import Undone
 from cc_executor.runtime.undo import last_undone, redo, runs_of_list, undo
 
-CODES: Final = "Exit codes: 0 done, 2 refused or wrong call; then nothing was changed."
+CODES: Final = "0 done, 2 refused or wrong call; then nothing was changed"
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 Redo = Annotated[bool, typer.Option("--redo", help="Take an undo back.")]
@@ -23,6 +25,7 @@ KeepMine = Annotated[
 ]
 
 
+@exits_with(CODES)
 def undo_command(
     run: Annotated[
         list[str] | None,
@@ -50,6 +53,7 @@ def undo_command(
         _say(undo(kept, names, dry_run=dry_run, keep_mine=keep_mine), as_json=as_json)
 
 
+@exits_with(CODES)
 def undo_list_command(
     name: ListName = "",
     *,

@@ -8,8 +8,9 @@ from typing import Annotated, Final
 import typer
 
 from cc_executor.api import make_request
+from cc_executor.cli.group import exits_with
 from cc_executor.cli.kept import AsJson, print_json
-from cc_executor.cli.lint import read_prompt
+from cc_executor.cli.reading import read_prompt
 from cc_executor.errors import InvalidRequest, InvalidTaskList
 from cc_executor.model.ansi import clean
 from cc_executor.policy.lint import lint
@@ -20,6 +21,7 @@ ERROR: Final = "error"  # it cannot be run; warnings and hints are `lint`'s, and
 LISTS: Final = frozenset({".yaml", ".yml", ".json", ".md", ".markdown"})
 
 
+@exits_with(f"0 nothing that hinders, {WRONG} something cannot be run, 2 wrong call")
 def validate_command(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Task lists or prompts; - is a prompt on standard input.")],
     *,

@@ -6,8 +6,9 @@ Knows streams and events; knows no run. What an agent writes is cleaned of termi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final, TextIO
+
+import msgspec
 
 from cc_executor.cli.streams import lead_nowhere
 from cc_executor.model import toolcall
@@ -21,11 +22,10 @@ BLOCKS_LIMIT: Final = 64  # texts that are being written at the same time; agent
 ERROR_CHARS: Final = 400  # of a tool's error
 
 
-@dataclass(slots=True)
-class _Shown:
+class _Shown(msgspec.Struct):
     """What of one text is on the screen."""
 
-    cleaner: Cleaner = field(default_factory=Cleaner)
+    cleaner: Cleaner = msgspec.field(default_factory=Cleaner)
     raw: str = ""
 
 

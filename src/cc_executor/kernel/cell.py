@@ -8,8 +8,9 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+from msgspec.structs import replace
 
 from cc_executor.errors import ControlFailed, StateUnusable
 from cc_executor.kernel.asks import CellAsks

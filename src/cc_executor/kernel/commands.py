@@ -19,12 +19,12 @@ from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.kernel.undocommands import undo_verb
 from cc_executor.model.ansi import clean
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.table import html_table
+from cc_executor.model.table import columns, html_table
 from cc_executor.runtime.blocking import run_in_thread
 from cc_executor.runtime.control import command
 from cc_executor.runtime.doctor import examine
 from cc_executor.runtime.errand import in_thread
-from cc_executor.runtime.past import WRAPPED, columns
+from cc_executor.runtime.past import WRAPPED
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.summary import HEAD, summaries
 from cc_executor.runtime.workspace import trust, untrust

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from cc_executor.api import make_request, take_care
 from cc_executor.errors import InvalidRequest
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One cell's wish."""
 
     request: RunRequest

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 LIMIT_WAIT_MAX: Final = 6 * 3600.0  # seconds; the longest window that a subscription's reset is awaited in is five hours
@@ -48,8 +48,7 @@ class LoopGuard(StrEnum):
     STOP = "stop"  # the run is ended
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Care:
+class Care(msgspec.Struct, frozen=True, kw_only=True):
     """What the user wants done about limits.
 
     Attributes

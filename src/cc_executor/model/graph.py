@@ -7,9 +7,10 @@ everything before it has one line and not forty.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
+
+import msgspec
 
 from cc_executor.model.tasklist import Task
 
@@ -19,8 +20,7 @@ SWEEPS: Final = 6  # more change nothing that can be seen
 PASSING: Final = 0.4  # height of a line that passes through a column; a task has 1
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(msgspec.Struct, frozen=True):
     """A need. `points`: (column, height) from the task that is needed to the one that needs it."""
 
     before: str
@@ -28,8 +28,7 @@ class Edge:
     points: tuple[tuple[int, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(msgspec.Struct, frozen=True):
     """Where everything is. Heights begin at 0 and are in heights of a task.
 
     Attributes
@@ -54,15 +53,14 @@ class Graph:
         }
 
 
-@dataclass(slots=True)
-class _Spot:
+class _Spot(msgspec.Struct):
     """Something that has a height in a column: a task, or a line that passes."""
 
     column: int
     room: float
     height: float = 0.0
-    left: list[_Spot] = field(default_factory=list["_Spot"])
-    right: list[_Spot] = field(default_factory=list["_Spot"])
+    left: list[_Spot] = []
+    right: list[_Spot] = []
 
 
 def graph_of(order: Sequence[Task]) -> Graph | None:

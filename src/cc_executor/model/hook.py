@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal, cast
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
 SCHEMA: Final = 1  # of what hooks are given; a new field does not raise it, a changed one does
@@ -174,12 +175,11 @@ class StoredHook(BaseModel):
 _FIELDS: Final = ("when", "run", "call", "name", "timeout", "on_failure", "events", "env", "min_seconds")
 
 
-@dataclass(slots=True)
-class WrittenHooks:
+class WrittenHooks(msgspec.Struct):
     """What was made of somebody's hooks, and everything that is wrong with them."""
 
     hooks: tuple[Hook, ...] = ()
-    problems: list[str] = field(default_factory=list[str])
+    problems: list[str] = []
 
 
 def hooks_from(value: object, *, callables: bool = True) -> WrittenHooks:

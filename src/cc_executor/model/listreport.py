@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from cc_executor.model.ansi import clean
 from cc_executor.model.listrecord import Begun, Ended, ListState, ListStatus, Record, TaskState, TaskStatus, advance_all
@@ -12,8 +13,7 @@ from cc_executor.model.report import RunReport
 from cc_executor.model.tasklist import Task, TaskList
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """One attempt of a task in time: seconds since the list began. `end` None: it has not ended."""
 
     task: str
@@ -21,14 +21,13 @@ class Span:
     end: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskReport:
+class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
     """One task. `run` is the report of its newest run, if that is kept; `next_step` says what a person can do."""
 
     task: Task
     state: TaskState
     run: RunReport | None = None
-    usage: TokenUsage = field(default_factory=TokenUsage)
+    usage: TokenUsage = msgspec.field(default_factory=TokenUsage)
     rehearsed: bool = False
     next_step: str = ""
 
@@ -38,8 +37,7 @@ class TaskReport:
         return self.state.status in {TaskStatus.FAILED, TaskStatus.STOPPED, TaskStatus.SKIPPED}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListReport:
+class ListReport(msgspec.Struct, frozen=True, kw_only=True):
     """One list.
 
     Attributes
@@ -65,7 +63,7 @@ class ListReport:
     work: float = 0.0
     path: tuple[str, ...] = ()
     path_seconds: float = 0.0
-    usage: TokenUsage = field(default_factory=TokenUsage)
+    usage: TokenUsage = msgspec.field(default_factory=TokenUsage)
     next_steps: tuple[str, ...] = ()
 
     def count(self, status: TaskStatus) -> int:

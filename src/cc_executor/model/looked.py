@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
+class Looked(msgspec.Struct, frozen=True):
     """A prompt that was looked over at a door: what is to be sent, the rules that have changed it, and what a person is told before it is."""
 
     prompt: str

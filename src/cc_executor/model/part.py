@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Self
+
+import msgspec
 
 from cc_executor.model.item import PART_CHARS, PART_LINES, Cut, Item, ItemState, Kind, Level, count_lines, cut
 
 
-@dataclass(slots=True, kw_only=True)
-class Part:
+class Part(msgspec.Struct, kw_only=True):
     """Text below the size of one item. `markdown`: it is cut where Markdown may be cut."""
 
     number: int
@@ -19,7 +19,7 @@ class Part:
     continues: bool = False
     fence: str = ""
     state: ItemState = ItemState.OPEN
-    _pieces: list[str] = field(default_factory=list[str])
+    _pieces: list[str] = []
     _chars: int = 0
     _newlines: int = 0
     _item: Item | None = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, cast
+
+import msgspec
 
 FIELDS: Final = ("result", "text", "data", "files", "status", "cost")
 DEEP_FIELDS: Final = ("result", "data")
@@ -15,8 +16,7 @@ VALUE_LIMIT: Final = 1_000_000  # characters of one value; a prompt may hold ten
 _REFERENCE: Final = re.compile(r"\{\{\s*needs\.([A-Za-z0-9][A-Za-z0-9_-]*)(?:\.([A-Za-z_]\w*)((?:\.\w+)*))?\s*\}\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """One reference. ``{{ needs.ID }}`` is ``{{ needs.ID.result }}``."""
 
     task: str
@@ -27,8 +27,7 @@ class Reference:
         return "{{ " + ".".join(("needs", self.task, self.field, *self.path)) + " }}"
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(msgspec.Struct, frozen=True):
     """What an ended task offers to later ones."""
 
     text: str = ""

@@ -6,8 +6,9 @@ The agent's words are in it once, as what the agent claims. Everything else is w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from cc_executor.model import toolcall
 from cc_executor.model.ansi import clean
@@ -25,8 +26,7 @@ NOTES_LIMIT: Final = 100  # notices that are quoted, the first ones; all of them
 LABEL_CHARS: Final = 200
 
 
-@dataclass(slots=True)
-class ToolCall:
+class ToolCall(msgspec.Struct):
     """One call of a tool. `seconds` None: it never came back. Times are seconds since the run's start."""
 
     name: str
@@ -37,8 +37,7 @@ class ToolCall:
     is_nested: bool = False  # a subagent's
 
 
-@dataclass(slots=True)
-class ToolUse:
+class ToolUse(msgspec.Struct):
     """All calls of one tool."""
 
     calls: int = 0
@@ -47,8 +46,7 @@ class ToolUse:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """A sentence about something that went otherwise than it should, and when."""
 
     at: float
@@ -56,8 +54,7 @@ class Note:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunReport:
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """One run.
 
     Attributes
@@ -84,14 +81,14 @@ class RunReport:
 
     receipt: Receipt
     label: str = ""
-    phases: Mapping[Phase, float] = field(default_factory=dict[Phase, float])
-    tools: Mapping[str, ToolUse] = field(default_factory=dict[str, ToolUse])
+    phases: Mapping[Phase, float] = {}
+    tools: Mapping[str, ToolUse] = {}
     calls: Sequence[ToolCall] = ()
     calls_left_out: int = 0
-    retries: Mapping[str, int] = field(default_factory=dict[str, int])
+    retries: Mapping[str, int] = {}
     waited: float = 0.0
     limit_notes: tuple[str, ...] = ()
-    agent_hooks: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    agent_hooks: Mapping[str, tuple[int, int]] = {}
     notes: Sequence[Note] = ()
     notes_left_out: int = 0
     dropped: tuple[str, ...] = ()

@@ -29,3 +29,13 @@ def size_of(text: str | float) -> int | None:
     if isinstance(text, bool) or not math.isfinite(text):
         raise ValueError("must be a number of bytes")
     return int(text)
+
+
+def size_words(size: int) -> str:
+    """Bytes for people."""
+    value = float(size)
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if value < 1000 or unit == "GB":  # noqa: PLR2004 - decimal units
+            return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:,.1f} {unit}"  # noqa: PLR2004 - three digits are enough
+        value /= 1000
+    raise AssertionError

@@ -1,4 +1,4 @@
-"""A table of texts as HTML, for what a notebook shows. Knows no notebook."""
+"""A table of texts: as lines for a terminal, as HTML for what a notebook shows. Knows no notebook."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from typing import Final
 
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _UNBROKEN: Final = r'<span style="white-space:nowrap">\g<0></span>'
+
+
+def columns(table: list[tuple[str, ...]]) -> list[str]:
+    """Lines of text, each column as wide as it needs."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def html_table(rows: Sequence[Sequence[str]], *, wrapped: Collection[str]) -> str:

@@ -6,9 +6,10 @@ Everything that is not ours goes through `escape`; there is no other way into th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
+
+import msgspec
 
 from cc_executor.model.ansi import clean
 from cc_executor.model.card import AMBER, CARD_BYTES, GREEN, GREY, LINE, MONO, QUIET, RED, SHADE, WRAP, badge, sign
@@ -51,8 +52,7 @@ LIST_MARKS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class EndedList:
+class EndedList(msgspec.Struct, frozen=True):
     """What the table is made of. `receipts`: run id, digest and status of every run of the list that has a sealed receipt."""
 
     list_id: str

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
 from typing import Annotated, Any, Final, NewType, cast
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from cc_executor.model import reference
@@ -123,12 +123,11 @@ class Task(_Frozen):
         return {}
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(msgspec.Struct):
     """What was made out of a list's `tasks`, which every decision asks for. Pydantic hands it on to copies, whose tasks may be others."""
 
     tasks: tuple[Task, ...] = ()
-    by_id: dict[str, Task] = field(default_factory=dict[str, Task])
+    by_id: dict[str, Task] = {}
     order: tuple[Task, ...] | None = None
 
 
@@ -250,8 +249,7 @@ _LATER: Final[Mapping[str, Any]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Something that is wrong with a list. `place`: ``tasks[2] "build"``, with the line where there is one."""
 
     place: str

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import PurePosixPath
 from typing import Any, Final, cast
 
+import msgspec
 from pydantic import ValidationError
 
 from cc_executor.model.hook import Hook, call_named, hooks_from
@@ -52,8 +52,7 @@ _CURES: Final = (
 )
 
 
-@dataclass(slots=True)
-class Written:
+class Written(msgspec.Struct):
     """What was made of somebody's list.
 
     Attributes
@@ -72,10 +71,10 @@ class Written:
     """
 
     tasks: TaskList | None = None
-    calls: dict[str, Callable[..., object]] = field(default_factory=dict[str, Callable[..., object]])
-    problems: list[Problem] = field(default_factory=list[Problem])
-    places: dict[int, str] = field(default_factory=dict[int, str])
-    lint_off: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    calls: dict[str, Callable[..., object]] = {}
+    problems: list[Problem] = []
+    places: dict[int, str] = {}
+    lint_off: dict[str, tuple[str, ...]] = {}
     hooks: tuple[Hook, ...] = ()
 
 

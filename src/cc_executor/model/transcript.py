@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Self
 
@@ -72,8 +71,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     elided_lines: int
 
 
-@dataclass(slots=True)
-class _Block:
+class _Block(msgspec.Struct):
     """A text that is not whole yet (or a raw stream, which never is): the numbers of its parts, and the last of them."""
 
     kind: Kind
@@ -81,9 +79,9 @@ class _Block:
     level: Level
     is_raw: bool
     cleaner: Cleaner | None = None  # from the first control character on
-    numbers: list[int] = field(default_factory=list[int])
+    numbers: list[int] = []
     tail: Part | None = None
-    reuse: deque[int] = field(default_factory=deque[int])
+    reuse: deque[int] = msgspec.field(default_factory=deque[int])
 
     def copy(self) -> _Block:
         tail = self.tail.copy() if self.tail else None

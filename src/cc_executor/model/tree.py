@@ -211,3 +211,8 @@ def actions(changes: Iterable[Change]) -> Actions:
 def reversed_changes(changes: Iterable[Change]) -> tuple[Change, ...]:
     """The way back."""
     return tuple(Change(change.path, change.after, change.before) for change in changes)
+
+
+def is_folder(change: Change) -> bool:
+    """Whether nothing but a folder stands there, before and after."""
+    return all(entry is None or entry.kind is Kind.FOLDER for entry in (change.before, change.after))

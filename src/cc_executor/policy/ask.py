@@ -6,9 +6,10 @@ Nobody is waited for who cannot come. Where nobody can answer, the agent is told
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 
 class Place(StrEnum):
@@ -25,8 +26,7 @@ class Place(StrEnum):
     CLIENT = "client"  # a program, over MCP, that cannot put a question to a person
 
 
-@dataclass(frozen=True, slots=True)
-class Answerer:
+class Answerer(msgspec.Struct, frozen=True):
     """Whether somebody can answer here; if not, why."""
 
     place: Place

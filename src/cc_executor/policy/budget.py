@@ -6,15 +6,15 @@ bound is more than what is left.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 # US dollars. One answer of an agent costs some cents; with less, it would end in the midst of its first step, paid and without a result.
 SMALLEST: Final = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Purse:
+class Purse(msgspec.Struct, frozen=True):
     """What may be spent.
 
     Attributes

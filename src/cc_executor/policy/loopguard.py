@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cc_executor.model import toolcall
 from cc_executor.model.event import Event, Repeated, ToolCalled, ToolReturned
@@ -21,8 +22,7 @@ CYCLE: Final = 3  # a circle of up to so many different calls is seen, too
 OPEN_LIMIT: Final = 256  # calls that have not come back
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(msgspec.Struct, frozen=True):
     name: str
     input: str
     about: str

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+import msgspec
+
 from cc_executor.model.notice import duration, money
 from cc_executor.policy.kind import COMMAND
 
@@ -75,8 +77,7 @@ class Basis(StrEnum):
 _ORDER: Final = (Basis.AGENT, Basis.CATEGORY, Basis.FOLDER, Basis.LABEL, Basis.PROMPT)  # from general to specific
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
+class Features(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a run before it starts. `load`: per core, at the start; None if unknown."""
 
     category: str
@@ -87,8 +88,7 @@ class Features:
     load: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PastRun:
+class PastRun(msgspec.Struct, frozen=True):
     """A run that is over.
 
     Attributes
@@ -240,8 +240,7 @@ class _Group:
         return self._median
 
 
-@dataclass(frozen=True, slots=True)
-class _Error:
+class _Error(msgspec.Struct, frozen=True):
     """How far a past run was from what was predicted for it, as a logarithm."""
 
     value: float

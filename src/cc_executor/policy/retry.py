@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
+
+import msgspec
 
 from cc_executor.model.care import OUTPUT_TRIES, Care, OnLimit, OnOutputLimit
 from cc_executor.model.notice import duration, moment
@@ -46,8 +47,7 @@ class Cause(StrEnum):
     RETRY = "retry"
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True):
     """What a run that did not end well has met.
 
     Attributes
@@ -65,8 +65,7 @@ class Hit:
     delay: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(msgspec.Struct, frozen=True):
     """Another attempt is to be made. `until`: seconds since the epoch; `say`: what the attempt is told, empty for the prompt alone."""
 
     cause: Cause

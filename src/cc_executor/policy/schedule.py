@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cc_executor.model.care import Care, OnLimit
 from cc_executor.model.listrecord import LEFT_OUT, OWED, ListState, ListStatus, TaskState, TaskStatus
@@ -17,39 +18,34 @@ _DONE: Final = frozenset({TaskStatus.OK, TaskStatus.SKIPPED})
 _BAD: Final = frozenset({TaskStatus.FAILED, TaskStatus.STOPPED})
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """Start a task. `max_cost`: US dollars that it may spend at most, None for no bound."""
 
     task: str
     max_cost: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True):
     """End a task that runs."""
 
     task: str
 
 
-@dataclass(frozen=True, slots=True)
-class Skip:
+class Skip(msgspec.Struct, frozen=True):
     """Leave a task out."""
 
     task: str
     because: str
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """Nothing is left to be done, or nothing further may be."""
 
     status: ListStatus
     summary: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Write down that a task is done another time, and when. `session`: what that attempt continues; `say`: what it is told."""
 
     task: str
@@ -60,8 +56,7 @@ class Wait:
     say: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Validate:
+class Validate(msgspec.Struct, frozen=True):
     """Let a fresh agent look at a task's work. `max_cost`: US dollars that it may spend at most; 0: it is not begun, and could not check."""
 
     task: str

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 # docs.claude.com, "Token counting": Opus 4.7 and later, Sonnet 5 and later have "a newer tokenizer. The same input text produces approximately 30 percent
 # more tokens than on earlier models."
 NEWER: Final = 1.3
@@ -25,8 +27,7 @@ SLICES: Final = 20
 SLICED: Final = 1.5
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(msgspec.Struct, frozen=True):
     """Runs of one kind, and what they come to: `first` tokens, and one for every `per` characters beyond `free`; surely one for `longest` characters.
 
     Attributes
@@ -80,8 +81,7 @@ class Count:
         return f"about {rounded(self.likely)} tokens ({rounded(self.least)} to {rounded(self.most)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """What a model's context holds, in tokens.
 
     Attributes

@@ -6,8 +6,9 @@ A file that is not as the run left it is the user's by now, and no undo writes o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from cc_executor.model.tree import Change, Entry, Kind, parents, same, same_content
 
@@ -22,8 +23,7 @@ NO_FOLDER: Final = "its folder cannot be brought back"
 FOLDER_GONE: Final = "its folder is not there any more"
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(msgspec.Struct, frozen=True):
     """What one run did, or several that worked in one folder at the same time.
 
     Attributes
@@ -41,19 +41,17 @@ class Unit:
     changes: Sequence[Change]
     late: Collection[bytes] = ()
     foreign: Collection[bytes] = ()
-    doubtful: Mapping[bytes, Collection[str]] = field(default_factory=dict[bytes, Collection[str]])
+    doubtful: Mapping[bytes, Collection[str]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(msgspec.Struct, frozen=True):
     """A path that is left as it is, and why."""
 
     path: bytes
     why: str
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(msgspec.Struct):
     """What is to be done.
 
     Attributes
@@ -65,8 +63,8 @@ class Plan:
         Paths that are as they were before.
     """
 
-    changes: dict[bytes, Change] = field(default_factory=dict[bytes, Change])
-    conflicts: list[Conflict] = field(default_factory=list[Conflict])
+    changes: dict[bytes, Change] = {}
+    conflicts: list[Conflict] = []
     already: int = 0
 
 

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -57,8 +56,7 @@ FILES_LIMIT: Final = 1000  # names of files that the list's journal keeps
 RequestOf = Callable[[Task, str, float | None, str], RunRequest]
 
 
-@dataclass(frozen=True, slots=True)
-class Watcher:
+class Watcher(msgspec.Struct, frozen=True):
     """Who wants to know. Both are called on the loop and must not block.
 
     Attributes
@@ -76,13 +74,12 @@ class Watcher:
     who: Callable[[], Answerer] = lambda: answerer(Place.LIST)
 
 
-@dataclass(slots=True)
-class Live:
+class Live(msgspec.Struct):
     """An attempt, or a look at one, that this process drives."""
 
     run: Run | None = None
     is_adopted: bool = False  # its run goes on already, whether we have found it yet or not
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    scope: anyio.CancelScope = msgspec.field(default_factory=anyio.CancelScope)
     is_cancelled: bool = False
     is_paused: bool | None = False  # None: its run was found so, and nobody has looked
 

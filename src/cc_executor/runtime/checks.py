@@ -124,7 +124,8 @@ class Checking:
                     return bytes(output), f"did not end in {VERIFY_BUDGET:.0f} s and was ended"
                 ended = process.poll() is not None
                 if not open_:
-                    time.sleep(0 if ended else LOOK)
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(LOOK)
                 elif poll.poll(0 if ended else LOOK * 1000):
                     chunk = os.read(pipe.fileno(), 65536)
                     output += chunk

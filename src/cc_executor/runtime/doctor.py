@@ -10,13 +10,17 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cc_executor.errors import CCExecutorError
 from cc_executor.model.request import RunRequest
+from cc_executor.model.size import size_words
 from cc_executor.runtime.executable import find_executable
 from cc_executor.runtime.login import LOGIN_CURE, login_of
 from cc_executor.store.home import StateHome
 from cc_executor.store.keys import PRIVATE, is_available, signing_key
+
+ROOM: Final = 100 * 10**6  # bytes; an hour of a talkative agent, which writes 26 kB a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,7 @@ def examine(*, home: StateHome, environ: Mapping[str, str]) -> Iterator[Finding]
         cure="" if os.name == "posix" else "Run Jupyter inside WSL.",
     )
     yield Finding(what="python", ok=sys.version_info >= (3, 11), detail=platform.python_version())
-    yield _state(home)
+    yield from _state(home)
     yield from _claude(home, environ)
     for package, required in (
         ("ipython", True),
@@ -58,12 +62,25 @@ def examine(*, home: StateHome, environ: Mapping[str, str]) -> Iterator[Finding]
     yield _signing(home)
 
 
-def _state(home: StateHome) -> Finding:
+def _state(home: StateHome) -> Iterator[Finding]:
     try:
         home.prepare()
     except CCExecutorError as error:
-        return Finding(what="state folder", ok=False, detail=str(error))
-    return Finding(what="state folder", ok=True, detail=str(home.root))
+        yield Finding(what="state folder", ok=False, detail=str(error))
+        return
+    yield Finding(what="state folder", ok=True, detail=str(home.root))
+    disk = os.statvfs(home.root)
+    free = disk.f_bavail * disk.f_frsize
+    has_room = free >= ROOM
+    yield Finding(
+        what="room in it",
+        ok=has_room,
+        detail=f"{size_words(free)}{'' if has_room else ': what runs write may not be kept'}",
+        cure=""
+        if has_room
+        else "Make room (`cc-executor history prune` shows what old runs hold), or set CC_EXECUTOR_STATE to another folder.",
+        required=False,
+    )
 
 
 def _signing(home: StateHome) -> Finding:

@@ -9,9 +9,10 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from cc_executor.agents.shell import words_of
 from cc_executor.errors import AgentNotFound, AgentUnsupported, StateUnusable
@@ -31,8 +32,7 @@ _INSTALL: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Executable:
+class Executable(msgspec.Struct, frozen=True):
     """An agent's program: absolute path, and its version if it has one."""
 
     path: str

@@ -15,9 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.hook import DETAIL_CHARS, Hook, HookReport, HookStatus, refusal
@@ -41,8 +42,7 @@ def is_inside_hook(environ: Mapping[str, str]) -> bool:
     return _inside.get() or MOMENT_VARIABLE in environ
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """Where hooks are called.
 
     Attributes

@@ -21,7 +21,7 @@ from typing import Any, Final
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.model.notice import duration, money
 from cc_executor.model.outcome import OutcomeKind
-from cc_executor.model.table import html_table, untypeset
+from cc_executor.model.table import columns, html_table, untypeset
 from cc_executor.policy.hindsight import Calibration, calibration
 from cc_executor.policy.predict import spread_words
 from cc_executor.runtime.frame import frame_of
@@ -138,12 +138,6 @@ def cells(row: HistoryRow) -> tuple[str, ...]:
         row.agent,
         row.label or row.prompt_line,
     )
-
-
-def columns(table: list[tuple[str, ...]]) -> list[str]:
-    """Lines of text, each column as wide as it needs."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def moment(seconds: float) -> str:

@@ -19,6 +19,7 @@ from typing import Final
 
 from cc_executor.agents.claude.census import count_tool_calls
 from cc_executor.errors import InvalidRequest, StateUnusable
+from cc_executor.model.size import size_words
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.history import ask, facts_of, output_of, size_of
 from cc_executor.runtime.plan import PLAN, PRUNED
@@ -90,16 +91,6 @@ class Pruning:
         if self.unsealed:
             said.append(f"{self.unsealed} that go on, or have no readable receipt, are left alone.")
         return said
-
-
-def size_words(size: int) -> str:
-    """Bytes for people."""
-    value = float(size)
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if value < 1000 or unit == "GB":  # noqa: PLR2004 - decimal units
-            return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:,.1f} {unit}"  # noqa: PLR2004 - three digits are enough
-        value /= 1000
-    raise AssertionError
 
 
 def plan_pruning(

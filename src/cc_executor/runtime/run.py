@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.abc
+import msgspec
 
 from cc_executor.errors import CCExecutorError, ControlFailed
 from cc_executor.model.care import LoopGuard
@@ -43,8 +43,7 @@ HOPELESS_STATUSES: Final = frozenset({401, 403})
 LOOK_AGAIN: Final = 1.0  # seconds; the shim's nudges make this a safety net
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Events that were read together, and the state after them.
 
     `position` makes the cursor from which reading goes on after them; it is good until the next batch is asked for.

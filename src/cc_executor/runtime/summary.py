@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
+
+import msgspec
+from msgspec.structs import asdict
 
 from cc_executor.errors import StateUnusable
 from cc_executor.model.notice import duration
@@ -19,8 +21,7 @@ BEGINNING: Final = 80  # characters of a prompt in a list
 HEAD: Final = ("run", "started", "status", "time", "cost", "agent", "prompt")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One row. `status`: the outcome's name, or starting, running, paused, ended (not sealed yet), lost; `started` in epoch seconds; `elapsed` in seconds."""
 
     id: str

@@ -8,10 +8,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+
+import msgspec
 
 from cc_executor.model.hook import call_named
 from cc_executor.model.listrecord import TEXT_LIMIT
@@ -28,8 +29,7 @@ DATA_LIMIT: Final = 64 * 1024  # bytes of structured data that the list's journa
 ERROR_LIMIT: Final = 2_000  # characters of an error's own words: a sentence for a row, and not a dump
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(msgspec.Struct, frozen=True):
     """What became of a call.
 
     Attributes

@@ -6,44 +6,29 @@ and the next undo completes it.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from cc_executor.errors import RunNotFound, TaskListNotFound, UndoIncomplete, UndoRefused
 from cc_executor.model.listrecord import Begun
-from cc_executor.model.tree import Change, Entry, Kind, Tree, changes, reversed_changes, same, same_content
-from cc_executor.model.undone import SHOWN, Step, Undone
+from cc_executor.model.tree import Change, Entry, Kind, reversed_changes, same, same_content
+from cc_executor.model.undone import Undone
 from cc_executor.policy.undo import BOTH, FOLDER_GONE, NOT_KEPT, Conflict, Plan, Unit, plan
+from cc_executor.runtime import undowords
+from cc_executor.runtime.runchanges import RunChanges, changes_of, units_of
 from cc_executor.runtime.snapshot import PATIENCE
 from cc_executor.store.home import StateHome
-from cc_executor.store.journal import RunFolder
 from cc_executor.store.restore import Ground, HalfDone
-from cc_executor.store.snapshot import ACT, UNDO, Act, After, SnapshotStore
+from cc_executor.store.snapshot import ACT, UNDO, Act, SnapshotStore, overlap
 from cc_executor.store.tasklists import ListFolder
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A run with both its looks."""
-
-    folder: RunFolder
-    before: Tree
-    after: Tree
-    record: After
-
-    @property
-    def run_id(self) -> str:
-        return self.folder.run_id
 
 
 def undo(home: StateHome, run_ids: Sequence[str], *, dry_run: bool = False, keep_mine: bool = False) -> Undone:
@@ -71,7 +56,7 @@ def undo(home: StateHome, run_ids: Sequence[str], *, dry_run: bool = False, keep
     folders = [home.find(run_id) for run_id in dict.fromkeys(run_ids)]
     if not folders:
         raise RunNotFound("There is no run to undo.")
-    seen: list[_Seen] = []
+    seen: list[RunChanges] = []
     unseen: list[tuple[str, str]] = []
     for folder in folders:
         act = store.act(folder)
@@ -85,7 +70,7 @@ def undo(home: StateHome, run_ids: Sequence[str], *, dry_run: bool = False, keep
                 raise UndoRefused(f"Run {folder.run_id} is undone already. `cc-executor undo --redo {folder.run_id}` takes that back.")
             continue
         try:
-            seen.append(_seen(store, folder))
+            seen.append(changes_of(store, folder))
         except UndoRefused as error:
             if not keep_mine or len(folders) == 1:
                 raise
@@ -98,7 +83,7 @@ def undo(home: StateHome, run_ids: Sequence[str], *, dry_run: bool = False, keep
     with _alone(store, roots, runs):
         if any((act := store.act(each.folder)) is not None and (act.is_undone or not act.is_done) for each in seen):
             raise UndoRefused("Somebody else has undone these runs at this very moment.")
-        done = _carry_out(store, _units(store, seen), roots, runs, dry_run=dry_run, keep_mine=keep_mine, is_redo=False)
+        done = _carry_out(store, units_of(store, seen), roots, runs, dry_run=dry_run, keep_mine=keep_mine, is_redo=False)
         return replace(done, left=(*unseen, *done.left))
 
 
@@ -167,28 +152,6 @@ def redo(home: StateHome, run_id: str, *others: str, dry_run: bool = False, keep
         return _carry_out(store, [unit], act.roots, act.runs, dry_run=dry_run, keep_mine=keep_mine, is_redo=True)
 
 
-def _seen(store: SnapshotStore, folder: RunFolder) -> _Seen:
-    run_id = folder.run_id
-    try:
-        goes_on = folder.is_supervised()
-    except OSError as error:
-        raise UndoRefused(f"Whether run {run_id} has ended cannot be seen: {_words(error)}. Remove what stands there.") from error
-    if goes_on:
-        raise UndoRefused(f"Run {run_id} goes on: wait for its end, or end it with `cc-executor cancel {run_id}`.")
-    before, after = store.before(folder), store.after(folder)
-    if before is None:
-        raise UndoRefused(
-            f"Nobody has looked at the folder before run {run_id}, or what was seen is not kept any more: it cannot be undone. "
-            "Agents' runs are looked at unless undo is off; commands with `--undo`."
-        )
-    if before.tree is None:
-        raise UndoRefused(f"Run {run_id} cannot be undone: {before.reason}")
-    if after is None or after.tree is None:
-        why = after.reason if after is not None else "nobody has looked at what it left"
-        raise UndoRefused(f"Run {run_id} cannot be undone: {why}.")
-    return _Seen(folder, before.tree, after.tree, after)
-
-
 def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) -> ExitStack:
     """Nobody else undoes anything in these folders, no run works there, and nothing is swept up meanwhile."""
     stack = ExitStack()
@@ -206,85 +169,18 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
                     "if the run removed it, make it, empty, and undo again: what was in it is kept."
                 )
         for run_id, root in store.working():
-            at_work = any(_overlap(root, mine) for mine in roots)
+            at_work = any(overlap(root, mine) for mine in roots)
             if run_id not in set(runs) and at_work and store.home.folder(run_id).is_supervised():
                 raise UndoRefused(
                     f"Run {run_id} works in {os.fsdecode(root)} now: wait for its end, or end it with `cc-executor cancel {run_id}`."
                 )
     except OSError as error:
         stack.close()
-        raise _nothing(error, store.path) from error
+        raise undowords.unchanged(error, store.path) from error
     except BaseException:
         stack.close()
         raise
     return stack
-
-
-def _overlap(one: bytes, other: bytes) -> bool:
-    one, other = one.rstrip(b"/") + b"/", other.rstrip(b"/") + b"/"
-    return one.startswith(other) or other.startswith(one)
-
-
-# --- what the runs did ------------------------------------------------------------------------------------------------
-
-
-def _units(store: SnapshotStore, seen: Sequence[_Seen]) -> list[Unit]:
-    """Each run by itself, newest first; those that worked in one folder at the same time as one."""
-    units: list[Unit] = []
-    rest: list[_Seen] = list(seen)
-    while rest:
-        together = [rest.pop(0)]
-        grown = True
-        while grown:
-            met = {run_id for each in together for run_id in each.record.shared}
-            more: list[_Seen] = [each for each in rest if each.run_id in met and each.before.root == together[0].before.root]
-            rest = [each for each in rest if all(each is not other for other in more)]
-            together += more
-            grown = bool(more)
-        first = min(together, key=lambda each: each.before.taken)
-        last = max(together, key=lambda each: each.after.taken)
-        found = tuple(_absolute(first.before, changes(first.before, last.after)))
-        late = frozenset(os.path.join(last.after.root, path) for path in last.record.late)
-        foreign, doubtful = _others(store, together, found)
-        units.append(Unit(found, late, foreign, doubtful))
-    return units
-
-
-def _absolute(tree: Tree, found: Iterable[Change]) -> Iterable[Change]:
-    for change in found:
-        yield Change(os.path.join(tree.root, change.path), change.before, change.after)
-
-
-def _others(store: SnapshotStore, mine: Sequence[_Seen], found: Sequence[Change]) -> tuple[frozenset[bytes], dict[bytes, set[str]]]:
-    """Paths that other runs changed at the same time: those that are theirs by their agents' words, and those of which nobody knows, with the runs."""
-    own = {each.run_id for each in mine}
-    claimed = {os.path.join(each.before.root, path) for each in mine for path in each.record.claimed}
-    foreign: set[bytes] = set()
-    doubtful: defaultdict[bytes, set[str]] = defaultdict(set)
-    for run_id in {run_id for each in mine for run_id in each.record.shared} - own:
-        folder = store.home.folder(run_id)
-        act = store.act(folder)
-        if not folder.path.is_dir() or (act is not None and act.is_done and act.is_undone):
-            continue
-        before, after = store.before(folder), store.after(folder)
-        if before is None or after is None or before.tree is None or after.tree is None:
-            for change in found:
-                if change.path not in claimed:
-                    doubtful[change.path].add(run_id)
-            continue
-        theirs = {change.path for change in _absolute(before.tree, changes(before.tree, after.tree))}
-        said = {os.path.join(before.tree.root, path) for path in after.claimed}
-        for change in found:
-            if change.path in theirs and not _is_folder(change):
-                if change.path in said and change.path not in claimed:
-                    foreign.add(change.path)
-                elif change.path not in claimed or change.path in said:
-                    doubtful[change.path].add(run_id)
-    return frozenset(foreign), {path: runs for path, runs in doubtful.items() if path not in foreign}
-
-
-def _is_folder(change: Change) -> bool:
-    return all(entry is None or entry.kind is Kind.FOLDER for entry in (change.before, change.after))
 
 
 # --- doing it ---------------------------------------------------------------------------------------------------------
@@ -305,12 +201,12 @@ def _carry_out(
     try:
         made = _planned(store, ground, units)
     except OSError as error:
-        raise _nothing(error, os.fsdecode(roots[0])) from error
+        raise undowords.unchanged(error, os.fsdecode(roots[0])) from error
     left = tuple((os.fsdecode(conflict.path), conflict.why) for conflict in made.conflicts)
     if left and not keep_mine and not dry_run:
-        raise UndoRefused(_refusal(left, roots, _together(store, units, made.conflicts, runs, roots)), left)
+        raise UndoRefused(undowords.refusal(left, roots, _together(store, units, made.conflicts, runs, roots)), left)
     todo = tuple(made.changes[path] for path in sorted(made.changes))
-    done = Undone(runs=runs, steps=_steps(todo), left=left, is_dry=dry_run, is_redo=is_redo)
+    done = Undone(runs=runs, steps=undowords.steps(todo), left=left, is_dry=dry_run, is_redo=is_redo)
     if dry_run:
         return done
     earlier = store.act(store.home.folder(runs[0]))
@@ -320,20 +216,20 @@ def _carry_out(
             entry.content for change in todo for entry in (change.before, change.after) if entry is not None and entry.kind is Kind.FILE
         )
     except OSError as error:
-        raise _nothing(error, store.path) from error
+        raise undowords.unchanged(error, store.path) from error
     act = Act(runs, todo, roots, time.time(), is_undone=not is_redo, stage=stage)
     try:
         store.keep_act(act)
     except OSError as error:
         _forget(store, act, earlier)
-        raise _nothing(error, store.home.runs_path) from error
+        raise undowords.unchanged(error, store.home.runs_path) from error
     try:
         staying = ground.carry_out(todo)
     except HalfDone as error:
-        raise UndoIncomplete(_half_done(error, runs)) from error
+        raise UndoIncomplete(undowords.half_done(error, runs)) from error
     except OSError as error:
         _forget(store, act, earlier)
-        raise _nothing(error, os.fsdecode(roots[0])) from error
+        raise undowords.unchanged(error, os.fsdecode(roots[0])) from error
     _finish(store, act)
     return Undone(runs=runs, steps=done.steps, left=left, folders=tuple(map(os.fsdecode, staying)), is_dry=False, is_redo=is_redo)
 
@@ -391,15 +287,20 @@ def _complete(store: SnapshotStore, act: Act, *, dry_run: bool) -> Undone:
         try:
             todo, left = _still_to_do(ground, act)
             done = Undone(
-                runs=act.runs, steps=_steps(act.changes), left=left, is_dry=dry_run, is_redo=not act.is_undone, was_completed=not dry_run
+                runs=act.runs,
+                steps=undowords.steps(act.changes),
+                left=left,
+                is_dry=dry_run,
+                is_redo=not act.is_undone,
+                was_completed=not dry_run,
             )
             if dry_run:
                 return done
             staying = ground.carry_out(todo, again=True)
         except HalfDone as error:
-            raise UndoIncomplete(_half_done(error, act.runs)) from error
+            raise UndoIncomplete(undowords.half_done(error, act.runs)) from error
         except OSError as error:
-            raise UndoIncomplete(f"An undo was cut short before, and cannot be completed now: {_words(error)}.") from error
+            raise UndoIncomplete(f"An undo was cut short before, and cannot be completed now: {undowords.of_error(error)}.") from error
         _finish(store, act)
         return Undone(
             runs=act.runs,
@@ -427,7 +328,7 @@ def _finish(store: SnapshotStore, act: Act) -> None:
     try:
         store.keep_act(Act(act.runs, act.changes, act.roots, act.at, act.is_undone, is_done=True))
     except OSError as error:  # it is done; the next undo finds that there is nothing left to do
-        logger.warning("the undo of run %s could not be marked as done: %s", act.runs[0], _words(error))
+        logger.warning("the undo of run %s could not be marked as done: %s", act.runs[0], undowords.of_error(error))
 
 
 def _forget(store: SnapshotStore, act: Act, earlier: Act | None) -> None:
@@ -440,29 +341,6 @@ def _forget(store: SnapshotStore, act: Act, earlier: Act | None) -> None:
             (store.home.folder(run_id).path / ACT).unlink()
 
 
-# --- in words ---------------------------------------------------------------------------------------------------------
-
-
-def _steps(todo: Iterable[Change]) -> tuple[Step, ...]:
-    return tuple(Step(os.fsdecode(change.path), _what(change)) for change in todo if not _is_folder(change) or _is_mode(change))
-
-
-def _is_mode(change: Change) -> bool:
-    return change.before is not None and change.after is not None
-
-
-def _what(change: Change) -> str:
-    if change.before is None:
-        return "removed"
-    if change.after is None:
-        return "brought back"
-    if change.before.kind is change.after.kind and (
-        change.before.kind is Kind.FOLDER or (change.before.kind is Kind.FILE and same_content(change.before, change.after))
-    ):
-        return "mode"
-    return "restored"
-
-
 def _together(
     store: SnapshotStore, units: Sequence[Unit], conflicts: Sequence[Conflict], runs: Sequence[str], roots: Sequence[bytes]
 ) -> list[str]:
@@ -470,42 +348,7 @@ def _together(
     shared = [conflict.path for conflict in conflicts if conflict.why.startswith(BOTH)]
     others = {run_id for unit in units for path in shared for run_id in unit.doubtful.get(path, ())}
     try:
-        can_be = all(run_id not in runs and _seen(store, store.home.folder(run_id)).before.root in roots for run_id in others)
+        can_be = all(run_id not in runs and changes_of(store, store.home.folder(run_id)).before.root in roots for run_id in others)
     except UndoRefused:
         return []
     return [*runs, *sorted(others)] if others and can_be else []
-
-
-def _refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes], together: Sequence[str]) -> str:
-    base = os.fsdecode(roots[0])
-    shown = [f"  {os.path.relpath(path, base) if len(roots) == 1 else path}: {why}" for path, why in left[:SHOWN]]
-    if len(left) > SHOWN:
-        shown.append(f"  and {len(left) - SHOWN:,} more")
-    count = f"{len(left)} file{' is' if len(left) == 1 else 's are'}"
-    return "\n".join(
-        (
-            f"{count} not as the run left {'it' if len(left) == 1 else 'them'}, or cannot be brought back; nothing was changed.",
-            *shown,
-            *(
-                [f"What several worked on is brought back when they are undone as one: `cc-executor undo {' '.join(together)}`."]
-                if together
-                else ()
-            ),
-            "`--keep-mine` (`keep_mine=True`) leaves these alone and restores the others.",
-        )
-    )
-
-
-def _half_done(error: HalfDone, runs: Sequence[str]) -> str:
-    return f"The undo was cut short at {_words(error)}. Nothing is lost: when the cause is gone, `cc-executor undo {runs[0]}` completes it."
-
-
-def _nothing(error: OSError, where: str | Path) -> UndoRefused:
-    """Why nothing was done; `where`: the folder that it is about, if the error does not say."""
-    cure = " Make room there, and undo again." if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
-    return UndoRefused(f"Nothing was changed: {'' if error.filename else f'{where}: '}{_words(error)}.{cure}")
-
-
-def _words(error: OSError) -> str:
-    place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-    return f"{place}{error.strerror or error}"

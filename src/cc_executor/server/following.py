@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from cc_executor.errors import CCExecutorError
 from cc_executor.model.receipt import Receipt
@@ -20,13 +21,12 @@ logger = logging.getLogger(__name__)
 TEXT_TAIL: Final = 4000  # characters of a running agent's text in its status
 
 
-@dataclass(slots=True)
-class Followed:
+class Followed(msgspec.Struct):
     """A run that goes on, as far as its events have been read."""
 
     run: Run
     attend: Attend | None
-    state: RunState = field(default_factory=RunState)
+    state: RunState = msgspec.field(default_factory=RunState)
     task: asyncio.Task[None] | None = None
 
     def words(self) -> dict[str, Any]:

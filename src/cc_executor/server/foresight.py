@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, cast
+
+import msgspec
 
 from cc_executor.errors import InvalidRequest, InvalidTaskList
 from cc_executor.model.request import RunRequest
@@ -28,8 +30,7 @@ WORDS: Final = ("agent", "model", "outcome", "label", "cwd", "category", "list",
 REHEARSED: Final = {"": None, "true": True, "false": False}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Foresight:
+class Foresight(msgspec.Struct, frozen=True, kw_only=True):
     """For one server.
 
     Attributes

@@ -9,10 +9,11 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.server.policy import SOON
@@ -28,8 +29,7 @@ _LOCK: Final = ".lock"
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct):
     """A key, while nobody else's request with it is at work. `id`: what it stands for; empty for a new one, and for a request without a key."""
 
     id: str

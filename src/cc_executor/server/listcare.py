@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from cc_executor.errors import CCExecutorError
 from cc_executor.model.listrecord import NOT_OVER, Closed, ListState, ListStatus
@@ -27,14 +28,13 @@ WAITS: Final = (0.0, 1.0, 10.0)  # seconds after each runner that died before th
 LOG_TAIL: Final = 2000  # bytes
 
 
-@dataclass(slots=True)
-class Kept:
+class Kept(msgspec.Struct):
     """A list whose end is owed to somebody."""
 
     folder: ListFolder
     tasks: TaskList
     owner: str
-    state: ListState = field(default_factory=ListState)
+    state: ListState = msgspec.field(default_factory=ListState)
     runner: subprocess.Popen[bytes] | None = None
     task: asyncio.Task[None] | None = None
     started: int = 0  # runners since a task has come to its end
@@ -42,7 +42,7 @@ class Kept:
     not_before: float = 0.0
     _offset: int = 0
     _over: int = 0
-    _reading: threading.Lock = field(default_factory=threading.Lock)
+    _reading: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def look(self) -> bool:
         """Read what is new, and tell whether somebody runs the list. Blocking, from any thread."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
 
 from cc_executor.errors import InvalidTaskList
 from cc_executor.model.care import Validation
@@ -36,8 +38,7 @@ _NOT_HERE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListRequests:
+class ListRequests(msgspec.Struct, frozen=True, kw_only=True):
     """What a server takes for a task list.
 
     Attributes

@@ -13,13 +13,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from heapq import merge
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
+
+import msgspec
+from msgspec.structs import asdict
 
 from cc_executor.errors import CCExecutorError, ControlFailed, InvalidRequest, RunNotFound, StateUnusable
 from cc_executor.model.listrecord import NOT_OVER, ListState, ListStatus, Resumed, TaskState, TaskStatus
@@ -52,8 +54,7 @@ OPS: Final = ("pause", "resume", "cancel", "kill")
 TASK_OPS: Final = ("skip", "retry", "cancel", "now", "edit")
 
 
-@dataclass(frozen=True, slots=True)
-class ListSummary:
+class ListSummary(msgspec.Struct, frozen=True):
     """A row of a list among runs. `done`: tasks that are over."""
 
     id: str

@@ -10,10 +10,10 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, get_args
 
 import mcp_types as types
+import msgspec
 from mcp.server.connection import allowed_log_levels
 from mcp.server.lowlevel import Server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourceUpdated
@@ -47,20 +47,18 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who calls. `may`: whether a right (``read``, ``execute``) is theirs."""
 
     who: str
     may: Callable[[str], Awaitable[bool]]
 
 
-@dataclass(slots=True)
-class _Client:
+class _Client(msgspec.Struct):
     """What is kept of a client for as long as its connection lasts."""
 
     level: types.LoggingLevel = LEVEL
-    watched: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, "asyncio.Task[None]"])
+    watched: dict[str, asyncio.Task[None]] = {}
 
     def close(self) -> None:
         for task in self.watched.values():

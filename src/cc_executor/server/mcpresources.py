@@ -7,11 +7,11 @@ import base64
 import json
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import asdict
 from typing import Any, Final
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
+from msgspec.structs import asdict
 
 from cc_executor import __version__
 from cc_executor.agents import AGENTS

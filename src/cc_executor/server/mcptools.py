@@ -10,11 +10,11 @@ import json
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import mcp_types as types
+import msgspec
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.event import AgentFailed, ApiRetried, Degraded, Event, LimitReached, RateLimited, Repeated
@@ -41,8 +41,7 @@ PROGRESS: Final = 1.0  # seconds
 Say = Callable[[types.LoggingLevel, dict[str, Any]], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One call of a tool.
 
     Attributes
@@ -62,7 +61,7 @@ class Call:
     elicitor: Elicitor
     trails: Trails
     say: Say
-    said: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    said: Mapping[str, Any] = {}
 
     @property
     def who(self) -> str:
@@ -93,8 +92,7 @@ class Call:
 Answer = dict[str, Any] | types.InputRequiredResult
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """A tool. `needs`: the right that it takes; `gives`: the properties of its answer, those in `always` always."""
 
     title: str
@@ -279,10 +277,9 @@ class Trails:
         return found
 
 
-@dataclass(slots=True)
-class _Trail:
+class _Trail(msgspec.Struct):
     reader: JournalReader
-    waiting: deque[Event] = field(default_factory=deque[Event])
+    waiting: deque[Event] = msgspec.field(default_factory=deque[Event])
 
     def next(self) -> Event | None:
         while not self.waiting:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
 
 from cc_executor.api import NOTIFY, take_notify
 from cc_executor.errors import InvalidRequest
@@ -38,8 +39,7 @@ def schemas() -> dict[str, Any]:
     }
 
 
-@dataclass(slots=True)
-class Notices:
+class Notices(msgspec.Struct):
     """For one server.
 
     Attributes
@@ -56,7 +56,7 @@ class Notices:
     root: Path
     environ: Mapping[str, str]
     hosts: Sequence[str] = ()
-    own: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    own: Mapping[str, Any] = {}
 
     def take(self, options: MutableMapping[str, Any]) -> Notify | None:
         """Who is told, taken out of a request's options.

@@ -10,9 +10,11 @@ import fcntl
 import json
 import os
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
+from msgspec.structs import asdict
 
 from cc_executor.errors import StateUnusable
 from cc_executor.store.lock import locked
@@ -22,8 +24,7 @@ from cc_executor.store.roll import is_held
 _BYTES: Final = 64 * 1024  # of one file: a name and a number
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """What is held for a run: a place among its owner's, and dollars (0: it spends none; None: no bound of its own)."""
 
     owner: str

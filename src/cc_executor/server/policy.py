@@ -13,9 +13,10 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from cc_executor.agents.claude.command import DEFAULT_PERMISSION_MODE as DEFAULT_MODE
 from cc_executor.errors import StateUnusable
@@ -45,8 +46,7 @@ RESERVED: Final = "DayReserved"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What the administrator allows. Empty tuples: everything.
 
     Attributes

@@ -12,10 +12,10 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from pydantic import ValidationError
 
 from cc_executor.errors import InvalidRequest, StateUnusable
@@ -36,8 +36,7 @@ _FOLDER: Final = "queue"
 _SUFFIX: Final = ".json"
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """A run that waits (`status` "queued"), or one that was never started ("cancelled", "refused") and why.
 
     `since`: epoch seconds from which on it waits, which may be later than its id. `trace`: of `carried`, where it was asked for.
@@ -51,7 +50,7 @@ class Waiting:
     status: str = "queued"
     why: str = ""
     since: float = 0.0
-    trace: Mapping[str, str] = field(default_factory=dict[str, str])
+    trace: Mapping[str, str] = {}
 
     @property
     def is_over(self) -> bool:

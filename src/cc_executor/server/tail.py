@@ -13,8 +13,9 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cc_executor.errors import CCExecutorError, RunNotFound, StateUnusable
 from cc_executor.server.pieces import PIECE, Piece, shown
@@ -32,8 +33,7 @@ GRID: Final = PIECE // 2  # pieces end here where they can, so that those who be
 Waits = Callable[[str], Waiting | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """A piece as it is sent: a JSON object (`shown`), and where the next one begins."""
 
     text: bytes

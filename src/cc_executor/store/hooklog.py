@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from pydantic import TypeAdapter, ValidationError
 
 from cc_executor.errors import StateUnusable
@@ -24,8 +24,7 @@ _LIMIT: Final = 256 * 2**20  # bytes
 _stored: Final = TypeAdapter(tuple[StoredHook, ...])
 
 
-@dataclass(slots=True)
-class HookStory:
+class HookStory(msgspec.Struct):
     """The log, read.
 
     Attributes
@@ -39,9 +38,9 @@ class HookStory:
     """
 
     hooks: tuple[StoredHook, ...] = ()
-    begun: set[str] = field(default_factory=set[str])
-    reports: dict[str, HookReport] = field(default_factory=dict[str, HookReport])
-    names: dict[str, str] = field(default_factory=dict[str, str])
+    begun: set[str] = set()
+    reports: dict[str, HookReport] = {}
+    names: dict[str, str] = {}
     rounds: int = 0
     is_open: bool = False
 

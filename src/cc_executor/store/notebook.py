@@ -13,9 +13,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar, cast
+
+import msgspec
 
 from cc_executor.errors import NotebookUnreadable, RunNotFound, StateUnusable
 from cc_executor.model.receipt import RECEIPT_MIME, Receipt
@@ -38,8 +39,7 @@ ReceiptOf: TypeAlias = Callable[[str], Receipt | None]
 BundleOf: TypeAlias = Callable[[str], tuple[Json, Json] | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundReceipt:
+class FoundReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """One output that a run left; or one of the runs of a task list, whose output names them all.
 
     Attributes
@@ -381,8 +381,7 @@ def lift_file(path: Path, *, home: StateHome) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Style:
+class _Style(msgspec.Struct, frozen=True):
     """How a notebook file is written, so that lifting changes only the lines that it must."""
 
     indent: int | str | None

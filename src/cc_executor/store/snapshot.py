@@ -208,7 +208,7 @@ class SnapshotStore:
 
     def at_work(self, root: bytes) -> list[str]:
         """The runs that have not ended and work in a folder, above it or below it."""
-        return [name for name, other in self.working() if _overlap(root, other) and not self._has_ended(name)]
+        return [name for name, other in self.working() if overlap(root, other) and not self._has_ended(name)]
 
     def enter(self, run_id: str, root: bytes, *, met: Iterable[str] = ()) -> None:
         """Say that a run works in a folder, to those that do so, too; `met`: those that did when the look before it began. Raises `OSError`."""
@@ -301,7 +301,7 @@ class SnapshotStore:
                 if time.monotonic() >= until or is_over():
                     yield False
                     return
-                time.sleep(LOOK)
+                time.sleep(LOOK)  # of the end of another process's undo no event tells; this is never where a loop runs
             yield True
 
     def _said(
@@ -317,7 +317,7 @@ class SnapshotStore:
                 other = name.partition("-")[0]
                 if other in against and (theirs := _still_said(places / name)):
                     for root in theirs.split(b"\0"):
-                        if any(_overlap(root, mine) for mine in roots):
+                        if any(overlap(root, mine) for mine in roots):
                             return other, root
             path = places / f"{what}-{secrets.token_hex(8)}"
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -422,7 +422,8 @@ def _still_said(path: Path) -> bytes:
     return b""
 
 
-def _overlap(one: bytes, other: bytes) -> bool:
+def overlap(one: bytes, other: bytes) -> bool:
+    """Whether one of two folders is the other, or lies in it. Absolute paths."""
     return one == other or one.startswith(other.rstrip(b"/") + b"/") or other.startswith(one.rstrip(b"/") + b"/")
 
 

@@ -11,8 +11,10 @@ import json
 import os
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from typing import Any, Final, cast
+
+import msgspec
+from msgspec.structs import asdict
 
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.store.home import StateHome
@@ -27,8 +29,7 @@ _AT_FDCWD: Final = -100  # statx(2), and its layout: linux/stat.h
 _STATX_BTIME: Final = 0x800
 
 
-@dataclass(frozen=True, slots=True)
-class Trusted:
+class Trusted(msgspec.Struct, frozen=True):
     """A folder as it was when it was trusted. `born`: nanoseconds since the epoch; 0 where the file system does not say."""
 
     path: str

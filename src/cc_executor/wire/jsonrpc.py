@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, cast
+
+import msgspec
 
 BATCH_LIMIT: Final = 100  # requests in one message
 
@@ -38,19 +39,17 @@ class RpcError(Exception):
         return told if self.data is None else {**told, "data": self.data}
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request. `is_notification`: nobody waits for an answer. `error`: it is none, and this is what to answer."""
 
     method: str = ""
-    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    params: dict[str, Any] = {}
     id: str | int | float | None = None
     is_notification: bool = False
     error: RpcError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """What came at once. A batch is answered by a batch."""
 
     calls: tuple[Call, ...]

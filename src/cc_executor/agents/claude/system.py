@@ -24,7 +24,7 @@ class Init(_Said, frozen=True):
     cwd: str = ""
     permissionMode: str = ""  # noqa: N815  # the CLI's own spelling
     claude_code_version: str = ""
-    apiKeySource: str = ""  # noqa: N815
+    apiKeySource: str = ""  # noqa: N815  # the CLI's own spelling
     tools: list[str] = []
     mcp_servers: list[McpServer] = []
 

@@ -34,6 +34,7 @@ run: $(RUN_READY) ## Set up a private environment and open JupyterLab on the qui
 
 test: environments chromium redis hub ## Set up all that the tests need, and run every test
 	@$(DEV) -m compileall -q src # where images keep Python from writing bytecode, each of some thousand processes would compile all of it
+	@$(DEV) -m pytest --collect-only -qq >/dev/null || true # rewrites the asserts of all tests once, instead of once in each worker
 	$(DEV) -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 faults outcomes floods threats kernels: environments chromium redis hub ## Run the tests of one table of promises and print it

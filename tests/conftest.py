@@ -29,7 +29,10 @@ ORDER: Final = (
     "server", "browser",
 )  # fmt: skip
 # Of the last folder the longest files come first: at the end the other workers would wait for them.
-LONGEST: Final = ("test_lab.py", "test_view.py", "test_attacks.py", "test_tasks.py", "test_asks.py", "test_pictures.py")
+LONGEST: Final = (
+    "test_habits.py", "test_attacks.py", "test_lab.py", "test_view.py", "test_past_the_kernel.py", "test_asks.py", "test_restart.py",
+    "test_tasks.py", "test_bell.py", "test_pictures.py", "test_list_past_the_kernel.py", "test_notebook7.py",
+)  # fmt: skip
 
 # What belongs to the person at the machine: logins, addresses, their own runs, how their own Jupyter is set up, and the `make` that runs this.
 PERSONAL: Final = ("ANTHROPIC_", "CLAUDE", "CC_EXECUTOR_", "JUPYTER", "JPY_", "IPYTHON", "XDG_", "MAKE", "MFLAGS")

@@ -30,9 +30,9 @@ def shared_lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory, kerne
 
 @pytest.fixture
 def lab(shared_lab: Lab) -> Iterator[Lab]:
-    """That JupyterLab, with no kernel of another test."""
+    """That JupyterLab, with no page and no kernel of another test."""
     yield shared_lab
-    shared_lab.end_kernels()
+    shared_lab.leave()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, Final
 import nbformat
 import pytest
 from nbformat.sign import NotebookNotary
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request
 
 from browser.view_page import ViewPage
 from cc_executor.kernel.render import static_bundle
@@ -101,13 +101,10 @@ def test_nothing_acts_in_the_live_view(view_page: ViewPage, saw: Callable[[str],
 class WatchedPage(NotebookPage):
     """A notebook's page that remembers what it should not have done."""
 
-    def context_in(self, browser: Browser) -> BrowserContext:
-        """One of its own: some attacks act, on purpose."""
-        return browser.new_context(viewport=VIEWPORT)
-
     def close(self) -> None:
-        """Nothing of it stays."""
-        self.context.close()
+        """Leave the others of its context alone."""
+        self.context.remove_listener("page", self._opened)
+        super().close()
 
     def open(self) -> None:
         """Watch from the first moment on."""
@@ -116,8 +113,11 @@ class WatchedPage(NotebookPage):
         self.page.on("request", self._asked)
         self.page.on("dialog", self._dialog)
         self.page.on("console", self._said)
-        self.context.on("page", lambda page: self.complaints.append(f"a page was opened: {page.url}"))
+        self.context.on("page", self._opened)
         super().open()
+
+    def _opened(self, page: Page) -> None:
+        self.complaints.append(f"a page was opened: {page.url}")
 
     def _asked(self, request: Request) -> None:
         if not request.url.startswith((f"{self.lab.url}/", "data:", "blob:", "about:")):
@@ -164,6 +164,18 @@ class WatchedPage(NotebookPage):
     def assert_harmless(self) -> None:
         assert self.scripts == 0
         assert (self.elsewhere, self.complaints) == ([], [])
+
+
+class AttackedPage(WatchedPage):
+    """One in a context of its own: here the attacks act, on purpose."""
+
+    def context_in(self, browser: Browser) -> BrowserContext:
+        """Nothing of it stays."""
+        return browser.new_context(viewport=VIEWPORT)
+
+    def close(self) -> None:
+        """With its context."""
+        self.context.close()
 
 
 def shown(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> nbformat.NotebookNode:
@@ -222,7 +234,7 @@ def test_the_same_attacks_as_they_are_act_in_a_trusted_notebook(lab: Lab, browse
     """So the tests here test something: JupyterLab runs what is trusted."""
     raw = [shown({"text/html": payload}) for payload in PAYLOADS if "http-equiv" not in payload and "position:fixed" not in payload]
     write(lab, "raw.ipynb", notebook(*raw), trusted=True)
-    page = WatchedPage(lab, browser, "raw.ipynb")
+    page = AttackedPage(lab, browser, "raw.ipynb")
     eventually(lambda: page.scripts > 2 and sum(HOST in url for url in page.elsewhere) > 5, within=30, what="the attacks act")
     page.close()
 

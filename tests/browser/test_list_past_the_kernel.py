@@ -11,8 +11,8 @@ from typing import Final
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from browser.test_lab import kernels_of
 from browser.test_past_the_kernel import PastPage
+from browser.test_restart import kernels_of
 from cc_executor.model.listrecord import Paused, Resumed
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder, ListHome

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 from playwright.sync_api import Browser, Locator, WebSocket, expect
 
-from browser.test_lab import kernels_of
+from browser.test_restart import kernels_of
 from support.environments import IPYKERNEL6, IPYKERNEL7
 from support.lab import Lab, NotebookPage, eventually, running_lab, ticks
 from support.leaks import await_none

@@ -25,6 +25,7 @@ from cc_executor.server.mcphttp import MANIFEST
 from cc_executor.server.openapi import execute_schema
 from cc_executor.server.rest import ROUTES
 from cc_executor.store.history import HistoryIndex
+from support.disks import on_small_disk
 from support.environments import CHECKOUT
 from support.lab import free_port
 from support.served import API, TOKEN, Server, results, serving
@@ -251,11 +252,8 @@ def test_a_full_disk_is_said_and_when_there_is_room_again_all_goes_on(tmp_path: 
     state.mkdir(mode=0o700)
     script = tmp_path / "script.py"
     script.write_text(FULL_DISK)
-    mount = 'mount -t tmpfs -o size=1m,mode=0700 none "$0" && exec "$@"'
-    # Root has one as well: the mount is gone with the process.
-    namespace = ("unshare", "--user", "--map-root-user", "--mount")
     done = subprocess.run(
-        [*namespace, "sh", "-c", mount, str(state), sys.executable, str(script), str(tmp_path)],
+        [*on_small_disk(state, "1m"), sys.executable, str(script), str(tmp_path)],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": f"{CHECKOUT / 'tests'}:{CHECKOUT / 'src'}"},
         capture_output=True,
         text=True,

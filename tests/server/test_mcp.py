@@ -21,6 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ResourceUpdated
 from mcp.shared.exceptions import MCPError
 
+from cc_executor.policy.predict import LEAST
 from cc_executor.server.mcphttp import SHARE
 from cc_executor.shim import records
 from support.lab import eventually
@@ -200,14 +201,14 @@ def test_prompts_and_lists_are_looked_over_before_anything_is_spent(server: Serv
 
 def test_what_was_run_is_remembered_estimated_and_verified(server: Server) -> None:
     async def work(session: ClientSession) -> None:
-        for _ in range(3):
+        for _ in range(LEAST):
             run_id = (await tool(session, "execute", prompt="echo the same", agent="shell", label="alike"))["id"]
             assert (await ended(session, run_id))["status"] == "ok"
         rows = (await tool(session, "history", label="alike"))["runs"]
-        assert [row["outcome"] for row in rows] == ["ok"] * 3
+        assert [row["outcome"] for row in rows] == ["ok"] * LEAST
         assert rows[0]["run_id"] == run_id
         known = await tool(session, "complexity", prompt="echo the same", agent="shell", label="alike")
-        assert known["seconds"]["based_on"] >= 3
+        assert known["seconds"]["based_on"] >= LEAST
         (hint,) = (await tool(session, "suggest_strategy", prompt="echo the same", agent="shell", label="alike"))["suggestions"][-1:]
         assert "timeout" in hint["what"]
         verified = await tool(session, "verify", id=run_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import psutil
 from cc_executor.store.home import StateHome, state_path
 from support.environments import CHECKOUT, hub_proxy
 from support.lab import eventually, free_port
+from support.served import leave_out_jupyterlab
 
 CONFIGURATION: Final = CHECKOUT / "docs" / "hub" / "jupyterhub_config.py"
 PASSWORD: Final = "the-password-of-the-tests"
@@ -155,9 +155,7 @@ def serving_hub(
         "culled": culled, "admin_token": ADMIN_TOKEN, "culler_token": CULLER_TOKEN,
     }  # fmt: skip
     (folder / "jupyterhub_config.py").write_text(_OWN.format(**settings))
-    (folder / "config").mkdir()
-    unused = dict.fromkeys(("jupyterlab", "notebook", "notebook_shim", "jupyter_lsp"), False)  # some seconds of each server's start
-    (folder / "config" / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": {"jpserver_extensions": unused}}))
+    leave_out_jupyterlab(folder / "config")
     log = folder / "hub.log"
     environ = {name: value for name, value in os.environ.items() if name != "CC_EXECUTOR_STATE"}
     with log.open("wb") as output:

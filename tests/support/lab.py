@@ -19,6 +19,7 @@ from typing import Any, Final
 import nbformat
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize
 
+from support import environments
 from support.ports import free_port
 
 CHROMIUM_ARGUMENTS: Final = (
@@ -89,6 +90,12 @@ class Lab:
         path = self.root.parent / "settings" / "@jupyterlab" / "apputils-extension" / "themes.jupyterlab-settings"
         path.write_text(json.dumps({"theme": f"JupyterLab {theme}"}))
 
+    def leave(self) -> None:
+        """Close every page, which would go on asking for its kernel, and end every session."""
+        for page in self.context.pages[1:] if self.context is not None else ():  # the first is the empty one with which a browser opens
+            page.close()
+        self.end_kernels()
+
     def end_kernels(self) -> None:
         """End every session."""
         for session in self.api("sessions"):
@@ -131,6 +138,8 @@ def running_lab(folder: Path, *, app: str = "jupyterlab") -> Iterator[Lab]:
         eventually(answers, within=START_BUDGET, what="the server answers")
         yield lab
     finally:
+        if lab.context is not None:
+            lab.context.close()
         with contextlib.suppress(OSError):
             lab.end_kernels()
         process.send_signal(signal.SIGTERM)
@@ -155,8 +164,14 @@ class NotebookPage:
         self.open()
 
     def context_in(self, browser: Browser) -> BrowserContext:
-        """The one of this server: like a person's, it has the page's scripts at hand from the second time on."""
-        self.lab.context = self.lab.context or browser.new_context(viewport=VIEWPORT, reduced_motion="reduce")
+        """The one of this server. It has a profile on disk, as a person's has: from the second time on the page's scripts are there, and compiled."""
+        self.lab.context = self.lab.context or browser.browser_type.launch_persistent_context(
+            self.lab.root.parent / "profile",
+            executable_path=environments.chromium(),
+            args=list(CHROMIUM_ARGUMENTS),
+            viewport=VIEWPORT,
+            reduced_motion="reduce",
+        )
         return self.lab.context
 
     def open(self) -> None:

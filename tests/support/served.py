@@ -46,11 +46,19 @@ class Server:
         return self.client.get(f"/api/contents/{name}").raise_for_status().json()["content"]
 
 
+def leave_out_jupyterlab(config: Path) -> None:
+    """Configure servers to do without what else is installed here: half of a start. Whole JupyterLabs are tested in a browser."""
+    unused = dict.fromkeys(("jupyterlab", "notebook", "notebook_shim", "jupyter_lsp"), False)
+    config.mkdir(exist_ok=True)
+    (config / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": {"jpserver_extensions": unused}}))
+
+
 @contextlib.contextmanager
 def serving(folder: Path, *arguments: str, port: int | None = None, state: Path | None = None) -> Iterator[Server]:
     """`state`: another server's state folder, to share it."""
     root, state = folder / "root", state or folder / "state"
     root.mkdir(parents=True, exist_ok=True)
+    leave_out_jupyterlab(folder / "config")
     port = port or free_port()
     environ = os.environ | {
         "CC_EXECUTOR_STATE": str(state),

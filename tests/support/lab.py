@@ -20,6 +20,7 @@ import nbformat
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize
 
 from support import environments
+from support.looks import pause_since
 from support.ports import free_port
 
 CHROMIUM_ARGUMENTS: Final = (
@@ -39,13 +40,13 @@ LIGHT: Final = """() => {
 
 def eventually(look: Callable[[], Any], *, within: float, what: str) -> Any:
     """The first truthy answer of `look`; an AssertionError that says `what` after `within` seconds."""
-    end = time.monotonic() + within
+    begun = time.monotonic()
     while True:
         found = look()
         if found:
             return found
-        assert time.monotonic() < end, f"not within {within} s: {what}"
-        time.sleep(0.05)
+        assert time.monotonic() < begun + within, f"not within {within} s: {what}"
+        time.sleep(pause_since(begun, 0.05))
 
 
 def ticks(folder: Path) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cc_executor.shim.records import RUN_MARK
+from support.looks import pause_since
 
 _SHIM: Final = b"/cc_executor/shim/__main__.py"
 GRACE: Final = 5.0  # seconds; a run that has just been cancelled has this long to end (the promise is 3 s)
@@ -51,7 +52,7 @@ def marked_processes(roots: Sequence[Path]) -> list[MarkedProcess]:
 
 def await_none(roots: Sequence[Path], *, budget: float = GRACE) -> list[MarkedProcess]:
     """Wait until no run of these tests is alive, at most `budget` seconds; what is still alive is returned."""
-    end = time.monotonic() + budget
-    while (found := marked_processes(roots)) and time.monotonic() < end:
-        time.sleep(0.05)  # there is no event to wait for: the processes are nobody's children here
+    begun = time.monotonic()
+    while (found := marked_processes(roots)) and time.monotonic() < begun + budget:
+        time.sleep(pause_since(begun, 0.05))  # there is no event to wait for: the processes are nobody's children here
     return found

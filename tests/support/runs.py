@@ -19,6 +19,7 @@ from cc_executor.model.state import RunState
 from cc_executor.runtime.history import THREAD
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome
+from support.looks import pause_since
 
 BASH: Final[dict[str, Any]] = {"agent": "shell", "shell": "bash"}
 BOUND: Final = 60.0  # seconds for anything that happens at once on an idle machine; a busy one is slower by far
@@ -56,17 +57,18 @@ async def to_end(run: Run) -> list[Event]:
 
 async def eventually(condition: Callable[[], object], *, within: float = BOUND) -> None:
     """Look again and again at what has no event to wait for: files, and processes that are nobody's children here."""
+    begun = time.monotonic()
     with anyio.fail_after(within):
         while not condition():  # noqa: ASYNC110 - as said
-            await anyio.sleep(0.02)
+            await anyio.sleep(pause_since(begun, 0.02))
 
 
 def wait_for(condition: Callable[[], object], *, within: float = BOUND) -> None:
     """The same without a loop."""
-    end = time.monotonic() + within
+    begun = time.monotonic()
     while not condition():
-        assert time.monotonic() < end, f"not within {within} s"
-        time.sleep(0.02)
+        assert time.monotonic() < begun + within, f"not within {within} s"
+        time.sleep(pause_since(begun, 0.02))
 
 
 def remembered() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import cc_executor.shim.records as fmt
+from support.looks import pause_since
 
 SHIM: Final = Path(fmt.__file__).with_name("__main__.py")
 PYTHON: Final = (sys.executable, "-I", "-S", "-c")
@@ -24,13 +25,13 @@ T = TypeVar("T")
 
 def until(what: Callable[[], T], seconds: float = BOUND) -> T:
     """The first true value of `what`; fails after `seconds`."""
-    end = time.monotonic() + seconds
+    begun = time.monotonic()
     while True:
         value = what()
         if value:
             return value
-        assert time.monotonic() < end, f"still {value!r} after {seconds} s"
-        time.sleep(0.005)
+        assert time.monotonic() < begun + seconds, f"still {value!r} after {seconds} s"
+        time.sleep(pause_since(begun, 0.005))
 
 
 def watch(seconds: float) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import nbformat
 import pytest
-from playwright.sync_api import Browser, Locator, WebSocket, expect
+from playwright.sync_api import Browser, Locator, Route, WebSocket, expect
 
 from browser.test_restart import kernels_of
+from cc_executor.model.receipt import RECEIPT_MIME
+from kernel.cells import WIDGET_MIME
 from support.environments import IPYKERNEL6, IPYKERNEL7
 from support.lab import Lab, NotebookPage, eventually, running_lab, ticks
 from support.leaks import await_none
@@ -57,6 +60,13 @@ class PastPage(NotebookPage):
 
     def button(self, cell: int, name: str) -> Locator:
         return self.output(cell).get_by_role("button", name=name, exact=True)
+
+    def clear(self, cell: int) -> None:
+        """Edit > Clear Cell Output."""
+        self.cell(cell).locator(".jp-InputPrompt").click()
+        self.page.get_by_role("menuitem", name="Edit", exact=True).click()
+        self.page.locator(".lm-Menu-itemLabel").get_by_text("Clear Cell Output", exact=True).click()
+        eventually(lambda: not self.numbers(cell), within=30, what="the view is gone")
 
     def interrupt(self) -> None:
         (kernel,) = [session["kernel"]["id"] for session in self.lab.api("sessions") if session["path"] == self.name]
@@ -178,6 +188,69 @@ def test_a_page_that_is_loaded_anew_beside_a_busy_kernel_has_the_whole_view_when
     page.close()
 
 
+def hold_saves(page: PastPage) -> Callable[[], None]:
+    """Have no save of this page's notebook arrive, as on a machine that is too slow for it. What is returned reloads the page; then saves arrive again."""
+    contents = re.compile(rf"/api/contents/{page.name}")
+
+    def hold(route: Route) -> None:
+        if route.request.method not in {"PUT", "PATCH"}:
+            route.fallback()
+
+    def reload() -> None:
+        page.page.reload(wait_until="commit")  # with the page goes what it has not sent; without the route that would be sent after all
+        page.page.unroute(contents, hold)
+
+    page.page.route(contents, hold)
+    return reload
+
+
+@pytest.mark.row(
+    "kernels", "page reloaded before the notebook was saved", "what goes on is there with every line; what was cleared stays away"
+)
+def test_what_goes_on_is_there_in_a_page_that_was_reloaded_before_it_was_saved(lab: Lab, browser: Browser, tmp_path: Path) -> None:
+    cleared = tmp_path / "cleared"
+    cleared.mkdir()
+    cells = (LOAD, COUNT.format(folder=tmp_path), COUNT.format(folder=cleared), LIST.format(folder=tmp_path))
+    path = lab.write("unsaved.ipynb", *cells, kernel=IPYKERNEL7.name)
+    page = PastPage(lab, browser, "unsaved.ipynb")
+    page.wait_for_kernel()
+    reload_unsaved = hold_saves(page)
+    for cell in range(4):
+        page.run(cell)
+    page.grows(1, 3, within=40)
+    page.grows(2, 1, within=40)
+    page.output(3).get_by_text("0 of 1").wait_for()
+    page.clear(2)
+    assert [cell["outputs"] for cell in nbformat.read(path, as_version=4).cells] == [[]] * 4
+
+    reload_unsaved()
+    page.grows(1, 3)
+    page.output(3).get_by_text("0 of 1").wait_for(timeout=60_000)
+    assert page.output(2).locator(".ccx").count() == 0
+    eventually(lambda: shows_views(path, [0, 1, 0, 1]), within=30, what="the page has saved what it has found")
+
+    page.button(1, "Cancel").click()
+    for folder in (tmp_path, cleared):
+        (folder / "stop").touch()
+    for cell, end in ((1, "cancelled: "), (3, "1 of 1")):
+        eventually(lambda cell=cell, end=end: end in page.output(cell).inner_text().lower(), within=60, what="the view says how it ended")
+    numbers = page.numbers(1)
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert page.output(3).locator(".ccx-tasks").count() == 1
+    _, run, away, tasks = page.save().cells
+    assert [output.data[RECEIPT_MIME]["outcome"]["kind"] for output in run.outputs] == ["cancelled"]
+    assert away.outputs == []
+    assert [output.metadata["cc_executor"]["status"] for output in tasks.outputs] == ["ok"]
+    assert page.complaints == []
+    page.close()
+
+
+def shows_views(path: Path, counts: list[int]) -> bool:
+    """Whether the saved cells have so many live views each."""
+    cells = nbformat.read(path, as_version=4).cells
+    return [sum(WIDGET_MIME in output.get("data", {}) for output in cell.outputs) for cell in cells] == counts
+
+
 LIST: Final = """%%cc_tasks
 tasks:
   - {{id: long, run: 'cd {folder} && while [ ! -e stop ]; do sleep 0.1; done'}}"""
@@ -202,6 +275,7 @@ def test_views_that_the_page_has_given_up_just_when_the_kernel_answered_are_ther
         page.page.reload()
     page.grows(1, 3)
     page.output(2).get_by_text("0 of 1").wait_for(timeout=60_000)
+    assert [page.output(cell).locator(".jp-OutputArea-child").count() for cell in range(3)] == [0, 1, 1], "each once, as they were saved"
     (tmp_path / "stop").touch()
     for cell, end in ((1, "ok: "), (2, "1 of 1")):
         eventually(lambda cell=cell, end=end: end in page.output(cell).inner_text().lower(), within=60, what="the view says how it ended")

@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import NEWEST_LINE, WAIT, make_gate, ok, shell_cell
+from kernel.cells import NEWEST_LINE, WAIT, WIDGET_MIME, make_gate, ok, shell_cell
 from support.kernel import Kernel
 from support.lab import eventually
 from support.leaks import await_none
@@ -131,10 +132,29 @@ def test_a_cell_that_is_queued_once_more_shows_what_still_runs_in_its_new_output
     cell = cell.format(tmp_path)
     first = own_kernel.send(cell, cell="a")
     shown = own_kernel.wait(first, until=lambda answer: answer.displays)
+    (opened,) = (
+        message["content"]["data"]["state"] for message in shown.messages if "place" in str(message) and message["msg_type"] == "comm_open"
+    )
+    assert opened["place"] == ""
     again, other = own_kernel.send(cell, cell="a"), own_kernel.send("print('done')", cell="b")
     live = own_kernel.wait(again, until=lambda answer: answer.displays)
     assert live.displays == shown.displays, "the same view, so that its end replaces both"
     assert live.metadata == shown.metadata
+
+    # A page that is loaded anew fetches the view, and is told where it is shown, for the notebook may not be saved; not where somebody has cleared it.
+    output = {mime: live.displays[0][mime] for mime in (WIDGET_MIME, "text/plain")}
+    view = output[WIDGET_MIME]["model_id"]
+    place = json.loads(fetched_place(own_kernel, view))
+    assert place == {"cell": "a", "view": view, "data": output, "metadata": live.metadata[0], "save": True}
+    updates = [
+        message["content"]["data"].get("state", {}) for message in shown.messages + live.messages if message["msg_type"] == "comm_msg"
+    ]
+    assert not any("place" in state for state in updates), "a page that is there, and another tab, are told nothing"
+    for said in ({"op": "sync", "view": "old"}, {"op": "cleared", "view": "old"}):
+        own_kernel.tell(view, {"method": "custom", "content": said})
+    assert not fetched_place(own_kernel, view)
+    own_kernel.tell(view, {"method": "custom", "content": {"op": "sync", "view": "new"}})
+    assert json.loads(fetched_place(own_kernel, view)) == place
     with gate.open("w") as through:
         through.write("x\n")
     assert ok(own_kernel.wait(first, answer=shown)).displays[0]["text/html"]
@@ -143,6 +163,18 @@ def test_a_cell_that_is_queued_once_more_shows_what_still_runs_in_its_new_output
             through.write("x\n")
         assert ok(own_kernel.wait(again, answer=live)).displays[1][RECEIPT_MIME]["outcome"]["kind"] == "ok"
     assert ok(own_kernel.wait(other)).displays == []
+    assert not fetched_place(own_kernel, view), "its end stands there now"
+
+
+def fetched_place(kernel: Kernel, view: str) -> str:
+    """What a page that fetches the model of a view is told of where it is shown."""
+    kernel.tell(view, {"method": "request_state"})
+    end = time.monotonic() + 60
+    while True:
+        message = kernel.client.get_iopub_msg(timeout=max(0.1, end - time.monotonic()))
+        data = message["content"].get("data", {}) if message["msg_type"] == "comm_msg" else {}
+        if "place" in data.get("state", {}):
+            return data["state"]["place"]
 
 
 def test_once_replays_the_sealed_receipt(kernel: Kernel) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from cc_executor.kernel.display import Bundle, replace_mime, show_mime
 from cc_executor.kernel.loop import own
 from cc_executor.kernel.render import TerminalView, static_bundle
+from cc_executor.kernel.shell_pump import cell_now
 from cc_executor.kernel.standin import LINES, StandIn, needed_version
 from cc_executor.kernel.widgets import RunView
 from cc_executor.model.item import Level
@@ -23,9 +25,6 @@ from cc_executor.store.place import process_mark
 from cc_executor.wire.feed import ViewStatus
 from cc_executor.wire.pace import FRAME_SECONDS, HEARTBEAT_SECONDS
 
-if TYPE_CHECKING:
-    from anywidget import AnyWidget
-
 WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 # A tab that is opened again after the end finds its view as long as the kernel keeps it; each holds at most 5,000 lines.
 VIEWS_KEPT: Final = 20
@@ -35,15 +34,47 @@ NO_CODE: Final = "export default {};"  # a module that shows nothing, should a p
 _kept: Final[deque[RunView]] = deque()
 
 
-class Audience:
-    """The pages that show one live view, as far as they have spoken. `view`: tells what they say."""
+class ShownView(Protocol):
+    """A view that tells the pages that fetch it where it is shown: in the JSON of `shown_at`, or nowhere."""
 
-    def __init__(self, view: AnyWidget) -> None:
+    shown_at: str
+
+    def on_msg(self, callback: Callable[..., None]) -> None:
+        """Have what pages say told."""
+        ...
+
+
+class Audience:
+    """The pages that show one live view, as far as they have spoken, and where a page that is loaded anew has to show it. `view`: tells what they say.
+
+    A page finds the view in its notebook, if that was saved in time. For where it was not, the view itself says which output it is, of which cell.
+    """
+
+    def __init__(self, view: ShownView, *, save_on_start: bool) -> None:
         self.has_model = False  # though the view may be out of sight
         self.was_there = False
+        self._view = view
+        self._save_on_start = save_on_start
         self._spoke: dict[str, float] = {}  # when a page last did
         self._was_cleared = False
-        view.on_msg(self._hear)  # pyright: ignore[reportUnknownMemberType] - ipywidgets is untyped
+        self._place = ""
+        self._is_over = False
+        view.on_msg(self._hear)
+
+    def shown(self, output: Bundle) -> None:
+        """The view has become an output of the cell whose request is the parent now."""
+        cell = cell_now()
+        if not cell or self._is_over:
+            return
+        data, metadata = output
+        view = metadata["cc_executor"]["view"]
+        self._place = json.dumps({"cell": cell, "view": view, "data": data, "metadata": metadata, "save": self._save_on_start})
+        self._view.shown_at = self._place
+
+    def ended(self) -> None:
+        """The live view stands nowhere any more."""
+        self._is_over = True
+        self._view.shown_at = ""
 
     def _hear(self, _widget: object, content: object, _buffers: object) -> None:
         """A page speaks: when it has the model, when it opens the view and asks for what there is, and when somebody has cleared the view out of a cell."""
@@ -55,7 +86,10 @@ class Audience:
             case {"op": "cleared", "view": str(view)}:
                 self._was_cleared = True
                 self._spoke.pop(view, None)
+                self._view.shown_at = ""
             case {"view": str(view)}:
+                if view not in self._spoke and not self._is_over:  # it has just been opened: what was cleared before is another
+                    self._view.shown_at = self._place
                 self._spoke[view] = time.monotonic()
             case _:
                 pass
@@ -94,7 +128,7 @@ class WidgetDisplay:
             bell=bell,
         )
         self._last: Bundle | None = None
-        self._audience = Audience(self._view)
+        self._audience = Audience(self._view, save_on_start=save_on_start)
         self._display_id = f"cc-executor-{run.run_id}-{id(self):x}"
         words = f"Run {run.run_id} is going on: `%cc attach {run.run_id}` shows it (in a new kernel after `%load_ext cc_executor`)."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
@@ -171,6 +205,7 @@ class WidgetDisplay:
     def show_here(self) -> None:
         """Show the view, or its end, as a new output; what replaces the others replaces this one, too."""
         show_mime(*(self._last or self._live), display_id=self._display_id)
+        self._audience.shown(self._live)
 
     def leave(self, note: str) -> None:
         """Say that the run goes on, and stop following it."""
@@ -178,6 +213,7 @@ class WidgetDisplay:
         replace_mime({"text/plain": note}, self._mark(), display_id=self._display_id)
 
     def _end(self, status: ViewStatus) -> None:
+        self._audience.ended()
         self._view.finish(status)
         if not self.was_looked_at:
             # Nobody will: the output no longer names the view. nbclient and papermill keep the state of every widget in the file, and the view's code

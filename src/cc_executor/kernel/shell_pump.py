@@ -23,6 +23,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
+from IPython.core.getipython import get_ipython
+
 logger = logging.getLogger(__name__)
 
 QUESTIONS: Final = frozenset({"kernel_info_request", "comm_info_request"})
@@ -173,6 +175,11 @@ class _Answers:
             yield
         finally:
             kernel.set_parent(parent_idents, parent, channel="shell")
+
+
+def cell_now() -> str:
+    """The cell whose output is what is displayed now. Empty where the front end names none."""
+    return _cell_of(getattr(get_ipython(), "parent_header", {}))
 
 
 def _cell_of(message: dict[str, Any]) -> str:

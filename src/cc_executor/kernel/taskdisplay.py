@@ -176,7 +176,7 @@ class WidgetListDisplay:
         self._view = TaskListView(
             board, commands=commands, home=home, title=f"Task list {board.tasks.name or list_id}", save_on_start=save_on_start, bell=bell
         )
-        self._audience = Audience(self._view)
+        self._audience = Audience(self._view, save_on_start=save_on_start)
         self._display_id = f"cc-executor-{list_id}-{id(self):x}"
         words = f"The task list {list_id} is going on. Run this cell again to see it live; what ended well is not done again."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
@@ -208,12 +208,14 @@ class WidgetListDisplay:
     def show_here(self) -> None:
         """Show the view as a new output; what replaces the others replaces this one, too."""
         show_mime(*self._live, display_id=self._display_id)
+        self._audience.shown(self._live)
 
     def finish(self, ended: EndedList) -> Bundle:
         """Replace the live view by the table."""
         from cc_executor.kernel.live import NO_CODE, answer_later
 
         bundle = list_bundle(ended)
+        self._audience.ended()
         self._view.finish(time.monotonic())
         if not self._audience.was_there:  # as for a run: nobody will, and the view's code is some 60 KB
             self._view.set_trait("_esm", NO_CODE)

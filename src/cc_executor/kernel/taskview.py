@@ -22,7 +22,7 @@ import traitlets
 
 from cc_executor.errors import CCExecutorError, InvalidRequest, RunNotFound
 from cc_executor.kernel.loop import own
-from cc_executor.kernel.widgets import COMMANDS, answered, carried_out, obeyed
+from cc_executor.kernel.widgets import COMMANDS, answered, carried_out, obeyed, place_now
 from cc_executor.kernel.widgets import script as run_script
 from cc_executor.model.listrecord import TaskState, TaskStatus
 from cc_executor.model.taskrows import TaskBoard
@@ -83,6 +83,8 @@ class TaskListView(anywidget.AnyWidget):
     save_on_start = traitlets.Bool(default_value=True).tag(sync=True)
     notify = traitlets.Unicode("").tag(sync=True)
     state = traitlets.Unicode("{}").tag(sync=True)  # JSON: {"seq", "done"}
+    place = traitlets.Unicode("").tag(sync=True, to_json=place_now)
+    shown_at = ""  # as for `RunView`
 
     def __init__(
         self,

@@ -31,8 +31,13 @@ _STATIC: Final = Path(__file__).parent / "static"
 
 
 def script() -> str:
-    """The view's module: the way past the kernel, what comes by both ways, the bell, and the view. anywidget takes one text; there is no front-end build."""
-    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("server.js", "channel.js", "notify.js", "view.js"))
+    """The view's module: the way past the kernel, what comes by both ways, the bell, the notebook around it, and the view.
+
+    anywidget takes one text; there is no front-end build.
+    """
+    return "\n".join(
+        (_STATIC / name).read_text(encoding="utf-8") for name in ("server.js", "channel.js", "notify.js", "notebook.js", "view.js")
+    )
 
 
 def carried_out(
@@ -88,6 +93,11 @@ def answered(
     carried_out(lambda: answer(content), told)
 
 
+def place_now(_value: str, view: Any) -> str:
+    """Where a view is shown, for a page that fetches it; not for those that are there: the trait itself never changes, so no message tells of it."""
+    return view.shown_at
+
+
 class RunView(anywidget.AnyWidget):
     """The live view of one run.
 
@@ -123,6 +133,8 @@ class RunView(anywidget.AnyWidget):
     save_on_start = traitlets.Bool(default_value=True).tag(sync=True)
     notify = traitlets.Unicode("").tag(sync=True)
     state = traitlets.Unicode("{}").tag(sync=True)  # JSON: {"seq", "status", "done"}
+    place = traitlets.Unicode("").tag(sync=True, to_json=place_now)
+    shown_at = ""  # see `cc_executor.kernel.live.Audience`
 
     def __init__(
         self,

@@ -158,6 +158,39 @@ def test_the_time_that_jupyterlab_adds_to_an_address_is_no_filter(server: Server
     assert server.client.get(f"{API}/history?nothing=1").status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("/executions?status=done", "cancelled, "),
+        ("/executions?status=OK", "ok, "),
+        ("/executions?before=yesterday", "next"),
+        ("/executions?state=failed", "before, limit, status"),
+        ("/history?before=yesterday", "next"),
+        ("/history?outcome=done", "cancelled, "),
+        ("/admin/executions?status=failed", "before, limit"),
+        ("/admin/executions?before=yesterday", "next"),
+        ("/admin/audit?decision=forbidden", "allowed, failed, refused"),
+        ("/admin/audit?before=yesterday", "the form of `at`"),
+        ("/admin/usage?day=3", "days"),
+        (f"/executions/{'0' * 20}-1/status?page=2", "limit, offset"),
+        (f"/executions/{'0' * 26}/receipt?page=2", "takes none"),
+    ],
+)
+def test_a_filter_that_nobody_knows_is_refused_with_those_that_there_are(server: Server, address: str, says: str) -> None:
+    answer = server.client.get(f"{API}{address}")
+    assert (answer.status_code, error_of(answer)["kind"]) == (400, "InvalidRequest"), answer.text
+    assert says in error_of(answer)["message"]
+
+
+def test_every_word_that_a_filter_takes_is_in_the_document_and_taken(server: Server) -> None:
+    document = server.client.get(f"{API}/openapi.json").json()
+    (status,) = (each for each in document["paths"]["/executions"]["get"]["parameters"] if each["name"] == "status")
+    words = status["schema"]["enum"]
+    assert {"ok", "failed", "queued", "running", "paused", "lost", "interrupted", "stopped", "refused", "unreadable"} <= set(words)
+    for word in words:
+        assert server.client.get(f"{API}/executions", params={"status": word, "token": TOKEN}).status_code == 200
+
+
 @pytest.mark.parametrize("method", ["TRACE", "PROPFIND"])
 def test_a_method_that_nobody_knows_is_refused_and_noted(server: Server, method: str) -> None:
     answer = server.client.request(method, f"{API}/execute")

@@ -92,6 +92,10 @@ def test_what_is_wrong_is_told_and_breaks_nothing(server: Server) -> None:
             ("status", {"id": "../../etc"}, "no such execution"),
             ("control", {"id": "0" * 26, "op": "pause"}, "no such execution"),
             ("status", {"id": "0" * 26, "offset": -1}, "offset"),
+            ("executions", {"status": "done"}, "cancelled, "),
+            ("executions", {"before": "yesterday"}, "next"),
+            ("history", {"outcome": "done"}, "cancelled, "),
+            ("history", {"before": "yesterday"}, "next"),
         ):
             answer = await tool(session, name, **arguments)
             assert says in answer["error"]["message"], answer

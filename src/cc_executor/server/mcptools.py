@@ -25,6 +25,7 @@ from cc_executor.server.mcpasks import Context, Elicitor, can_ask
 from cc_executor.server.openapi import execute_schema
 from cc_executor.server.pieces import LOOK, shown
 from cc_executor.server.service import Service
+from cc_executor.server.statuses import STATUSES
 from cc_executor.store.journal import RunFolder, RunStanding
 from cc_executor.store.tasklists import LIST_ID
 
@@ -380,7 +381,7 @@ def run_tools() -> dict[str, Tool]:
         "executions": Tool(
             title="Runs",
             about="Runs, newest first, those that go on among them.",
-            takes={"limit": {"type": "integer", "minimum": 1, "maximum": 100}, "before": TEXT, "status": TEXT},
+            takes={"limit": {"type": "integer", "minimum": 1, "maximum": 100}, "before": TEXT, "status": {"enum": ["", *STATUSES]}},
             gives={"executions": several(thing(_RUN, "id", "status")), "next": TEXT},
             always=("executions", "next"),
             call=_executions,

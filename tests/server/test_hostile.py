@@ -351,6 +351,27 @@ def test_a_foreign_page_changes_nothing(server: Server, browser: httpx.Client, m
     assert server.client.get(f"{API}/executions").json() == before
 
 
+# --- a state folder that cannot be the same everywhere ---
+
+
+def test_a_relative_state_folder_is_refused_at_every_door(tmp_path: Path) -> None:
+    with serving(tmp_path, state=Path("kept")) as server:
+        body = {"prompt": "true", "agent": "shell"}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        for answer in (
+            server.client.get(f"{API}/health"),
+            server.client.get(f"{API}/executions"),
+            server.client.post(f"{API}/execute", json=body),
+            server.client.get("/cc-executor/ws", headers={"Upgrade": "websocket", "Connection": "Upgrade"}),
+            server.client.post("/cc-executor/mcp", json=message, headers={"Authorization": f"Bearer {TOKEN}"}),
+        ):
+            assert (answer.status_code, error_of(answer)["kind"]) == (503, "StateUnusable"), answer.text
+            assert "absolute path" in error_of(answer)["message"]
+        assert server.client.get("/api/status").status_code == 200, "the rest of the server is well"
+        assert "CC_EXECUTOR_STATE is relative (kept)" in server.log
+    assert not list(tmp_path.rglob("kept"))
+
+
 # --- whatever the document allows ---
 
 

@@ -36,7 +36,7 @@ SCHEMA: Final = Path(__file__).with_name("task-list.schema.json")
 WIDTH: Final = 120  # what a page shows without a scroll bar
 SETTINGS: Final = (
     "Every default, as a traitlet (`%config CCExecutor.model = 'NAME'`, or in a Jupyter configuration file) and as an environment variable. "
-    f"Environment variables alone are `{STATE_VARIABLE}`, the folder that keeps the runs, `{REDIS_VARIABLE}`, the address of a "
+    f"Environment variables alone are `{STATE_VARIABLE}`, the folder that keeps the runs (an absolute path, or one from `~` on), `{REDIS_VARIABLE}`, the address of a "
     f"[history that machines share](redis.md), `{NOTIFY_SECRET}`, by which [messages](notifications.md) are signed, `{TOKEN[0]}`, a server's token "
     f"for [`cc-executor mcp --url`](mcp.md), and `{DEPTH}`, by which runs [within runs](limits.md#circles) are counted.\n\n"
     "They are the settings of cells. Of what a notebook runs from Python or in a list, `max_cost` and `max_cost_per_day` hold, too, for what has none of its "

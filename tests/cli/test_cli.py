@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from support import receipts
 from support.commands import command, hangups
 from support.disks import on_small_disk
 from support.environments import CHECKOUT
+from support.lab import eventually
 from support.leaks import marked_processes
 from support.receiver import receiving
 
@@ -183,8 +185,24 @@ def test_ctrl_c_while_the_command_is_loaded_is_quiet() -> None:
         assert any("| cc_executor.errors" in line.replace("  ", "") for line in process.stderr)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=BUDGET)
-    assert process.returncode == -signal.SIGINT
+    assert process.returncode == 130
     assert "KeyboardInterrupt" not in err
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "tasks --help", "run --help"])
+def test_ctrl_c_while_a_command_prints_is_quiet(words: str) -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"x" * fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096))  # nobody reads it: whoever prints waits
+        argv = [*CLI, *words.split()]
+        with subprocess.Popen(argv, env=environ(), stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.PIPE, text=True) as process:
+            eventually(lambda: "pipe_write" in Path(f"/proc/{process.pid}/wchan").read_text(), within=BUDGET, what="it prints")
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=BUDGET)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert (process.returncode, err.strip()) == (130, "")
 
 
 def test_a_second_ctrl_c_kills_what_does_not_want_to_end() -> None:

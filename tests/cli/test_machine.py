@@ -22,6 +22,20 @@ from support.served import TOKEN, Server, serving
 
 BASH: Final[dict[str, Any]] = {"agent": "shell", "shell": "bash"}
 
+# --- the state folder -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", ["list", "doctor", "config", "run --agent shell true", "tasks list", "history"])
+def test_a_relative_state_folder_is_refused_with_the_cure(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CC_EXECUTOR_STATE", "kept")
+    done = command(*words.split())
+    assert (done.code, done.out) == (2, "")
+    assert "CC_EXECUTOR_STATE is relative (kept)" in done.err
+    assert "Set it to an absolute path, or to one that begins with ~/." in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- config -----------------------------------------------------------------------------------------------------------
 
 

@@ -57,9 +57,12 @@ def test_the_setting_is_for_agents_and_the_option_wins(kernel: Kernel) -> None:
     kernel.run("%config CCExecutor.undo = True")
 
 
-def test_a_relative_state_folder_is_the_same_one_wherever_the_notebook_goes(kernel: Kernel, tmp_path: Path) -> None:
+def test_a_relative_state_folder_is_refused_and_another_is_the_same_wherever_the_notebook_goes(kernel: Kernel, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     kernel.run("os.environ['CC_EXECUTOR_STATE'] = 'kept'")
+    for cell in (shell_cell("true"), "%cc list", "%load_ext cc_executor\n%cc list"):
+        assert "absolute path" in kernel.run(cell).traceback
+    kernel.run("os.environ['CC_EXECUTOR_STATE'] = os.path.abspath('kept')")
     ok(kernel.run("%%cc_execute -o r --rehearse write-file\nWrite hello.txt."))
     kernel.run("os.chdir('elsewhere')")
     ok(kernel.run(shell_cell("true", "-o s --cwd ..")))

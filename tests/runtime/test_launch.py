@@ -192,12 +192,20 @@ def make_gate(folder: Path) -> bool:
     return True
 
 
-async def test_a_relative_state_folder_is_seen_from_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_relative_state_folder_is_taken_from_a_program_and_refused_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CC_EXECUTOR_STATE", "kept here")
-    result = await cc_execute("pwd", **BASH, cwd="/")
-    assert result.folder.parent == tmp_path / "kept here" / "runs"
+    result = await cc_execute("pwd", **BASH, cwd="/", state="kept here")
+    assert result.folder.parent == tmp_path / "kept here" / "runs", "seen from the current folder"
     assert result.text == "/\n"
+    monkeypatch.setenv("CC_EXECUTOR_STATE", "kept")
+    with pytest.raises(StateUnusable, match=r"CC_EXECUTOR_STATE is relative .kept.*absolute path, or to one that begins with ~/"):
+        await cc_execute("pwd", **BASH, cwd="/")
+    assert not (tmp_path / "kept").exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CC_EXECUTOR_STATE", "~/kept")
+    assert (await cc_execute("pwd", **BASH, cwd="/")).folder.parent == tmp_path / "kept" / "runs"
 
 
 async def test_a_relative_state_folder_in_a_folder_that_is_gone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

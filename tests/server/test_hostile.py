@@ -158,6 +158,39 @@ def test_the_time_that_jupyterlab_adds_to_an_address_is_no_filter(server: Server
     assert server.client.get(f"{API}/history?nothing=1").status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("/executions?status=done", "cancelled, "),
+        ("/executions?status=OK", "ok, "),
+        ("/executions?before=yesterday", "next"),
+        ("/executions?state=failed", "before, limit, status"),
+        ("/history?before=yesterday", "next"),
+        ("/history?outcome=done", "cancelled, "),
+        ("/admin/executions?status=failed", "before, limit"),
+        ("/admin/executions?before=yesterday", "next"),
+        ("/admin/audit?decision=forbidden", "allowed, failed, refused"),
+        ("/admin/audit?before=yesterday", "the form of `at`"),
+        ("/admin/usage?day=3", "days"),
+        (f"/executions/{'0' * 20}-1/status?page=2", "limit, offset"),
+        (f"/executions/{'0' * 26}/receipt?page=2", "takes none"),
+    ],
+)
+def test_a_filter_that_nobody_knows_is_refused_with_those_that_there_are(server: Server, address: str, says: str) -> None:
+    answer = server.client.get(f"{API}{address}")
+    assert (answer.status_code, error_of(answer)["kind"]) == (400, "InvalidRequest"), answer.text
+    assert says in error_of(answer)["message"]
+
+
+def test_every_word_that_a_filter_takes_is_in_the_document_and_taken(server: Server) -> None:
+    document = server.client.get(f"{API}/openapi.json").json()
+    (status,) = (each for each in document["paths"]["/executions"]["get"]["parameters"] if each["name"] == "status")
+    words = status["schema"]["enum"]
+    assert {"ok", "failed", "queued", "running", "paused", "lost", "interrupted", "stopped", "refused", "unreadable"} <= set(words)
+    for word in words:
+        assert server.client.get(f"{API}/executions", params={"status": word, "token": TOKEN}).status_code == 200
+
+
 @pytest.mark.parametrize("method", ["TRACE", "PROPFIND"])
 def test_a_method_that_nobody_knows_is_refused_and_noted(server: Server, method: str) -> None:
     answer = server.client.request(method, f"{API}/execute")
@@ -316,6 +349,27 @@ def test_a_foreign_page_changes_nothing(server: Server, browser: httpx.Client, m
         answer = browser.request(method, path, content=body, headers=headers)
         assert answer.status_code in ({401, 403, 404} if "Origin" in headers else {401, 403}), (headers, answer.text)
     assert server.client.get(f"{API}/executions").json() == before
+
+
+# --- a state folder that cannot be the same everywhere ---
+
+
+def test_a_relative_state_folder_is_refused_at_every_door(tmp_path: Path) -> None:
+    with serving(tmp_path, state=Path("kept")) as server:
+        body = {"prompt": "true", "agent": "shell"}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        for answer in (
+            server.client.get(f"{API}/health"),
+            server.client.get(f"{API}/executions"),
+            server.client.post(f"{API}/execute", json=body),
+            server.client.get("/cc-executor/ws", headers={"Upgrade": "websocket", "Connection": "Upgrade"}),
+            server.client.post("/cc-executor/mcp", json=message, headers={"Authorization": f"Bearer {TOKEN}"}),
+        ):
+            assert (answer.status_code, error_of(answer)["kind"]) == (503, "StateUnusable"), answer.text
+            assert "absolute path" in error_of(answer)["message"]
+        assert server.client.get("/api/status").status_code == 200, "the rest of the server is well"
+        assert "CC_EXECUTOR_STATE is relative (kept)" in server.log
+    assert not list(tmp_path.rglob("kept"))
 
 
 # --- whatever the document allows ---

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +93,10 @@ def test_what_is_wrong_is_told_and_breaks_nothing(server: Server) -> None:
             ("status", {"id": "../../etc"}, "no such execution"),
             ("control", {"id": "0" * 26, "op": "pause"}, "no such execution"),
             ("status", {"id": "0" * 26, "offset": -1}, "offset"),
+            ("executions", {"status": "done"}, "cancelled, "),
+            ("executions", {"before": "yesterday"}, "next"),
+            ("history", {"outcome": "done"}, "cancelled, "),
+            ("history", {"before": "yesterday"}, "next"),
         ):
             answer = await tool(session, name, **arguments)
             assert says in answer["error"]["message"], answer
@@ -578,7 +583,30 @@ def test_an_answer_that_was_missed_is_given_again(server: Server) -> None:
         with client.stream("GET", PATH, headers={"Last-Event-ID": number}) as answer:
             told = next(json.loads(data) for _, data in _events(answer) if data)
         assert told["id"] == 7
-        assert told["result"]["structuredContent"]["done"]
+        assert told["result"]["structuredContent"]["id"] == run_id
+
+
+@pytest.mark.parametrize("name", ["status", "monitor", "list_status"])
+def test_a_call_whose_client_has_left_waits_for_nothing_and_ends_no_run(server: Server, name: str) -> None:
+    body = {"tasks": [{"run": "sleep 600"}]} if name == "list_status" else {"prompt": "sleep 600", "agent": "shell"}
+    started = server.client.post("/cc-executor/api/v1/execute", json=body).raise_for_status().json()["id"]
+    try:
+        for each in ("tasks", "status") if name == "list_status" else ("status",):
+            eventually(lambda each=each: "running" in str(get(server, started)[each]), within=BOUND, what="it runs")
+        with _opened(server) as client:
+            more = {"after": 100} if name == "monitor" else {}  # what has happened until now would be told at once
+            call = _message("tools/call", 7, name=name, arguments={"id": started, "wait": 50, **more})
+            with client.stream("POST", PATH, json=call) as answer:
+                number, data = next(_events(answer))
+            assert data == ""
+            left_at = time.monotonic()
+            with client.stream("GET", PATH, headers={"Last-Event-ID": number}) as answer:
+                told = next(_results(answer))
+            assert time.monotonic() - left_at < 25, "it has not waited for all of its 50 s"
+            assert not told["result"]["structuredContent"]["done"]
+        assert get(server, started)["status"] == "running"
+    finally:
+        control(server, started, "kill")
 
 
 def test_nobody_takes_over_somebody_elses_session_or_hears_its_answers(server: Server) -> None:

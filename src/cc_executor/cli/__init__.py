@@ -22,12 +22,11 @@ def main() -> None:
     if os.name != "posix":  # said before the imports, which need POSIX themselves
         print("cc_executor stops and pauses process trees by POSIX signals, which Windows lacks. Use WSL.", file=sys.stderr)
         sys.exit(USAGE)
-    from cc_executor.cli import streams
+    from cc_executor.cli import signals, streams
 
     streams.make_ready()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Until the command is loaded (`group`): nothing is there yet that would have to be cleaned up, but a trace of our imports.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signals.leave)  # until the command is loaded (`group`)
     logging.getLogger("cc_executor.runtime.notices").addHandler(logging.NullHandler())  # the terminal is told of them in words of its own
     from cc_executor.cli.commands import app
     from cc_executor.errors import CCExecutorError

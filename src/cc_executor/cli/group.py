@@ -15,6 +15,8 @@ import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
+from cc_executor.cli.signals import leave
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _EXIT_CODES: Final[dict[Callable[..., Any], str]] = {}
@@ -139,7 +141,7 @@ def _group(name: str, row: Row, kind: type[TyperGroup]) -> Any:
 def _loaded(place: str) -> Callable[..., Any]:
     room, _, name = place.partition(":")
     function = getattr(import_module(f"cc_executor.cli.{room}"), name)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # `main` leaves it so until there is something to answer Ctrl-C
+    if signal.getsignal(signal.SIGINT) is leave:  # from here on there is something to answer Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return function
 

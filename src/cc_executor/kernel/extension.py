@@ -88,6 +88,7 @@ def _call_the_roll(_result: Any) -> None:
     """Once, after the cell that has loaded the extension: are there runs whose supervisor was killed? What they left is ended on another thread."""
     from IPython.core.getipython import get_ipython
 
+    from cc_executor.errors import StateUnusable
     from cc_executor.store import roll
     from cc_executor.store.place import state_path
 
@@ -96,7 +97,7 @@ def _call_the_roll(_result: Any) -> None:
     try:
         if roll.missing(state_path(os.environ), now=time.time()):  # some microseconds; what follows loads everything
             threading.Thread(target=_reconcile, name="cc_executor roll", daemon=True).start()
-    except OSError:  # a current folder that is gone, a home that cannot be found: whoever runs something is told
+    except (OSError, StateUnusable):  # a current folder that is gone, a home that cannot be found: whoever runs something is told
         return
 
 

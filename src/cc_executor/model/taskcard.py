@@ -31,8 +31,21 @@ _CARD: Final = (
     f"border:1px solid {LINE};border-radius:6px;margin:2px 0;max-width:960px;overflow-x:auto;"
     "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5"
 )
-_CELL: Final = f"border:0;border-top:1px solid {LINE};padding:5px 10px;text-align:left;vertical-align:top;white-space:normal"
-_FIGURE: Final = f"{_CELL};white-space:nowrap;font-variant-numeric:tabular-nums"
+_CELL: Final = "box-sizing:border-box;min-width:0;border:0;padding:5px 8px;text-align:left;white-space:normal"
+_FIGURE: Final = f"{_CELL};font-variant-numeric:tabular-nums"
+# A row breaks in two where the page is narrow, a phone's or a split pane's: inline styles know of no widths but by a row that wraps. Equal widths to begin
+# with, and equal shares of the rest, keep the columns below each other.
+_BLOCK: Final = "display:block;width:100%"
+_ROW: Final = f"display:flex;flex-wrap:wrap;background:none;border-top:1px solid {LINE}"
+_HEADS: Final = {
+    "#": "flex:0 0 34px",
+    "task": "flex:4 1 130px",
+    "state": "flex:0 0 106px",
+    "what became of it": "flex:5 1 130px",
+    "time": "flex:0 0 96px",
+    "cost": "flex:0 0 84px",
+}
+_NUMBER, _TASK, _STATE, _WHAT, _TIME, _COST = _HEADS.values()
 
 MARKS: Final = {
     TaskStatus.OK: ("✓", "ok", GREEN),
@@ -121,7 +134,9 @@ def list_card(ended: EndedList) -> str:
         rows.append(html if room > 0 else _row(ended, number, task, with_text=False))
     more = len(order) - ROWS
     if more > 0:
-        rows.append(f'<tr style="background:none"><td style="{_CELL}"></td><td style="{_CELL};{QUIET}">and {more:,} more</td></tr>')
+        rows.append(
+            f'<tr style="{_ROW}"><td style="{_CELL};{_NUMBER}"></td><td style="{_CELL};{_TASK};{QUIET}">and {more:,} more</td></tr>'
+        )
     mark, word, colour = LIST_MARKS[ended.state.status]
     shown = badge(word, colour, mark=mark)
     name = f"<b>{escape(one_line(clean(ended.tasks.name), 80))}</b> · " if ended.tasks.name else ""
@@ -132,13 +147,12 @@ def list_card(ended: EndedList) -> str:
         f'<span style="{QUIET}">{escape("".join(f" · {part}" for part in _figures(ended)))}</span>{note}</div>'
     )
     titles = "".join(
-        f'<th style="{_CELL};{QUIET};font-weight:600;font-size:12px;background:none">{title}</th>'
-        for title in ("#", "task", "state", "what became of it", "time", "cost")
+        f'<th style="{_CELL};{width};{QUIET};font-weight:600;font-size:12px;background:none">{title}</th>'
+        for title, width in _HEADS.items()
     )
-    # JupyterLab's own tables are `fixed`: every column as wide as the number's.
-    style = "border-collapse:collapse;width:100%;margin:0;font-size:13px;color:inherit;table-layout:auto"
-    head_row = f'<thead><tr style="background:none">{titles}</tr></thead>'
-    table = f'<table style="{style}">{head_row}<tbody>{"".join(rows)}</tbody></table>'
+    head_row = f'<thead style="{_BLOCK};border:0"><tr style="{_ROW}">{titles}</tr></thead>'
+    body = f'<tbody style="{_BLOCK}">{"".join(rows)}</tbody>'
+    table = f'<table style="{_BLOCK};margin:0;font-size:13px;color:inherit">{head_row}{body}</table>'
     foot = f'<div style="{MONO};{QUIET};padding:4px 12px;border-top:1px solid {LINE};font-size:11px">list {escape(ended.list_id)}</div>'
     # Whatever was overlooked on the way to here goes no further.
     return inert(f'<div class="{NO_MATH}" style="{_CARD}">{head}{table}{foot}</div>')
@@ -152,17 +166,17 @@ def _row(ended: EndedList, number: int, task: Task, *, with_text: bool = True) -
     place = " · ".join(part for part in parts if part)
     needs = f'<div style="{QUIET};font-size:12px">{escape(one_line(clean(place), 120))}</div>' if place else ""
     run = f'<div style="{MONO};{QUIET};font-size:11px">run {escape(known.run_id)}</div>' if known.run_id else ""
-    attempts = f' <span style="{QUIET};font-weight:400">({known.begun} attempts)</span>' if known.begun > 1 else ""
+    attempts = f'<div style="{QUIET};font-weight:400">{known.begun} attempts</div>' if known.begun > 1 else ""
     cells = (
-        (_FIGURE, str(number)),
-        (f"{_CELL};min-width:120px;width:32%;{WRAP}", f"<b>{escape(task.id)}</b>{title}{needs}"),
-        (f"{_FIGURE};font-weight:600", f"{sign(mark, colour)} {word}{attempts}"),
-        (f"{_CELL};{WRAP}", _what(task, known, with_text=with_text) + run),
-        (_FIGURE, escape(duration(known.seconds)) if known.seconds else ""),
-        (_FIGURE, escape(_cost(ended, task, known))),
+        (f"{_FIGURE};{_NUMBER}", str(number)),
+        (f"{_CELL};{_TASK};{WRAP}", f"<b>{escape(task.id)}</b>{title}{needs}"),
+        (f"{_FIGURE};{_STATE};font-weight:600", f"{sign(mark, colour)} {word}{attempts}"),
+        (f"{_CELL};{_WHAT};{WRAP}", _what(task, known, with_text=with_text) + run),
+        (f"{_FIGURE};{_TIME}", escape(duration(known.seconds)) if known.seconds else ""),
+        (f"{_FIGURE};{_COST};{WRAP}", escape(_cost(ended, task, known))),
     )
     drawn = "".join(f'<td style="{style}">{html}</td>' for style, html in cells)
-    return f'<tr style="background:none">{drawn}</tr>'
+    return f'<tr style="{_ROW}">{drawn}</tr>'
 
 
 def _what(task: Task, known: TaskState, *, with_text: bool) -> str:

@@ -15,6 +15,7 @@ from cc_executor.errors import LaunchFailed, StateUnusable
 from cc_executor.model.receipt import FileChange, Undo
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tree import Change, Entry, Kind, Tree, changes, parents, renames
+from cc_executor.store import begunundos
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.lookaround import FILES, FILES_AFTER, SECONDS, Look, TooLarge
@@ -74,6 +75,7 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
         return
     started = time.monotonic()
     store = SnapshotStore(home)
+    said = said_of_undos(store, _root_of(request))
     try:
         store.prepare()
         tree, reason = None, ""
@@ -81,11 +83,11 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
         try:
             with store.in_use(patience=MOMENT):
                 tree = _before(request, store, environ)
-                store.keep(folder, BEFORE, Before(tree, "", time.monotonic() - started))
+                store.keep(folder, BEFORE, Before(tree, "", time.monotonic() - started, said))
         except TooLarge as error:
             reason = str(error)
         if tree is None:
-            store.keep(folder, BEFORE, Before(None, f"{request.cwd} was not looked at: {reason}. {CURE}", time.monotonic() - started))
+            store.keep(folder, BEFORE, Before(None, f"{request.cwd} was not looked at: {reason}. {CURE}", time.monotonic() - started, said))
         else:
             store.enter(folder.run_id, tree.root, met=met)
             if store.is_sweep_due(time.time()):
@@ -94,7 +96,7 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
         reason = _reason(error)
         logger.info("no snapshot for run %s: %s", folder.run_id, reason)
         with suppress(OSError):
-            store.keep(folder, BEFORE, Before(None, f"{request.cwd} could not be looked at: {reason}.", time.monotonic() - started))
+            store.keep(folder, BEFORE, Before(None, f"{request.cwd} could not be looked at: {reason}.", time.monotonic() - started, said))
 
 
 def _root_of(request: RunRequest) -> bytes:
@@ -243,7 +245,39 @@ def _below(root: bytes, cwd: str, name: str) -> bytes:
 
 
 def remark(folder: RunFolder) -> str:
-    """What is to be said at the beginning of a run about its undo; mostly nothing."""
+    """What is to be said at the beginning of a run about undo in its folder; mostly nothing."""
+    return " ".join(filter(None, (_said_of_look(folder), _said_of_others(folder))))
+
+
+def said_of_undos(store: SnapshotStore, root: bytes) -> str:
+    """What is to be said of undos in a folder that were cut short, with how each is completed; mostly nothing."""
+    try:
+        acts = store.cut_short(root)
+    except (OSError, StateUnusable) as error:
+        logger.info("nobody knows whether an undo was cut short: %s", _reason(error))
+        return ""
+    found: list[str] = []
+    for act in acts[:NAMED]:
+        what, option = ("An undo", "") if act.is_undone else ("Taking back an undo", "--redo ")
+        where = " and ".join(map(os.fsdecode, act.roots))
+        found.append(
+            f"{what} of run {act.runs[0]} was cut short in {where}, where a part of the files is not as it was: "
+            f"`cc-executor undo {option}{act.runs[0]}` completes it, and leaves alone what is changed until then."
+        )
+    return " ".join(found)
+
+
+def _said_of_others(folder: RunFolder) -> str:
+    store = SnapshotStore(StateHome(folder.path.parent.parent))
+    if not any(begunundos.noted(store.path)):  # mostly; a request may be long
+        return ""
+    try:
+        return said_of_undos(store, _root_of(folder.request()))
+    except (OSError, StateUnusable):  # the run says itself that it cannot be read
+        return ""
+
+
+def _said_of_look(folder: RunFolder) -> str:
     try:
         if (folder.path / BEFORE).stat().st_size > SAID:
             return ""
@@ -283,6 +317,8 @@ class Seen:
             moved = renames(found)
             self.files = [self._file(change, moved) for change in found if _is_told(change)]
             self.undo = Undo(ready=True, note=_note(found, after), changes=len(self.files), shared_with=after.shared)
+        if before is not None and before.remark:
+            self.undo = self.undo.model_copy(update={"note": "; ".join(filter(None, (self.undo.note, before.remark)))})
 
     def covers(self, name: str) -> bool:
         """Whether the looks have seen what stands at a path, so that nobody has to be asked about it."""

@@ -23,6 +23,7 @@ from cc_executor.policy.undo import BOTH, FOLDER_GONE, NOT_KEPT, Conflict, Plan,
 from cc_executor.runtime import undowords
 from cc_executor.runtime.runchanges import RunChanges, changes_of, units_of
 from cc_executor.runtime.snapshot import PATIENCE
+from cc_executor.store import begunundos
 from cc_executor.store.home import StateHome
 from cc_executor.store.restore import Ground, HalfDone
 from cc_executor.store.snapshot import ACT, UNDO, Act, SnapshotStore, overlap
@@ -332,6 +333,7 @@ def _finish(store: SnapshotStore, act: Act) -> None:
 
 
 def _forget(store: SnapshotStore, act: Act, earlier: Act | None) -> None:
+    begunundos.forget(store.path, act.runs[0])
     if earlier is not None:
         with suppress(OSError):
             store.keep_act(earlier)

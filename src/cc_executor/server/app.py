@@ -16,6 +16,7 @@ from jupyter_server.auth.identity import IdentityProvider, LegacyIdentityProvide
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 
+from cc_executor.errors import StateUnusable
 from cc_executor.server import asker
 from cc_executor.server.audit import Audit
 from cc_executor.server.authorizer import name_of
@@ -123,7 +124,12 @@ class CCExecutorServer(ServerSettings, ExtensionApp):
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """After all extensions are loaded, one of which may have replaced the contents manager (jupytext does)."""
         register(serverapp)
-        if (state_path(os.environ) / STARTED_HERE).exists():
+        try:
+            root = state_path(os.environ)
+        except StateUnusable as error:  # a server has to come up, and whoever asks for runs is told the same
+            logger.error("%s Runs cannot be used here until then.", error)
+            return
+        if (root / STARTED_HERE).exists():
             try:
                 await self.service().resume()
             except Exception:  # a server has to come up; what is asked for later says what is wrong

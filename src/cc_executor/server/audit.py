@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from cc_executor.errors import CCExecutorError
+from cc_executor.errors import CCExecutorError, InvalidRequest
 from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.server.strangers import Strangers
 from cc_executor.server.trail import Row, Trail
@@ -30,6 +30,7 @@ STRANGERS_LIMIT: Final = 2**20  # bytes, and one older file
 TEXT: Final = 300  # characters of a name or a reason
 FIRST_ERROR: Final = 400  # HTTP's
 FIRST_FAILURE: Final = 500
+_ALLOWED, _FAILED, _REFUSED = DECISIONS = ("allowed", "failed", "refused")
 
 _ID: Final = re.compile(r"[0-9a-f]{1,64}(?:-[0-9]{1,6})?")  # of a run or a list; nothing else that somebody has put into an address
 
@@ -77,7 +78,7 @@ class Audit:
         origin : str
             The address that it came from; noted of those who are not known.
         """
-        decision = "allowed" if status < FIRST_ERROR else "refused" if status < FIRST_FAILURE else "failed"
+        decision = _ALLOWED if status < FIRST_ERROR else _REFUSED if status < FIRST_FAILURE else _FAILED
         row: Row = {
             "at": _now(),
             "who": who if who is None or self._by_name else "",
@@ -103,8 +104,10 @@ class Audit:
     def page(self, limit: int, *, who: str | None = None, decision: str = "", before: str = "") -> tuple[list[Row], str]:
         """The newest rows, as `rows`, and the `before` of the next page (empty: there is none). Blocking.
 
-        What was noted at the same time as the last of them is among them, too: the next page begins before that time.
+        What was noted at the same time as the last of them is among them, too: the next page begins before that time. Raises `InvalidRequest`
+        for a decision that there is not, or a `before` that is no time.
         """
+        _check(decision, before)
         found: list[Row] = []
         for row in self.rows(who=who, decision=decision, before=before):
             if len(found) >= limit and row["at"] != found[-1]["at"]:
@@ -133,6 +136,15 @@ class Audit:
             trail.append(row)
         except (OSError, CCExecutorError) as error:  # the state folder may be full, unsafe or gone
             logger.warning("%s of request %s could not be audited: %s", row["what"], row["request"], error)
+
+
+def _check(decision: str, before: str) -> None:
+    if decision and decision not in DECISIONS:
+        raise InvalidRequest(f"There is no decision {decision[:40]!r}. It is one of {', '.join(DECISIONS)}.")
+    try:
+        datetime.fromisoformat(before or _now())
+    except ValueError:
+        raise InvalidRequest(f"before must be a time in the form of `at`, with + as %2B (given: {before[:40]!r}).") from None
 
 
 def _now() -> str:

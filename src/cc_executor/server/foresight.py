@@ -21,6 +21,7 @@ from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.server.listrequest import ListRequests
 from cc_executor.server.owners import Owners
 from cc_executor.server.refusal import Refused
+from cc_executor.server.statuses import check_before
 from cc_executor.store.home import StateHome
 from cc_executor.taskplan import Plan
 from cc_executor.tasks import forecast_of
@@ -123,6 +124,8 @@ class Foresight(msgspec.Struct, frozen=True, kw_only=True):
         """
         if unknown := sorted(filters.keys() - {*WORDS, "rehearsed"}):
             raise InvalidRequest(f"There is no filter {unknown[0][:100]!r}. There are {', '.join((*WORDS, 'rehearsed'))}.")
+        if before:
+            check_before(before)
         rehearsed = filters.get("rehearsed", "")
         if rehearsed not in REHEARSED:
             raise InvalidRequest(f"rehearsed must be true or false (given: {rehearsed[:40]!r}).")

@@ -26,6 +26,7 @@ from cc_executor.server.pieces import Piece
 from cc_executor.server.queue import Waiting
 from cc_executor.server.refusal import Refused
 from cc_executor.server.sealing import Sealing
+from cc_executor.server.statuses import UNSEALED, check_filters
 from cc_executor.server.tail import Tail, Tails
 from cc_executor.server.watch import Watch
 from cc_executor.shim import records
@@ -34,7 +35,6 @@ from cc_executor.store.journal import RunFolder, RunStanding
 from cc_executor.store.tasklists import LIST_ID, ListFolder
 
 STREAMS: Final = frozenset({records.STDOUT, records.STDERR, records.CONTROL})
-UNSEALED: Final = frozenset({"queued", "starting", "running", "paused", "ended"})  # no run with a receipt is called so
 
 
 class Lookup:
@@ -128,8 +128,9 @@ class Lookup:
     ) -> tuple[list[RunSummary | ListSummary], str]:
         """Somebody's runs and lists, newest first, and what to ask from for the next page (empty: there is none). Blocking.
 
-        `everybody`: all that they may see.
+        `everybody`: all that they may see. Raises `InvalidRequest` for a `status` that nothing has, or a `before` that no page has told.
         """
+        check_filters(status=status, before=before)
         is_listed = self._owners.may_see if everybody else self._owners.is_own
         is_unsealed = status in UNSEALED  # then most runs need not be read
         found: list[RunSummary | ListSummary] = []

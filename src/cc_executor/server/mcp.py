@@ -48,10 +48,21 @@ R = TypeVar("R")
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who calls. `may`: whether a right (``read``, ``execute``) is theirs."""
+    """Who calls.
+
+    Attributes
+    ----------
+    who : str
+    may : callable
+        Whether a right (``read``, ``execute``) is theirs.
+    gone : asyncio.Event
+        Set when the connection of this request has broken. Until protocol 2025-11-25 the SDK (2.3) lets such a call go on, for its answer can still be asked
+        for; one that was called off (``notifications/cancelled``), or whose session was ended, it cancels.
+    """
 
     who: str
     may: Callable[[str], Awaitable[bool]]
+    gone: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
 class _Client(msgspec.Struct):

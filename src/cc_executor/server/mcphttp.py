@@ -133,7 +133,7 @@ class McpHandler(Traced, ExtensionHandlerMixin, JupyterHandler):  # pyright: ign
         from cc_executor.server.mcp import CALLER, Caller
 
         service = cast("Callable[[], Service]", self.settings["cc_executor_service"])()
-        caller = Caller(name_of(self, service), self._may)
+        caller = Caller(name_of(self, service), self._may, self._gone)
         # By this the SDK tells whose a session is. The token itself stays here.
         user = AuthenticatedUser(AccessToken(token="-", client_id=RESOURCE, scopes=[], subject=caller.who))  # noqa: S106 - it is none
         try:

@@ -5,7 +5,6 @@ A list goes on without whoever has started it, and equal lists are one: what end
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -62,11 +61,11 @@ async def _status(call: Call) -> Answer:
     while True:
         told = await call.service.lookup.status(list_id, who=call.who, **page)
         now = [(task["task"], task["status"], task["attempts"]) for task in told["tasks"]]
-        if told["done"] or (before is not None and now != before) or time.monotonic() >= until:
+        if told["done"] or (before is not None and now != before) or call.is_due(until):
             return told
         before = now
         await call.ctx.session.report_progress(round(WAIT_LIMIT - (until - time.monotonic()), 1), message=told["progress"])
-        await asyncio.sleep(LOOK)
+        await call.rest(LOOK)
 
 
 async def _results(call: Call) -> Answer:

@@ -10,6 +10,7 @@ import json
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ from cc_executor.server.mcpasks import Context, Elicitor, can_ask
 from cc_executor.server.openapi import execute_schema
 from cc_executor.server.pieces import LOOK, shown
 from cc_executor.server.service import Service
+from cc_executor.server.statuses import STATUSES
 from cc_executor.store.journal import RunFolder, RunStanding
 from cc_executor.store.tasklists import LIST_ID
 
@@ -67,6 +69,15 @@ class Call(msgspec.Struct, frozen=True):
     def who(self) -> str:
         """Whose runs."""
         return self.caller.who
+
+    def is_due(self, until: float) -> bool:
+        """Whether to answer with what there is: it is that time, by the monotonic clock, or nobody waits any more."""
+        return time.monotonic() >= until or self.caller.gone.is_set()
+
+    async def rest(self, seconds: float) -> None:
+        """Let so much time pass before the next look; less if nobody waits any more."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.caller.gone.wait(), seconds)
 
     def text(self, name: str, default: str = "") -> str:
         """A text among the arguments. Raises `InvalidRequest`."""
@@ -184,10 +195,10 @@ async def _status(call: Call) -> Answer:
         if (asked := await _settled(call, run_id)) is not None:
             return asked
         piece = await asyncio.to_thread(call.service.lookup.piece, run_id, who=call.who, stream="stdout", offset=offset, limit=TEXT_LIMIT)
-        if piece.data or told["done"] or time.monotonic() >= until:
+        if piece.data or told["done"] or call.is_due(until):
             return {**told, "asks": len(call.service.lookup.asks(run_id)), "output": shown(piece)}
         told_at = await _progress(call, told, begun, told_at)
-        await asyncio.sleep(LOOK)
+        await call.rest(LOOK)
 
 
 async def _monitor(call: Call) -> Answer:
@@ -200,10 +211,10 @@ async def _monitor(call: Call) -> Answer:
         if (asked := await _settled(call, run_id)) is not None:
             return asked
         events = await asyncio.to_thread(_events, call, run_id, after, limit)
-        if events or told["done"] or time.monotonic() >= until:
+        if events or told["done"] or call.is_due(until):
             break
         told_at = await _progress(call, told, begun, told_at)
-        await asyncio.sleep(LOOK)
+        await call.rest(LOOK)
     for event in events:
         await call.say(_level(event), {"run": run_id, **plain(event, call.service.mask)})
     return {
@@ -380,7 +391,7 @@ def run_tools() -> dict[str, Tool]:
         "executions": Tool(
             title="Runs",
             about="Runs, newest first, those that go on among them.",
-            takes={"limit": {"type": "integer", "minimum": 1, "maximum": 100}, "before": TEXT, "status": TEXT},
+            takes={"limit": {"type": "integer", "minimum": 1, "maximum": 100}, "before": TEXT, "status": {"enum": ["", *STATUSES]}},
             gives={"executions": several(thing(_RUN, "id", "status")), "next": TEXT},
             always=("executions", "next"),
             call=_executions,

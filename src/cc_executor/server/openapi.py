@@ -13,9 +13,11 @@ from cc_executor.model.care import OnLimit
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import OnFailure, TaskList
+from cc_executor.server.audit import DECISIONS
 from cc_executor.server.foresight import WORDS
 from cc_executor.server.lists import OPS, TASK_OPS
 from cc_executor.server.notices import schemas
+from cc_executor.server.statuses import STATUSES
 
 METHODS: Final = ("get", "post", "delete", "put", "patch")
 _ERROR: Final = {
@@ -48,7 +50,7 @@ _QUERY: Final[dict[str, list[dict[str, Any]]]] = {
     "/executions": [
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 500}},
         {"name": "before", "in": "query", "schema": {"type": "string"}},
-        {"name": "status", "in": "query", "schema": {"type": "string"}},
+        {"name": "status", "in": "query", "schema": {"type": "string", "enum": list(STATUSES)}},
     ],
     "/executions/{id}/status": _TASKS_PAGE,
     "/executions/{id}/results": _TASKS_PAGE,
@@ -63,7 +65,8 @@ _QUERY: Final[dict[str, list[dict[str, Any]]]] = {
     ],
     "/admin/audit": [
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 1000}},
-        *({"name": name, "in": "query", "schema": {"type": "string"}} for name in ("who", "decision", "before")),
+        *({"name": name, "in": "query", "schema": {"type": "string"}} for name in ("who", "before")),
+        {"name": "decision", "in": "query", "schema": {"type": "string", "enum": list(DECISIONS)}},
     ],
     "/admin/usage": [{"name": "days", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 366}}],
     "/executions/{id}/events": [
@@ -122,6 +125,11 @@ def document(handlers: Sequence[type[Any]], *, base: str) -> dict[str, Any]:
             "schemas": {"Error": _ERROR, "Execute": execute_schema(), "ExecuteList": execute_list_schema(), "Validate": _validate_schema()},
         },
     }
+
+
+def query_names(route: str) -> frozenset[str]:
+    """What an address takes behind its question mark."""
+    return frozenset(each["name"] for each in _QUERY.get(route, ()))
 
 
 def _operation(method: str, path: str, handler: type[Any]) -> dict[str, Any]:

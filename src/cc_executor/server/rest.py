@@ -39,6 +39,7 @@ PAGE_LIMIT: Final = 500
 PIECE_LIMIT: Final = 1024 * 1024
 DIGITS: Final = 15
 _ID: Final = "([0-9a-f]{26}|[0-9a-f]{20}-[0-9]{1,6})"  # of a run, of a task list
+_LOGIN: Final = frozenset({"token", "_xsrf"})  # in an address these are jupyter_server's
 _GROUP: Final = re.compile(r"\([^)]*\)")
 
 P = ParamSpec("P")
@@ -82,6 +83,19 @@ class _Base(Traced, ExtensionHandlerMixin, JupyterHandler):  # pyright: ignore[r
             raise InvalidRequest(f"{name} must be a number from 0 to {most:,} (given: {text[:40]!r}).")
         return number
 
+    def check_query(self) -> None:
+        """Raises `InvalidRequest` for a parameter that this address does not take: who has misspelled a filter would be told of everything."""
+        # JupyterLab's own client adds the time to an address, as a name without a value.
+        given = {name for name, values in self.request.query_arguments.items() if any(values)} - _LOGIN
+        if not given:
+            return
+        from cc_executor.server.openapi import query_names
+
+        known = query_names(self.route)
+        if unknown := sorted(given - known):
+            said = f"It takes {', '.join(sorted(known))}" if known else "It takes none"
+            raise InvalidRequest(f"This address takes no parameter {unknown[0][:100]!r}. {said}.")
+
     def page(self, execution: str) -> dict[str, int]:
         """Which tasks of a list are asked for; a run has none. Raises `InvalidRequest`."""
         if "-" not in execution:
@@ -114,6 +128,7 @@ def endpoint(
         @functools.wraps(method)
         async def whole(self: Any, *arguments: P.args, **more: P.kwargs) -> None:
             try:
+                self.check_query()
                 await method(self, *arguments, **more)
             except Refused as refused:
                 if refused.retry_after is not None:
@@ -281,9 +296,7 @@ class _History(Api):
 
     @endpoint("read")
     async def get(self) -> None:
-        # A token in the address is the login's affair.
-        names = self.request.query_arguments.keys() - {"token", "limit", "before"}
-        # JupyterLab's own client adds the time to an address, as a name without a value.
+        names = self.request.query_arguments.keys() - _LOGIN - {"limit", "before"}
         filters = {name: value for name in names if (value := self.get_query_argument(name))}
         limit, before = self.number("limit", PAGE, most=PAGE_LIMIT), self.get_query_argument("before", "") or ""
         look = functools.partial(self.service.foresight.history, filters, who=self.who, limit=max(1, limit), before=before)

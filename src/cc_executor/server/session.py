@@ -44,6 +44,7 @@ _CODES: Final[tuple[tuple[type[CCExecutorError], Code], ...]] = (
     (InvalidTaskList, Code.INVALID_PARAMS),
     (ControlFailed, Code.NOT_NOW),
 )
+_FILTERS: Final = frozenset({"limit", "before", "status"})  # of a list
 _NEEDS: Final = {"execute": "execute", "control": "execute", "answer": "execute"}  # the right that a method needs; all others: read
 
 
@@ -218,6 +219,8 @@ class Session:
 
     async def executions(self, params: dict[str, Any]) -> dict[str, Any]:
         """Runs, newest first: `limit`, `before`, `status`."""
+        if unknown := sorted(params.keys() - _FILTERS):
+            raise RpcError(Code.INVALID_PARAMS, f"Invalid params: list takes no {unknown[0][:100]!r}, but {', '.join(sorted(_FILTERS))}")
         look = partial(
             self._service.lookup.executions,
             who=self._who,

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from jupyter_server.base.handlers import JupyterHandler
 from tornado import web
 
+from cc_executor.errors import StateUnusable
 from cc_executor.runtime.telemetry import join
+from cc_executor.server.refusal import told_as
 from cc_executor.server.requestid import REQUEST
 
 if TYPE_CHECKING:
@@ -84,6 +86,9 @@ class Traced(JupyterHandler):
             kind, message = _LOGIN
         elif status_code == 403 and "xsrf" in said.lower():  # noqa: PLR2004 - as above
             kind, message = _XSRF
+        if isinstance(error, StateUnusable):  # so there is no service yet, which would have put it into words
+            self.set_status(told_as(error)[0])
+            kind, message = told_as(error)[1], str(error)
         self.kind = kind
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps({"error": {"kind": kind, "message": message}}))  # pyright: ignore[reportUnknownMemberType] - tornado says `dict` of nothing
@@ -103,7 +108,11 @@ class Traced(JupyterHandler):
         is_noted = method not in _LOOKS or self.route.startswith(_ADMIN) or status in _NOTED_LOOKS
         if not is_noted or (self.door == "mcp" and status < 400):  # noqa: PLR2004 - HTTP's first error; the tools note themselves
             return
-        audit = cast("Callable[[], Audit]", self.settings["cc_executor_audit"])()
+        try:
+            audit = cast("Callable[[], Audit]", self.settings["cc_executor_audit"])()
+        except StateUnusable as error:
+            logger.warning("request %s could not be audited: %s", self.request_id, error)
+            return
         audit.note(
             who=self.user.username if self.user else None,
             door=self.door,

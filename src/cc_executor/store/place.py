@@ -1,4 +1,4 @@
-"""Where runs are kept, how they are called, and which kernel shows them. Standard library only: a kernel asks before anything heavy is loaded. Knows no run."""
+"""Where runs are kept, how they are called, and which kernel shows them. Loads nothing heavy: a kernel asks before anything else is loaded. Knows no run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import pwd
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,25 +27,29 @@ _PROCESS: Final = re.compile(r"([0-9]{1,9})@([0-9a-f]{8})\Z")
 def state_path(environ: Mapping[str, str]) -> Path:
     """Where runs are kept: `CC_EXECUTOR_STATE`, or `cc-executor` under `XDG_STATE_HOME` or `~/.local/state`.
 
-    Begins with ``~`` where that stands for no folder that is known. A relative one is seen from the folder in which this process first asks.
+    Begins with ``~`` where that stands for no folder that is known.
+
+    Raises
+    ------
+    StateUnusable
+        `CC_EXECUTOR_STATE` is relative: a server and its kernels, which start in other folders, would not know each other's runs.
     """
     chosen = environ.get(STATE_VARIABLE)
     if chosen:
         path = os.path.expanduser(chosen)
-        with suppress(FileNotFoundError):  # that folder is gone; whoever uses the path says so
-            return Path(path) if path.startswith("~") else _first_seen(path)
-        return Path(path)
+        if path.startswith("~") or os.path.isabs(path):
+            return Path(path)
+        from cc_executor.errors import StateUnusable
+
+        raise StateUnusable(
+            f"{STATE_VARIABLE} is relative ({chosen}), and would be another folder wherever a program starts. "
+            "Set it to an absolute path, or to one that begins with ~/."
+        )
     base = environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):  # the XDG Base Directory Specification has such a path ignored
         home = environ.get("HOME", "")
         base = os.path.join(home if os.path.isabs(home) else _home(), ".local", "state")
     return Path(base) / "cc-executor"
-
-
-@functools.cache
-def _first_seen(path: str) -> Path:
-    """As an absolute path, which stays: a notebook may change its folder between two cells, and its runs are kept in one place."""
-    return Path(os.path.abspath(path))
 
 
 def _home() -> str:

@@ -22,7 +22,7 @@ import msgspec
 from cc_executor.errors import StateUnusable
 from cc_executor.model.tree import Change, Tree, contents
 from cc_executor.shim import records
-from cc_executor.store import roll
+from cc_executor.store import begunundos, roll
 from cc_executor.store.blobs import Blobs
 from cc_executor.store.held import LOOK, held_here, taken_within
 from cc_executor.store.home import StateHome
@@ -52,11 +52,12 @@ T = TypeVar("T")
 
 
 class Before(msgspec.Struct, frozen=True):
-    """The look before a run, or why there is none."""
+    """The look before a run, or why there is none. `remark`: what else is to be said of the folder as it was found."""
 
     tree: Tree | None = None
     reason: str = ""
     seconds: float = 0.0
+    remark: str = ""
 
 
 class After(msgspec.Struct, frozen=True):
@@ -175,9 +176,30 @@ class SnapshotStore:
     def keep_act(self, act: Act) -> None:
         """Write an act, to the disk. Raises `OSError`."""
         first, *others = act.runs
+        if not act.is_done:
+            begunundos.note(self.path, first, act.roots)
         self.keep(self.home.folder(first), ACT, act, sync=True)
         for run_id in others:
             self.keep(self.home.folder(run_id), ACT, _Elsewhere(first), sync=True)
+        if act.is_done:
+            begunundos.forget(self.path, first)
+
+    def cut_short(self, root: bytes) -> list[Act]:
+        """Undos that were begun in a folder, above it or below it, that have not ended, and that nobody carries out any more. Raises `OSError`, `StateUnusable`."""
+        acts: list[Act] = []
+        for run_id, roots in begunundos.noted(self.path):
+            if not (self.home.runs_path / run_id).is_dir():
+                begunundos.forget(self.path, run_id)  # the run was removed
+            elif any(overlap(each, root) for each in roots) and (act := self.act(self.home.folder(run_id))) is not None and not act.is_done:
+                acts.append(act)
+        if not acts:
+            return []
+        places = self.path / "locks"
+        with locked(places / "door"):
+            goes_on = [
+                each for name in os.listdir(places) if name.startswith(UNDO) for each in _still_said(places / name).split(b"\0") if each
+            ]
+        return [act for act in acts if not any(overlap(each, mine) for each in goes_on for mine in act.roots)]
 
     # --- what is known of a folder --------------------------------------------------------------------------------------
 

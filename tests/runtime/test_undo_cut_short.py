@@ -14,6 +14,8 @@ from cc_executor.api import cc_execute_sync
 from cc_executor.runtime.undo import redo, undo
 from cc_executor.runtime.workspace import remark
 from cc_executor.store.home import StateHome
+from support.disks import on_small_disk
+from support.environments import CHECKOUT
 from support.runs import BASH
 from support.trees import worked
 
@@ -28,6 +30,38 @@ def end(event, arguments):
         os.kill(os.getpid(), int(sys.argv[4]))
 sys.addaudithook(end)
 (undo if sys.argv[1] == "undo" else redo)(StateHome(Path(sys.argv[2])), *([[sys.argv[3]]] if sys.argv[1] == "undo" else [sys.argv[3]]))
+"""
+
+# On a disk of its own, which can be written no more from one of the files on, so that what was done cannot be taken back either; and can again.
+READ_ONLY = """
+import os, subprocess, sys
+from pathlib import Path
+tests, what, state, root = sys.argv[1:]
+sys.path.insert(0, tests)
+from cc_executor.errors import UndoIncomplete
+from cc_executor.runtime.undo import redo, undo
+from cc_executor.store.home import StateHome
+from support.trees import worked
+home, files = StateHome(Path(state)), [Path(root, f"f{number}") for number in range(10)]
+for file in files:
+    file.write_text("original")
+run_id = worked(home, Path(root), lambda: [file.write_text("changed") for file in files])
+act = {"undo": lambda: undo(home, [run_id]), "redo": lambda: redo(home, run_id)}
+if what == "redo":
+    act["undo"]()
+remount = lambda how: subprocess.run(["mount", "-o", f"remount,{how}", root], check=True)
+faults = ["ro"]
+def fault(event, arguments):
+    if event == "os.rename" and os.fsdecode(arguments[1]).endswith("f5") and faults:
+        remount(faults.pop())
+sys.addaudithook(fault)
+try:
+    act[what]()
+except UndoIncomplete as error:
+    print(str(error).replace(run_id, "RUN"))
+print(len({file.read_text() for file in files}))
+remount("rw")
+print(act[what]().was_completed, {file.read_text() for file in files})
 """
 
 
@@ -94,3 +128,18 @@ def test_an_undo_that_is_being_carried_out_was_not_cut_short(home: StateHome, ro
         finally:
             process.kill()
     assert run_id in remark(home.find(receipt.run_id))
+
+
+@pytest.mark.parametrize(("what", "option", "outcome"), [("undo", "", "original"), ("redo", "--redo ", "changed")])
+def test_an_undo_that_can_go_neither_on_nor_back_says_how_it_is_completed(
+    home: StateHome, tmp_path: Path, what: str, option: str, outcome: str
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    program = (sys.executable, "-c", READ_ONLY, str(CHECKOUT / "tests"), what, str(home.root), str(disk))
+    ended = subprocess.run([*on_small_disk(disk, "2m"), *program], capture_output=True, text=True, timeout=60, check=False)
+    told, standing, done = ended.stdout.splitlines() or [ended.stderr, "", ""]
+    assert told.endswith(f"Nothing is lost: when the cause is gone, `cc-executor undo {option}RUN` completes it."), told
+    assert "Read-only file system" in told
+    assert standing == "2", "half of it is done"
+    assert done == f"True {{'{outcome}'}}"

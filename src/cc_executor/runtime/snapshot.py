@@ -258,11 +258,11 @@ def said_of_undos(store: SnapshotStore, root: bytes) -> str:
         return ""
     found: list[str] = []
     for act in acts[:NAMED]:
-        what, option = ("An undo", "") if act.is_undone else ("Taking back an undo", "--redo ")
+        what = "An undo" if act.is_undone else "Taking back an undo"
         where = " and ".join(map(os.fsdecode, act.roots))
         found.append(
             f"{what} of run {act.runs[0]} was cut short in {where}, where a part of the files is not as it was: "
-            f"`cc-executor undo {option}{act.runs[0]}` completes it, and leaves alone what is changed until then."
+            f"`{act.completing}` completes it, and leaves alone what is changed until then."
         )
     return " ".join(found)
 

@@ -227,7 +227,7 @@ def _carry_out(
     try:
         staying = ground.carry_out(todo)
     except HalfDone as error:
-        raise UndoIncomplete(undowords.half_done(error, runs)) from error
+        raise UndoIncomplete(undowords.half_done(error, act)) from error
     except OSError as error:
         _forget(store, act, earlier)
         raise undowords.unchanged(error, os.fsdecode(roots[0])) from error
@@ -299,7 +299,7 @@ def _complete(store: SnapshotStore, act: Act, *, dry_run: bool) -> Undone:
                 return done
             staying = ground.carry_out(todo, again=True)
         except HalfDone as error:
-            raise UndoIncomplete(undowords.half_done(error, act.runs)) from error
+            raise UndoIncomplete(undowords.half_done(error, act)) from error
         except OSError as error:
             raise UndoIncomplete(f"An undo was cut short before, and cannot be completed now: {undowords.of_error(error)}.") from error
         _finish(store, act)

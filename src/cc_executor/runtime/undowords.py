@@ -11,6 +11,7 @@ from cc_executor.errors import UndoRefused
 from cc_executor.model.tree import Change, Kind, is_folder, same_content
 from cc_executor.model.undone import SHOWN, Step
 from cc_executor.store.restore import HalfDone
+from cc_executor.store.snapshot import Act
 
 
 def steps(todo: Iterable[Change]) -> tuple[Step, ...]:
@@ -55,11 +56,9 @@ def refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes], together: S
     )
 
 
-def half_done(error: HalfDone, runs: Sequence[str]) -> str:
+def half_done(error: HalfDone, act: Act) -> str:
     """What is to be done about an undo that broke off."""
-    return (
-        f"The undo was cut short at {of_error(error)}. Nothing is lost: when the cause is gone, `cc-executor undo {runs[0]}` completes it."
-    )
+    return f"The undo was cut short at {of_error(error)}. Nothing is lost: when the cause is gone, `{act.completing}` completes it."
 
 
 def unchanged(error: OSError, where: str | Path) -> UndoRefused:

@@ -107,6 +107,11 @@ class Act(msgspec.Struct, frozen=True):
     is_done: bool = False
     stage: str = ""
 
+    @property
+    def completing(self) -> str:
+        """The command that completes it."""
+        return f"cc-executor undo {'' if self.is_undone else '--redo '}{self.runs[0]}"
+
 
 class _Elsewhere(msgspec.Struct, frozen=True):
     """A run that was undone together with others: where to read of it."""

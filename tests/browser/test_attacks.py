@@ -10,11 +10,13 @@ from typing import Any, Final
 
 import nbformat
 import pytest
+from anywidget import AnyWidget
 from nbformat.sign import NotebookNotary
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request
 
 from browser.view_page import ViewPage
 from cc_executor.kernel.render import static_bundle
+from cc_executor.kernel.standin import needed_version
 from cc_executor.model.event import ApiRetried, Event, StderrWritten, TextWritten, ThinkingWritten, ToolCalled, ToolReturned
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import RECEIPT_MIME, Check, FileChange
@@ -276,25 +278,24 @@ def test_nothing_acts_while_a_cell_runs_nor_when_it_is_opened_again(lab: Lab, br
 # --- a notebook from somebody else --------------------------------------------------------------------------------
 
 
+def saved_widgets(state: dict[str, Any]) -> dict[str, Any]:
+    """Widgets as JupyterLab saves them with a notebook."""
+    return {"application/vnd.jupyter.widget-state+json": {"version_major": 2, "version_minor": 0, "state": state}}
+
+
 def forged(canary: Path) -> nbformat.NotebookNode:
     """A notebook that asks to be run: a live view without its run, a receipt with a command, widgets with code, scripts in every kind of output."""
     touch = f"import os; os.system('touch {canary}')"
     argv = ("/bin/sh", "-c", f"touch {canary}")
     sealed = receipt(1, argv=argv, agent_path="/bin/sh", session_id="../../x", cwd="/", rehearsed=None)
     widget = {"model_id": "5a2b", "version_major": 2, "version_minor": 0}
-    code = f"{MARK}; export default {{ render() {{ {MARK} }} }}"
     state = {
-        "5a2b": {
-            "model_module": "anywidget", "model_module_version": "~0.9.*", "model_name": "AnyModel",
-            "state": {"_esm": code, "_css": f"@import 'https://{HOST}/w.css'", "_view_module": "anywidget", "_view_name": "AnyView", "_view_module_version": "~0.9.*"},
-        },
-        "5a2c": {"model_module": "@jupyter-widgets/controls", "model_module_version": "2.0.0", "model_name": "HTMLModel",
+        "5a2b": {"model_module": "@jupyter-widgets/controls", "model_module_version": "2.0.0", "model_name": "HTMLModel",
                  "state": {"value": f"<img src=x onerror='{MARK}'><script>{MARK}</script>"}},
     }  # fmt: skip
     running = {"cc_executor": {"run_id": sealed.run_id, "status": "running", "argv": list(argv), "resume": True, "autostart": True}}
     made = notebook(
         shown({"application/vnd.jupyter.widget-view+json": widget, "text/plain": "Run is going on: %cc attach shows it."}, running),
-        shown({"application/vnd.jupyter.widget-view+json": {**widget, "model_id": "5a2c"}, "text/plain": "x"}),
         shown(
             {RECEIPT_MIME: sealed.model_dump(mode="json"), "text/plain": "done"},
             {"cc_executor": {"run_id": sealed.run_id, "digest": sealed.digest}},
@@ -305,7 +306,7 @@ def forged(canary: Path) -> nbformat.NotebookNode:
             {"text/markdown": f"<img src=x onerror='{MARK}'>", "text/plain": "md"}
         ),  # a remote one would be loaded: JupyterLab does, whoever wrote it
         nbformat.v4.new_output("stream", name="stdout", text=f"<script>{MARK}</script>\x1b]8;;javascript:{MARK}\x07x\x1b]8;;\x07"),
-        widgets={"application/vnd.jupyter.widget-state+json": {"version_major": 2, "version_minor": 0, "state": state}},
+        widgets=saved_widgets(state),
         cc_executor={
             "receipts": {sealed.run_id: {"run_id": sealed.run_id, "argv": list(argv)}, "../../x": {}},
             "autorun": touch,
@@ -346,4 +347,34 @@ def test_a_forged_notebook_does_nothing_when_it_is_opened_and_saved(lab: Lab, br
         "../../x" not in json.dumps(saved.metadata["cc_executor"].get("receipts", {}))
         or saved.metadata["cc_executor"]["receipts"]["../../x"] == {}
     )
+    page.close()
+
+
+@pytest.mark.row(
+    "threats",
+    "anywidget that somebody has saved in a notebook",
+    "its code runs where JupyterLab has anywidget, with and without cc_executor (said in docs/security.md); nowhere else",
+)
+def test_a_saved_anywidget_acts_as_the_docs_say_and_not_where_anywidget_is_switched_off(lab: Lab, browser: Browser) -> None:
+    """The first half is no promise: when it fails, JupyterLab or anywidget has come to heed trust, and docs/security.md can say so."""
+    version = needed_version(AnyWidget())
+    module = {"model_module": "anywidget", "model_module_version": f"~{version}", "model_name": "AnyModel"}
+    view = {"_view_module": "anywidget", "_view_module_version": f"~{version}", "_view_name": "AnyView"}
+    code = f"{MARK}; export default {{ initialize() {{ {MARK} }}, render() {{ {MARK} }} }}"
+    saved = saved_widgets({"5a2c": {**module, "state": {**view, "_esm": code, "_anywidget_id": "cc_executor.kernel.widgets.RunView"}}})
+    live = {"application/vnd.jupyter.widget-view+json": {"model_id": "5a2c", "version_major": 2, "version_minor": 0}, "text/plain": "live"}
+    write(lab, "saved.ipynb", notebook(shown(live), widgets=saved), trusted=False)
+    page = AttackedPage(lab, browser, "saved.ipynb")
+    eventually(lambda: page.scripts > 0, within=30, what="the widget's code runs")
+
+    page_config = lab.root.parent / "config" / "labconfig" / "page_config.json"
+    page_config.parent.mkdir(parents=True, exist_ok=True)
+    page_config.write_text('{"disabledExtensions": {"anywidget": true}}')
+    try:
+        with page.page.expect_console_message(lambda message: "No version of module anywidget" in message.text, timeout=60_000):
+            page.page.reload()  # JupyterLab says what it cannot make
+        page.look("live")
+        assert page.scripts == 0
+    finally:
+        page_config.unlink()
     page.close()

@@ -24,7 +24,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 comma := ,
 RUN_READY := .venv/.ready-$(CLAUDE)
 DEV_READY := .venvs/dev/.ready-$(CLAUDE)
-IPYKERNEL6_READY := .venvs/ipykernel6/.ready
+IPYKERNELS_READY := .venvs/ipykernel6/.ready .venvs/ipykernel7.3/.ready
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z ]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -105,7 +105,7 @@ lock: ## Choose the newest allowed versions anew, for every platform and Python
 	PATH="$$PATH:$(CURDIR)/.venvs/lock/bin" uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
 	    --no-annotate --no-header --output-file $(LOCK) pyproject.toml
 
-environments: $(DEV_READY) $(IPYKERNEL6_READY)
+environments: $(DEV_READY) $(IPYKERNELS_READY)
 
 chromium:
 	@.ci/chromium
@@ -127,11 +127,13 @@ $(DEV_READY): pyproject.toml $(LOCK)
 	@.ci/venv .venvs/dev -e '.[dev$(addprefix $(comma),$(BUNDLED))]'
 	@touch $@
 
-# Kernels of the ipykernel 6 line handle messages in another way, so the kernel tests run in both.
-$(IPYKERNEL6_READY): pyproject.toml $(LOCK)
+# Kernels of the ipykernel 6 line handle messages in another way, so the kernel tests run in both. Those of 7.0 to 7.3 can leave a request unread.
+.venvs/ipykernel6/.ready: IPYKERNEL := 6.31
+.venvs/ipykernel7.3/.ready: IPYKERNEL := 7.3
+$(IPYKERNELS_READY): pyproject.toml $(LOCK)
 	@mkdir -p .venvs
-	@grep -v '^ipykernel==' $(LOCK) > .venvs/ipykernel6.lock
-	@CONSTRAINTS=.venvs/ipykernel6.lock .ci/venv .venvs/ipykernel6 -e . 'ipykernel==6.31.*'
+	@grep -v '^ipykernel==' $(LOCK) > $(@D).lock
+	@CONSTRAINTS=$(@D).lock .ci/venv $(@D) -e . 'ipykernel==$(IPYKERNEL).*'
 	@touch $@
 
 # Not with the versions of the lock: what our neighbours need differs from it, and from each other.

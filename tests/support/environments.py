@@ -1,4 +1,4 @@
-"""What the tests find on the machine: kernels of two ipykernel lines, the Claude Code CLI, a Chromium. `make test` sees to all three."""
+"""What the tests find on the machine: kernels of the ipykernel lines, the Claude Code CLI, a Chromium. `make test` sees to all three."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,6 +46,8 @@ IPYKERNEL7: Final = KernelEnvironment("ipykernel7", Path(sys.executable))
 IPYKERNEL6: Final = KernelEnvironment(
     "ipykernel6", Path(os.environ.get("CC_EXECUTOR_TEST_IPYKERNEL6") or CHECKOUT / ".venvs" / "ipykernel6" / "bin" / "python")
 )
+# ipykernel 7.0 to 7.3 can leave a request unread: one of them, for the tests of that.
+IPYKERNEL73: Final = KernelEnvironment("ipykernel7.3", CHECKOUT / ".venvs" / "ipykernel7.3" / "bin" / "python")
 
 
 def _kernels(named: str) -> tuple[KernelEnvironment, ...]:
@@ -57,9 +60,9 @@ def _kernels(named: str) -> tuple[KernelEnvironment, ...]:
 KERNELS: Final = _kernels(os.environ.get("CC_EXECUTOR_TEST_KERNELS", ""))
 
 
-def register_kernels(data_folder: Path) -> None:
-    """Write the kernelspecs of both lines below `data_folder`."""
-    for environment in KERNELS:
+def register_kernels(data_folder: Path, kernels: Iterable[KernelEnvironment] = KERNELS) -> None:
+    """Write the kernelspecs of `kernels` below `data_folder`."""
+    for environment in kernels:
         if not environment.python.exists():
             raise Missing(f"{environment.python} is missing: `make environments` makes it.")
         environment.register(data_folder)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from cc_executor.errors import UnsupportedPlatform
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.magics import CELL_MAGICS, COMPLETED, LINE_MAGICS, CCMagics, complete, transform
+from cc_executor.kernel.unread import read_the_unread
 from cc_executor.runtime.caps import drop_caps, keep_caps
 
 CAPS: Final = ("max_cost", "max_cost_per_day")  # settings that hold for what is run from Python and in lists, too
@@ -47,11 +48,13 @@ def load(shell: Any) -> None:
     shell.events.register("post_run_cell", _call_the_roll)
     for name in COMPLETED:
         shell.set_hook("complete_command", complete, str_key=name)
+    shell._cc_executor_unread = read_the_unread(getattr(shell, "kernel", None))
 
 
 def unload(shell: Any) -> None:
     """Take back what `load` registered. Runs that are going on go on."""
     drop_caps(id(shell))
+    getattr(shell, "_cc_executor_unread", lambda: None)()
     shell.input_transformers_post[:] = [known for known in shell.input_transformers_post if not _is_ours(known, "transform")]
     # By name: to go through a table would load every lazy magic of IPython 9 (40 ms of CPU).
     for kind, names in (("line", LINE_MAGICS), ("cell", CELL_MAGICS)):
@@ -72,7 +75,9 @@ def unload(shell: Any) -> None:
         for name in COMPLETED:
             commands.strs.pop(name, None)
     attributes: dict[str, Any] = shell.__dict__
-    for name in [name for name in attributes if name.startswith("_cc_executor_")]:  # the raw cell, a wish of `%cc lint` for the next one
+    for name in [
+        name for name in attributes if name.startswith("_cc_executor_")
+    ]:  # the raw cell, say, or a wish of `%cc lint` for the next one
         delattr(shell, name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -58,6 +59,7 @@ def examine(*, home: StateHome, environ: Mapping[str, str]) -> Iterator[Finding]
         ("jupyter-server", False),
     ):
         yield _package(package, required=required)
+    yield from _kernel()
     yield _server_extension()
     yield _signing(home)
 
@@ -112,6 +114,20 @@ def _package(name: str, *, required: bool) -> Finding:
         return Finding(
             what=name, ok=False, detail="not in this environment", cure=f"pip install {name}" if required else "", required=required
         )
+
+
+def _kernel() -> Iterator[Finding]:
+    """A fault of ipykernel that people meet as a cell that never begins."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version("ipykernel")
+        if version.startswith(("7.0.", "7.1.", "7.2.", "7.3.")):
+            yield Finding(
+                what="kernels",
+                ok=False,
+                detail=f"with ipykernel {version}, a cell may never begin and its kernel hang; where cc_executor is loaded, it begins a little late",
+                cure="pip install --upgrade ipykernel",
+                required=False,
+            )
 
 
 def _server_extension() -> Finding:

@@ -14,7 +14,8 @@ from cc_executor.model.ask import Body, ShownAsk
 from cc_executor.model.event import Option, Question
 from cc_executor.model.receipt import RECEIPT_MIME
 from kernel.attacks import PAYLOADS
-from support.lab import Lab, NotebookPage, eventually
+from support.lab import Lab, NotebookPage
+from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
 

@@ -23,8 +23,9 @@ from cc_executor.model.receipt import RECEIPT_MIME, Check, FileChange
 from cc_executor.model.transcript import Transcript
 from kernel.attacks import EVERY, HOST, MARK
 from support.environments import IPYKERNEL7
-from support.lab import VIEWPORT, Lab, NotebookPage, eventually
+from support.lab import VIEWPORT, Lab, NotebookPage
 from support.leaks import await_none, marked_processes
+from support.looks import eventually
 from support.receipts import receipt, run_id
 from support.runs import run_folders
 

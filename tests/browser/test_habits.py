@@ -11,7 +11,8 @@ from playwright.sync_api import Browser, expect
 
 from cc_executor.model.receipt import RECEIPT_MIME
 from support.environments import IPYKERNEL7
-from support.lab import Lab, NotebookPage, eventually, running_lab
+from support.lab import Lab, NotebookPage, running_lab
+from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(300)]
 

@@ -10,8 +10,9 @@ from playwright.sync_api import Browser
 
 from cc_executor.model.receipt import RECEIPT_MIME
 from support.environments import KERNELS
-from support.lab import Lab, NotebookPage, eventually, ticks
+from support.lab import Lab, NotebookPage, ticks
 from support.leaks import await_none
+from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
 

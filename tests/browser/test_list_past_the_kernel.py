@@ -17,7 +17,8 @@ from cc_executor.model.listrecord import Paused, Resumed
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder, ListHome
 from support.environments import IPYKERNEL7
-from support.lab import Lab, eventually, ticks
+from support.lab import Lab, ticks
+from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(240)]
 

@@ -10,8 +10,9 @@ from playwright.sync_api import Browser, expect
 
 from cc_executor.model.receipt import RECEIPT_MIME
 from kernel.cells import WIDGET_MIME
-from support.lab import Lab, NotebookPage, eventually, running_lab, ticks
+from support.lab import Lab, NotebookPage, running_lab, ticks
 from support.leaks import await_none
+from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("claude_cli"), pytest.mark.timeout(300)]
 

@@ -17,8 +17,9 @@ from browser.test_restart import kernels_of
 from cc_executor.model.receipt import RECEIPT_MIME
 from kernel.cells import WIDGET_MIME
 from support.environments import IPYKERNEL6, IPYKERNEL7
-from support.lab import Lab, NotebookPage, eventually, running_lab, ticks
+from support.lab import Lab, NotebookPage, running_lab, ticks
 from support.leaks import await_none
+from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(240)]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from support.lab import Lab, NotebookPage, eventually
+from support.lab import Lab, NotebookPage
+from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
 

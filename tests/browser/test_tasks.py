@@ -9,8 +9,9 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from support.environments import KERNELS
-from support.lab import Lab, NotebookPage, eventually, ticks
+from support.lab import Lab, NotebookPage, ticks
 from support.leaks import await_none
+from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
 

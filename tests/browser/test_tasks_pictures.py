@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from browser.test_view import CARD_CONTRASTS
-from support.lab import Lab, NotebookPage, eventually
+from support.lab import Lab, NotebookPage
+from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
 

@@ -13,7 +13,7 @@ import pytest
 from cc_executor.cli.codes import OUTCOME_CODES
 from cc_executor.model.outcome import OutcomeKind
 from cli.test_cli import BUDGET, CLI, beginning, cli, environ, rows
-from support.lab import eventually
+from support.looks import eventually
 
 pytestmark = pytest.mark.usefixtures("claude_cli")
 

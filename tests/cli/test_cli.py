@@ -26,8 +26,8 @@ from support import receipts
 from support.commands import command, hangups
 from support.disks import on_small_disk
 from support.environments import CHECKOUT
-from support.lab import eventually
 from support.leaks import marked_processes
+from support.looks import eventually
 from support.receiver import receiving
 
 Json = dict[str, Any]

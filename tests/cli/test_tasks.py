@@ -14,8 +14,8 @@ from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
 from cli.test_cli import BUDGET, beginning, cli
 from support.commands import hangups
-from support.lab import eventually
 from support.leaks import await_none
+from support.looks import eventually
 
 LIST = """
 name: demo

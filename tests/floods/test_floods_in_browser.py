@@ -13,8 +13,9 @@ from playwright.sync_api import Browser
 from cc_executor.shim import records
 from floods.sizes import BUDGET, LINES
 from support.environments import KERNELS
-from support.lab import NotebookPage, eventually, running_lab
+from support.lab import NotebookPage, running_lab
 from support.leaks import await_none
+from support.looks import eventually
 from support.runs import run_folders
 
 pytestmark = pytest.mark.timeout(BUDGET + 120)

@@ -16,8 +16,8 @@ from floods.conftest import PLAIN, Writer
 from floods.memory import begin, peak
 from floods.sizes import BUDGET, FLOOD
 from support.kernel import Kernel
-from support.lab import eventually
 from support.leaks import await_none
+from support.looks import eventually
 from support.runs import run_folders
 
 pytestmark = pytest.mark.timeout(BUDGET + 60)

@@ -12,8 +12,8 @@ import pytest
 from cc_executor.shim.records import CONTROL
 from support.environments import KERNELS
 from support.kernel import Answer
-from support.lab import eventually
 from support.leaks import marked_processes
+from support.looks import eventually
 
 # For tests of the shared kernel in whose matter ipykernel has no part; `make matrix` runs them with every one.
 NEWEST_LINE: Final = pytest.mark.parametrize("shared_kernel", [KERNELS[0].name], indirect=True)

@@ -8,7 +8,7 @@ from typing import Final
 from cc_executor.model.receipt import RECEIPT_MIME
 from kernel.cells import WAIT, make_gate, shell_cell, wait_for_pid
 from support.kernel import Answer, Kernel
-from support.lab import eventually
+from support.looks import eventually
 
 PNG: Final = "image/png"
 

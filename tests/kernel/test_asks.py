@@ -24,7 +24,8 @@ from kernel.test_endings import PROMISE, living
 from kernel.test_terminal import Terminal, terminal
 from support import environments
 from support.kernel import Answer, Kernel
-from support.lab import eventually, notebook_of
+from support.lab import notebook_of
+from support.looks import eventually
 from support.runs import run_folders
 
 pytestmark = pytest.mark.usefixtures("claude_cli", "kernelspecs")

@@ -14,8 +14,8 @@ import pytest
 from cc_executor.model.receipt import RECEIPT_MIME
 from kernel.cells import NEWEST_LINE, WAIT, WIDGET_MIME, make_gate, ok, shell_cell
 from support.kernel import Kernel
-from support.lab import eventually
 from support.leaks import await_none
+from support.looks import eventually
 
 pytestmark = pytest.mark.usefixtures("claude_cli")
 

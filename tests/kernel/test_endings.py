@@ -21,7 +21,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from cc_executor.shim import records
 from kernel.cells import make_gate, shell_cell, wait_for_pid
 from support.kernel import START_BUDGET, Kernel, running_kernel
-from support.lab import Lab, eventually, running_lab
+from support.lab import Lab, running_lab
+from support.looks import eventually
 from support.runs import run_folders
 from support.shims import alive, marked
 

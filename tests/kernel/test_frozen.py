@@ -18,8 +18,8 @@ from cc_executor.store.tasklists import FOLDER, JOURNAL, LOCK
 from kernel.cells import WAIT, WIDGET_MIME, living, make_gate, shell_cell, wait_for_pid
 from kernel.test_endings import shim_of
 from support.kernel import Kernel
-from support.lab import eventually
 from support.locks import held_by_a_stopped_process
+from support.looks import eventually
 from support.runs import run_folders
 
 LIST: Final = "%%cc_tasks\ntasks:\n  - {id: a, run: 'exit 1'}"

@@ -10,7 +10,7 @@ import pytest
 
 from kernel.cells import WAIT, living, make_gate, wait_for_pid
 from support.kernel import Kernel
-from support.lab import eventually
+from support.looks import eventually
 
 SLEEPS = 100  # seconds, for which nothing else wakes the loop up; it is one that people wait for
 # Before it is followed it is a launch that is interrupted.

@@ -13,8 +13,8 @@ import pytest
 from cc_executor.model.receipt import RECEIPT_MIME
 from kernel.cells import REST, STUBBORN, WAIT, WIDGET_MIME, living, make_gate, ok, shell_cell, signals_of, wait_for_pid
 from support.kernel import Answer, Kernel, running_kernel
-from support.lab import eventually
 from support.leaks import await_none
+from support.looks import eventually
 from support.runs import run_folders
 
 pytestmark = pytest.mark.usefixtures("claude_cli")

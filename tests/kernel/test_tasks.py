@@ -13,7 +13,7 @@ import pytest
 
 from kernel.cells import WIDGET_MIME, living, make_gate, wait_for_pid
 from support.kernel import Answer, Kernel
-from support.lab import eventually
+from support.looks import eventually
 
 pytestmark = pytest.mark.usefixtures("claude_cli")
 

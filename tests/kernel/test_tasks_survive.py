@@ -23,7 +23,8 @@ from cc_executor.store.home import StateHome
 from kernel.cells import make_gate
 from support.environments import KERNELS
 from support.kernel import START_BUDGET, Kernel, running_kernel
-from support.lab import Lab, eventually, running_lab
+from support.lab import Lab, running_lab
+from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
 

@@ -13,7 +13,7 @@ import pexpect
 import pytest
 
 from kernel.cells import STUBBORN, WAIT, living, make_gate, shell_cell, signals_of
-from support.lab import eventually
+from support.looks import eventually
 from support.runs import run_folders
 
 START_BUDGET: Final = 60.0

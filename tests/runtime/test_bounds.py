@@ -22,7 +22,7 @@ from cc_executor.store.tasklists import ListHome
 from cc_executor.taskplan import plan
 from cc_executor.tasks import carry_on, open_list
 from support.environments import CHECKOUT
-from support.lab import eventually
+from support.looks import eventually
 
 
 def test_what_is_given_wins_and_what_is_open_is_bounded() -> None:

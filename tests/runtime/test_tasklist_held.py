@@ -16,7 +16,7 @@ from cc_executor.model.listrecord import Paused, Resumed
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListHome
 from cc_executor.tasks import carry_on
-from support.lab import eventually
+from support.looks import eventually
 
 ELSEWHERE: Final = """import sys; from cc_executor.tasks import cc_execute_task_list
 cc_execute_task_list([{'id': 'one', 'run': 'touch up; while [ ! -e stop ]; do sleep 0.05; done'}], state=sys.argv[1], cwd=sys.argv[2])"""

@@ -18,7 +18,7 @@ from cc_executor.policy.redact import MASK
 from cc_executor.server.audit import FILE, FILE_LIMIT, OLDER, Audit
 from cc_executor.server.eventlog import RunEvents
 from cc_executor.server.strangers import ADDRESSES, EACH, HOUR, OTHERS, Strangers
-from support.lab import eventually
+from support.looks import eventually
 from support.receipts import code_cell, live_output, notebook
 from support.served import API, TOKEN, Server, results, serving
 

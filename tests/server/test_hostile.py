@@ -241,7 +241,7 @@ FULL_DISK: Final = """
 import sys
 from pathlib import Path
 from server.test_hostile import error_of, post
-from support.lab import eventually
+from support.looks import eventually
 from support.served import API, results, serving
 
 folder = Path(sys.argv[1])

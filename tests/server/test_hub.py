@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from support.environments import CHECKOUT
 from support.hub import PASSWORD, Hub, serving_hub
-from support.lab import eventually
+from support.looks import eventually
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -24,7 +24,7 @@ from cc_executor.store import owners
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.lock import taken
 from cc_executor.store.owners import claim, owner_of
-from support.lab import eventually
+from support.looks import eventually
 from support.served import Server, serving
 
 API: Final = "/cc-executor/api/v1"

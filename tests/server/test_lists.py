@@ -40,7 +40,7 @@ from cc_executor.taskplan import plan
 from cc_executor.tasks import carry_on
 from support import runs
 from support.environments import CHECKOUT
-from support.lab import eventually
+from support.looks import eventually
 from support.served import API, TOKEN, Server, control, get, results, serving
 
 BOUND: Final = 60.0

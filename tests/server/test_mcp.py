@@ -25,7 +25,7 @@ from mcp.shared.exceptions import MCPError
 from cc_executor.policy.predict import LEAST
 from cc_executor.server.mcphttp import SHARE
 from cc_executor.shim import records
-from support.lab import eventually
+from support.looks import eventually
 from support.mcp import BOB, BOUND, LOOKS, PATH, asked, claude_uses, ended, people, tool
 from support.served import TOKEN, Server, control, get, serving
 from support.served import results as ended_results

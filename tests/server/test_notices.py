@@ -13,7 +13,7 @@ import pytest
 from cc_executor.errors import InvalidRequest
 from cc_executor.server.notices import Notices
 from cc_executor.server.refusal import Refused
-from support.lab import eventually
+from support.looks import eventually
 from support.receiver import Receiver, receiving
 from support.served import Server, serving
 

@@ -34,7 +34,7 @@ from cc_executor.server.service import Service
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.place import LONGEST_WAIT
 from support import runs
-from support.lab import eventually
+from support.looks import eventually
 from support.served import API, Server, control, get, serving
 
 BOUND: Final = 90.0

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from cc_executor.model.receipt import Receipt
-from support.lab import eventually
+from support.looks import eventually
 from support.served import API, Server, control, get, results, serving
 
 BOUND: Final = 90.0

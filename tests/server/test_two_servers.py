@@ -18,7 +18,7 @@ from cc_executor.server.places import Place, Places
 from cc_executor.store import roll
 from cc_executor.store.home import StateHome
 from support.environments import CHECKOUT
-from support.lab import eventually
+from support.looks import eventually
 
 BOUND: Final = 90.0
 RUNNING: Final = 3

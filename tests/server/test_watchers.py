@@ -20,7 +20,7 @@ import websocket
 
 from cc_executor.shim import records
 from floods.memory import begin, peak
-from support.lab import eventually
+from support.looks import eventually
 from support.served import TOKEN, Server, serving
 
 API: Final = "/cc-executor/api/v1"

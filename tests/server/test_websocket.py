@@ -19,7 +19,7 @@ import websocket
 
 from cc_executor.store.notebook import stored_list_bundles
 from cc_executor.store.tasklists import ListHome
-from support.lab import eventually
+from support.looks import eventually
 from support.served import TOKEN, Server, serving
 
 BOUND: Final = 90.0

@@ -17,7 +17,8 @@ import psutil
 
 from cc_executor.store.home import StateHome, state_path
 from support.environments import CHECKOUT, hub_proxy
-from support.lab import eventually, free_port
+from support.lab import free_port
+from support.looks import eventually
 from support.served import leave_out_jupyterlab
 
 CONFIGURATION: Final = CHECKOUT / "docs" / "hub" / "jupyterhub_config.py"

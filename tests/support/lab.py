@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ import nbformat
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize
 
 from support import environments
-from support.looks import pause_since
+from support.looks import eventually
 from support.ports import free_port
 
 CHROMIUM_ARGUMENTS: Final = (
@@ -36,17 +36,6 @@ LIGHT: Final = """() => {
         if (alpha !== 0) return (red + green + blue) / 3;
     }
 }"""
-
-
-def eventually(look: Callable[[], Any], *, within: float, what: str) -> Any:
-    """The first truthy answer of `look`; an AssertionError that says `what` after `within` seconds."""
-    begun = time.monotonic()
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < begun + within, f"not within {within} s: {what}"
-        time.sleep(pause_since(begun, 0.05))
 
 
 def ticks(folder: Path) -> int:

@@ -13,7 +13,7 @@ from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import TextContent
 
-from support.lab import eventually
+from support.looks import eventually
 from support.served import TOKEN, Server
 
 PATH: Final = "/cc-executor/mcp"

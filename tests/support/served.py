@@ -17,6 +17,7 @@ import httpx
 
 from cc_executor.store.home import StateHome
 from support.environments import CHECKOUT
+from support.looks import eventually
 from support.ports import free_port
 
 Json = dict[str, Any]
@@ -116,8 +117,6 @@ def get(server: Server, name: str, what: str = "status", **query: Any) -> Any:
 
 def results(server: Server, name: str) -> Any:
     """What a run or a list has made, when it is over."""
-    from support.lab import eventually  # here: it brings a browser, which benchmarks of the server do without
-
     return eventually(lambda: (told := get(server, name, "results"))["done"] and told, within=BOUND, what=f"{name} ends")
 
 

@@ -145,6 +145,9 @@ def test_the_errors_have_their_codes(server: Server) -> None:
         assert client.code("execute") == -32602
         assert client.code("execute", prompt="x", agent="shell", cli="/bin/sh") == -32602
         assert client.code("unsubscribe", subscription=99) == -32602
+        for method in ("status", "results", "list", "hook_status", "subscribe", "unsubscribe", "watch", "page", "answer", "detail"):
+            message = client.call(method, ofset=5)["error"]
+            assert (message["code"], f"{method} takes no 'ofset', but" in message["message"]) == (-32602, True), message
         client.socket.send("{")
         assert client.receive()["error"]["code"] == -32700
         client.socket.send(json.dumps([{"jsonrpc": "2.0", "id": 1, "method": "list"}, 1, {"jsonrpc": "2.0", "method": "list"}]))

@@ -44,7 +44,19 @@ _CODES: Final[tuple[tuple[type[CCExecutorError], Code], ...]] = (
     (InvalidTaskList, Code.INVALID_PARAMS),
     (ControlFailed, Code.NOT_NOW),
 )
-_FILTERS: Final = frozenset({"limit", "before", "status"})  # of a list
+# What each method takes, by name. Not here: what checks its own parameters.
+_PARAMS: Final[dict[str, tuple[str, ...]]] = {
+    "status": ("id", "offset", "limit"),
+    "results": ("id", "offset", "limit"),
+    "list": ("limit", "before", "status"),
+    "hook_status": ("id",),
+    "subscribe": ("id", "stream", "offset"),
+    "unsubscribe": ("subscription",),
+    "watch": ("id",),
+    "page": ("subscription", "view", "before"),
+    "answer": ("subscription", "ask", "decision", "text", "answers"),
+    "detail": ("subscription", "task"),
+}
 _NEEDS: Final = {"execute": "execute", "control": "execute", "answer": "execute"}  # the right that a method needs; all others: read
 
 
@@ -156,6 +168,9 @@ class Session:
                 raise RpcError(Code.METHOD_NOT_FOUND, f"Method not found: {call.method[:100]!r}; there are {', '.join(self._methods)}")
             if not await self._may(_NEEDS.get(call.method, "read")):
                 raise RpcError(Code.REFUSED, f"You may not {call.method} here.")
+            if unknown := sorted(call.params.keys() - _PARAMS.get(call.method, call.params.keys())):
+                there = ", ".join(_PARAMS[call.method])
+                raise RpcError(Code.INVALID_PARAMS, f"Invalid params: {call.method} takes no {unknown[0][:100]!r}, but {there}")
             answer = jsonrpc.result(call, await method(call.params))
         except RpcError as wrong:
             failure = Refused(403, "NotAllowed", str(wrong)) if wrong.code is Code.REFUSED else InvalidRequest("")
@@ -219,8 +234,6 @@ class Session:
 
     async def executions(self, params: dict[str, Any]) -> dict[str, Any]:
         """Runs, newest first: `limit`, `before`, `status`."""
-        if unknown := sorted(params.keys() - _FILTERS):
-            raise RpcError(Code.INVALID_PARAMS, f"Invalid params: list takes no {unknown[0][:100]!r}, but {', '.join(sorted(_FILTERS))}")
         look = partial(
             self._service.lookup.executions,
             who=self._who,

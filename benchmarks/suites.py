@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import statistics
@@ -431,6 +432,9 @@ def first_text(bench: Bench) -> list[Row]:
                     return seconds
 
                 found = interleaved({"cell": cell, "bare": bare}, bench.scale.rounds + 1)
+            started = interleaved(
+                {"cold": partial(_first_event, bench), "spare": partial(_first_event, bench, spared=True)}, bench.scale.rounds + 1
+            )
         finally:
             del os.environ["ANTHROPIC_BASE_URL"], os.environ["ANTHROPIC_API_KEY"]
     remove_runs(bench.folder)
@@ -440,8 +444,38 @@ def first_text(bench: Bench) -> list[Row]:
             "Shift+Enter to the first text in a message to the page (seconds)",
             f"{spread(found['cell'])}; the CLI writes it after {spread(found['bare'])}: {spread(more)} more",
             samples=found,
-        )
+        ),
+        Row(
+            "the prompt to the agent's first event, with an agent that waits (`CCExecutor.spare`; seconds)",
+            f"{spread(started['spare'])}; started cold {spread(started['cold'])}",
+            "≤ 0.25",
+            median(started["spare"]) <= 0.25,
+            samples=started,
+        ),
     ]
+
+
+def _first_event(bench: Bench, *, spared: bool = False) -> float:
+    from cc_executor.api import make_request
+    from cc_executor.runtime import spare
+    from cc_executor.runtime.run import Run
+    from cc_executor.store.home import StateHome
+
+    request, home = make_request("Say hello.", cwd=bench.folder, timeout=60), StateHome(bench.folder / "state")
+
+    async def measured() -> float:
+        began = time.monotonic()
+        run = await Run.start(request, home=home, environ=os.environ, spared=spared)
+        first = 0.0
+        async for batch in run.follow():
+            first = first or (time.monotonic() - began if batch.state.session_id else 0.0)
+        await run.finish()
+        return first
+
+    if spared:
+        spare.prepare(request, home=home, environ=os.environ, pid=os.getpid())
+        time.sleep(3)  # until it has read all that it reads at its start, of which it says nothing
+    return asyncio.run(measured())
 
 
 def _has_text(message: dict[str, Any]) -> bool:

@@ -194,6 +194,9 @@ def test_only_a_run_that_asks_gets_another_command_line() -> None:
     plain = ClaudeAgent().command(RunRequest(prompt="/hi", cwd="/"), executable="/claude", session_id=SESSION)
     asking = ClaudeAgent().command(RunRequest(prompt="/hi", cwd="/", ask=True), executable="/claude", session_id=SESSION)
     assert (plain.talk, plain.stdin) == (None, b"\n/hi")
-    assert set(asking.argv) - set(plain.argv) == set(control.OPTIONS)
+    assert set(asking.argv) - set(plain.argv) == {control.INPUT, control.ASKS}
     assert asking.stdin == control.prompt_line("\n/hi")
     assert asking.talk is not None
+    waiting = ClaudeAgent().command(RunRequest(prompt="/hi", cwd="/"), executable="/claude", session_id=SESSION, waits=True)
+    assert set(waiting.argv) - set(plain.argv) == {control.INPUT}
+    assert (waiting.stdin, waiting.talk) == (asking.stdin, asking.talk)

@@ -24,7 +24,7 @@ from cc_executor import cc_execute, cc_execute_list
 from cc_executor.api import make_request
 from cc_executor.errors import InvalidRequest, LaunchFailed, StateUnusable
 from cc_executor.model.request import OnKernelExit
-from cc_executor.runtime import launch as launching
+from cc_executor.runtime import supervisor
 from cc_executor.runtime.errand import Errand
 from cc_executor.runtime.run import Run
 from cc_executor.shim import records
@@ -590,7 +590,7 @@ async def test_a_supervisor_that_never_answers_is_ended(tmp_path: Path, state_fo
     deaf.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
     deaf.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(deaf))
-    monkeypatch.setattr(launching, "START_BUDGET", 0.5)
+    monkeypatch.setattr(supervisor, "START_BUDGET", 0.5)
     environ = {**os.environ, **{f"GIT_{number}": "x" * 1000 for number in range(300)}}  # more than the pipe holds: it is not read either
     with pytest.raises(LaunchFailed, match="did not answer"):
         await echo(state_folder, tmp_path, environ=environ)

@@ -22,6 +22,7 @@ from cc_executor.model.event import ApiRetried, Started
 from cc_executor.model.receipt import Receipt
 from cc_executor.runtime import control, launch, lost, reconcile, seal
 from cc_executor.runtime import run as running
+from cc_executor.runtime import supervisor as supervising
 from cc_executor.runtime.control import command
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.runtime.run import Batch, Run
@@ -145,7 +146,7 @@ async def test_what_an_agent_has_begun_ends_with_a_supervisor_that_dies_before_i
         f"def die(reply):\n    open({str(tmp_path / 'begun')!r}).read()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\nstart._answer = die\nstart.main()\n"
     )
-    monkeypatch.setattr(launch, "_SHIM", program)
+    monkeypatch.setattr(supervising, "_SHIM", program)
     with pytest.raises(LaunchFailed):
         await started("setsid bash -c 'echo $$ > tool; echo > begun; exec sleep 1000'; sleep 1000", home=home, cwd=tmp_path)
     assert not alive(int((tmp_path / "tool").read_text()))

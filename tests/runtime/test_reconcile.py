@@ -254,7 +254,8 @@ async def test_a_run_whose_id_has_waited_is_starting_and_not_lost(home: StateHom
 async def test_a_supervisor_that_comes_too_late_starts_nothing(tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
     start, sealed = launching._start_shim, list[Receipt]()
 
-    def frozen(spec: dict[str, Any], folder: RunFolder) -> None:
+    def frozen(spec: dict[str, Any], folder: RunFolder, spare: object) -> None:
+        assert spare is None
         monkeypatch.setattr(roll, "STARTING_GRACE", 0.0)  # so long was it frozen
         monkeypatch.setattr(RunFolder.standing, "__kwdefaults__", {"grace": 0.0})
         assert settle(home, environ=os.environ) == [folder.run_id]

@@ -56,9 +56,13 @@ class Agent(Protocol):
     """One dialect."""
 
     name: str
+    can_wait: bool  # whether it can be started before its prompt is known
 
-    def command(self, request: RunRequest, *, executable: str, session_id: str, version: str = "") -> Command:
-        """The process for `request`. `executable`: absolute path; `session_id`: a UUID that the agent is to use, if it can."""
+    def command(self, request: RunRequest, *, executable: str, session_id: str, version: str = "", waits: bool = False) -> Command:
+        """The process for `request`. `executable`: absolute path; `session_id`: a UUID that the agent is to use, if it can.
+
+        `waits`: it is started before its prompt is known, which comes on a stdin that stays open.
+        """
         ...
 
     def decoder(self) -> Decoder:

@@ -54,8 +54,9 @@ class ShellAgent:
     """`cc_executor.agents.base.Agent` for a command line."""
 
     name = "shell"
+    can_wait = False
 
-    def command(self, request: RunRequest, *, executable: str, session_id: str, version: str = "") -> Command:
+    def command(self, request: RunRequest, *, executable: str, session_id: str, version: str = "", waits: bool = False) -> Command:
         """The process for `request`.
 
         Parameters

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from msgspec.structs import replace
@@ -23,7 +25,7 @@ from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.kernel.value import RunHandle, ShownResult
 from cc_executor.model.hook import Hook
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.request import OnKernelExit
+from cc_executor.model.request import OnKernelExit, RunRequest
 from cc_executor.runtime import once
 from cc_executor.runtime.again import Attempts
 from cc_executor.runtime.answers import unattended
@@ -210,7 +212,14 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
     async def whole() -> ShownResult:
         first = ""
         while True:
-            run = await Run.start(await attempts.request(), home=home, environ=os.environ, hooks=_hooks(shell), notify=order.notify)
+            run = await Run.start(
+                await attempts.request(),
+                home=home,
+                environ=os.environ,
+                hooks=_hooks(shell),
+                notify=order.notify,
+                spared=settings_of(shell).spare,
+            )
             display = _display(shell, run)
             watch = _Watch(run, home=home, display=display, owns=True, asks=CellAsks(shell, run, display, owns=True))
             watches[:] = [watch]
@@ -221,6 +230,7 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
             watch.show_again()
             again = await attempts.after(result.receipt, run.state)
             if again is None or run.is_unwanted:
+                _keep_spare(shell, order, run.request, home)
                 if attempts.remark:
                     print(attempts.remark)  # noqa: T201 - a person is to read it: the view above has ended
                 return result.remarked(attempts.remark)
@@ -263,6 +273,15 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
     if order.raise_error:
         result.raise_for_outcome()
     return result
+
+
+def _keep_spare(shell: Any, order: Order, request: RunRequest, home: StateHome) -> None:
+    """Where that is wanted: begin an agent for the next cell, beside whatever comes. With a cap of the day each run has other options."""
+    if settings_of(shell).spare and order.max_cost_per_day is None:
+        from cc_executor.runtime.spare import prepare
+
+        work = partial(prepare, request, home=home, environ=dict(os.environ), pid=os.getpid())
+        threading.Thread(target=work, name="cc_executor spare", daemon=True).start()
 
 
 def _as_value(shell: Any, result: ShownResult) -> ShownResult:

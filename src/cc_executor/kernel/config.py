@@ -59,6 +59,10 @@ class CCExecutor(Configurable):
     save_on_start = Bool(True, help="Ask JupyterLab to save the notebook when a run starts, so that a re-opened tab finds the run.").tag(
         config=True
     )
+    spare = Bool(
+        False,
+        help="Keep an agent waiting for the next cell with the same options: its first word comes some 0.4 s earlier, for 170 MB of memory.",
+    ).tag(config=True)
     undo = Bool(True, help="Look at the folder before and after an agent's run, so that `%cc undo` can undo it.").tag(config=True)
     hooks = List(
         Dict(), help="Whom to call at moments of runs and lists: mappings with when and run, see docs/hooks.md; in the environment as JSON."

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from cc_executor.errors import LaunchFailed, StateUnusable
-from cc_executor.runtime.launch import SHIM_NEEDS
+from cc_executor.runtime.supervisor import SHIM_NEEDS
 from cc_executor.runtime.telemetry import carried
 from cc_executor.store.place import STATE_VARIABLE
 from cc_executor.store.tasklists import ListFolder

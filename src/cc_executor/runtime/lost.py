@@ -14,7 +14,7 @@ from cc_executor.runtime import telemetry
 from cc_executor.runtime.checks import Checking, mark_of_check
 from cc_executor.runtime.hooks import RunHooks, mark_of_hooks
 from cc_executor.runtime.leftovers import end_marked
-from cc_executor.runtime.plan import Plan
+from cc_executor.runtime.plan import Plan, mark_of
 from cc_executor.runtime.reader import replay
 from cc_executor.runtime.seal import claimed, fence, redactor_of, seal
 from cc_executor.shim import records
@@ -30,7 +30,7 @@ def settle(home: StateHome, *, environ: Mapping[str, str]) -> list[str]:
     missing = [home.folder(name) for name in roll.missing(home.root, now=time.time())]
     lost = [folder for folder in missing if fence(folder)]
     # First for all of them, in one look at the process table: their journals may be long.
-    end_marked(*(folder.run_id for folder in lost if not _keeps(folder)))
+    end_marked(*(mark_of(folder) for folder in lost if not _keeps(folder)))
     for run_id in underway.noted_runs(home.root):
         _end_abandoned_check(home, run_id)
     for folder in lost:

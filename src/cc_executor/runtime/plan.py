@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from cc_executor.errors import StateUnusable
 from cc_executor.model.paths import Roots
 from cc_executor.model.receipt import FileChange
 from cc_executor.policy.predict import Prediction
@@ -48,6 +50,10 @@ class Plan(BaseModel):
         Of the machine, per core, at the start.
     prediction : Prediction or None
         What was expected of the run, from the runs before it.
+    mark : str
+        By which the processes of the run are known, if not by its id: those of an agent that was started before there was a run.
+    waited : float or None
+        Seconds that such an agent had waited.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,10 +71,15 @@ class Plan(BaseModel):
     notebook: str = ""
     load: float | None = None
     prediction: Prediction | None = None
+    mark: str = ""
+    waited: float | None = None
 
     def to_json(self) -> bytes:
-        """For the run's folder. ASCII: a path may hold bytes that are no UTF-8, and `json` escapes what they become in Python."""
-        return json.dumps(self.model_dump(mode="json")).encode()
+        """For the run's folder. ASCII: a path may hold bytes that are no UTF-8, and `json` escapes what they become in Python.
+
+        What came later is left out where it says nothing: versions from before refuse what they do not know.
+        """
+        return json.dumps(self.model_dump(mode="json", exclude=None if self.mark else {"mark", "waited"})).encode()
 
     @classmethod
     def of(cls, folder: RunFolder) -> Plan:
@@ -80,6 +91,13 @@ class Plan(BaseModel):
             It is missing or damaged.
         """
         return folder.document(PLAN, cls)
+
+
+def mark_of(folder: RunFolder) -> str:
+    """By what every process of a run can be told from others."""
+    with suppress(StateUnusable):  # a plan that is damaged: most runs are known by their id
+        return Plan.of(folder).mark or folder.run_id
+    return folder.run_id
 
 
 def resolved(name: str, *, cwd: str) -> Path:

@@ -26,9 +26,10 @@ from cc_executor.runtime.checks import Checking
 from cc_executor.runtime.control import Status, command, is_deaf, nudges, wake
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import RunHooks, gathered
-from cc_executor.runtime.launch import launch, reaped, terminate
+from cc_executor.runtime.launch import launch
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.runtime.seal import redactor_of, seal
+from cc_executor.runtime.supervisor import reaped, terminate
 from cc_executor.runtime.turns import Turns, turns_here
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome, new_run_id
@@ -104,13 +105,14 @@ class Run:
         hook_names: Mapping[str, str] | None = None,
         notify: Notify | None = None,
         keep: Callable[[RunFolder], object] = lambda folder: None,
+        spared: bool = False,
     ) -> Run:
         """Launch `request`; see `cc_executor.runtime.launch.launch` for what can be refused. `run_id`: one that was made before, by `new_run_id`.
 
         `hooks` are called besides those of this process; `hook_names` is what commands among them are told besides the run's id. `HookRefused` when one
         of them does not let it start.
         Cancelled in the middle, it ends what may be running already and seals its receipt. `notify`: who is told when it has ended, or asks. `keep`: writes
-        into the run's folder, before anything is started, what its caller has to know of it later.
+        into the run's folder, before anything is started, what its caller has to know of it later. `spared`: whether an agent that waits may take it.
         """
         run_id = run_id or new_run_id(time.time())
         called = await in_thread(partial(gathered, hooks, environ=environ))
@@ -134,7 +136,9 @@ class Run:
         trace = telemetry.carried(environ)
         given = {**environ, **trace}
         try:
-            folder = await launch(request, home=home, environ=given, pid=os.getpid(), unwanted=unwanted, keep=keep_all, run_id=run_id)
+            folder = await launch(
+                request, home=home, environ=given, pid=os.getpid(), unwanted=unwanted, keep=keep_all, run_id=run_id, spared=spared
+            )
         except CCExecutorError as error:
             await hooking.could_not_start(request, run_id, error)
             raise

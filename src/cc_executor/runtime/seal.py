@@ -112,7 +112,7 @@ async def _sealed(
             raise StateUnusable(f"Run {folder.run_id} has begun only now, for its supervisor was late: look at it again.")
         if facts is None and not request.keep_background:
             # Nobody owns what is left of the tree: the kernel ended the agent with its supervisor, and its tools live on in sessions of their own.
-            await Errand(lambda _: end_marked(folder.run_id), patience=KILL_BUDGET).run()
+            await Errand(lambda _: end_marked(plan.mark or folder.run_id), patience=KILL_BUDGET).run()
         ended_at = facts.ended_at if facts is not None else _last_sign(folder, now)
         await in_thread(
             lambda: take_after(request, folder, ended_at=ended_at, claimed=state.files, environ=checking.environ), takes_long=True

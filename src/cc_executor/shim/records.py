@@ -83,6 +83,9 @@ SPEC_LINGER: Final = "linger"
 SPEC_JOURNAL_LIMIT: Final = "journal_limit"
 # Another one: {"asked": list of str, "withdrawn": list of str}, beginnings of lines of stdout that end where a question's id begins. With it stdin is "talk".
 SPEC_TALK: Final = "talk"
+# Another one: seconds for which an agent that is started now waits for a run, or null. The spec of the run is the next line; it has the same command,
+# environment and folder, a stdin of "talk", and no `hold`.
+SPEC_HOLD: Final = "hold"
 
 EXIT_FIELDS: Final = (
     "version", "run_id", "code", "signal", "stop_reason", "started_at", "ended_at",  # epoch seconds

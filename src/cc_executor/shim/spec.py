@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from cc_executor.shim.records import FORMAT_VERSION, SPEC_FIELDS, SPEC_JOURNAL_LIMIT, SPEC_LINGER, SPEC_TALK
+from cc_executor.shim.records import FORMAT_VERSION, SPEC_FIELDS, SPEC_HOLD, SPEC_JOURNAL_LIMIT, SPEC_LINGER, SPEC_TALK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ class Spec:
             raise SpecRefused("stdin `talk` and the field talk belong together")
         if self.talk is not None and self.linger is None:
             raise SpecRefused("talk needs linger: without a last word, its stdin would never be closed")
+        self.hold = _seconds("hold", fields.get(SPEC_HOLD))
+        if self.hold is not None and self.talk is None:
+            raise SpecRefused("hold needs talk: an agent waits for its prompt where its stdin stays open")
 
 
 def read(data: bytes) -> Spec:

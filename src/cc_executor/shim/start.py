@@ -12,6 +12,7 @@ import time
 
 from cc_executor.shim import child, door, native
 from cc_executor.shim.clock import Clock
+from cc_executor.shim.hold import Held
 from cc_executor.shim.journal import Index, Journal, Stream
 from cc_executor.shim.ledger import Ledger, open_exit_part
 from cc_executor.shim.loop import STOP_SIGNALS, Shim, log
@@ -37,21 +38,26 @@ def main() -> NoReturn:
     """Read the spec, start the agent, answer, and own it to its end."""
     clock = Clock(time.monotonic(), time.time())
     _own_descriptors()
-    try:
-        spec = read(_line_of(0))
-    except SpecRefused as problem:
-        _refuse(str(problem), errno.EINVAL)
+    spec, held = _spec_of(_line_of(0)), None
+    if spec.hold is not None:
+        held = _hold(spec)
+        spec = _awaited(held)
+        clock = Clock(time.monotonic(), time.time())
     try:
         umask = _claim(spec)
     except OSError as problem:
-        _refuse(f"the run's folder cannot be used: {problem.strerror or problem}", problem.errno)
+        _give_up(held, f"the run's folder cannot be used: {problem.strerror or problem}", problem.errno)
     try:
-        shim, theirs = _prepare(spec, clock)
-        agent = child.start(spec, theirs, umask)
+        if held is None:
+            ours, theirs = _streams(spec)
+            shim = _prepare(spec, clock, ours, _bell())
+            agent = child.start(spec, theirs, umask)
+        else:
+            shim, agent, theirs = _prepare(spec, clock, held.streams, held.bell), held.agent, ()
     except (child.StartFailed, OSError) as problem:
         _unmake()
         sentence = str(problem) if isinstance(problem, child.StartFailed) else f"the run cannot be started: {problem.strerror or problem}"
-        _refuse(sentence, problem.errno)
+        _give_up(held, sentence, problem.errno)
 
     def ready() -> None:
         for fd in theirs:
@@ -63,16 +69,70 @@ def main() -> NoReturn:
     os._exit(0)  # not sys.exit: nothing is left to be done, and a thread that waits for a dead disk must not hold us
 
 
-def _prepare(spec: Spec, clock: Clock) -> tuple[Shim, tuple[int, int, int]]:
-    """Everything that can fail, before the agent runs: files with their room, socket, pipes. Returns the owner and the agent's three descriptors.
+def _spec_of(line: bytes) -> Spec:
+    try:
+        return read(line)
+    except SpecRefused as problem:
+        _refuse(str(problem), errno.EINVAL)
+
+
+def _hold(spec: Spec) -> Held:
+    """Start an agent that has no run yet, and say so."""
+    _adopt_orphans()
+    umask, bell = os.umask(0o077), _bell()
+    try:
+        ours, theirs = _streams(spec)
+        agent = child.start(spec, theirs, umask)
+    except (child.StartFailed, OSError) as problem:
+        _refuse(str(problem), problem.errno)
+    for fd in theirs:
+        os.close(fd)
+    held = Held(spec, agent, ours, bell)
+    _answer({"ok": True, "agent_pid": agent, "shim_pid": os.getpid()})
+    return held
+
+
+def _awaited(held: Held) -> Spec:
+    """The spec of the run that takes a waiting agent. Returns only if one does, and it is its agent."""
+    line = held.line()
+    if line is None:
+        held.end()
+        _refuse("the agent that was kept waiting for it is gone; run it again", errno.ESRCH)
+    spec, first = _spec_of(line), held.spec
+    if (spec.argv, spec.env, spec.cwd, spec.stdin, spec.hold) != (first.argv, first.env, first.cwd, first.stdin, None):
+        _give_up(held, "another agent was kept waiting", errno.EINVAL)
+    return spec
+
+
+def _adopt_orphans() -> None:
+    if not native.adopt_orphans() and sys.platform == "linux":
+        log("no subreaper: descendants that leave the tree cannot be found")
+
+
+def _streams(spec: Spec) -> tuple[tuple[int | None, int, int], tuple[int, int, int]]:
+    """Standard input, output and error of the agent: our ends, which do not block, and its own. Ours of an input that is a file is None."""
+    feed: int | None = None
+    if spec.stdin in {"open", "talk"}:
+        source, feed = os.pipe()
+        os.set_blocking(feed, False)
+    else:
+        source = os.open(PROMPT if spec.stdin == "prompt" else os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    out, err = os.pipe(), os.pipe()
+    child.widen(out[0])
+    for pipe in (out[0], err[0]):
+        os.set_blocking(pipe, False)
+    return (feed, out[0], err[0]), (source, out[1], err[1])
+
+
+def _prepare(spec: Spec, clock: Clock, ours: tuple[int | None, int, int], bell: int) -> Shim:
+    """Everything else that can fail: files with their room, the socket. Returns the owner.
 
     Raises
     ------
     OSError
         There is no room, no right, no descriptor.
     """
-    if not native.adopt_orphans() and sys.platform == "linux":
-        log("no subreaper: descendants that leave the tree cannot be found")
+    _adopt_orphans()
     files = tuple(File(name, os.open(name, APPEND, 0o600)) for name in (STDOUT, STDERR, CONTROL))
     syncer = Syncer(files)
     index = Index(os.open(INDEX_FILE, APPEND, 0o600))
@@ -83,21 +143,8 @@ def _prepare(spec: Spec, clock: Clock) -> tuple[Shim, tuple[int, int, int]]:
 
     ledger = Ledger(files[2], open_exit_part(), clock, recorded)
     forms = patterns(spec.secrets)
-    feed: int | None = None
-    first = b""
-    if spec.stdin in {"open", "talk"}:
-        source, feed = os.pipe()
-        os.set_blocking(feed, False)
-        if spec.stdin == "talk":
-            first = _content(PROMPT)
-    else:
-        source = os.open(PROMPT if spec.stdin == "prompt" else os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    out, err = os.pipe(), os.pipe()
-    child.widen(out[0])
-    for pipe in (out[0], err[0]):
-        os.set_blocking(pipe, False)
     limits = (None, None) if spec.journal_limit is None else (spec.journal_limit - spec.journal_limit // 4, spec.journal_limit // 4)
-    streams = tuple(Stream(number, pipe, files[number], index, forms, limit=limits[number]) for number, pipe in enumerate((out[0], err[0])))
+    streams = tuple(Stream(number, pipe, files[number], index, forms, limit=limits[number]) for number, pipe in enumerate(ours[1:]))
 
     def elapsed() -> float:
         return clock.elapsed(time.monotonic())
@@ -105,7 +152,7 @@ def _prepare(spec: Spec, clock: Clock) -> tuple[Shim, tuple[int, int, int]]:
     def degraded(stream: str, problem: OSError) -> None:
         ledger.write("degraded", stream=stream, error=problem.strerror or str(problem))
 
-    shim = Shim(
+    return Shim(
         spec,
         clock=clock,
         reaper=child.Reaper(),
@@ -114,12 +161,11 @@ def _prepare(spec: Spec, clock: Clock) -> tuple[Shim, tuple[int, int, int]]:
         syncer=syncer,
         files=files,
         listener=door.listen(),
-        stdin=feed,
-        first=first,
-        bell=_bell(),
+        stdin=ours[0],
+        first=_content(PROMPT) if spec.stdin == "talk" else b"",
+        bell=bell,
         oom_kills=OomKills(),
     )
-    return shim, (source, out[1], err[1])
 
 
 def _content(name: str) -> bytes:
@@ -216,6 +262,13 @@ def _refuse(sentence: str, number: int | None) -> NoReturn:
     os.closerange(FIRST_FREE, os.sysconf("SC_OPEN_MAX"))  # the lock, too: whoever hears this may use the folder at once
     _answer({"ok": False, "error": sentence, "errno": number})
     os._exit(1)
+
+
+def _give_up(held: Held | None, sentence: str, number: int | None) -> NoReturn:
+    """Refuse, and leave no agent that was kept waiting; it may have got its prompt."""
+    if held is not None:
+        held.end(at_once=True)
+    _refuse(sentence, number)
 
 
 def _detach() -> None:

@@ -70,8 +70,9 @@ class ClaudeAgent:
     """`cc_executor.agents.base.Agent` for Claude Code."""
 
     name = "claude"
+    can_wait = True
 
-    def command(self, request: RunRequest, *, executable: str, session_id: str, version: str = "") -> Command:
+    def command(self, request: RunRequest, *, executable: str, session_id: str, version: str = "", waits: bool = False) -> Command:
         """The process for `request`.
 
         Parameters
@@ -84,6 +85,8 @@ class ClaudeAgent:
             A UUID for the new session; not used when `request.resume` names one that exists.
         version : str
             The CLI's own, if known: an option that an older one does not have would end the run.
+        waits : bool
+            It is started before its prompt is known: the prompt is a line on a stdin that stays open.
 
         Returns
         -------
@@ -96,13 +99,14 @@ class ClaudeAgent:
             An option's value cannot be given to the CLI. Nothing was started.
         """
         prompt = prompt_bytes(request.prompt)
+        is_told = request.ask or waits
         return Command(
-            argv=(executable, *_options(request, session_id, version)),
+            argv=(executable, *_options(request, session_id, version, waits=waits)),
             env=ENVIRONMENT,
-            stdin=control.prompt_line(prompt.decode()) if request.ask else prompt,
+            stdin=control.prompt_line(prompt.decode()) if is_told else prompt,
             done=DONE,
             anew=ANEW,
-            talk=Talk(asked=control.ASKED, withdrawn=control.WITHDRAWN) if request.ask else None,
+            talk=Talk(asked=control.ASKED, withdrawn=control.WITHDRAWN) if is_told else None,
         )
 
     def decoder(self) -> ClaudeDecoder:
@@ -120,13 +124,15 @@ def prompt_bytes(prompt: str) -> bytes:
     return encodable(f"\n{prompt}" if prompt.startswith("/") else prompt).encode()
 
 
-def _options(request: RunRequest, session_id: str, version: str) -> Iterator[str]:
+def _options(request: RunRequest, session_id: str, version: str, *, waits: bool) -> Iterator[str]:
     # `--verbose` is no matter of taste: the CLI refuses stream-json without it.
     yield from ("-p", "--output-format=stream-json", "--verbose", "--include-partial-messages")
     if _at_least(version, HOOK_EVENTS_SINCE):
         yield "--include-hook-events"
+    if request.ask or waits:
+        yield control.INPUT
     if request.ask:
-        yield from control.OPTIONS
+        yield control.ASKS
     yield from TRUSTED if request.trust_workspace else UNTRUSTED
     yield f"--permission-mode={_permission_mode(request.permission_mode)}"
     if request.resume is not None:

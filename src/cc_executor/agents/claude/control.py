@@ -20,7 +20,8 @@ from cc_executor.model import toolcall
 from cc_executor.model.ask import ASK_USER, REASON_CHARS, Answer, Ask, Decision
 from cc_executor.model.event import AgentEvent, HostAsked, Option, PermissionAsked, Question, QuestionAsked
 
-OPTIONS: Final = ("--input-format=stream-json", "--permission-prompt-tool=stdio")
+INPUT: Final = "--input-format=stream-json"
+ASKS: Final = "--permission-prompt-tool=stdio"
 # How the lines begin that ask, and that take a question back; its id follows. So in every one of the recordings.
 ASKED: Final = ('{"type":"control_request","request_id":"',)
 WITHDRAWN: Final = ('{"type":"control_cancel_request","request_id":"',)

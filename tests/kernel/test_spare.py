@@ -1,0 +1,61 @@
+"""`%config CCExecutor.spare`: from the second cell on, the agent has been started already."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cc_executor.rehearsal.loopback import API_KEY
+from cc_executor.rehearsal.server import ServedRehearsal, serving
+from support.kernel import Kernel
+from support.looks import eventually
+from support.shims import marked
+
+pytestmark = pytest.mark.usefixtures("claude_cli")
+
+SET: str = "import os\nos.environ.update({values!r})\n%config CCExecutor.spare = True"
+MARKS = "[each.mark for each in __import__('cc_executor.runtime.spare').runtime.spare._kept]"
+PLAN = "__import__('cc_executor.runtime.plan').runtime.plan.Plan.of(__import__('cc_executor.kernel.cell').kernel.cell.home_of(None).folder({name}.receipt.run_id))"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[ServedRehearsal]:
+    with serving("hello", cwd=str(tmp_path)) as api:
+        yield api
+
+
+def waiting(kernel: Kernel) -> str:
+    """The mark of the agent that waits in this kernel."""
+    marks = eventually(lambda: eval(kernel.value(MARKS)), within=60, what="an agent waits")  # noqa: S307 - the repr of a list of texts
+    (mark,) = marks
+    return mark
+
+
+@pytest.mark.row("faults", "kernel with an agent that waits is killed", "nothing of the agent is left")
+def test_the_second_cell_begins_with_an_agent_that_waits_and_none_outlives_the_kernel(
+    own_kernel: Kernel, tmp_path: Path, served: ServedRehearsal
+) -> None:
+    home = tmp_path / "user"
+    home.mkdir()
+    values = {"HOME": str(home), "ANTHROPIC_BASE_URL": served.url, "ANTHROPIC_API_KEY": API_KEY}
+    assert own_kernel.run(SET.format(values=values)).status == "ok"
+    assert own_kernel.run("%%cc_execute --out first\nSay hello.").status == "ok"
+    mark = waiting(own_kernel)
+    assert own_kernel.run("%%cc_execute --out second\nSay hello once more.").status == "ok"
+    assert own_kernel.value(f"{PLAN.format(name='first')}.mark") == "''"
+    assert own_kernel.value(f"{PLAN.format(name='second')}.mark") == repr(mark)
+    assert own_kernel.value("second.receipt.outcome.kind.value, second.text == first.text") == "('ok', True)"
+    other = waiting(own_kernel)
+    assert other != mark
+    assert marked(other)
+    os.kill(own_kernel.pid, signal.SIGKILL)
+    eventually(lambda: not marked(mark) and not marked(other), within=30, what="no agent waits any more")
+
+
+def test_without_the_setting_none_waits(kernel: Kernel) -> None:
+    assert kernel.run("%%cc_execute --rehearse hello\nSay hello.").status == "ok"
+    assert kernel.value("'cc_executor.runtime.spare' in __import__('sys').modules") == "False"

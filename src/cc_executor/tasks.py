@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -77,13 +78,14 @@ class ListResult:
         RunNotFound
             It has none: it is a callable, it did not run, or it has not ended.
         """
-        run_id = self.tasks[task_id].run_id
-        if run_id:
-            folder = self.home.find(run_id)
-            receipt = folder.receipt()
-            if receipt is not None:
-                return Result(receipt=receipt, folder=folder.path)
-        raise RunNotFound(f"Task {task_id!r} has no run that has ended.")
+        known = self.tasks[task_id]
+        if known.run_id:
+            with suppress(RunNotFound):  # it has an id before it is launched, and may not have been
+                folder = self.home.find(known.run_id)
+                receipt = folder.receipt()
+                if receipt is not None:
+                    return Result(receipt=receipt, folder=folder.path)
+        raise RunNotFound(f"Task {task_id!r} has no run that has ended{f': {known.summary}' if known.summary else '.'}")
 
     def report(self) -> Report:
         """What there is to tell of the list and of its runs: `markdown`, `html`, `save(path)`. Reads their journals."""

@@ -29,7 +29,12 @@ def test_a_cell_of_an_agent_is_undone_and_redone(kernel: Kernel, tmp_path: Path)
     assert "nothing was changed" in would.stream
     assert walk(tmp_path) == after
     done = kernel.run("%cc undo")
-    assert "is undone: 1 file. `--redo` takes that back." in done.stream
+    (cure,) = re.findall(r"is undone: 1 file. `(.*)` takes that back.", done.stream)
+    assert walk(tmp_path) == before
+    kernel.run("%%cc_execute --rehearse hello\nHello.")  # what was undone is no longer the newest run
+    assert "is there again: 1 file." in ok(kernel.run(f"%cc {cure}")).stream
+    assert walk(tmp_path) == after
+    ok(kernel.run("r.rollback()"))
     assert walk(tmp_path) == before
     assert kernel.value("r.rollback(redo=True).summary").endswith("is there again: 1 file.'")
     assert walk(tmp_path) == after

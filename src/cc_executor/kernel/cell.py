@@ -20,7 +20,7 @@ from cc_executor.kernel.lint import is_only_linted
 from cc_executor.kernel.loop import cancelled, interrupted, interruptible, is_ending, outlast, own, tell_of_nesting
 from cc_executor.kernel.order import Order, order_of
 from cc_executor.kernel.shell_pump import shell_pump
-from cc_executor.kernel.value import RunHandle, ShownResult
+from cc_executor.kernel.value import Replay, RunHandle, ShownResult
 from cc_executor.model.hook import Hook
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import OnKernelExit
@@ -134,7 +134,7 @@ async def _execute(shell: Any, line: str, body: str, *, followed_later: bool) ->
     if order.rehearse_without_login is not None:
         order = await in_thread(lambda: _rehearsed_if_needed(order, home))
     if order.once and (known := once.recall(home, order.request)) is not None:
-        return _replayed(shell, order, *known)
+        return await _replayed(shell, order, home, *known, followed_later=followed_later)
     if order.background:
         return await _begin(shell, order, home, followed_later=followed_later)
     return await _wait_for(shell, order, home)
@@ -173,11 +173,20 @@ def _rehearsed_if_needed(order: Order, home: StateHome) -> Order:
     return replace(order, request=order.request.model_copy(update={"rehearse": order.rehearse_without_login}))
 
 
-def _replayed(shell: Any, order: Order, folder: RunFolder, receipt: Receipt) -> ShownResult:
+async def _replayed(
+    shell: Any, order: Order, home: StateHome, folder: RunFolder, receipt: Receipt, *, followed_later: bool
+) -> ShownResult | RunHandle:
     bundle = read_bundle(folder)
     note = f"Replayed from run {receipt.run_id}: this cell is unchanged, nothing was run and nothing was spent."
     show_static(bundle, note=note, in_notebook=hasattr(shell, "kernel"))
-    return _bound(shell, order, _as_value(shell, ShownResult(receipt, folder.path, bundle)))
+    result = ShownResult(receipt, folder.path, bundle)
+    if not order.background:
+        return _bound(shell, order, _as_value(shell, result))
+    run = await Run.attach(home, receipt.run_id, environ=os.environ)
+    handle = RunHandle(run, Replay(run, result), is_shown=followed_later)  # what comes after the cell awaits it, as it did the first time
+    if followed_later:
+        handle.follow()
+    return _bound(shell, order, handle)
 
 
 async def _begin(shell: Any, order: Order, home: StateHome, *, followed_later: bool) -> RunHandle:
@@ -192,9 +201,7 @@ async def _begin(shell: Any, order: Order, home: StateHome, *, followed_later: b
     else:
         # No loop goes on between two cells here, and lines would come into the midst of what is being typed.
         print(f"Run {run.run_id} goes on in the background: `%cc attach {run.run_id}` shows it.")  # noqa: T201 - the cell's only output
-    if order.out is not None:
-        shell.push({order.out: handle})
-    return handle
+    return _bound(shell, order, handle)
 
 
 def _attempts(order: Order, home: StateHome) -> Attempts:
@@ -270,10 +277,10 @@ def _as_value(shell: Any, result: ShownResult) -> ShownResult:
     return result.silenced() if hasattr(shell, "kernel") else result
 
 
-def _bound(shell: Any, order: Order, result: ShownResult) -> ShownResult:
+def _bound(shell: Any, order: Order, value: T) -> T:
     if order.out is not None:
-        shell.push({order.out: result})
-    return result
+        shell.push({order.out: value})
+    return value
 
 
 async def ended_bundle(shell: Any, run_id: str) -> Bundle:

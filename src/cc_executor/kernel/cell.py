@@ -30,6 +30,7 @@ from cc_executor.runtime.answers import unattended
 from cc_executor.runtime.blocking import run_in_thread
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import hooks_given
+from cc_executor.runtime.plan import removed
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.turns import turns_here
 from cc_executor.runtime.workspace import remark
@@ -92,7 +93,10 @@ def blocking(work: Coroutine[Any, Any, T]) -> T:
 
 async def _attach(shell: Any, run_id: str) -> ShownResult:
     home = home_of(shell)
-    run = await Run.attach(home, home.pick(run_id).run_id, environ=os.environ)
+    folder = home.pick(run_id)
+    if (shown := _shown_without_journal(shell, folder)) is not None:
+        return shown
+    run = await Run.attach(home, folder.run_id, environ=os.environ)
     display = _display(shell, run)
     watch = _Watch(run, home=home, display=display, asks=CellAsks(shell, run, display, owns=False))
     task = own(watch.follow(), name=f"cc_executor {run.run_id}")
@@ -104,6 +108,15 @@ async def _attach(shell: Any, run_id: str) -> ShownResult:
         watch.leave(_goes_on(run.run_id))
         raise cancelled(stopped, f"run {run.run_id} goes on")
     return _as_value(shell, task.result())
+
+
+def _shown_without_journal(shell: Any, folder: RunFolder) -> ShownResult | None:
+    """A run whose journal was removed, as the view that was kept shows it; None where there is a journal, or no such view. What is left could only give less."""
+    said, bundle, receipt = removed(folder), read_bundle(folder), folder.receipt()
+    if not said or bundle is None or receipt is None:
+        return None
+    show_static(bundle, note=f"{said}: this is the view that was kept.", in_notebook=hasattr(shell, "kernel"))
+    return _as_value(shell, ShownResult(receipt, folder.path, bundle))
 
 
 def _goes_on(run_id: str) -> str:

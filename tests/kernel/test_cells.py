@@ -209,6 +209,7 @@ def test_what_awaits_a_background_cell_awaits_it_when_once_shows_it_again_too(ke
         ("%%cc_execute --timeout -1\nhi", ["timeout", "greater than 0"]),
         ("%%cc_execute --timeout soon\nhi", ["--timeout", "soon"]),
         ("%%cc_execute --cwd /no/such/folder\nhi", ["/no/such/folder", "does not exist"]),
+        ("%%cc_execute --cwd ''\nhi", ["cwd is empty"]),
         ("%%cc_execute --vars\nhi {{nobody}} {{no.body}}", ["{{nobody}}", "{{no.body}}"]),
         ("%%cc_execute --rehearse nonsense\nhi", ["nonsense", "hello"]),
         ("%%cc_execute --schema nobody\nhi", ["nobody"]),

@@ -172,6 +172,8 @@ def test_yaml_and_markdown_are_told_apart(kernel: Kernel, body: str, rows: list[
         ("%%cc_tasks --on-failure never\ntasks:\n- x", ["--on-failure", "stop, skip, continue"]),
         ("%%cc_tasks -o 1x\ntasks:\n- x", ["1x"]),
         ("%%cc_tasks -o lambda\ntasks:\n- x", ["-o", "lambda"]),
+        ("%%cc_tasks --cwd ''\ntasks:\n- x", ["cwd is empty"]),
+        ("%%cc_tasks\ntasks:\n- {run: x, cwd: ''}", ["'1'", "cwd is empty"]),
         ("%%cc_tasks --parallel 0\ntasks:\n- x", ["parallel", "greater than or equal to 1"]),
         ("%%cc_tasks --max-cost -2\ntasks:\n- x", ["max_cost", "greater than 0"]),
         ("%%cc_tasks\nnothing here\nat all", ["Task 1:"]),

@@ -402,6 +402,7 @@ async def test_a_folder_whose_name_is_no_utf_8_works(tmp_path: Path) -> None:
         ("/" + "x" * 300, "does not exist"),
         ("/" + "x/" * 3000, "does not exist"),
         ("with\0nul", "NUL"),
+        ("", "is empty, mostly of a variable that was not set"),  # it would be the current folder
     ],
 )
 async def test_a_folder_that_cannot_be_entered_is_one_sentence(cwd: str, words: str, state_folder: Path) -> None:

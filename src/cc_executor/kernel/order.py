@@ -68,7 +68,7 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
     request = make_request(
         looked.prompt,
         agent=options.agent or settings.agent,
-        cwd=_path(options.cwd or settings.cwd),
+        cwd=_path((settings.cwd or None) if options.cwd is None else options.cwd),
         timeout=_given(options.timeout, settings.timeout),
         stall_timeout=_given(options.stall_timeout, settings.stall_timeout) or 0,
         max_cost=_given(options.max_cost, settings.max_cost),

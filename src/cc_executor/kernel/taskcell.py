@@ -144,7 +144,7 @@ async def _execute(shell: Any, line: str, body: str) -> ShownListResult | None:
     settings = settings_of(shell)
     # The empty line stands for that of the magic, so that messages count lines as the cell does; and it makes this a text in any case, never a path.
     text = f"\n{raw_body(shell, body)}"
-    planned = plan(text, cwd=os.path.expandvars(options.cwd or settings.cwd or "."), **_given(options))
+    planned = plan(text, cwd=os.path.expandvars((settings.cwd or ".") if options.cwd is None else options.cwd), **_given(options))
     if options.dry_run:
         expected = await in_thread(lambda: forecast_of(planned.tasks, home_of(shell)))
         lines = [dry_run(planned.tasks, expected), *map(clean, described(planned.hooks)), *(clean(str(hint)) for hint in planned.hints())]

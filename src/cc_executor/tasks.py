@@ -25,6 +25,7 @@ from cc_executor.runtime.forecast import ListForecast, Only, forecast_list
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
+from cc_executor.runtime.once import is_undone
 from cc_executor.runtime.report import Report, report_of_list
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.tasklist import run_list
@@ -32,6 +33,7 @@ from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.taskplan import Plan, plan, request_of
 
+NAMED: Final = 5  # tasks in a sentence
 STOP_BUDGET: Final = 30.0  # seconds; the stop ladder takes 3 for each run, and they end side by side
 
 
@@ -251,6 +253,18 @@ async def carry_on(folder: ListFolder, *, home: StateHome, environ: Mapping[str,
         calls={},
         hooks=(*hooks_of_environment(environ), *kept_hooks(folder)),
         watcher=Watcher(),
+    )
+
+
+def undone_since(tasks: Mapping[str, TaskState], list_id: str, home: StateHome) -> str:
+    """That the work of tasks that ended well was undone, with what does it again: the list keeps their results. Empty where there is nothing to say."""
+    undone = [name for name, known in tasks.items() if known.status is TaskStatus.OK and known.run_id and is_undone(home, known.run_id)]
+    if not undone:
+        return ""
+    more = f" and {len(undone) - NAMED} more" if len(undone) > NAMED else ""
+    return (
+        f"Undone since then: {', '.join(undone[:NAMED])}{more}. The list keeps what they have made; "
+        f"`cc-executor tasks retry {undone[0]} {list_id} --onward`, and then the list once more, does the work again."
     )
 
 

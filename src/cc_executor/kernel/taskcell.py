@@ -45,7 +45,7 @@ from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
 from cc_executor.taskplan import Plan, plan, request_of
-from cc_executor.tasks import ListResult, forecast_of, list_result, open_list, reopen
+from cc_executor.tasks import ListResult, forecast_of, list_result, open_list, reopen, undone_since
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -318,7 +318,8 @@ class _ListWatch:
 
     def _ended(self, state: ListState) -> EndedList:
         note = "Done before: this list is unchanged, nothing was run and nothing was spent." if self._is_done else ""
-        return self._page.ended(state, note=note)
+        undone = undone_since(state.tasks, self._folder.list_id, self._home)
+        return self._page.ended(state, note=f"{note} {undone}".strip())
 
     def _on_state(self, state: ListState) -> None:
         changed = self._page.board.show(state)

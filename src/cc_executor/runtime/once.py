@@ -45,7 +45,7 @@ def recall(home: StateHome, request: RunRequest) -> tuple[RunFolder, Receipt] | 
         return None
     if not receipt.outcome.ok or _work(begun) != name or not (begun is kept or _goes_on(kept, begun, begun_receipt)):
         return None
-    if any(_is_taken_back(home, each) for each in {run_id, first_id or run_id}):
+    if any(is_undone(home, each) for each in {run_id, first_id or run_id}):
         return None
     if receipt.workspace_trusted != is_trusted(request, home) and _has_settings(request, folder):
         return None
@@ -73,7 +73,7 @@ def _work(request: RunRequest) -> str:
     return request.model_copy(update={"limits": request.limits.model_copy(update={"cost": None})}).digest()
 
 
-def _is_taken_back(home: StateHome, run_id: str) -> bool:
+def is_undone(home: StateHome, run_id: str) -> bool:
     """Whether an undo has taken away what the run did, or some of it; one that had nothing to take away has not."""
     act = SnapshotStore(home).act(home.folder(run_id))
     return act is not None and bool(act.changes) and (act.is_undone or not act.is_done)

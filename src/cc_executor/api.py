@@ -21,6 +21,7 @@ from cc_executor.agents import agent_named
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.care import Care, OnLimit, OnOutputLimit
 from cc_executor.model.event import Event
+from cc_executor.model.paths import EMPTY
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import STALL, SURELY_FITS, Limits, OnKernelExit, RunRequest
 from cc_executor.model.size import size_of
@@ -201,9 +202,12 @@ def _path_text(option: str, path: Any) -> str:
 
 
 def absolute(option: str, path: Any) -> str:
-    """A path as it is seen from the current folder. Raises `InvalidRequest`."""
+    """A path as it is seen from the current folder. Raises `InvalidRequest`, also for an empty one: it would be that folder, and nobody has meant it."""
+    text = _path_text(option, path)
+    if not text:
+        raise InvalidRequest(f"{option} {EMPTY}")
     try:
-        return os.path.abspath(os.path.expanduser(_path_text(option, path)))
+        return os.path.abspath(os.path.expanduser(text))
     except FileNotFoundError:
         raise InvalidRequest("The current folder does not exist any more. Change to another, or name one with cwd.") from None
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from cc_executor.api import absolute, json_schema, make_request, no_option, option_names
 from cc_executor.errors import InvalidRequest, InvalidTaskList
 from cc_executor.model.hook import Hook, call_named
+from cc_executor.model.paths import EMPTY
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, place_of, problems
 from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml
@@ -261,6 +262,8 @@ def request_of(
     caps = standing_caps() if environ is None else bounds_of(environ)
     if task.kind is TaskKind.AGENT and options.get("max_cost") is None and (cap := caps.get("max_cost")) is not None:
         max_cost = cap if max_cost is None else min(cap, max_cost)
+    if options.get("cwd") == "":
+        raise InvalidRequest(f"cwd {EMPTY}")
     options["cwd"] = cwd_of(tasks, task)
     if max_cost is not None:
         options["max_cost"] = max_cost

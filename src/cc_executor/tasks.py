@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from cc_executor.runtime.forecast import ListForecast, Only, forecast_list
 from cc_executor.runtime.frame import frame_of
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify, kept_hooks
+from cc_executor.runtime.once import is_undone
 from cc_executor.runtime.report import Report, report_of_list
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.tasklist import run_list
@@ -31,6 +33,7 @@ from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.taskplan import Plan, plan, request_of
 
+NAMED: Final = 5  # tasks in a sentence
 STOP_BUDGET: Final = 30.0  # seconds; the stop ladder takes 3 for each run, and they end side by side
 
 
@@ -77,13 +80,14 @@ class ListResult:
         RunNotFound
             It has none: it is a callable, it did not run, or it has not ended.
         """
-        run_id = self.tasks[task_id].run_id
-        if run_id:
-            folder = self.home.find(run_id)
-            receipt = folder.receipt()
-            if receipt is not None:
-                return Result(receipt=receipt, folder=folder.path)
-        raise RunNotFound(f"Task {task_id!r} has no run that has ended.")
+        known = self.tasks[task_id]
+        if known.run_id:
+            with suppress(RunNotFound):  # it has an id before it is launched, and may not have been
+                folder = self.home.find(known.run_id)
+                receipt = folder.receipt()
+                if receipt is not None:
+                    return Result(receipt=receipt, folder=folder.path)
+        raise RunNotFound(f"Task {task_id!r} has no run that has ended{f': {known.summary}' if known.summary else '.'}")
 
     def report(self) -> Report:
         """What there is to tell of the list and of its runs: `markdown`, `html`, `save(path)`. Reads their journals."""
@@ -249,6 +253,18 @@ async def carry_on(folder: ListFolder, *, home: StateHome, environ: Mapping[str,
         calls={},
         hooks=(*hooks_of_environment(environ), *kept_hooks(folder)),
         watcher=Watcher(),
+    )
+
+
+def undone_since(tasks: Mapping[str, TaskState], list_id: str, home: StateHome) -> str:
+    """That the work of tasks that ended well was undone, with what does it again: the list keeps their results. Empty where there is nothing to say."""
+    undone = [name for name, known in tasks.items() if known.status is TaskStatus.OK and known.run_id and is_undone(home, known.run_id)]
+    if not undone:
+        return ""
+    more = f" and {len(undone) - NAMED} more" if len(undone) > NAMED else ""
+    return (
+        f"Undone since then: {', '.join(undone[:NAMED])}{more}. The list keeps what they have made; "
+        f"`cc-executor tasks retry {undone[0]} {list_id} --onward`, and then the list once more, does the work again."
     )
 
 

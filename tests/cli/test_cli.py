@@ -411,6 +411,8 @@ def test_lift_does_for_a_file_what_a_save_does(tmp_path: Path) -> None:
         (("run", "   "), "empty"),
         (("run", "x", "--agent", "nobody"), "nobody"),
         (("run", "x", "--cwd", "/no/such/folder"), "/no/such/folder"),
+        (("run", "x", "--cwd", ""), "cwd is empty"),
+        (("trust", ""), "is empty"),
         (("run", "x", "--timeout", "-1"), "timeout"),
         (("run", "x", "--timeout", "nan"), "timeout"),
         (("run", "x", "--timeout", "soon"), "--timeout"),

@@ -108,6 +108,9 @@ def test_pruning_shows_first_and_removes_only_when_told(runs: list[str], state_f
     told = cli("verify", runs[0])
     assert told.returncode == 3
     assert "by `history prune`" in told.stdout
+    for command in ("attach", "tail"):
+        (cure,) = re.findall(r"by `history prune`: `cc-executor (.*)` has the text of the receipt", cli(command, runs[0]).stderr)
+        assert cli(*cure.split()).stdout == cli("show", runs[0]).stdout
     assert "There is nothing to remove." in cli("history", "prune", "--older-than", "1d", "--yes").stderr
     gone = json.loads(cli("history", "prune", "--keep", "6", "--whole", "--yes", "--json").stdout)
     assert [run["run_id"] for run in gone["runs"]] == runs[:2]

@@ -34,6 +34,11 @@ tasks:
 """
 
 
+def cures(said: str) -> list[list[str]]:
+    """The commands that a message names, in their order."""
+    return [command.split() for command in re.findall(r"`cc-executor (.*?)`", said)]
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "demo.yaml"
@@ -76,14 +81,22 @@ def test_a_list_that_runs_is_commanded_from_elsewhere(file: Path, tmp_path: Path
     assert "has begun already" in refused.stderr
     assert cli("tasks", "pause").stderr == ""
     eventually(lambda: state()["list"] == "paused", within=BUDGET, what="the list is held")
+    left_out = cli("tasks", "edit", "broken", "echo no").stderr
+    assert "is left out" in left_out
+    assert cures(left_out) == [["tasks", "retry", "broken", list_id]]
     cli("tasks", "resume")
-    cli("tasks", "stop")
+    early = cli("tasks", "edit", "wait", "echo no")
+    assert early.returncode == 1
+    stop, set_back = cures(early.stderr)
+    assert cures(cli("tasks", "retry", "wait").stderr) == [stop]
+    cli(*stop)
     eventually(lambda: state()["list"] == "stopped", within=BUDGET, what="the list is stopped")
     assert state() == {"list": "stopped", "first": "ok", "wait": "stopped", "broken": "skipped", "after": "skipped"}
     assert not await_none([tmp_path])
     folder = ListHome(StateHome(state_folder)).find(list_id)
     eventually(lambda: not folder.is_run(), within=BUDGET, what="whoever ran it is gone")
-    noted = cli("tasks", "retry", "wait")
+    noted = cli(*set_back)
+    assert cli("tasks", "edit", "wait", "echo edited").returncode == 0
     assert f"Nobody runs this list now: `cc-executor tasks run {list_id}` does." in noted.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,9 +102,17 @@ def test_a_list_is_undone_from_a_task_on(tmp_path: Path) -> None:
     assert not walk(work)
     assert cli("tasks", "undo", "--redo").returncode == 0
     assert walk(work).keys() == {b"a"}
+    again = cli("tasks", "run", file, "--cwd", work)
+    assert walk(work).keys() == {b"a"}
+    (retry,) = re.findall(r"Undone since then: second.*`cc-executor (tasks retry second .*)`", again.stderr)
     assert cli("tasks", "undo", "--redo").returncode == 0
     assert {name: content for name, (_, _, content) in walk(work).items()} == {b"a": b"one\ntwo\n", b"b": b"b\n"}
     assert cli("tasks", "undo", "--redo").returncode == 2
+    assert "Undone" not in cli("tasks", "run", file, "--cwd", work).stderr
+    assert cli("tasks", "undo", "--from", "second").returncode == 0
+    assert cli(*retry.split()).returncode == 0
+    assert "Undone" not in cli("tasks", "run", file, "--cwd", work).stderr
+    assert {name: content for name, (_, _, content) in walk(work).items()} == {b"a": b"one\ntwo\n", b"b": b"b\n"}
 
 
 @pytest.mark.row("faults", "no room for an undo", "refused with the folder and the cure; nothing was changed")

@@ -185,6 +185,21 @@ def test_once_replays_the_sealed_receipt(kernel: Kernel) -> None:
     assert kernel.value("a.receipt == b.receipt, len(open('runs').readlines())") == "(True, 1)"
 
 
+def test_what_awaits_a_background_cell_awaits_it_when_once_shows_it_again_too(kernel: Kernel) -> None:
+    cells = (shell_cell("date +%s%N", "--once --bg -o h"), "result = await h")
+    for number in (1, 2):
+        begun = ok(kernel.run(cells[0]))
+        assert len(begun.displays) == 1
+        assert begun.value is None, "the cell shows it already"
+        ok(kernel.run(cells[1]))
+        ok(kernel.run(f"r{number} = result"))
+    assert kernel.value("r1.ok, r1.receipt == r2.receipt, h.result.status, h.run_id == r1.receipt.run_id") == "(True, True, 'ok', True)"
+    refused = kernel.run("h.cancel()")
+    assert "has ended" in refused.evalue
+    ok(kernel.run("%%capture out\n" + cells[0]))
+    assert kernel.value("(await h).receipt == r1.receipt") == "True"
+
+
 @NEWEST_LINE
 @pytest.mark.parametrize(
     ("cell", "words"),
@@ -194,10 +209,12 @@ def test_once_replays_the_sealed_receipt(kernel: Kernel) -> None:
         ("%%cc_execute --timeout -1\nhi", ["timeout", "greater than 0"]),
         ("%%cc_execute --timeout soon\nhi", ["--timeout", "soon"]),
         ("%%cc_execute --cwd /no/such/folder\nhi", ["/no/such/folder", "does not exist"]),
+        ("%%cc_execute --cwd ''\nhi", ["cwd is empty"]),
         ("%%cc_execute --vars\nhi {{nobody}} {{no.body}}", ["{{nobody}}", "{{no.body}}"]),
         ("%%cc_execute --rehearse nonsense\nhi", ["nonsense", "hello"]),
         ("%%cc_execute --schema nobody\nhi", ["nobody"]),
         ("%%cc_execute -o 1x\nhi", ["1x"]),
+        ("%%cc_execute -o class\nhi", ["-o", "class"]),
         ("%%cc_execute --agent nobody\nhi", ["nobody", "claude"]),
         ("%%cc_execute --cli /no/such/claude\nhi", ["/no/such/claude"]),
         ("%%cc_execute 'unclosed\nhi", ["quote"]),

@@ -107,3 +107,15 @@ def test_loading_the_extension_loads_nothing_of_the_history() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@NEWEST_LINE
+def test_attaching_to_a_run_without_its_journal_shows_the_view_that_was_kept_and_keeps_it(kernel: Kernel, state_folder: Path) -> None:
+    ran = kernel.run("%%cc_execute --rehearse write-file\nWrite hello.txt.")
+    assert ran.status == "ok", ran.traceback
+    pruned = subprocess.run([sys.executable, "-m", "cc_executor.cli", "history", "prune", "--keep", "0", "--yes"], check=True)
+    assert pruned.returncode == 0
+    attached, shown = kernel.run("%cc attach"), kernel.run("%cc show")
+    assert "by `history prune`: this is the view that was kept." in attached.displays[0]["text/html"]
+    assert attached.displays[0]["text/html"].endswith(ran.displays[0]["text/html"])
+    assert shown.displays[0]["text/html"] == ran.displays[0]["text/html"]

@@ -29,7 +29,12 @@ def test_a_cell_of_an_agent_is_undone_and_redone(kernel: Kernel, tmp_path: Path)
     assert "nothing was changed" in would.stream
     assert walk(tmp_path) == after
     done = kernel.run("%cc undo")
-    assert "is undone: 1 file. `--redo` takes that back." in done.stream
+    (cure,) = re.findall(r"is undone: 1 file. `(.*)` takes that back.", done.stream)
+    assert walk(tmp_path) == before
+    kernel.run("%%cc_execute --rehearse hello\nHello.")  # what was undone is no longer the newest run
+    assert "is there again: 1 file." in ok(kernel.run(f"%cc {cure}")).stream
+    assert walk(tmp_path) == after
+    ok(kernel.run("r.rollback()"))
     assert walk(tmp_path) == before
     assert kernel.value("r.rollback(redo=True).summary").endswith("is there again: 1 file.'")
     assert walk(tmp_path) == after
@@ -72,3 +77,13 @@ def test_a_relative_state_folder_is_refused_and_another_is_the_same_wherever_the
     assert "is undone: 1 file" in ok(kernel.run(f"%cc undo {run_id}")).stream
     assert not (tmp_path / "hello.txt").exists()
     assert [path.parent for path in tmp_path.rglob("runs")] == [tmp_path / "kept"]
+
+
+def test_a_list_whose_work_was_undone_says_so_when_it_is_run_again(kernel: Kernel, tmp_path: Path) -> None:
+    cell = "%%cc_tasks -o made\ntasks:\n- {id: a, run: echo a > a}\n- {id: b, run: echo b > b}"
+    assert "Undone" not in ok(kernel.run(cell)).displays[0]["text/plain"]
+    run_id = kernel.value("made.tasks['b'].run_id").strip("'")
+    ok(kernel.run(f"%cc undo {run_id}"))
+    assert "Undone since then: b. " in ok(kernel.run(cell)).displays[0]["text/plain"]
+    ok(kernel.run(f"%cc undo --redo {run_id}"))
+    assert "Undone" not in ok(kernel.run(cell)).displays[0]["text/plain"]

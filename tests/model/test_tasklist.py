@@ -184,6 +184,7 @@ def test_yaml() -> None:
         ("places: 1\nname_of: 2\nitems: 3\nself: 4\ntasks: [x]", "name_of: is nothing that a list has"),
         ("1: 2\ntasks: [{3: 4}]", "tasks[0] '1' (line 2): has nothing to do"),
         ("cwd: 5\ntasks: [x]", "cwd: must be a path (given: 5)"),
+        ("cwd: ''\ntasks: [x]", "cwd: is empty"),
         ("tasks:\n- &a [x, *a]\n", "unfolds to more than"),
         ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)), "unfolds"),
         ("[" * 5000, "YAML"),

@@ -546,6 +546,8 @@ def test_a_session_that_cannot_be_resumed_is_named() -> None:
     assert outcome.kind is OutcomeKind.FAILED
     assert outcome.evidence[0] == "resume = x"
     assert "folder" in outcome.cure
+    rehearsed = judge(advance_all(RunState(), [closing]), request=request(resume="x", rehearse="hello"), exit=facts(code=1))
+    assert (rehearsed.summary, rehearsed.cure[:40]) == (outcome.summary, "A rehearsal cannot resume a session, for")
     others = (
         judge(advance_all(RunState(), [closing]), request=request(), exit=facts(code=1)),
         run(closing, request_=request(resume="x"), exit_=facts(code=1)),

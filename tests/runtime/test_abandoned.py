@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,12 +23,15 @@ from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import hooks_given
 from cc_executor.runtime.lost import settle
 from cc_executor.runtime.reconcile import reconcile
+from cc_executor.runtime.retention import plan_pruning, prune
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.undo import redo, undo
 from cc_executor.runtime.workspace import trust, untrust
 from cc_executor.shim import records
 from cc_executor.store import underway
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import request_json
+from cc_executor.store.snapshot import SnapshotStore
 from support.environments import CHECKOUT
 from support.runs import eventually, shell, started, to_end, until
 from support.shims import alive
@@ -172,6 +176,43 @@ async def test_a_further_attempt_answers_for_the_run_that_it_goes_on_with_and_fo
     once.remember(home, again, first=first.run_id)
     (home.find(first.run_id).path / "receipt.json").unlink()
     assert once.recall(home, good) is None
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["the run that began", "its further attempt"])
+async def test_a_run_that_is_undone_answers_nobody(tmp_path: Path, home: StateHome, which: int) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    good = shell("date +%s%N > made", cwd=work, undo=True)
+    runs = [await receipt_of(good, home), await receipt_of(shell("date +%s%N > made # once more", cwd=work, undo=True), home)]
+    once.remember(home, runs[1], first=runs[0].run_id)
+    undo(home, [each.run_id for each in runs[which:]])
+    assert once.recall(home, good) is None
+    everything = plan_pruning(home, environ=os.environ, now=time.time(), keep=0)
+    prune(home, everything, environ=os.environ, now=time.time())
+    SnapshotStore(home).sweep(time.time() + 1e9)
+    assert once.recall(home, good) is None, "nor when it can no longer be redone"
+
+
+async def test_a_run_that_is_redone_answers_again(tmp_path: Path, home: StateHome) -> None:
+    good = shell("echo hello > made", cwd=tmp_path / "work", undo=True)
+    (tmp_path / "work").mkdir()
+    receipt = await receipt_of(good, home)
+    once.remember(home, receipt)
+    undo(home, [receipt.run_id])
+    assert once.recall(home, good) is None
+    redo(home, receipt.run_id)
+    found = once.recall(home, good)
+    assert found is not None
+    assert found[1] == receipt
+
+
+async def test_an_undo_that_had_nothing_to_undo_costs_no_second_run(tmp_path: Path, home: StateHome) -> None:
+    good = shell("true", cwd=tmp_path / "work", undo=True)
+    (tmp_path / "work").mkdir()
+    receipt = await receipt_of(good, home)
+    once.remember(home, receipt)
+    assert not undo(home, [receipt.run_id]).steps
+    assert once.recall(home, good) is not None
 
 
 async def receipt_of(request: RunRequest, home: StateHome) -> Receipt:

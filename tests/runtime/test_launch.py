@@ -120,6 +120,16 @@ async def test_a_state_folder_that_is_not_safe_is_refused_in_one_sentence(make: 
     assert everything_in(tmp_path) in (before, sorted([*before, state / "runs"]))
 
 
+async def test_the_command_that_closes_an_open_state_folder_does_so_whatever_its_name(tmp_path: Path) -> None:
+    state = tmp_path / "it's mine"
+    open_to_others(state)
+    with pytest.raises(StateUnusable) as caught:
+        await echo(state, tmp_path)
+    _, command, *_ = str(caught.value).split("`")
+    await anyio.run_process(["bash", "-c", command])
+    assert await echo(state, tmp_path) == "ok"
+
+
 def everything_in(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
 
@@ -392,6 +402,7 @@ async def test_a_folder_whose_name_is_no_utf_8_works(tmp_path: Path) -> None:
         ("/" + "x" * 300, "does not exist"),
         ("/" + "x/" * 3000, "does not exist"),
         ("with\0nul", "NUL"),
+        ("", "is empty, mostly of a variable that was not set"),  # it would be the current folder
     ],
 )
 async def test_a_folder_that_cannot_be_entered_is_one_sentence(cwd: str, words: str, state_folder: Path) -> None:

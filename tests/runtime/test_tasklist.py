@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import pytest
 
-from cc_executor.errors import InvalidTaskList, StateUnusable, TaskListFailed
+from cc_executor.errors import InvalidTaskList, RunNotFound, StateUnusable, TaskListFailed
 from cc_executor.listpage import ListPage
 from cc_executor.model import event
 from cc_executor.model.listrecord import (
@@ -535,6 +535,14 @@ async def test_a_torn_record_is_passed_over(tmp_path: Path, home: StateHome) -> 
     (folder.path / JOURNAL).write_bytes(b'{"kind":"begun","at":1.0,"ta')
     assert (await cc_execute_list(planned)).ok
     assert folder.state().status is ListStatus.OK
+
+
+async def test_a_task_that_was_never_launched_says_why_instead_of_a_result(tmp_path: Path) -> None:
+    listed = await execute(tmp_path, {"id": "words", "run": "echo hello"}, {"id": "use", "prompt": "{{ needs.words.data.title }}"})
+    assert statuses(listed) == {"words": "ok", "use": "failed"}
+    assert listed.result("words").text.strip() == "hello"
+    with pytest.raises(RunNotFound, match=r"^Task 'use' has no run that has ended: .*cannot be filled in"):
+        listed.result("use")
 
 
 async def test_bad_input_is_said_whole_and_nothing_is_started(tmp_path: Path, home: StateHome) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from cc_executor.api import cc_execute, make_request
@@ -21,6 +23,7 @@ from cc_executor.shim import records
 from cc_executor.store.home import StateHome
 from cc_executor.store.notebook import lift, stored_bundles, stored_receipts
 from support import receipts
+from support.runs import to_end
 
 Json = dict[str, Any]
 BASH: Json = {"agent": "shell", "shell": "bash"}
@@ -322,6 +325,20 @@ async def test_a_receipt_that_was_too_big_for_the_notebook_is_examined_in_the_st
     stub["digest"] = "0" * 64
     [found] = verify_notebook(notebook, home, tmp_path)
     assert found.verdict is Verdict.CONTRADICTED
+
+
+async def test_a_run_that_nobody_has_followed_to_its_end_is_told_with_what_seals_it(home: StateHome, tmp_path: Path) -> None:
+    run = await Run.start(make_request(SCRIPT, **BASH, cwd=tmp_path), home=home, environ=os.environ)
+    await to_end(run)
+    live = receipts.live_output()
+    live["metadata"]["cc_executor"]["run_id"] = run.run_id
+    notebook = receipts.notebook(receipts.code_cell("a", live))
+    [found] = verify_notebook(notebook, home, tmp_path)
+    assert found.verdict is Verdict.UNVERIFIABLE
+    _, command, *_ = found.reasons[0].split("`")
+    await anyio.run_process([sys.executable, "-m", "cc_executor.cli", *command.split()[1:]])
+    [found] = verify_notebook(notebook, home, tmp_path)
+    assert found.verdict is Verdict.VERIFIED, found.reasons
 
 
 def test_a_notebook_without_runs_has_nothing_to_verify(home: StateHome, tmp_path: Path) -> None:

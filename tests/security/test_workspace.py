@@ -158,7 +158,7 @@ def test_trust_is_taken_back_also_of_a_folder_that_is_gone(workspace: Path, home
     assert untrust(str(workspace), home=home) == f"{workspace} was not trusted; nothing was changed."
 
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "/etc/passwd", "with\0nul", "x" * 5000])
+@pytest.mark.parametrize("name", ["/no/such/folder", "/etc/passwd", "with\0nul", "x" * 5000, ""])
 def test_what_is_no_folder_cannot_be_trusted(name: str, home: StateHome) -> None:
     with pytest.raises(InvalidRequest):
         trust(name, home=home, environ={})

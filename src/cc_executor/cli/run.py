@@ -29,6 +29,7 @@ from cc_executor.runtime.again import Attempts
 from cc_executor.runtime.answers import unattended
 from cc_executor.runtime.bounds import bounded
 from cc_executor.runtime.hooks import hooks_of_environment
+from cc_executor.runtime.plan import removed
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import summary
 
@@ -211,7 +212,10 @@ def _detach(attempts: Attempts, notify: Notify | None, *, as_json: bool) -> None
 
 def attach_command(run: RunName = "", *, as_json: AsJson = False) -> None:
     """Show a run from its beginning until it has ended. Ctrl-C ends the watching, not the run."""
-    name = run_folder(run).run_id
+    folder = run_folder(run)
+    name = folder.run_id
+    if said := removed(folder):
+        hint(f"{said}: `cc-executor show {name}` has the text of the receipt.")
     writer = _writer(as_json=as_json)
 
     async def follow() -> Receipt | None:

@@ -13,7 +13,7 @@ import typer
 from cc_executor.cli.codes import OUTCOME_CODES
 from cc_executor.cli.kept import LIST_LENGTH, RunName, hint, home, run_folder
 from cc_executor.cli.writer import TerminalWriter, closing_lines
-from cc_executor.runtime.plan import roots_of
+from cc_executor.runtime.plan import removed, roots_of
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.store.journal import RunFolder, RunStanding
 
@@ -65,6 +65,8 @@ def tail_command(
     """Show the last lines of a run's text. Ctrl-C ends the watching, not the run."""
     folder = run_folder(run)
     request = folder.request()
+    if said := removed(folder):
+        hint(f"{said}: `cc-executor show {folder.run_id}` has the text of the receipt.")
     reader = JournalReader(folder, agent=request.agent)
     out, err = Held(sys.stdout, lines), Held(sys.stderr, 0)
     writer = TerminalWriter(out, err, pieces=True)

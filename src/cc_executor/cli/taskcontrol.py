@@ -72,7 +72,9 @@ def retry_command(
     state = folder.state()
     again = set_back(folder.tasks(), state, _known(folder, task), onward=onward)
     if at_work := [each for each in again if state.task(each).status is TaskStatus.RUNNING]:
-        raise ControlFailed(f"Task {at_work[0]} runs: wait for its end, or stop it first.")
+        raise ControlFailed(
+            f"Task {at_work[0]} runs: wait for its end, or stop the list first, with `cc-executor tasks stop {folder.list_id}`."
+        )
     folder.append(RetryAsked(at=time.time(), tasks=again, by=BY))  # also of what ended well, which a view does not offer
     _say_who(folder)
 
@@ -86,8 +88,11 @@ def edit_command(
 ) -> None:
     """Give a task that has not begun another prompt or command."""
     folder = list_folder(name)
-    if folder.state().task(_known(folder, task)).status is not TaskStatus.WAITING:
-        hint(f"Task {task} has begun already. `cc-executor tasks retry {task} {folder.list_id}` sets it back; then edit it.")
+    status = folder.state().task(_known(folder, task)).status
+    if status is not TaskStatus.WAITING:
+        stop = f"End it with `cc-executor tasks stop {folder.list_id}`: " if status is TaskStatus.RUNNING else ""
+        why = "is left out" if status is TaskStatus.SKIPPED else "has begun already"
+        hint(f"Task {task} {why}. {stop}`cc-executor tasks retry {task} {folder.list_id}` sets it back; then edit it.")
         raise typer.Exit(1)
     _tell(folder, "edit", task=task, text=read_prompt("-") if text == "-" else text)
 

@@ -37,7 +37,7 @@ from cc_executor.runtime.bounds import bounds_of, keep_cap
 from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.taskplan import Plan, kept, plan_of_file
-from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, list_result, open_list, reopen
+from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, list_result, open_list, reopen, undone_since
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -98,6 +98,8 @@ def run_command(
             print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": rows_of(result.tasks)})
         else:
             typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
+            if said := undone_since(result.tasks, result.list_id, result.home):
+                hint(said)
     except OSError as error:
         if code == 0 or not is_about_output(error):
             raise

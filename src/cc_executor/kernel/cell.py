@@ -22,7 +22,7 @@ from cc_executor.kernel.lint import is_only_linted
 from cc_executor.kernel.loop import cancelled, interrupted, interruptible, is_ending, outlast, own, tell_of_nesting
 from cc_executor.kernel.order import Order, order_of
 from cc_executor.kernel.shell_pump import shell_pump
-from cc_executor.kernel.value import RunHandle, ShownResult
+from cc_executor.kernel.value import Replay, RunHandle, ShownResult
 from cc_executor.model.hook import Hook
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import OnKernelExit, RunRequest
@@ -32,6 +32,7 @@ from cc_executor.runtime.answers import unattended
 from cc_executor.runtime.blocking import run_in_thread
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import hooks_given
+from cc_executor.runtime.plan import removed
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.turns import turns_here
 from cc_executor.runtime.workspace import remark
@@ -94,7 +95,10 @@ def blocking(work: Coroutine[Any, Any, T]) -> T:
 
 async def _attach(shell: Any, run_id: str) -> ShownResult:
     home = home_of(shell)
-    run = await Run.attach(home, home.pick(run_id).run_id, environ=os.environ)
+    folder = home.pick(run_id)
+    if (shown := _shown_without_journal(shell, folder)) is not None:
+        return shown
+    run = await Run.attach(home, folder.run_id, environ=os.environ)
     display = _display(shell, run)
     watch = _Watch(run, home=home, display=display, asks=CellAsks(shell, run, display, owns=False))
     task = own(watch.follow(), name=f"cc_executor {run.run_id}")
@@ -106,6 +110,15 @@ async def _attach(shell: Any, run_id: str) -> ShownResult:
         watch.leave(_goes_on(run.run_id))
         raise cancelled(stopped, f"run {run.run_id} goes on")
     return _as_value(shell, task.result())
+
+
+def _shown_without_journal(shell: Any, folder: RunFolder) -> ShownResult | None:
+    """A run whose journal was removed, as the view that was kept shows it; None where there is a journal, or no such view. What is left could only give less."""
+    said, bundle, receipt = removed(folder), read_bundle(folder), folder.receipt()
+    if not said or bundle is None or receipt is None:
+        return None
+    show_static(bundle, note=f"{said}: this is the view that was kept.", in_notebook=hasattr(shell, "kernel"))
+    return _as_value(shell, ShownResult(receipt, folder.path, bundle))
 
 
 def _goes_on(run_id: str) -> str:
@@ -136,7 +149,7 @@ async def _execute(shell: Any, line: str, body: str, *, followed_later: bool) ->
     if order.rehearse_without_login is not None:
         order = await in_thread(lambda: _rehearsed_if_needed(order, home))
     if order.once and (known := once.recall(home, order.request)) is not None:
-        return _replayed(shell, order, *known)
+        return await _replayed(shell, order, home, *known, followed_later=followed_later)
     if order.background:
         return await _begin(shell, order, home, followed_later=followed_later)
     return await _wait_for(shell, order, home)
@@ -175,11 +188,20 @@ def _rehearsed_if_needed(order: Order, home: StateHome) -> Order:
     return replace(order, request=order.request.model_copy(update={"rehearse": order.rehearse_without_login}))
 
 
-def _replayed(shell: Any, order: Order, folder: RunFolder, receipt: Receipt) -> ShownResult:
+async def _replayed(
+    shell: Any, order: Order, home: StateHome, folder: RunFolder, receipt: Receipt, *, followed_later: bool
+) -> ShownResult | RunHandle:
     bundle = read_bundle(folder)
     note = f"Replayed from run {receipt.run_id}: this cell is unchanged, nothing was run and nothing was spent."
     show_static(bundle, note=note, in_notebook=hasattr(shell, "kernel"))
-    return _bound(shell, order, _as_value(shell, ShownResult(receipt, folder.path, bundle)))
+    result = ShownResult(receipt, folder.path, bundle)
+    if not order.background:
+        return _bound(shell, order, _as_value(shell, result))
+    run = await Run.attach(home, receipt.run_id, environ=os.environ)
+    handle = RunHandle(run, Replay(run, result), is_shown=followed_later)  # what comes after the cell awaits it, as it did the first time
+    if followed_later:
+        handle.follow()
+    return _bound(shell, order, handle)
 
 
 async def _begin(shell: Any, order: Order, home: StateHome, *, followed_later: bool) -> RunHandle:
@@ -194,9 +216,7 @@ async def _begin(shell: Any, order: Order, home: StateHome, *, followed_later: b
     else:
         # No loop goes on between two cells here, and lines would come into the midst of what is being typed.
         print(f"Run {run.run_id} goes on in the background: `%cc attach {run.run_id}` shows it.")  # noqa: T201 - the cell's only output
-    if order.out is not None:
-        shell.push({order.out: handle})
-    return handle
+    return _bound(shell, order, handle)
 
 
 def _attempts(order: Order, home: StateHome) -> Attempts:
@@ -289,10 +309,10 @@ def _as_value(shell: Any, result: ShownResult) -> ShownResult:
     return result.silenced() if hasattr(shell, "kernel") else result
 
 
-def _bound(shell: Any, order: Order, result: ShownResult) -> ShownResult:
+def _bound(shell: Any, order: Order, value: T) -> T:
     if order.out is not None:
-        shell.push({order.out: result})
-    return result
+        shell.push({order.out: value})
+    return value
 
 
 async def ended_bundle(shell: Any, run_id: str) -> Bundle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import keyword
 import shlex
 from typing import Any, Final, NoReturn, TypeAlias
 
@@ -105,6 +106,12 @@ def parse(line: str, *, magic: str = "%%cc_execute", options: Options = OPTIONS)
     for flags, keywords, text in options:
         parser.add_argument(*flags, help=text, **keywords)
     return parser.parse_args(words_of(line))
+
+
+def check_out(name: str | None) -> None:
+    """Raise `InvalidRequest` unless `name` can be a variable by which the result is found again: a word of Python's own cannot."""
+    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
+        raise InvalidRequest(f"-o needs a variable's name, not {name!r}.")
 
 
 def option_table(options: Options = OPTIONS) -> list[tuple[str, str, str]]:

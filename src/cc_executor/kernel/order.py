@@ -14,7 +14,7 @@ from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.lint import looked_over_cell
 from cc_executor.kernel.notify import notify_of
-from cc_executor.kernel.options import parse
+from cc_executor.kernel.options import check_out, parse
 from cc_executor.kernel.variables import filled
 from cc_executor.model.care import NO_CARE, Care
 from cc_executor.model.request import RunRequest
@@ -57,8 +57,7 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
     if options.vars:
         prompt = filled(prompt, namespace)
         options = argparse.Namespace(**{name: _filled_option(value, namespace) for name, value in vars(options).items()})
-    if options.out is not None and not options.out.isidentifier():
-        raise InvalidRequest(f"-o needs a variable's name, not {options.out!r}.")
+    check_out(options.out)
     without_login = options.rehearse_without_login
     if without_login is not None:
         from cc_executor.rehearsal import scripts  # here: few runs are rehearsals
@@ -69,7 +68,7 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
     request = make_request(
         looked.prompt,
         agent=options.agent or settings.agent,
-        cwd=_path(options.cwd or settings.cwd),
+        cwd=_path((settings.cwd or None) if options.cwd is None else options.cwd),
         timeout=_given(options.timeout, settings.timeout),
         stall_timeout=_given(options.stall_timeout, settings.stall_timeout) or 0,
         max_cost=_given(options.max_cost, settings.max_cost),

@@ -45,7 +45,7 @@ from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
 from cc_executor.taskplan import Plan, plan, request_of
-from cc_executor.tasks import ListResult, forecast_of, list_result, open_list, reopen
+from cc_executor.tasks import ListResult, forecast_of, list_result, open_list, reopen, undone_since
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -144,7 +144,7 @@ async def _execute(shell: Any, line: str, body: str) -> ShownListResult | None:
     settings = settings_of(shell)
     # The empty line stands for that of the magic, so that messages count lines as the cell does; and it makes this a text in any case, never a path.
     text = f"\n{raw_body(shell, body)}"
-    planned = plan(text, cwd=os.path.expandvars(options.cwd or settings.cwd or "."), **_given(options))
+    planned = plan(text, cwd=os.path.expandvars((settings.cwd or ".") if options.cwd is None else options.cwd), **_given(options))
     if options.dry_run:
         expected = await in_thread(lambda: forecast_of(planned.tasks, home_of(shell)))
         lines = [dry_run(planned.tasks, expected), *map(clean, described(planned.hooks)), *(clean(str(hint)) for hint in planned.hints())]
@@ -318,7 +318,8 @@ class _ListWatch:
 
     def _ended(self, state: ListState) -> EndedList:
         note = "Done before: this list is unchanged, nothing was run and nothing was spent." if self._is_done else ""
-        return self._page.ended(state, note=note)
+        undone = undone_since(state.tasks, self._folder.list_id, self._home)
+        return self._page.ended(state, note=f"{note} {undone}".strip())
 
     def _on_state(self, state: ListState) -> None:
         changed = self._page.board.show(state)

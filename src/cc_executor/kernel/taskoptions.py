@@ -6,7 +6,7 @@ import argparse
 from typing import Final
 
 from cc_executor.errors import InvalidRequest
-from cc_executor.kernel.options import Options
+from cc_executor.kernel.options import Options, check_out
 from cc_executor.kernel.options import parse as options_of
 
 POLICIES: Final = ("stop", "skip", "continue")
@@ -40,8 +40,7 @@ def parse(line: str) -> argparse.Namespace:
         Unknown option, missing, ill-typed or impossible value, text that is no option, unclosed quote.
     """
     options = options_of(line, magic="%%cc_tasks", options=OPTIONS)
-    if options.out is not None and not options.out.isidentifier():
-        raise InvalidRequest(f"-o needs a variable's name, not {options.out!r}.")
+    check_out(options.out)
     if options.on_failure is not None and options.on_failure not in POLICIES:
         raise InvalidRequest(f"--on-failure is one of {', '.join(POLICIES)}, not {options.on_failure!r}.")
     if options.on_limit is not None and options.on_limit not in LIMIT_POLICIES:

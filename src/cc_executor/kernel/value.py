@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Generator
 from typing import Any, Protocol
 
-from cc_executor.kernel.display import Display, show_mime
+from cc_executor.kernel.display import Display, SilentDisplay, show_mime
 from cc_executor.kernel.loop import cancelled, interruptible, own
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
@@ -48,6 +48,18 @@ class Watch(Protocol):
     async def follow(self) -> ShownResult:
         """Follow the run until it has ended."""
         ...
+
+
+class Replay:
+    """The watch of a run that has ended and that its cell has shown again: there is nothing to wait for."""
+
+    def __init__(self, run: Run, result: ShownResult) -> None:
+        self.display: Display = SilentDisplay(run)
+        self._result = result
+
+    async def follow(self) -> ShownResult:
+        """The result, at once."""
+        return self._result
 
 
 class RunHandle:

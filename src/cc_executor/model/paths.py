@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 # Absolute names of one folder, the run's: as it was named, and where that led (`cc_executor.runtime.plan.roots_of`). None: nothing is seen from anywhere.
 Roots = tuple[str, ...]
+
+# What is said of an empty path. As Python reads it, it is the current folder, in which whoever wrote "$FOLDER" may not have wanted an agent.
+EMPTY: Final = "is empty, mostly of a variable that was not set: name a path, or leave it out."
 
 
 def below(path: str, roots: Roots) -> str:

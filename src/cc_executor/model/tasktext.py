@@ -13,6 +13,7 @@ import msgspec
 from pydantic import ValidationError
 
 from cc_executor.model.hook import Hook, call_named, hooks_from
+from cc_executor.model.paths import EMPTY
 from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, id_from, place_of
 
 # `defaults` may say them for all agents.
@@ -302,6 +303,9 @@ def from_mapping(given: Mapping[str, Any], *, cwd: str, made: Written | None = N
     where = rest.pop("cwd", "")
     if not isinstance(where, str):
         made.problems.append(Problem("cwd", f"must be a path (given: {where!r})."))
+        return made
+    if "cwd" in given and not where:
+        made.problems.append(Problem("cwd", EMPTY))
         return made
     if not isinstance(items, list):
         made.problems.append(Problem("tasks", "is missing, or no list: write `tasks:` and below it one item for each task."))

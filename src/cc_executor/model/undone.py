@@ -59,7 +59,7 @@ class Undone:
         elif self.is_redo:
             said = f"What {who} did is there again: {what}."
         else:
-            said = f"{who[:1].upper()}{who[1:]} {'is' if len(self.runs) == 1 else 'are'} undone: {what}. `--redo` takes that back."
+            said = f"{who[:1].upper()}{who[1:]} {'is' if len(self.runs) == 1 else 'are'} undone: {what}. `undo --redo {self.runs[0]}` takes that back."
         return f"An undo that was cut short is completed. {said}" if self.was_completed else said
 
     def as_dict(self) -> dict[str, Any]:

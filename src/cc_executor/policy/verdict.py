@@ -240,7 +240,9 @@ def _failed(case: _Case) -> Outcome | None:
             kind=OutcomeKind.FAILED,
             summary="The session could not be resumed.",
             evidence=(f"resume = {case.request.resume}", *_closing_evidence(case)),
-            cure="A session can only be resumed by its id and in the folder in which it was begun; check both, or leave `resume` out.",
+            cure="A session can only be resumed by its id and in the folder in which it was begun; check both, or leave `resume` out."
+            if case.request.rehearse is None
+            else "A rehearsal cannot resume a session, for each has a place of its own for what it keeps: leave `resume` out.",
         )
     return Outcome(kind=OutcomeKind.FAILED, summary="The agent says that it failed.", evidence=_closing_evidence(case), cure=SEE_MORE)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from cc_executor.errors import NotebookUnreadable
+from cc_executor.errors import NotebookUnreadable, RunNotFound, StateUnusable
 from cc_executor.model.receipt import SCHEMA_VERSION, Receipt
 from cc_executor.runtime.verification import Findings, Verification, examine
-from cc_executor.store.home import StateHome
+from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.keys import Keys
 from cc_executor.store.notebook import FoundReceipt, is_notebook, read_json, receipts_in, record_of, records_in, stored_receipts
 
@@ -93,11 +94,19 @@ def _examine_stored(run_id: str, home: StateHome, look: Look) -> tuple[Findings,
     receipt = stored_receipts(home)(run_id)
     if receipt is None:
         found = Findings()
-        found.missing.append(f"The notebook names run {run_id} and holds no receipt of it, and none is kept on this machine.")
+        found.missing.append(f"The notebook names run {run_id} and holds no receipt of it, and {_why_none(run_id, home)}.")
         return found, None
     found = look(receipt)
     found.notes.insert(0, "The notebook holds no receipt of it; the one in the run's folder was examined.")
     return found, receipt
+
+
+def _why_none(run_id: str, home: StateHome) -> str:
+    """Why no receipt is kept of a run, with the cure where there is one: to look makes none."""
+    with suppress(RunNotFound, StateUnusable):
+        if RUN_ID.match(run_id) and not home.find(run_id).has_receipt:
+            return f"it goes on, or nobody has followed it to its end: then `cc-executor show {run_id}` seals it"
+    return "none is kept on this machine"
 
 
 def _compare_mark(output: FoundReceipt, receipt: Receipt, found: Findings) -> None:

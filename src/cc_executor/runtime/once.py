@@ -13,6 +13,7 @@ from cc_executor.runtime.workspace import is_trusted, own_settings
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.plain import read_plain, write_whole
+from cc_executor.store.snapshot import SnapshotStore
 
 _FOLDER: Final = "once"
 _POINTER_LIMIT: Final = 64  # bytes; an id has 26, and there may be two
@@ -32,7 +33,7 @@ def remember(home: StateHome, receipt: Receipt, *, first: str = "") -> None:
 def recall(home: StateHome, request: RunRequest) -> tuple[RunFolder, Receipt] | None:
     """The run that answers this request and its receipt; None if there is none, or if its receipt is not as it was sealed.
 
-    Nor does a run answer where the folder's own settings would take effect now and did not then, or the other way round.
+    Nor does a run answer that was undone, or where the folder's own settings would take effect now and did not then, or the other way round.
     """
     name = _work(request)
     try:
@@ -43,6 +44,8 @@ def recall(home: StateHome, request: RunRequest) -> tuple[RunFolder, Receipt] | 
     except (OSError, ValueError, RunNotFound, StateUnusable):
         return None
     if not receipt.outcome.ok or _work(begun) != name or not (begun is kept or _goes_on(kept, begun, begun_receipt)):
+        return None
+    if any(is_undone(home, each) for each in {run_id, first_id or run_id}):
         return None
     if receipt.workspace_trusted != is_trusted(request, home) and _has_settings(request, folder):
         return None
@@ -68,6 +71,12 @@ def _goes_on(request: RunRequest, begun: RunRequest, receipt: Receipt) -> bool:
 def _work(request: RunRequest) -> str:
     """The digest of what is to be done. What it may cost is no part of that: a day's cap bounds each run by what is left at that moment."""
     return request.model_copy(update={"limits": request.limits.model_copy(update={"cost": None})}).digest()
+
+
+def is_undone(home: StateHome, run_id: str) -> bool:
+    """Whether an undo has taken away what the run did, or some of it; one that had nothing to take away has not."""
+    act = SnapshotStore(home).act(home.folder(run_id))
+    return act is not None and bool(act.changes) and (act.is_undone or not act.is_done)
 
 
 def _has_settings(request: RunRequest, folder: RunFolder) -> bool:

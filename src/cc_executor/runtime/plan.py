@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from cc_executor.model.paths import Roots
 from cc_executor.model.receipt import FileChange
 from cc_executor.policy.predict import Prediction
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.plain import read_plain
 
 PLAN: Final = "plan.json"
 PRUNED: Final = "pruned.json"  # in the place of a journal that somebody had removed: when, and what of it the history keeps
@@ -98,6 +100,16 @@ def mark_of(folder: RunFolder) -> str:
     with suppress(StateUnusable):  # a plan that is damaged: most runs are known by their id
         return Plan.of(folder).mark or folder.run_id
     return folder.run_id
+
+
+def removed(folder: RunFolder) -> str:
+    """That the journal of a run was removed, and when: words to which something is added; empty where it was not."""
+    if not (folder.path / PRUNED).exists():
+        return ""
+    day = ""
+    with suppress(OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        day = f" on {datetime.fromtimestamp(json.loads(read_plain(folder.path / PRUNED))['at'], UTC):%Y-%m-%d}"
+    return f"The journal was removed{day} by `history prune`"
 
 
 def resolved(name: str, *, cwd: str) -> Path:

@@ -30,11 +30,11 @@ from cc_executor.store.history import Unusable
 from cc_executor.store.historyrow import Filters, HistoryRow
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.snapshot import SnapshotStore
+from cc_executor.store.snapshot import ACT, SnapshotStore
 from cc_executor.store.spend import LONGEST_DAY, DaySpend
 
-# What a notebook shows, and what says that the run has ended. Together some 20 KB.
-KEPT: Final = frozenset({records.RECEIPT, records.REQUEST, records.EXIT, records.LOCK, PLAN, BUNDLE, PRUNED, "sealing"})
+# What a notebook shows, what says that the run has ended, and that it is undone. Together some 20 KB.
+KEPT: Final = frozenset({records.RECEIPT, records.REQUEST, records.EXIT, records.LOCK, PLAN, BUNDLE, PRUNED, ACT, "sealing"})
 GOING: Final = ".going"  # ends the name of a run's folder that is being removed
 
 
@@ -80,7 +80,7 @@ class Pruning:
         said = [f"{size_words(self.freed)} of {size_words(self.total)} in {len(self.candidates)} runs."]
         if journals:
             said.append(
-                f"{journals} lose their journal (output, transcript) and keep their receipt: `verify` can then no longer compare the two, and says so."
+                f"{journals} lose their journal (output, transcript) and keep their receipt: `verify` can then no longer compare the two, nor `undo` undo them."
             )
         if whole:
             said.append(

@@ -6,12 +6,9 @@ alike can forge all three, and who has the key can sign them.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +21,7 @@ from cc_executor.model.receipt import SCHEMA_VERSION, Receipt, signed_message
 from cc_executor.model.state import RunState
 from cc_executor.model.toolcall import one_line
 from cc_executor.policy.redact import MASK
-from cc_executor.runtime.plan import PLAN, PRUNED, Plan
+from cc_executor.runtime.plan import PLAN, Plan, removed
 from cc_executor.runtime.reader import replay
 from cc_executor.runtime.seal import receipt_over
 from cc_executor.runtime.transcripts import compare
@@ -32,7 +29,6 @@ from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.keys import NO_LIBRARY, Keys, holds, is_available, own_keys
-from cc_executor.store.plain import read_plain
 
 SEALED: Final = (*records.STREAMS, records.CONTROL)
 # Facts of the sealing itself, and what was looked at then and cannot be looked at again.
@@ -198,10 +194,8 @@ def examine(receipt: Receipt, *, home: StateHome, transcript_roots: Sequence[Pat
         found.missing.append(f"The journal of run {receipt.run_id} is not on this machine (looked in {home.root}).")
         return found
     _compare_sealed(receipt, folder, found)
-    if (folder.path / PRUNED).exists():
-        found.missing.append(
-            f"The journal was removed{_pruned_when(folder)} by `history prune`: the receipt can no longer be compared with it."
-        )
+    if said := removed(folder):
+        found.missing.append(f"{said}: the receipt can no longer be compared with it.")
         return found
     whole = _compare_streams(receipt, folder, found)
     if whole and not found.against:
@@ -242,13 +236,6 @@ def _folder(run_id: str, home: StateHome) -> RunFolder | None:
         return home.find(run_id)
     except (RunNotFound, StateUnusable, OSError):
         return None
-
-
-def _pruned_when(folder: RunFolder) -> str:
-    """The day, if the note says so."""
-    with suppress(OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        return f" on {datetime.fromtimestamp(json.loads(read_plain(folder.path / PRUNED))['at'], UTC):%Y-%m-%d}"
-    return ""
 
 
 def _compare_sealed(receipt: Receipt, folder: RunFolder, found: Findings) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cc_executor.errors import InvalidRequest, StateUnusable
+from cc_executor.model.paths import EMPTY
 from cc_executor.model.request import RunRequest
 from cc_executor.runtime import snapshot
 from cc_executor.runtime.plan import Plan
@@ -68,11 +69,12 @@ def trust(folder: str, *, home: StateHome, environ: Mapping[str, str]) -> str:
     Raises
     ------
     InvalidRequest
-        There is no such folder, or an agent asks.
+        It is empty, there is no such folder, or an agent asks.
     StateUnusable
         It cannot be kept.
     """
     _refuse_agents(environ)
+    _refuse_nothing(folder)
     entry = TrustList(home).add(folder)
     found = own_settings(entry.path)
     what = f"Its own settings take effect in every run there: {', '.join(found)}." if found else "It has no settings of its own yet."
@@ -84,9 +86,12 @@ def untrust(folder: str, *, home: StateHome) -> str:
 
     Raises
     ------
+    InvalidRequest
+        It is empty.
     StateUnusable
         It cannot be kept.
     """
+    _refuse_nothing(folder)
     path = TrustList(home).remove(folder)
     return f"{os.path.realpath(folder)} was not trusted; nothing was changed." if path is None else f"Not trusted any more: {path}."
 
@@ -106,6 +111,11 @@ def _is_same(entry: Trusted) -> bool:
         return Trusted.of(entry.path) == entry
     except InvalidRequest:
         return False
+
+
+def _refuse_nothing(folder: str) -> None:
+    if not folder:
+        raise InvalidRequest(f"The folder {EMPTY}")
 
 
 def _refuse_agents(environ: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import secrets
+import shlex
 import shutil
 import stat
 from collections.abc import Iterator
@@ -203,7 +204,7 @@ def _check(path: Path) -> bool:
         raise StateUnusable(f"The state folder {path} belongs to another user (uid {status.st_uid}). {_CURE}")
     if status.st_mode & 0o077:
         raise StateUnusable(
-            f"The state folder {path} is open to others (mode {stat.S_IMODE(status.st_mode):o}). `chmod 700 {path}` mends it, unless its "
+            f"The state folder {path} is open to others (mode {stat.S_IMODE(status.st_mode):o}). `chmod 700 {shlex.quote(str(path))}` mends it, unless its "
             f"file system keeps no modes: then set {STATE_VARIABLE} to a folder on a local disk."
         )
     return True

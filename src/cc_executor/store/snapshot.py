@@ -383,7 +383,7 @@ class SnapshotStore:
             used = 0
             for at, paths, is_needed in sorted(self._holders(), reverse=True):
                 if not is_needed and now - at > days * 86400:
-                    _forget(paths)
+                    _forget_looks(paths)
                     continue
                 held: dict[bytes, int] = {}
                 for path in paths:
@@ -393,7 +393,7 @@ class SnapshotStore:
                         damaged.append(path)
                 more = sum(size for content, size in held.items() if content not in wanted)
                 if not is_needed and used and used + more > space:
-                    _forget(paths)
+                    _forget_looks(paths)
                     continue
                 wanted |= held
                 used += more
@@ -438,6 +438,11 @@ def _forget(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def _forget_looks(paths: Iterable[Path]) -> None:
+    """All but that a run is undone: who asks whether its work is there asks for longer than it can be brought back."""
+    _forget(path for path in paths if path.name != ACT)
 
 
 def _still_said(path: Path) -> bytes:

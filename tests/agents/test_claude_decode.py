@@ -81,6 +81,11 @@ ABANDONED = line(type="stream_event", event={"type": "message_stop"}, abandoned_
 RESUME = line(type="user", message={"role": "user", "content": [{"type": "text", "text": "Resume."}]}, isSynthetic=True)
 
 
+def in_subagent(said: bytes) -> bytes:
+    """The same line, of the subagent of the call `t`."""
+    return line(**json.loads(said) | {"parent_tool_use_id": "t"})
+
+
 def text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
@@ -116,8 +121,11 @@ def test_messages_that_are_no_continuation_stay_apart() -> None:
     assert final(first, RESUME, second, result("two")) == "two"  # nothing says that it was cut
     assert final(first, ABANDONED, RESUME, second, result("something else")) == "something else"
     assert final(first, ABANDONED, RESUME, second, result("two", is_error=True)) == "two"
-    in_subagent = started("S", "t") + assistant("S", text_block("sub"), parent="t")
-    assert final(first, ABANDONED, RESUME, in_subagent, second, result("two")) == "one two"
+    assert final(first, ABANDONED, tool, second, result("two")) == "two"  # the model went on by itself, with a tool's result
+    assert final(first, ABANDONED, in_subagent(RESUME), second, result("two")) == "two"  # a subagent was told to go on
+    assert final(first, in_subagent(ABANDONED), RESUME, second, result("two")) == "two"  # a subagent's message was cut
+    subagent = started("S", "t") + assistant("S", text_block("sub"), parent="t")
+    assert final(first, ABANDONED, RESUME, subagent, second, result("two")) == "one two"
 
 
 def test_a_copy_made_between_the_messages_of_an_answer_knows_the_earlier_ones() -> None:

@@ -159,6 +159,26 @@ def test_a_run_is_predicted_from_those_that_resemble_it_most() -> None:
     assert nothing_alike.basis is Basis.AGENT
 
 
+def test_a_steady_prompt_is_not_made_uncertain_by_hundreds_of_wild_runs_of_other_prompts() -> None:
+    dice = random.Random(1)  # noqa: S311 - made-up runs
+    past: list[PastRun] = []
+    for number in range(300):
+        other = Features(category="data", complexity="low", prompt_digest=f"q{number % 20}", cwd="/v")
+        past += runs(math.exp(dice.gauss(3, 2)), features=other)
+        past += runs(10.0) if number % 20 == 0 else []
+    expected = Forecast(past).predict(SAME).seconds
+    assert expected is not None
+    assert expected.basis is Basis.PROMPT
+    assert 9 < expected.p50 < 11
+    assert expected.p90 < 8 * expected.p50
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, -1.0])
+def test_what_is_no_amount_teaches_nothing(odd: float) -> None:
+    past = runs(*[10.0] * 10, cost=0.1)
+    assert Forecast([*past, *runs(*[odd] * 50, cost=odd)]).predict(SAME) == Forecast(past).predict(SAME)
+
+
 def test_a_program_says_nothing_about_another() -> None:
     make = Features(category="command:make", complexity="trivial", cwd="/w")
     forecast = Forecast(runs(*[10.0] * 20, features=make))
@@ -189,6 +209,7 @@ def test_the_load_of_the_machine_is_used_only_where_the_past_shows_that_it_helps
     gains = {power: Forecast(run for run, _ in world(600, 1, with_load=power)).load_gain for power in (0.0, 0.5, 1.0, 2.0)}
     assert gains[0.0] < LOAD_GAIN < gains[2.0]
     assert gains[0.0] < gains[0.5] < gains[1.0] < gains[2.0]
+    assert Forecast(run for run, _ in world(40, 1, with_load=2.0)).load_gain == 0, "by chance it may seem to help, where little is known"
     useless, useful = (Forecast(run for run, _ in world(600, 1, with_load=power)) for power in (0.0, 2.0))
     features = next(world(1, 1))[0].features
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from cc_executor.runtime.askpage import shown
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome
 from cc_executor.tasks import cc_execute_list
+from support.recordings import Recording
 from support.runs import eventually, until
 
 Saw = Callable[[str], None]
@@ -133,6 +135,33 @@ async def test_where_nobody_can_answer_the_agent_is_told_so_at_once(tmp_path: Pa
     assert result.receipt.outcome.cure == 'Pass on_ask=, or allow it beforehand with --tools "Write,Bash".'
     assert {one.decision for one in result.receipt.asked} == {"refused"}
     assert (await asked(tmp_path, rehearse="question")).status == "denied"
+
+
+ASKER: Final = """#!{python} -IS
+import json, sys
+if "--version" in sys.argv:
+    print("2.1.329 (Claude Code)")
+    sys.exit()
+for ask_id in ("d1", "d2"):
+    print('{{"type":"control_request","request_id":"%s","request":{{"subtype":"request_user_dialog"}}}}' % ask_id, flush=True)
+    while json.loads(answer := sys.stdin.readline()).get("type") != "control_response":
+        pass
+    open("answers", "a").write(answer)
+with open({output!r}) as file:
+    print(file.read())
+"""
+
+
+async def test_an_agent_that_asks_for_what_nobody_can_give_is_told_so_and_goes_on(tmp_path: Path) -> None:
+    asker = tmp_path / "asker"
+    asker.write_text(ASKER.format(python=sys.executable, output=str(Recording("01-success-text").path)))
+    asker.chmod(0o700)
+    with anyio.fail_after(BOUND):
+        result = await cc_execute("Go.", cwd=tmp_path, cli=str(asker), ask=True, on_ask=lambda _: True)
+    assert result.status == "ok"
+    told = [json.loads(line)["response"] for line in (tmp_path / "answers").read_text().splitlines()]
+    error = "cc_executor does not offer request_user_dialog"
+    assert [(each["request_id"], each["subtype"], each["error"]) for each in told] == [("d1", "error", error), ("d2", "error", error)]
 
 
 @needs_cli

@@ -18,18 +18,35 @@ from cc_executor import cc_execute
 from cc_executor.api import make_request
 from cc_executor.errors import DaySpent
 from cc_executor.model.event import Repeated
-from cc_executor.model.listrecord import Begun, Hurried, ListState, Stopped, TaskStatus, Validated, Waiting
+from cc_executor.model.listrecord import (
+    Begun,
+    Ended,
+    Hurried,
+    ListState,
+    Record,
+    SkipAsked,
+    Stopped,
+    TaskStatus,
+    Validated,
+    Validating,
+    Waiting,
+)
 from cc_executor.model.receipt import Receipt
+from cc_executor.model.request import RunId
 from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn, Usage
 from cc_executor.rehearsal.server import ServedRehearsal, serving
+from cc_executor.runtime import adoption
 from cc_executor.runtime.again import resumable, wait_until, within_day
+from cc_executor.runtime.plan import PLAN, Plan
 from cc_executor.runtime.retention import plan_pruning, prune
 from cc_executor.server.owners import Owners
 from cc_executor.server.policy import Admission, Rules
+from cc_executor.shim import records as recorded
 from cc_executor.store.home import StateHome, new_run_id, state_path
-from cc_executor.store.journal import RunStanding
+from cc_executor.store.journal import RunStanding, request_json
 from cc_executor.store.spend import LONGEST_DAY, DaySpend
 from cc_executor.store.tasklists import ListFolder, ListHome
+from cc_executor.taskplan import Plan as ListPlan
 from cc_executor.taskplan import plan
 from cc_executor.tasks import ListResult, cc_execute_list
 from support.receipts import receipt
@@ -407,3 +424,46 @@ async def test_a_validation_is_not_made_twice_when_who_ran_the_list_is_killed(tm
     assert result.ok, result
     assert len(receipts(home)) == 2
     assert [record.verdict for record in records(home, result) if isinstance(record, Validated)] == ["pass"]
+
+
+@pytest.mark.parametrize("left", ["no folder", "half a request", "no supervisor"])
+async def test_a_look_whose_launcher_was_killed_before_anything_ran_is_made_again(
+    left: str, tmp_path: Path, serve: Serve, home: StateHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "LATE", 0.2)
+    served = serve(verdict("pass"), says("So."))
+    planned, run_id = about_to_be_looked_at(home, tmp_path)
+    if left != "no folder":
+        run = home.create(run_id)
+        run.write_new(recorded.REQUEST, b"" if left == "half a request" else request_json(make_request("x", cwd=tmp_path)))
+        if left == "no supervisor":
+            run.write_new(
+                PLAN, Plan(argv=("true",), agent_path="/bin/true", agent_version="", session_id="s", env_names=(), before={}).to_json()
+            )
+    result = await cc_execute_list(planned)
+    assert (result.status, result.tasks["a"].verdict, asked(served)) == ("ok", "pass", 1)
+
+
+@pytest.mark.parametrize(
+    "wish", [None, Stopped(at=0.0, task="a"), SkipAsked(at=0.0, task="a")], ids=["no money left", "stopped", "skipped"]
+)
+async def test_a_look_that_was_never_launched_is_not_made_when_there_is_no_money_for_it_or_nobody_wants_it_any_more(
+    wish: Record | None, tmp_path: Path, serve: Serve, home: StateHome
+) -> None:
+    served = serve(verdict("pass"), says("So."))
+    planned, _ = about_to_be_looked_at(home, tmp_path, spent=0.0 if wish else 1.0)
+    if wish is not None:
+        ListHome(home).open(planned.tasks).append(wish)
+    result = await cc_execute_list(planned)
+    assert (result.tasks["a"].verdict, asked(served), len(list(home.runs()))) == ("could_not_check", 0, 0)
+    assert ("there is no money left for it" if wish is None else "it was ended before") in result.tasks["a"].summary
+
+
+def about_to_be_looked_at(home: StateHome, cwd: Path, *, spent: float = 0.0) -> tuple[ListPlan, RunId]:
+    """A list of a dollar whose runner was killed when it had written down that somebody would look at a task's work, and in what run."""
+    planned = plan([{"id": "a", "run": "true", "validate": "it is so"}], cwd=cwd, max_cost=1.0)
+    folder, run_id = ListHome(home).open(planned.tasks), new_run_id(time.time())
+    folder.append(Begun(at=time.time(), task="a", attempt=1))
+    folder.append(Ended(at=time.time(), task="a", attempt=1, outcome="ok", cost=spent, to_validate=True))
+    folder.append(Validating(at=time.time(), task="a", attempt=1, run_id=run_id))
+    return planned, run_id

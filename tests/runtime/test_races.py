@@ -19,6 +19,7 @@ import pytest
 
 from cc_executor.errors import ControlFailed, LaunchFailed
 from cc_executor.model.event import ApiRetried, Started
+from cc_executor.model.hook import Hook, HookStatus, Moment
 from cc_executor.model.receipt import Receipt
 from cc_executor.runtime import control, launch, lost, reconcile, seal
 from cc_executor.runtime import run as running
@@ -239,6 +240,26 @@ async def test_leftovers_are_ended_where_there_are_no_pidfds(tmp_path: Path, hom
 
 
 # --- when it has ended --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["cancel", "end"])
+async def test_a_hook_that_hangs_after_a_run_is_ended_by_a_cancel_and_by_whoever_goes_away(
+    way: str, tmp_path: Path, home: StateHome
+) -> None:
+    hanging = Hook(moment=Moment.AFTER_RUN, command=f"touch {tmp_path}/hangs; exec sleep 1000", timeout=600)
+    run = await Run.start(shell("true", cwd=tmp_path), home=home, environ=os.environ, hooks=(hanging,))
+    if way == "cancel":
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run.finish)
+            await eventually((tmp_path / "hangs").exists)
+            with anyio.fail_after(BOUND):
+                assert (await run.cancel(by="test"))["ok"]
+                await run.finish()
+    else:
+        with anyio.fail_after(BOUND):
+            await run.end(reason="interrupt", by="test")
+    receipt = await run.finish()
+    assert [report.status is HookStatus.OK for report in receipt.hooks] == [False]
 
 
 @pytest.mark.row("faults", "interrupted while the receipt is written", "one receipt, the same everywhere")

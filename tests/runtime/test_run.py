@@ -286,9 +286,10 @@ async def test_more_callers_than_there_are_places_wait_for_one(tmp_path: Path, h
 async def test_after_the_end_every_command_says_so(tmp_path: Path, home: StateHome) -> None:
     run = await started("true", home=home, cwd=tmp_path)
     await run.finish()
-    for op in ("pause", "resume", "cancel", "status", "nonsense"):
+    for op in ("pause", "resume", "status", "nonsense", "cancel"):
         with pytest.raises(ControlFailed, match=f"Run {run.run_id} has ended; .* shows how"):
             run.send(op)
+        assert run.is_unwanted is (op == "cancel"), "after a cancel that comes too late no further attempt follows"
         with pytest.raises(ControlFailed):
             command(run.folder, op)
 

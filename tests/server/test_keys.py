@@ -204,6 +204,16 @@ async def test_nothing_is_forgotten_of_what_is_there_waits_or_was_asked_for_late
     assert state.left() == (wanted, wanted)
 
 
+async def test_nothing_is_forgotten_where_nobody_can_tell_what_waits(state_folder: Path) -> None:
+    state = Kept(state_folder)
+    gone = await state.add(_id())
+    queue = state_folder / "server" / "queue"
+    queue.write_text("no folder")
+    assert state.left() == ({gone}, {gone})
+    queue.unlink()  # where nothing was ever queued, nothing waits
+    assert state.left() == (set(), set())
+
+
 async def test_a_run_that_is_promised_anew_or_started_at_this_moment_keeps_its_owner_and_its_key(state_folder: Path) -> None:
     state = Kept(state_folder)
     again, now = await state.add(_id()), await state.add(_id())

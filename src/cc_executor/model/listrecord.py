@@ -111,7 +111,10 @@ class Hurried(Wish, frozen=True, tag="hurried"):
 
 
 class Validating(_Record, frozen=True, tag="validating"):
-    """A fresh agent is about to look at a task's work. Written before anything is launched."""
+    """A fresh agent is about to look at a task's work. Written before anything is launched.
+
+    `run_id` empty: the run of the last such record was never launched, and the look is owed again.
+    """
 
     task: str
     attempt: int
@@ -350,7 +353,7 @@ def advance(state: ListState, record: Record) -> ListState:
             before = state.task(record.task)
             if not before.validation or record.attempt != before.begun:
                 return state
-            return _with(state, record.task, replace(before, validation=LOOKED_AT, validator=record.run_id))
+            return _with(state, record.task, replace(before, validation=LOOKED_AT if record.run_id else OWED, validator=record.run_id))
         case Validated():
             return _with(state, record.task, _validated(state.task(record.task), record, list_is_stopped=state.is_stopped))
         case Capped():

@@ -169,13 +169,19 @@ class TaskAttempts:
         session = await in_thread(lambda: resumable(receipt, self._environ)) if hit.cause is not None else ""
         return msgspec.structs.replace(ended, hit=hit.cause or "", resets_at=hit.resets_at, delay=hit.delay, session=session)
 
-    async def look(self, task: Task, live: Live, *, run_id: str = "", max_cost: float | None = None) -> Validated:
-        """Let a fresh agent look at what a task has done; with a `run_id`, hear what the one says that looks at it already."""
+    async def look(self, task: Task, live: Live, *, run_id: str = "", max_cost: float | None = None) -> Validated | Validating:
+        """Let a fresh agent look at what a task has done; with a `run_id`, hear what the one says that looks at it already.
+
+        `Validating`, with no run: that one was never launched, and the look is owed again.
+        """
         known, validation = self._journal.state.task(task.id), task.validation
         assert validation is not None  # the journal says that a look is owed, and the list is the one that it was written for
+        # Whether one is still wanted, and what it may cost, is decided anew.
+        owed = Validating(at=time.time(), task=task.id, attempt=known.begun, run_id="")
         if run_id:
-            with suppress(RunNotFound):  # it was not launched any more
-                live.run = await Run.attach(self._home, run_id, environ=self._environ)
+            live.run = await adopted(self._home, run_id, environ=self._environ)
+            if live.run is None:
+                return owed
         elif max_cost is not None and max_cost < SMALLEST:
             is_ended = known.is_stopped or known.is_unwanted or self._journal.state.is_stopped
             return self._validated(task, Verdict.UNCHECKED, "it was ended before" if is_ended else "there is no money left for it")
@@ -191,6 +197,8 @@ class TaskAttempts:
                     await live.run.cancel(reason="cancel", by="tasks", now=True)
         await self._show(task, live.run)
         receipt = await live.run.finish()
+        if run_id and receipt.outcome.kind is OutcomeKind.LOST and live.run.state.started is None:
+            return owed  # its launcher died before it had a supervisor
         return self._validated(task, *verdict_of(receipt), cost=None if receipt.rehearsed else receipt.cost)
 
     def _look_request(self, task: Task, known: TaskState, max_cost: float) -> RunRequest:

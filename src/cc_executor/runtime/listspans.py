@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cc_executor.model.listrecord import Ended, ListState, ListStatus, Validated
+from cc_executor.model.listrecord import Ended, ListState, ListStatus, Validated, Validating
 from cc_executor.runtime.telemetry import spanning
 
 if TYPE_CHECKING:
@@ -28,14 +28,16 @@ async def list_in_span(list_id: str, tasks: TaskList, drive: Callable[[], Awaita
 
 
 def task_in_span(
-    work: Callable[[Task, L], Awaitable[Ended | Validated]], *, environ: Mapping[str, str]
-) -> Callable[[Task, L], Awaitable[Ended | Validated]]:
+    work: Callable[[Task, L], Awaitable[Ended | Validated | Validating]], *, environ: Mapping[str, str]
+) -> Callable[[Task, L], Awaitable[Ended | Validated | Validating]]:
     """The same work on a task (an attempt, or a look at one), as a span that its run is within."""
 
-    async def worked(task: Task, live: L) -> Ended | Validated:
+    async def worked(task: Task, live: L) -> Ended | Validated | Validating:
         about: dict[str, Any] = {"cc_executor.task.id": task.id, "cc_executor.task.kind": task.kind.value}
         with spanning(f"task {task.id}", about, environ=environ) as ended:
             done = await work(task, live)
+            if isinstance(done, Validating):  # nothing was done: the look is owed again
+                return done
             outcome = done.verdict if isinstance(done, Validated) else done.outcome
             is_well = done.accepted if isinstance(done, Validated) else outcome == "ok"
             ended({"cc_executor.task.attempt": done.attempt, "cc_executor.task.outcome": outcome}, "" if is_well else outcome)

@@ -29,6 +29,7 @@ from cc_executor.model.listrecord import (
     Skipped,
     TaskStatus,
     Validated,
+    Validating,
     Waiting,
 )
 from cc_executor.model.outcome import OutcomeKind
@@ -242,15 +243,15 @@ class _Runner:
         self,
         group: anyio.abc.TaskGroup,
         task: Task,
-        work: Callable[[Task, Live], Awaitable[Ended | Validated]],
+        work: Callable[[Task, Live], Awaitable[Ended | Validated | Validating]],
         *,
         is_adopted: bool = False,
     ) -> None:
         live = self._live[task.id] = Live(is_adopted=is_adopted, is_paused=None if is_adopted else False)
         group.start_soon(self._whole, task, live, task_in_span(work, environ=self._environ))
 
-    async def _whole(self, task: Task, live: Live, work: Callable[[Task, Live], Awaitable[Ended | Validated]]) -> None:
-        ended = self._attempts.unbegun(task, OutcomeKind.CANCELLED, "it was ended before it had begun")
+    async def _whole(self, task: Task, live: Live, work: Callable[[Task, Live], Awaitable[Ended | Validated | Validating]]) -> None:
+        ended: Ended | Validated | Validating = self._attempts.unbegun(task, OutcomeKind.CANCELLED, "it was ended before it had begun")
         try:
             try:
                 with live.scope:
@@ -259,9 +260,8 @@ class _Runner:
                 ended = self._attempts.unbegun(task, OutcomeKind.DENIED, str(error))  # asked again, it would be refused again
             except CCExecutorError as error:
                 ended = self._attempts.unbegun(task, OutcomeKind.FAILED, str(error))
-            if isinstance(
-                ended, Validated
-            ):  # written down while it is live: a look that could not be begun is owed until then, and would be begun again
+            if not isinstance(ended, Ended):
+                # Written down while it is live: a look that could not be begun is owed until then, and would be begun again.
                 await self._journal.add(ended)
         finally:
             del self._live[task.id]

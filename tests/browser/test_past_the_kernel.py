@@ -17,7 +17,7 @@ from browser.test_restart import kernels_of
 from cc_executor.model.receipt import RECEIPT_MIME
 from kernel.cells import WIDGET_MIME
 from support.environments import IPYKERNEL6, IPYKERNEL7
-from support.lab import Lab, NotebookPage, running_lab, ticks
+from support.lab import Lab, NotebookPage, as_saved, running_lab, ticks
 from support.leaks import await_none
 from support.looks import eventually
 
@@ -248,8 +248,11 @@ def test_what_goes_on_is_there_in_a_page_that_was_reloaded_before_it_was_saved(l
 
 def shows_views(path: Path, counts: list[int]) -> bool:
     """Whether the saved cells have so many live views each."""
-    cells = nbformat.read(path, as_version=4).cells
-    return [sum(WIDGET_MIME in output.get("data", {}) for output in cell.outputs) for cell in cells] == counts
+    notebook = as_saved(path)
+    return (
+        notebook is not None
+        and [sum(WIDGET_MIME in output.get("data", {}) for output in cell.outputs) for cell in notebook.cells] == counts
+    )
 
 
 LIST: Final = """%%cc_tasks

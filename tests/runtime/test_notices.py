@@ -91,6 +91,19 @@ async def test_an_end_is_told_to_a_server_and_to_a_command_in_the_same_words(rec
     assert result.receipt.hooks == ()
 
 
+async def test_a_run_that_is_sealed_cannot_be_cancelled_while_somebody_is_still_told(tmp_path: Path, home: StateHome) -> None:
+    os.mkfifo(tmp_path / "gate")
+    run = await Run.start(
+        shell("true", cwd=tmp_path, verify="true"), home=home, environ=os.environ, notify=wish(f"command:cat {tmp_path}/gate")
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run.finish)
+        await eventually(lambda: run.folder.has_receipt)
+        with pytest.raises(ControlFailed, match="has ended"):
+            await run.cancel()
+        await anyio.Path(tmp_path / "gate").write_text("go\n")
+
+
 async def test_what_was_short_and_what_nobody_wants_to_hear_of_is_not_told(receiver: Receiver) -> None:
     await ran(notify=receiver.url(), notify_after=30)
     await ran(notify=receiver.url(), notify_after=None)  # not given: 30

@@ -51,6 +51,13 @@ def notebook_of(*cells: str, kernel: str) -> nbformat.NotebookNode:
     return notebook
 
 
+def as_saved(path: Path) -> nbformat.NotebookNode | None:
+    """The notebook in a file; None while the server writes it, which empties it first."""
+    with contextlib.suppress(nbformat.reader.NotJSONError):
+        return nbformat.read(path, as_version=4)
+    return None
+
+
 @dataclass
 class Lab:
     """One server."""
@@ -240,9 +247,7 @@ class NotebookPage:
         before = path.stat().st_mtime_ns
 
         def saved() -> nbformat.NotebookNode | None:
-            with contextlib.suppress(nbformat.reader.NotJSONError):
-                return nbformat.read(path, as_version=4) if path.stat().st_mtime_ns != before else None
-            return None
+            return as_saved(path) if path.stat().st_mtime_ns != before else None
 
         # JupyterLab takes no notice of the key while it saves for another reason, as when a view has first appeared (`docmanager:save`).
         self.page.keyboard.press("Control+s")

@@ -291,7 +291,7 @@ class Run:
             The run has ended or does not answer.
         """
         self.is_unwanted = self.is_unwanted or op == "cancel"
-        ends_checks = op == "cancel" and self._is_sealing
+        ends_checks = op == "cancel" and self._is_sealing and not self.folder.has_receipt  # what is sealed stays as it is
         if ends_checks:
             self._checking.end()
             self._hooks.end()

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from cc_executor.runtime.verification import Verdict, transcript_roots, verify
 from cc_executor.runtime.workspace import trust
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
+from cc_executor.store.journal import RunStanding
 from support import environments
 from support.runs import BOUND, eventually, to_end, until
 from support.shims import alive, marked
@@ -241,6 +243,7 @@ async def test_what_a_killed_supervisor_leaves_of_it_is_found(tmp_path: Path, ho
     tools = set(marked(mark)) - {state.started.agent_pid}
     assert tools
     os.kill(state.started.shim_pid, signal.SIGKILL)
+    await eventually(lambda: run.folder.standing(time.time()) is RunStanding.LOST)
     await anyio.to_thread.run_sync(lambda: reconcile(home, environ=environ))
     await gone(mark)
     assert not [pid for pid in tools if alive(pid)]

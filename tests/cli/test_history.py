@@ -55,6 +55,13 @@ def test_past_runs_are_listed_filtered_and_exported(runs: list[str], tmp_path: P
     assert "is no time" in wrong.stderr
 
 
+def test_clocks_that_are_a_day_and_more_from_utc_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XXX-30")
+    assert cli("run", "--agent", "shell", "true", "--max-cost-per-day", "1").returncode == 0
+    for look in (["list"], ["show"], ["history"], ["history", "--since", "1h"], ["history", "prune", "--older-than", "0d"]):
+        assert cli(*look).returncode == 0, look
+
+
 def test_a_command_leaves_its_row_before_it_ends(state_folder: Path) -> None:
     assert cli("run", "--agent", "shell", "true", "--label", "only one").returncode == 0
     with contextlib.closing(sqlite3.connect(state_folder / FILE)) as index:  # who asks by `history` would have it made up for

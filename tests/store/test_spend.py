@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cc_executor.store.home import StateHome, new_run_id
-from cc_executor.store.spend import DaySpend, local_day, spent_today
+from cc_executor.store.localtime import local, local_day
+from cc_executor.store.spend import DaySpend, spent_today
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 HOUR = 3600.0
@@ -74,6 +75,14 @@ def test_a_day_is_as_long_as_its_clocks_say(month: int, hours: int, zone: Callab
     day = {3: 29, 6: 15, 10: 25}[month]  # 2026
     start, end = local_day(datetime(2026, month, day, 12, tzinfo=UTC).timestamp())
     assert (end - start) / HOUR == hours
+
+
+@pytest.mark.parametrize("name", ["XXX-30", "XXX+30", "XXX-167:59:59"])
+def test_clocks_may_be_a_day_and_more_from_utc(name: str, zone: Callable[[str], None]) -> None:
+    zone(name)
+    start, end = local_day(NOON)
+    assert start <= NOON < end == start + 24 * HOUR
+    assert f"{local(start):%H:%M:%S}" == f"{local(end):%H:%M:%S}" == "00:00:00"
 
 
 def test_a_thousand_runs_are_read_in_a_moment_and_once(home: StateHome) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -15,6 +14,7 @@ from cc_executor.model.size import size_words
 from cc_executor.runtime.past import when
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.retention import plan_pruning, prune
+from cc_executor.store.localtime import local
 
 
 def prune_command(
@@ -49,7 +49,7 @@ def prune_command(
         print_json({"done": yes, "freed": freed if yes else planned.freed, "total": planned.total, "runs": rows})
         return
     for each in planned.candidates:
-        started = datetime.fromtimestamp(each.row.started).astimezone().strftime("%Y-%m-%d %H:%M")
+        started = local(each.row.started).strftime("%Y-%m-%d %H:%M")
         what = "whole run" if each.is_whole else f"journal{f'; {each.because}' if each.because else ''}"
         words = clean(each.row.label or each.row.prompt_line)
         typer.echo(f"{each.row.run_id}  {started}  {size_words(each.freed):>8}  {what}  {words}".rstrip())

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import aclosing
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +31,7 @@ from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.workspace import remark
 from cc_executor.store.home import StateHome
+from cc_executor.store.localtime import local
 
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
@@ -86,7 +86,7 @@ async def run_to_end(
 async def _waited(again: Again, wish: _Wish, writer: TerminalWriter) -> bool:
     """Wait until the next attempt's time; False when Ctrl-C has ended the waiting. At a terminal the line counts down."""
     wish.run = None
-    goes_on = f"{datetime.fromtimestamp(again.until).astimezone():%H:%M:%S}"
+    goes_on = f"{local(again.until):%H:%M:%S}"
     is_live = sys.stderr.isatty()
     if again.until > time.time():
         writer.say(f"  · waits: {again.why}; goes on at {goes_on}. Ctrl-C ends the waiting.")

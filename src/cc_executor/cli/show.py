@@ -13,6 +13,7 @@ from cc_executor.cli.writer import closing_lines
 from cc_executor.model.ansi import clean
 from cc_executor.model.paths import below
 from cc_executor.runtime.summary import summary
+from cc_executor.store.localtime import local
 
 
 def show_command(run: RunName = "", *, as_json: AsJson = False) -> None:
@@ -40,5 +41,5 @@ def show_command(run: RunName = "", *, as_json: AsJson = False) -> None:
         size = "" if change.size is None else f", {change.size:,} bytes"
         typer.echo(f"  file {clean(below(change.path, (receipt.cwd,)))}: {clean(change.words)}{size}")
     typer.echo(f"  {receipt.agent} {receipt.agent_version} {receipt.model}".rstrip() + f" in {clean(receipt.cwd)}")
-    typer.echo(f"  started {receipt.times.started.astimezone():%Y-%m-%d %H:%M:%S}, journal {folder.path}")
+    typer.echo(f"  started {local(receipt.times.started.timestamp()):%Y-%m-%d %H:%M:%S}, journal {folder.path}")
     typer.echo(f"  digest {receipt.digest}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Final
 
 from cc_executor.model.listrecord import TaskState, TaskStatus
 from cc_executor.model.notice import duration
+from cc_executor.store.localtime import local
 
 MARKS: Final[Mapping[TaskStatus, str]] = {
     TaskStatus.WAITING: "·",
@@ -27,7 +27,7 @@ def line_of(task_id: str, title: str, known: TaskState) -> str:
         if known.spent:
             parts.append(f"${known.spent:.4f}")
     if known.status is TaskStatus.WAITING and known.until is not None:
-        return "  ".join([*parts, f"until {datetime.fromtimestamp(known.until).astimezone():%H:%M:%S} ({known.why})"])
+        return "  ".join([*parts, f"until {local(known.until):%H:%M:%S} ({known.why})"])
     said = title if known.status in {TaskStatus.OK, TaskStatus.WAITING, TaskStatus.RUNNING} else known.summary
     return "  ".join([*parts, said]).rstrip()
 

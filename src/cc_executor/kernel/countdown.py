@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from datetime import datetime
 from typing import Any
 
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.display import replace_mime, show_mime
 from cc_executor.policy.retry import Again
 from cc_executor.runtime.again import wait_until
+from cc_executor.store.localtime import local
 
 
 class Countdown:
@@ -78,7 +78,7 @@ class Countdown:
 
     def _words(self) -> str:
         left = max(0.0, self._again.until - time.time())
-        at = f"{datetime.fromtimestamp(self._again.until).astimezone():%H:%M:%S}"
+        at = f"{local(self._again.until):%H:%M:%S}"
         minutes, seconds = divmod(round(left), 60)
         how = "" if self._widgets else "; an interrupt ends the waiting"
         return f"Waits {minutes}:{seconds:02}, until {at}: {self._again.why}{how}"

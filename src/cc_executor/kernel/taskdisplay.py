@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from datetime import datetime
 from typing import Any, Final, Protocol
 
 from IPython.core.displaypub import CapturingDisplayPublisher
@@ -19,6 +18,7 @@ from cc_executor.model.notice import duration
 from cc_executor.model.taskcard import MARKS, EndedList, cost_words, list_bundle, list_text
 from cc_executor.model.taskrows import TaskBoard, is_rehearsed
 from cc_executor.store.home import StateHome
+from cc_executor.store.localtime import local
 from cc_executor.store.place import process_mark
 from cc_executor.taskcommands import TaskCommands
 
@@ -110,7 +110,7 @@ class TextListDisplay:
             title = f": {row.title}" if row.title and row.title != task_id else ""
             self._write(f"▶ {name}{title}{again}")
         if known.status is TaskStatus.WAITING and known.until:
-            self._write(f"… {name} waits until {datetime.fromtimestamp(known.until).astimezone():%H:%M:%S}: {row.line}")
+            self._write(f"… {name} waits until {local(known.until):%H:%M:%S}: {row.line}")
         if known.status in {TaskStatus.WAITING, TaskStatus.RUNNING}:
             return
         mark, word, _ = MARKS[known.status]

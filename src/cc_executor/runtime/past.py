@@ -30,6 +30,7 @@ from cc_executor.store import history as store
 from cc_executor.store.history import Unusable
 from cc_executor.store.historyrow import COLUMNS, Filters, HistoryRow
 from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.localtime import local
 
 JUDGED: Final = 1_000  # newest predicted runs that the calibration looks at
 SHOWN: Final = 20  # rows of the table
@@ -130,7 +131,7 @@ def cells(row: HistoryRow) -> tuple[str, ...]:
     expected = spread_words(row.p50, row.p90) if row.p50 is not None and row.p90 is not None else ""
     return (
         row.run_id,
-        datetime.fromtimestamp(row.started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+        local(row.started).strftime("%Y-%m-%d %H:%M:%S"),
         f"{row.outcome} (rehearsal)" if row.rehearsed else row.outcome,
         duration(row.active),
         expected,
@@ -171,7 +172,7 @@ def _seconds(value: object, now: float) -> float:
         case datetime():
             return value.timestamp()
         case date():
-            return datetime(value.year, value.month, value.day).astimezone().timestamp()
+            return datetime(value.year, value.month, value.day).timestamp()  # noqa: DTZ001 - a local day
         case int() | float():
             return float(value)
         case str() if found := _SPAN.match(value.strip()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +14,7 @@ from cc_executor.model.phase import Phase
 from cc_executor.runtime.plan import Plan
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder, RunStanding
+from cc_executor.store.localtime import local
 
 READ: Final = 8_000  # characters of a prompt in which secrets are looked for before it is cut
 BEGINNING: Final = 80  # characters of a prompt in a list
@@ -44,7 +44,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
         """For people, as cells of `HEAD`."""
         return (
             self.id,
-            datetime.fromtimestamp(self.started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            local(self.started).strftime("%Y-%m-%d %H:%M:%S"),
             f"{self.status} (rehearsal)" if self.rehearsed else self.status,
             "" if self.elapsed is None else duration(self.elapsed),
             "" if self.cost is None else f"${self.cost:.4f}",

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from jupyter_server.auth.authorizer import AllowAllAuthorizer
@@ -71,12 +70,12 @@ class _Usage(_Admin):
 
 def usage(service: Service, days: int, now: float) -> list[dict[str, Any]]:
     """What was used on each of the last days, newest first. Rehearsals count as runs and cost nothing. Blocking."""
-    from cc_executor.store.spend import local_day
+    from cc_executor.store.localtime import local, local_day
 
     start = local_day(local_day(now)[0] - (days - 1.5) * DAY)[0]  # by way of a noon: days have 23 to 25 hours
     sums: defaultdict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0, 0])
     for run in service.admission.ended(start):
-        total = sums[datetime.fromtimestamp(run.ended).astimezone().date().isoformat(), service.owner(run.run_id)]
+        total = sums[local(run.ended).date().isoformat(), service.owner(run.run_id)]
         total[0] += 1
         total[1] += run.cost
         total[2] += run.tokens

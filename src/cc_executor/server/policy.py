@@ -32,8 +32,9 @@ from cc_executor.shim import records
 from cc_executor.store import roll
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.localtime import local_day
 from cc_executor.store.lock import PATIENCE
-from cc_executor.store.spend import DaySpend, EndedRun, local_day
+from cc_executor.store.spend import DaySpend, EndedRun
 
 SOON: Final = 10  # seconds; nobody knows when a run ends, and this is how often it is worth asking
 # The modes that allow no tool by themselves: in the others a list of allowed tools would say nothing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -12,6 +12,7 @@ from cc_executor.errors import StateUnusable
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.localtime import local_day
 from cc_executor.store.place import LONGEST_WAIT
 from cc_executor.store.plain import read_plain
 
@@ -129,13 +130,6 @@ def ended_run(run_id: str, receipt: bytes) -> EndedRun:
     tokens = used.input_tokens + used.output_tokens + used.cache_creation_tokens
     is_real = costs.rehearsed is None
     return EndedRun(run_id, costs.times.ended.timestamp(), max(0.0, costs.cost or 0.0) if is_real else 0.0, tokens if is_real else 0)
-
-
-def local_day(now: float) -> tuple[float, float]:
-    """Midnight before and after `now`, where this machine is; seconds since the epoch."""
-    midnight = datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
-    next_day = (midnight.replace(tzinfo=None) + timedelta(days=1)).astimezone()  # a day may have 23 or 25 hours
-    return midnight.replace(tzinfo=None).astimezone().timestamp(), next_day.timestamp()
 
 
 def spent_today(home: StateHome, now: float, *, unsealed: Callable[[RunFolder], EndedRun | None] = lambda _: None) -> float:

@@ -62,6 +62,13 @@ def test_clocks_that_are_a_day_and_more_from_utc_are_read(monkeypatch: pytest.Mo
         assert cli(*look).returncode == 0, look
 
 
+def test_a_run_takes_one_line_whatever_its_label_holds() -> None:
+    assert cli("run", "--agent", "shell", "true", "--label", "one\ntwo").returncode == 0
+    for look in (["list"], ["history"], ["history", "prune", "--older-than", "0d"]):
+        assert [line.endswith("  one two") for line in cli(*look).stdout.splitlines()][-1:] == [True], look
+        assert "\ntwo" not in cli(*look).stdout
+
+
 def test_a_command_leaves_its_row_before_it_ends(state_folder: Path) -> None:
     assert cli("run", "--agent", "shell", "true", "--label", "only one").returncode == 0
     with contextlib.closing(sqlite3.connect(state_folder / FILE)) as index:  # who asks by `history` would have it made up for

@@ -52,6 +52,14 @@ def test_a_list_that_cannot_be_read_hides_no_other(lists: ListHome, tmp_path: Pa
     assert {each["id"]: each["status"] for each in json.loads(said("list", "--json").stdout)} == known
 
 
+def test_a_list_and_a_task_take_one_line_whatever_they_are_called(lists: ListHome, tmp_path: Path) -> None:
+    file = tmp_path / "list.yaml"
+    file.write_text('name: "my\\nlist"\ntasks: [{id: a, run: "true", title: "first\\nsecond"}]\n')
+    lists.open(plan(file, cwd=tmp_path).tasks)
+    for words, end in ((("list",), "my list"), (("show",), "first second"), (("check", str(file)), "first second")):
+        assert any(line.endswith(end) for line in said(*words).stdout.splitlines()), words
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cc_executor.model.table import html_table
+from cc_executor.model.table import columns, html_table
 
 
 def test_no_two_dollar_signs_stand_in_one_piece_of_text_and_no_markup_comes_through() -> None:
@@ -24,3 +24,10 @@ def test_only_what_may_wrap_does() -> None:
 def test_a_date_is_not_broken_at_its_hyphens() -> None:
     table = html_table([("started",), ("2026-11-21 12:00:00",)], wrapped={"started"})
     assert '<span style="white-space:nowrap">2026-11-21</span> 12:00:00' in table
+
+
+def test_one_row_is_one_line_without_commands_to_a_terminal() -> None:
+    table = [("run", "prompt"), ("1", "one\ntwo\r\n\x1b[31mred\tend\x07")]
+    assert columns(table) == ["run  prompt", "1    one two red end"]
+    assert "<td" in (shown := html_table(table, wrapped=()))
+    assert "one two red end" in shown

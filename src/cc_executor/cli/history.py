@@ -11,7 +11,6 @@ import typer
 
 from cc_executor.cli.kept import LIST_LENGTH, AsJson, hint, home, print_json
 from cc_executor.errors import InvalidRequest
-from cc_executor.model.ansi import clean
 from cc_executor.model.table import columns
 from cc_executor.runtime.history import rebuild
 from cc_executor.runtime.past import History, filters_of, past
@@ -67,7 +66,7 @@ def show_history(found: History, *, as_json: bool, as_csv: bool, none: str) -> N
         hint(none)
     else:
         for line in columns(found.table()):
-            typer.echo(clean(line))
+            typer.echo(line)
         hint(found.summary())
 
 

@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 
 from cc_executor.cli.kept import LIST_LENGTH, AsJson, hint, home, print_json
-from cc_executor.model.ansi import clean
 from cc_executor.model.table import columns
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
-from cc_executor.runtime.summary import HEAD, RunSummary, summaries
+from cc_executor.runtime.summary import HEAD, summaries
 
 
 def list_command(
@@ -30,9 +29,5 @@ def list_command(
     if not rows:
         hint("Nothing was run yet.")
         return
-    for line in columns([HEAD, *(_cells(row) for row in rows)]):
+    for line in columns([HEAD, *(row.cells() for row in rows)]):
         typer.echo(line)
-
-
-def _cells(row: RunSummary) -> tuple[str, ...]:
-    return tuple(map(clean, row.cells()))

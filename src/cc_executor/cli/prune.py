@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from cc_executor.cli.kept import AsJson, hint, home, print_json
-from cc_executor.model.ansi import clean
 from cc_executor.model.size import size_words
+from cc_executor.model.table import flat
 from cc_executor.runtime.past import when
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
 from cc_executor.runtime.retention import plan_pruning, prune
@@ -51,7 +51,7 @@ def prune_command(
     for each in planned.candidates:
         started = local(each.row.started).strftime("%Y-%m-%d %H:%M")
         what = "whole run" if each.is_whole else f"journal{f'; {each.because}' if each.because else ''}"
-        words = clean(each.row.label or each.row.prompt_line)
+        words = flat(each.row.label or each.row.prompt_line)
         typer.echo(f"{each.row.run_id}  {started}  {size_words(each.freed):>8}  {what}  {words}".rstrip())
     for line in planned.words():
         hint(line)

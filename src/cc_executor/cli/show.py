@@ -12,6 +12,7 @@ from cc_executor.cli.sealed import receipt_of
 from cc_executor.cli.writer import closing_lines
 from cc_executor.model.ansi import clean
 from cc_executor.model.paths import below
+from cc_executor.model.table import columns
 from cc_executor.runtime.summary import summary
 from cc_executor.store.localtime import local
 
@@ -26,7 +27,7 @@ def show_command(run: RunName = "", *, as_json: AsJson = False) -> None:
         if as_json:
             print_json(row.as_dict())
             return
-        typer.echo("  ".join(cell for cell in map(clean, row.cells()) if cell))
+        typer.echo(columns([tuple(cell for cell in row.cells() if cell)])[0])
         hint(f"It goes on; `cc-executor attach {name}` shows it live.")
         return
     if as_json:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from cc_executor.model.listrecord import TaskState, TaskStatus
 from cc_executor.model.notice import duration
+from cc_executor.model.table import flat
 from cc_executor.store.localtime import local
 
 MARKS: Final[Mapping[TaskStatus, str]] = {
@@ -27,8 +28,8 @@ def line_of(task_id: str, title: str, known: TaskState) -> str:
         if known.spent:
             parts.append(f"${known.spent:.4f}")
     if known.status is TaskStatus.WAITING and known.until is not None:
-        return "  ".join([*parts, f"until {local(known.until):%H:%M:%S} ({known.why})"])
-    said = title if known.status in {TaskStatus.OK, TaskStatus.WAITING, TaskStatus.RUNNING} else known.summary
+        return "  ".join([*parts, f"until {local(known.until):%H:%M:%S} ({flat(known.why)})"])
+    said = flat(title) if known.status in {TaskStatus.OK, TaskStatus.WAITING, TaskStatus.RUNNING} else flat(known.summary)
     return "  ".join([*parts, said]).rstrip()
 
 

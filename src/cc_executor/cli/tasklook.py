@@ -12,6 +12,7 @@ from cc_executor.cli.tasklines import line_of, rows_of
 from cc_executor.errors import StateUnusable
 from cc_executor.model.ansi import clean
 from cc_executor.model.listrecord import TaskStatus
+from cc_executor.model.table import flat
 from cc_executor.store.tasklists import ListFolder
 
 
@@ -22,7 +23,7 @@ def list_command(*, as_json: AsJson = False) -> None:
         print_json([{name: value for name, value in each.items() if name != "done"} for each in found])
         return
     for each in found:
-        typer.echo(f"{each['id']:<24} {each['status']:<12} {each['done']}/{each['tasks']}  {each['name']}".rstrip())
+        typer.echo(f"{each['id']:<24} {each['status']:<12} {each['done']}/{each['tasks']}  {flat(each['name'])}".rstrip())
     if not found:
         typer.echo("No task list was run yet.")
 
@@ -46,7 +47,7 @@ def show_command(name: ListName = "", *, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"id": folder.list_id, "status": word, "summary": state.summary, "tasks": rows_of(known)})
         return
-    typer.echo(f"{folder.list_id}  {word}  {state.summary}".rstrip())
+    typer.echo(f"{folder.list_id}  {word}  {flat(state.summary)}".rstrip())
     for task in tasks.tasks:
         typer.echo(line_of(task.id, task.title, known[task.id]))
     for note in state.notes:

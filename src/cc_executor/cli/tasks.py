@@ -32,6 +32,7 @@ from cc_executor.model.graph import mermaid, outline
 from cc_executor.model.hook import described
 from cc_executor.model.listrecord import ListState, ListStatus, TaskStatus
 from cc_executor.model.notice import duration
+from cc_executor.model.table import flat
 from cc_executor.model.tasklist import TaskList
 from cc_executor.runtime.bounds import bounds_of, keep_cap
 from cc_executor.runtime.detached import start_runner
@@ -97,7 +98,7 @@ def run_command(
         if as_json:
             print_json({"id": result.list_id, "status": result.status, "summary": result.summary, "tasks": rows_of(result.tasks)})
         else:
-            typer.echo(f"{result.status}: {result.summary}  (list {result.list_id})")
+            typer.echo(f"{result.status}: {flat(result.summary)}  (list {result.list_id})")
             if said := undone_since(result.tasks, result.list_id, result.home):
                 hint(said)
     except OSError as error:
@@ -252,7 +253,7 @@ def check_command(
         group = f"  beside group {task.group}" if task.group else ""
         usual = [f"usually {words}" if (words := forecast.words(task.id)) else "", forecast.cost_words(task.id)]
         estimate = "".join(f"  {part}" for part in usual if part)
-        typer.echo(f"{number:>3}. {task.id:<20} {task.kind.value:<6} {task.title}{needs}{group}{estimate}".rstrip())
+        typer.echo(f"{number:>3}. {task.id:<20} {task.kind.value:<6} {flat(task.title)}{needs}{group}{estimate}".rstrip())
     if expected := forecast.summary():
         typer.echo(expected)
     for line in described(planned.hooks):

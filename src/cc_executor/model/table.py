@@ -8,12 +8,15 @@ from html import escape
 from itertools import repeat
 from typing import Final
 
+from cc_executor.model.ansi import clean
+
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _UNBROKEN: Final = r'<span style="white-space:nowrap">\g<0></span>'
 
 
 def columns(table: list[tuple[str, ...]]) -> list[str]:
-    """Lines of text, each column as wide as it needs."""
+    """Lines of text, one for each row, each column as wide as it needs."""
+    table = [tuple(map(flat, row)) for row in table]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
@@ -34,7 +37,12 @@ def html_table(rows: Sequence[Sequence[str]], *, wrapped: Collection[str]) -> st
 
 
 def _cell(text: str, style: str, tag: str) -> str:
-    return f'<{tag} style="{style}">{_DATE.sub(_UNBROKEN, untypeset(text))}</{tag}>'
+    return f'<{tag} style="{style}">{_DATE.sub(_UNBROKEN, untypeset(flat(text)))}</{tag}>'
+
+
+def flat(text: str) -> str:
+    """The text on one line and without what a terminal takes for commands: people name their runs, and agents write texts."""
+    return " ".join(clean(text).split())
 
 
 def untypeset(text: str) -> str:

@@ -20,6 +20,7 @@ from cc_executor.model.paths import Roots
 from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.state import RunState
+from cc_executor.model.table import flat
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 
 LINE_CHARS: Final = 200  # one line of a row
@@ -276,7 +277,7 @@ class TaskBoard:
         return TaskRow(
             number=self._numbers[task_id],
             id=task.id,
-            title=task.title,
+            title=flat(task.title),
             kind=task.kind.value,
             group=task.group,
             needs=task.all_needs[:NEEDS_SHOWN],

@@ -512,3 +512,29 @@ def test_a_plain_run_loads_nothing_for_those_who_ask_for_more(own_kernel: Kernel
     loaded = own_kernel.value("[name for name in __import__('sys').modules if name.startswith('cc_executor')]")
     assert {name for name in others if f"'cc_executor.{name}'" in loaded} == set()
     assert "'cc_executor.runtime.seal'" in loaded
+
+
+# --- the line of %cc --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", ['"{}"', "'{}'", "{}", "$PLACE/a b", '"$PLACE/a b"', "a b", '"a b"', "a\\ b"])
+def test_a_folder_with_a_space_is_named_in_quotes_or_without(written: str, kernel: Kernel, tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    kernel.run(f"import os; os.environ['PLACE'] = {str(tmp_path)!r}; os.chdir({str(tmp_path)!r})")
+    name = written.format(folder)
+    assert kernel.run(f"%cc trust {name}").stream.startswith(f"Trusted: {folder}. ")
+    assert kernel.run(f"%cc untrust {name}").stream == f"Not trusted any more: {folder}.\n"
+
+
+def test_the_lines_of_cc_are_split_as_in_a_terminal(kernel: Kernel, tmp_path: Path) -> None:
+    (odd := tmp_path / "Bob's things").mkdir()
+    assert kernel.run(f"%cc trust {odd}").stream.startswith(f"Trusted: {odd}. ")
+    ok(kernel.run(shell_cell("true", "-o r")))
+    run_id = str(kernel.value("r.receipt.run_id")).strip("'")
+    assert ok(kernel.run(f'%cc receipt "{run_id}"')).value
+    assert "Written: " in kernel.run(f"%cc report '{run_id}' \"{tmp_path}/a report.html\"").stream
+    assert (tmp_path / "a report.html").is_file()
+    assert kernel.run(f'%cc undo "{run_id}').evalue.startswith(
+        "The line cannot be split into words (no closing quotation). Close the quotes."
+    )

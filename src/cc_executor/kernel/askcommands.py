@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.cell import home_of
+from cc_executor.kernel.options import words_of
 from cc_executor.model.ask import DECISION_WORDS, Answer, Decision
 from cc_executor.policy.redact import Redactor
 from cc_executor.runtime.answers import give, meant_ask, open_asks
@@ -24,10 +24,7 @@ def answer_verb(shell: Any, line: str) -> None:
     ------
     InvalidRequest, RunNotFound, ControlFailed
     """
-    try:
-        words = shlex.split(line)
-    except ValueError as error:
-        raise InvalidRequest(f"The answer cannot be split into words ({str(error).lower()}). Close the quotes.") from error
+    words = words_of(line)
     home = home_of(shell)
     name = words.pop(0) if words and words[0] not in _WORDS else ""
     folder = home.pick(name)

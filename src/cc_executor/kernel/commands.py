@@ -14,6 +14,7 @@ from cc_executor.kernel.display import show_mime, show_static
 from cc_executor.kernel.historycommands import estimate_verb, history_verb
 from cc_executor.kernel.lint import lint_verb
 from cc_executor.kernel.loop import interruptible
+from cc_executor.kernel.options import path_of, words_of
 from cc_executor.kernel.reportcommands import report
 from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.kernel.undocommands import undo_verb
@@ -51,15 +52,17 @@ def run_verb(shell: Any, line: str) -> Any:
 
 
 def _run(shell: Any, line: str) -> Any:
-    verb, *rest = line.split() or ["list"]
+    verb, *rest = line.split(None, 1) or ["list"]
+    text = rest[0].rstrip() if rest else ""
     if verb in _TEXT_VERBS:
-        return _TEXT_VERBS[verb](shell, line.strip().removeprefix(verb).strip())
+        return _TEXT_VERBS[verb](shell, text)
     action = _VERBS.get(verb)
     if action is None:
         raise InvalidRequest(f"%cc has no verb {verb!r}; it knows {', '.join([*_VERBS, *_TEXT_VERBS])}.")
-    if len(rest) > 1:
-        raise InvalidRequest(f"%cc {verb} takes one run at most, not {' '.join(rest)!r}.")
-    return action(shell, rest[0] if rest else "")
+    names = words_of(text)
+    if len(names) > 1:
+        raise InvalidRequest(f"%cc {verb} takes one run at most, not {' '.join(names)!r}.")
+    return action(shell, names[0] if names else "")
 
 
 async def run_verb_beside(shell: Any, line: str) -> Any:
@@ -126,12 +129,21 @@ def _doctor(shell: Any, name: str) -> None:
         print(finding)  # noqa: T201 - the command's answer
 
 
-def _trust(shell: Any, folder: str) -> None:
-    print(clean(trust(os.path.expanduser(folder or "."), home=home_of(shell), environ=os.environ)))  # noqa: T201 - the command's answer
+def _folder_of(line: str) -> str:
+    """The folder that a line names: in quotes, as in a terminal, or without, whatever spaces and apostrophes are in its name."""
+    try:
+        words = words_of(line)
+    except InvalidRequest:
+        words = []
+    return path_of(words[0] if len(words) == 1 else line or ".")
 
 
-def _untrust(shell: Any, folder: str) -> None:
-    print(clean(untrust(os.path.expanduser(folder or "."), home=home_of(shell))))  # noqa: T201 - the command's answer
+def _trust(shell: Any, line: str) -> None:
+    print(clean(trust(_folder_of(line), home=home_of(shell), environ=os.environ)))  # noqa: T201 - the command's answer
+
+
+def _untrust(shell: Any, line: str) -> None:
+    print(clean(untrust(_folder_of(line), home=home_of(shell))))  # noqa: T201 - the command's answer
 
 
 _VERBS: Final[dict[str, Callable[[Any, str], Any]]] = {

@@ -12,7 +12,7 @@ from cc_executor.api import make_request
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.cell import home_of
 from cc_executor.kernel.config import settings_of
-from cc_executor.kernel.options import words_of
+from cc_executor.kernel.options import path_of, words_of
 from cc_executor.runtime.forecast import estimate, estimate_lines
 from cc_executor.runtime.past import History, filters_of, past
 from cc_executor.runtime.reconcile import LIST_PATIENCE, reconcile
@@ -39,6 +39,8 @@ def history_verb(shell: Any, line: str) -> History:
     parser.add_argument("--real", dest="rehearsed", action="store_false")
     options = vars(parser.parse_args(words_of(line)))
     given = {name: value for name, value in options.items() if value is not None}
+    if "cwd" in given:
+        given["cwd"] = path_of(given["cwd"])
     home = home_of(shell)
     reconcile(home, environ=os.environ, patience=LIST_PATIENCE)
     return past(home, filters_of(**given, now=time.time()), environ=os.environ)
@@ -52,6 +54,8 @@ def estimate_verb(shell: Any, line: str) -> None:
     while found := _OPTION.match(rest):  # by hand: a prompt may hold a quote that is not closed
         given[found[1]] = found[2].strip("'\"")
         rest = rest[found.end() :]
+    if given["cwd"] is not None:
+        given["cwd"] = path_of(given["cwd"])
     request = make_request(rest, **given)
     prediction, said = estimate(home_of(shell), request, environ=os.environ)
     print("\n".join([*said, *estimate_lines(prediction)]))  # noqa: T201 - the command's answer

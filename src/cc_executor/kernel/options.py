@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import keyword
+import os
 import shlex
 from typing import Any, Final, NoReturn, TypeAlias
 
@@ -91,7 +92,12 @@ def words_of(line: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError as error:
-        raise InvalidRequest(f"The options cannot be split into words ({str(error).lower()}). Close the quotes.") from error
+        raise InvalidRequest(f"The line cannot be split into words ({str(error).lower()}). Close the quotes.") from error
+
+
+def path_of(name: str) -> str:
+    """The path that a name in a line means: no shell has put in the home folder and the variables, as one does in a terminal."""
+    return os.path.expanduser(os.path.expandvars(name))
 
 
 def parse(line: str, *, magic: str = "%%cc_execute", options: Options = OPTIONS) -> argparse.Namespace:

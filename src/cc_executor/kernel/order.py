@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.lint import looked_over_cell
 from cc_executor.kernel.notify import notify_of
-from cc_executor.kernel.options import check_out, parse
+from cc_executor.kernel.options import check_out, parse, path_of
 from cc_executor.kernel.variables import filled
 from cc_executor.model.care import NO_CARE, Care
 from cc_executor.model.request import RunRequest
@@ -136,7 +135,7 @@ def _filled_option(value: Any, namespace: Mapping[str, Any]) -> Any:
 
 
 def _path(name: str | None) -> Any:
-    return None if name is None else os.path.expanduser(os.path.expandvars(name))
+    return None if name is None else path_of(name)
 
 
 def _schema(name: str | None, namespace: Mapping[str, Any]) -> Any:

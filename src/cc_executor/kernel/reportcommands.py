@@ -7,6 +7,7 @@ from typing import Any
 
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.kernel.cell import home_of, sealed
+from cc_executor.kernel.options import words_of
 from cc_executor.runtime.report import Report, report_named
 from cc_executor.store.home import StateHome
 
@@ -20,7 +21,7 @@ def report(shell: Any, line: str) -> Report | None:
     ------
     InvalidRequest, RunNotFound
     """
-    words = line.split()
+    words = words_of(line)
     files = [word for word in words if word.lower().endswith(_ENDINGS)]
     names = [word for word in words if word not in files]
     if len(files) > 1 or len(names) > 1:

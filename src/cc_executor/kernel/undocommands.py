@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.cell import home_of, sealed
+from cc_executor.kernel.options import words_of
 from cc_executor.runtime.undo import redo, undo
 
 FLAGS: Final = ("--dry-run", "--redo", "--keep-mine")
@@ -18,7 +19,7 @@ def undo_verb(shell: Any, line: str) -> None:
     ------
     InvalidRequest, RunNotFound, UndoRefused, UndoIncomplete
     """
-    words = line.split()
+    words = words_of(line)
     flags = {word for word in words if word.startswith("--")}
     if unknown := flags - set(FLAGS):
         raise InvalidRequest(f"%cc undo has no option {min(unknown)}; it knows {', '.join(FLAGS)}.")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cc_executor.errors import InvalidRequest
+from cc_executor.runtime.report import Report
 from cc_executor.store.home import StateHome
 from cli.test_cli import SHELL, beginning, cli, read_until
 from support import receipts
@@ -98,3 +100,14 @@ def test_what_cannot_be_reported_is_said(state_folder: Path) -> None:
     bare = receipts.receipt(7)
     receipts.keep(StateHome(state_folder), bare)  # a receipt whose journal is gone
     assert f"Run `{bare.run_id}`" in cli("report", bare.run_id).stdout
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("a.HTML", "page"), ("a.htm", "page"), ("a.md", "text"), ("a.txt", "text"), ("a", "text")])
+def test_the_ending_of_a_name_says_how_a_report_is_written(name: str, wanted: str, tmp_path: Path) -> None:
+    assert Report("text", "page").save(tmp_path / name).read_text() == wanted
+
+
+def test_a_report_is_not_written_as_what_it_is_not(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"^A report cannot be written as \.pdf: .*\.html, .*\.md"):
+        Report("text", "page").save(tmp_path / "a.pdf")
+    assert list(tmp_path.iterdir()) == []

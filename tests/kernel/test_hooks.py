@@ -82,3 +82,5 @@ def test_a_report_of_a_run_and_of_a_list_is_shown_and_written(kernel: Kernel, tm
     assert "| 1 | a |" in (tmp_path / "list.md").read_text()
     assert kernel.run("%cc report nothing-there").ename == "RunNotFound"
     assert kernel.run("%cc report a b").ename == "InvalidRequest"
+    refused = kernel.run("%cc report page.pdf")
+    assert (refused.ename, "cannot be written as .pdf" in refused.evalue) == ("InvalidRequest", True)

@@ -11,7 +11,7 @@ import typer
 from cc_executor.cli.kept import hint, home, named
 from cc_executor.cli.sealed import receipt_of
 from cc_executor.errors import InvalidRequest, RunNotFound
-from cc_executor.runtime.report import report_named
+from cc_executor.runtime.report import PAGES, report_named
 
 
 def report_command(
@@ -48,4 +48,4 @@ def report_command(
 
 def _page_name(path: Path) -> Path:
     """`path`, as the name of a page."""
-    return path if path.suffix.lower() in {".html", ".htm"} else path.with_name(f"{path.name}.html")
+    return path if path.suffix.lower() in PAGES else path.with_name(f"{path.name}.html")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.kernel.cell import home_of, sealed
 from cc_executor.kernel.options import words_of
-from cc_executor.runtime.report import Report, report_named
+from cc_executor.runtime.report import PAGES, TEXTS, Report, report_named
 from cc_executor.store.home import StateHome
-
-_ENDINGS = (".html", ".htm", ".md", ".markdown")
 
 
 def report(shell: Any, line: str) -> Report | None:
@@ -22,10 +21,10 @@ def report(shell: Any, line: str) -> Report | None:
     InvalidRequest, RunNotFound
     """
     words = words_of(line)
-    files = [word for word in words if word.lower().endswith(_ENDINGS)]
+    files = [word for word in words if Path(word).suffix]  # no id has one
     names = [word for word in words if word not in files]
     if len(files) > 1 or len(names) > 1:
-        raise InvalidRequest("%cc report takes one run or list, and one file that ends in .html or .md.")
+        raise InvalidRequest(f"%cc report takes one run or list, and one file that ends in {', '.join((*PAGES, *TEXTS))}.")
     home = home_of(shell)
     name = names[0] if names else ""
     try:

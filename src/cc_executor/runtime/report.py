@@ -25,6 +25,8 @@ from cc_executor.store.tasklists import ListFolder, ListHome
 
 STEPS: Final = 5_000  # moments that are told apart in one run: a fiftieth of a percent of its length
 RUNS: Final = 200  # runs of a list that are told in full; each is read whole
+PAGES: Final = (".html", ".htm")  # endings of files, and what is written there
+TEXTS: Final = (".md", ".markdown", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +44,22 @@ class Report:
     html: str
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it to a file: HTML if the name ends in ``.html`` or ``.htm``, else Markdown.
+        """Write it to a file: HTML if the name ends in ``.html`` or ``.htm``, Markdown if in ``.md``, ``.markdown``, ``.txt`` or in nothing of the kind.
 
         Raises
         ------
         InvalidRequest
-            The file cannot be written.
+            It has another ending, or the file cannot be written.
         """
         target = Path(path).expanduser()
-        is_page = target.suffix.lower() in {".html", ".htm"}
+        ending = target.suffix.lower()
+        if ending not in {*PAGES, *TEXTS, ""}:
+            raise InvalidRequest(
+                f"A report cannot be written as {ending}: a name in {', '.join(PAGES)} gives a page, which a browser prints or saves as PDF, "
+                f"one in {', '.join(TEXTS)} Markdown."
+            )
         try:
-            target.write_text(self.html if is_page else self.markdown, "utf-8")
+            target.write_text(self.html if ending in PAGES else self.markdown, "utf-8")
         except OSError as error:
             raise InvalidRequest(f"The report cannot be written to {target}: {error.strerror}.") from error
         return target

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,6 +123,21 @@ def test_references_are_filled_in_and_all_else_stays(text: str, made: str) -> No
 def test_what_is_not_there_is_named(text: str) -> None:
     with pytest.raises(Absent, match="cannot be filled in"):
         filled(text, MADE)
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "there"),
+    [
+        (None, "title", r"has made no data\. \{\{ needs\.a\.text \}\} is what it wrote"),
+        ({"name": 1, "n": [1]}, "title", r"it has 'name', 'n'\."),
+        ({}, "title", r"it is empty\."),
+        ({"n": [1, 2]}, "n.2", r"it is a list of 2, counted from 0\."),
+        ({"t": "word"}, "t.0", r'it is "word", which has no parts\.'),
+    ],
+)
+def test_what_there_is_instead_is_named(data: Any, path: str, there: str) -> None:
+    with pytest.raises(Absent, match=there):
+        filled(f"{{{{ needs.a.data.{path} }}}}", {"a": Made("x", data)})
 
 
 def test_what_an_agent_wrote_is_not_looked_at_for_references() -> None:

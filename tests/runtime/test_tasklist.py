@@ -545,6 +545,22 @@ async def test_a_task_that_was_never_launched_says_why_instead_of_a_result(tmp_p
         listed.result("use")
 
 
+async def test_what_cannot_be_asked_for_is_not_tried_again(tmp_path: Path, home: StateHome) -> None:
+    """A reference that nothing can fill in, and a prompt that became too long."""
+    listed = await execute(
+        tmp_path,
+        {"id": "words", "run": "seq 2000000", "timeout": 60},
+        {"id": "part", "prompt": "{{ needs.words.data.title }}", "retry": 2},
+        {"id": "long", "prompt": "{{ needs.words.text }}" * 12, "retry": 2},
+        on_failure="continue",
+    )
+    assert statuses(listed) == {"words": "ok", "part": "failed", "long": "failed"}
+    assert [listed.tasks[name].begun for name in ("part", "long")] == [1, 1]
+    assert "tasks edit" in listed.tasks["part"].summary
+    again = ListHome(home).find(listed.list_id)
+    assert [again.state().task(name).hit for name in ("part", "long")] == ["invalid", "invalid"]
+
+
 async def test_bad_input_is_said_whole_and_nothing_is_started(tmp_path: Path, home: StateHome) -> None:
     with pytest.raises(InvalidTaskList) as caught:
         await execute(tmp_path, {"id": "a", "prompt": "x", "timeout": -1}, {"id": "b", "run": "y", "colour": "red", "needs": ["c"]})

@@ -13,6 +13,7 @@ from cc_executor.model.reference import Made
 
 INTERRUPTED: Final = "interrupted"  # the outcome of an attempt whose process went away with whoever ran the list; it is made again
 UNCHECKED: Final = "could_not_check"  # the outcome of a task whose work nobody could look at
+INVALID: Final = "invalid"  # what an attempt has met that could not be asked for: an equal one could not be, either
 LEFT_OUT: Final = "somebody left it out"  # the summary of a task that is skipped by somebody's wish
 OWED: Final = "owed"
 LOOKED_AT: Final = "running"
@@ -87,7 +88,7 @@ class Ended(_Record, frozen=True, tag="ended"):
     cost: float | None = None
     seconds: float = 0.0
     session: str = ""  # the agent's session, where the next attempt can continue it
-    hit: str = ""  # what it has met, by the words of `cc_executor.policy.retry.Cause`
+    hit: str = ""  # what it has met, by the words of `cc_executor.policy.retry.Cause`; or `INVALID`
     resets_at: float | None = None  # when a usage limit ends; seconds since the epoch
     delay: float = 0.0  # seconds that the agent waited last before it asked the API again
     to_validate: bool = False  # it ended well, and a fresh agent is to look at it

@@ -12,6 +12,7 @@ import msgspec
 FIELDS: Final = ("result", "text", "data", "files", "status", "cost")
 DEEP_FIELDS: Final = ("result", "data")
 VALUE_LIMIT: Final = 1_000_000  # characters of one value; a prompt may hold ten such
+NAMED: Final = 10  # parts that are named in a sentence
 
 _REFERENCE: Final = re.compile(r"\{\{\s*needs\.([A-Za-z0-9][A-Za-z0-9_-]*)(?:\.([A-Za-z_]\w*)((?:\.\w+)*))?\s*\}\}")
 
@@ -81,7 +82,25 @@ def _part(value: Any, step: str, item: Reference) -> Any:
         return cast("dict[str, Any]", value)[step]
     if isinstance(value, list) and step.isdecimal() and int(step) < len(cast("list[Any]", value)):
         return cast("list[Any]", value)[int(step)]
-    raise Absent(f"{item} cannot be filled in: what {item.task!r} has made has no {step!r} there.")
+    raise Absent(f"{item} cannot be filled in: {_lack(value, step, item)}")
+
+
+def _lack(value: Any, step: str, item: Reference) -> str:
+    """What there is instead of the part that a reference asks for."""
+    whole = "{{ needs." + item.task + ".text }}"
+    match value:
+        case None:
+            return f"task {item.task!r} has made no data. {whole} is what it wrote; data comes from an agent with a `schema`, or from a callable."
+        case dict():
+            names = [repr(name) for name in cast("dict[str, Any]", value)]
+            there = f"it has {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}" if names else "it is empty"
+            return f"what {item.task!r} has made has no {step!r} there; {there}."
+        case list():
+            return f"what {item.task!r} has made has no {step!r} there; it is a list of {len(cast('list[Any]', value))}, counted from 0."
+        case _:
+            return (
+                f"what {item.task!r} has made has no {step!r} there; it is {json.dumps(value, ensure_ascii=False):.60}, which has no parts."
+            )
 
 
 def _written(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from cc_executor.model.care import Care, OnLimit
-from cc_executor.model.listrecord import LEFT_OUT, OWED, ListState, ListStatus, TaskState, TaskStatus
+from cc_executor.model.listrecord import INVALID, LEFT_OUT, OWED, ListState, ListStatus, TaskState, TaskStatus
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.tasklist import OnFailure, Task, TaskKind, TaskList
 from cc_executor.policy.budget import Purse
@@ -157,7 +157,7 @@ def _skips(tasks: TaskList, order: tuple[Task, ...], state: ListState) -> list[S
 
 def _after(tasks: TaskList, task: Task, known: TaskState) -> Again | str | None:
     """What follows a failed attempt: another one, a sentence that stops the list, or nothing."""
-    if known.status is not TaskStatus.FAILED:
+    if known.status is not TaskStatus.FAILED or known.hit == INVALID:
         return None
     try:
         kind = OutcomeKind(known.outcome)

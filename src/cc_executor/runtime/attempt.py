@@ -52,6 +52,8 @@ NEEDS_VARIABLE: Final = "CC_NEEDS"
 TAKEN_IN: Final = 8 * WHOLE_LIMIT  # characters of all texts that a task takes in, which whoever runs the list holds in memory meanwhile
 FILES_LIMIT: Final = 1000  # names of files that the list's journal keeps
 
+REWRITE: Final = "Set it back (`cc-executor tasks retry`), give it another prompt (`cc-executor tasks edit`), and run the list again."
+
 # The request of a task: its text with the references filled in, the dollars it may spend, the session that it continues.
 RequestOf = Callable[[Task, str, float | None, str], RunRequest]
 
@@ -124,7 +126,7 @@ class TaskAttempts:
         try:
             prompt = filled(text, made) if task.kind is TaskKind.AGENT else text
         except Absent as error:
-            return self._ended(task, OutcomeKind.FAILED.value, str(error))
+            raise InvalidRequest(f"{error} {REWRITE}") from error
         try:
             request = self._request_of(task, said(prompt, say, is_resumed=bool(session)), max_cost, session)
         except InvalidRequest as error:
@@ -317,11 +319,11 @@ class TaskAttempts:
         owners.inherit(self._home.root, run_id, of=self._folder.list_id)
         return run_id
 
-    def unbegun(self, task: Task, outcome: OutcomeKind, why: str) -> Ended | Validated:
+    def unbegun(self, task: Task, outcome: OutcomeKind, why: str, *, hit: str = "") -> Ended | Validated:
         """What becomes of an attempt, or of a look at one, that could not be made."""
         if self._journal.state.task(task.id).validation:
             return self._validated(task, Verdict.UNCHECKED, why)
-        return self._ended(task, outcome.value, why)
+        return msgspec.structs.replace(self._ended(task, outcome.value, why), hit=hit)
 
 
 def _paths(receipt: Receipt) -> tuple[str, ...]:

@@ -15,9 +15,10 @@ from typing import Final, cast
 import anyio
 import anyio.abc
 
-from cc_executor.errors import CCExecutorError, ControlFailed, HookRefused, NestedTooDeep
+from cc_executor.errors import CCExecutorError, ControlFailed, HookRefused, InvalidRequest, NestedTooDeep
 from cc_executor.model.hook import Hook, HookReport
 from cc_executor.model.listrecord import (
+    INVALID,
     LOOKED_AT,
     OWED,
     Begun,
@@ -258,6 +259,8 @@ class _Runner:
                     ended = await work(task, live)
             except (HookRefused, NestedTooDeep) as error:
                 ended = self._attempts.unbegun(task, OutcomeKind.DENIED, str(error))  # asked again, it would be refused again
+            except InvalidRequest as error:
+                ended = self._attempts.unbegun(task, OutcomeKind.FAILED, str(error), hit=INVALID)
             except CCExecutorError as error:
                 ended = self._attempts.unbegun(task, OutcomeKind.FAILED, str(error))
             if not isinstance(ended, Ended):

@@ -537,12 +537,14 @@ async def test_a_torn_record_is_passed_over(tmp_path: Path, home: StateHome) -> 
     assert folder.state().status is ListStatus.OK
 
 
-async def test_a_task_that_was_never_launched_says_why_instead_of_a_result(tmp_path: Path) -> None:
+async def test_a_task_that_was_never_launched_says_why_and_names_no_run(tmp_path: Path, home: StateHome) -> None:
     listed = await execute(tmp_path, {"id": "words", "run": "echo hello"}, {"id": "use", "prompt": "{{ needs.words.data.title }}"})
     assert statuses(listed) == {"words": "ok", "use": "failed"}
     assert listed.result("words").text.strip() == "hello"
     with pytest.raises(RunNotFound, match=r"^Task 'use' has no run that has ended: .*cannot be filled in"):
         listed.result("use")
+    assert listed.tasks["use"].run_id == ""  # there is none to show
+    assert ListHome(home).find(listed.list_id).state().task("use").run_id == ""
 
 
 async def test_what_cannot_be_asked_for_is_not_tried_again(tmp_path: Path, home: StateHome) -> None:

@@ -92,6 +92,7 @@ class Ended(_Record, frozen=True, tag="ended"):
     resets_at: float | None = None  # when a usage limit ends; seconds since the epoch
     delay: float = 0.0  # seconds that the agent waited last before it asked the API again
     to_validate: bool = False  # it ended well, and a fresh agent is to look at it
+    launched: bool = True  # False: the run that `Begun` names never was
 
 
 class Waiting(_Record, frozen=True, tag="waiting"):
@@ -396,6 +397,7 @@ def _ended(before: TaskState, record: Ended, *, list_is_stopped: bool) -> TaskSt
         resets_at=record.resets_at,
         delay=record.delay,
         ended_at=record.at,
+        run_id=before.run_id if record.launched else "",
         outcome=record.outcome,
         summary=record.summary,
         text=record.text,

@@ -11,7 +11,7 @@ from typing import Any, Final
 import anyio
 import msgspec
 
-from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound
+from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound, StateUnusable
 from cc_executor.model.care import Verdict
 from cc_executor.model.listrecord import (
     INTERRUPTED,
@@ -222,7 +222,7 @@ class TaskAttempts:
             return self._ended(task, INTERRUPTED, "the process that ran it is gone")
         live.run = await adopted(self._home, known.run_id, environ=self._environ)
         if live.run is None:
-            return self._ended(task, INTERRUPTED, "it was not launched any more")
+            return msgspec.structs.replace(self._ended(task, INTERRUPTED, "it was not launched any more"), launched=False)
         ended = await self._follow(task, live.run)
         receipt = await live.run.finish()
         if receipt.outcome.kind is OutcomeKind.LOST or receipt.exit.stopped_for == "kernel_exit":
@@ -323,7 +323,15 @@ class TaskAttempts:
         """What becomes of an attempt, or of a look at one, that could not be made."""
         if self._journal.state.task(task.id).validation:
             return self._validated(task, Verdict.UNCHECKED, why)
-        return msgspec.structs.replace(self._ended(task, outcome.value, why), hit=hit)
+        return msgspec.structs.replace(self._ended(task, outcome.value, why), hit=hit, launched=self._is_launched(task))
+
+    def _is_launched(self, task: Task) -> bool:
+        """Whether there is a run to show. It may have been launched by somebody who was ended before he knew."""
+        try:
+            self._home.find(self._journal.state.task(task.id).run_id)
+        except (RunNotFound, StateUnusable):
+            return False
+        return True
 
 
 def _paths(receipt: Receipt) -> tuple[str, ...]:

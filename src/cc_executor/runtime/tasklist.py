@@ -252,11 +252,13 @@ class _Runner:
         group.start_soon(self._whole, task, live, task_in_span(work, environ=self._environ))
 
     async def _whole(self, task: Task, live: Live, work: Callable[[Task, Live], Awaitable[Ended | Validated | Validating]]) -> None:
-        ended: Ended | Validated | Validating = self._attempts.unbegun(task, OutcomeKind.CANCELLED, "it was ended before it had begun")
+        ended: Ended | Validated | Validating | None = None
         try:
             try:
                 with live.scope:
                     ended = await work(task, live)
+                if ended is None:
+                    ended = self._attempts.unbegun(task, OutcomeKind.CANCELLED, "it was ended before it had begun")
             except (HookRefused, NestedTooDeep) as error:
                 ended = self._attempts.unbegun(task, OutcomeKind.DENIED, str(error))  # asked again, it would be refused again
             except InvalidRequest as error:

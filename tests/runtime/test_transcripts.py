@@ -50,7 +50,7 @@ def test_what_both_tell_alike_is_counted(tmp_path: Path, recording: str) -> None
     told = Told(tmp_path, recording)
     told.write(told.messages)
     found = told.compared()
-    assert found.found
+    assert not found.missing
     assert found.against == []
     assert found.agreeing == len([line for line in told.messages if not line.get("isSynthetic")]) > 0
 
@@ -101,3 +101,11 @@ def test_a_session_id_is_no_pattern(tmp_path: Path, session_id: str) -> None:
     (folder / "0123456789abcdef.jsonl").write_text("{}", "utf-8")
     assert find_transcripts(session_id, [tmp_path]) == []
     assert find_transcripts("0123456789abcdef", [tmp_path]) == [folder / "0123456789abcdef.jsonl"]
+
+
+def test_an_agent_that_said_nothing_has_no_transcript_to_miss(tmp_path: Path) -> None:
+    told = Told(tmp_path, "01-success-text")
+    (told.folder.path / "stdout").write_bytes(b"")
+    found = told.compared()
+    assert not found.missing
+    assert found.notes == ["The agent ended before its first whole message, so there is no transcript of its own to compare."]

@@ -408,6 +408,16 @@ async def test_a_missing_transcript_is_said_and_the_rest_stays_verified(rehearse
     assert any("rehearsal" in reason for reason in found.reasons)
 
 
+async def test_of_a_rehearsal_that_never_spoke_nothing_is_said_to_be_gone(home: StateHome, tmp_path: Path) -> None:
+    silent = tmp_path / "silent"
+    silent.write_text('#!/bin/sh\ncase "$*" in *--version*) echo "2.1.330 (Claude Code)"; exit 0;; esac\nexit 1\n', "utf-8")
+    silent.chmod(0o755)
+    ended = await cc_execute("Write.", cwd=tmp_path, rehearse="hello", cli=str(silent))
+    found = verified(ended.receipt, home)
+    assert found.verdict is Verdict.VERIFIED
+    assert "no transcript of its own" in found.reasons[-1]
+
+
 def test_transcripts_are_looked_for_where_the_cli_keeps_them() -> None:
     assert transcript_roots({"HOME": "/home/me"}) == (Path("/home/me/.claude"),)
     assert transcript_roots({"HOME": "/home/me", "CLAUDE_CONFIG_DIR": "/elsewhere"}) == (Path("/elsewhere"),)

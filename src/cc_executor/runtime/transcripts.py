@@ -23,9 +23,9 @@ _NAMED: Final = 3  # statements that a reason names
 
 @dataclass(slots=True)
 class Comparison:
-    """What the transcripts say. `found`: whether there is one; `agreeing`: statements that both tell alike."""
+    """What the transcripts say. `missing`: whether there should be one, and is none; `agreeing`: statements that both tell alike."""
 
-    found: bool = False
+    missing: bool = False
     agreeing: int = 0
     against: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
@@ -57,8 +57,11 @@ def compare(folder: RunFolder, *, session_id: str, roots: Sequence[Path], ended_
     stream = folder.path / records.STDOUT
     told = {said.uuid: (offset, len(line), said.parent) for offset, line in _lines(stream) if (said := statement(line)) is not None}
     paths = find_transcripts(session_id, roots)
-    result.found = bool(paths)
-    if not paths:
+    result.missing = bool(told) and not paths
+    if not paths and not told:
+        result.notes.append("The agent ended before its first whole message, so there is no transcript of its own to compare.")
+        return result
+    if result.missing:
         where = ", ".join(str(root / "projects") for root in roots) or "nowhere to look"
         result.notes.append(f"The agent's own transcript was not found ({where}), so that part could not be compared.")
         return result

@@ -333,7 +333,7 @@ def _compare_decoded(receipt: Receipt, folder: RunFolder, found: Findings, roots
         )
         found.against += comparison.against
         found.notes += comparison.notes
-        if receipt.rehearsed and not comparison.found:
+        if receipt.rehearsed and comparison.missing:
             found.notes.append("A rehearsal keeps its transcript in the run's own folder, and there it is gone.")
 
 

@@ -205,8 +205,8 @@ def test_a_cap_of_the_notebook_for_the_day_holds_for_what_python_runs_until_it_i
     assert list(run_folders(state_folder)) == []
     assert kernel.value("(await cc_execute_list(tasks)).status") == "'budget'"
     for wrong in ("-1", "float('nan')"):
-        kernel.run(f"%config CCExecutor.max_cost_per_day = {wrong}")
-        assert "The setting CCExecutor.max_cost_per_day is" in kernel.run("await cc_execute('true', agent='shell')").evalue
+        assert "CCExecutor.max_cost_per_day is" in kernel.run(f"%config CCExecutor.max_cost_per_day = {wrong}").stream
+        assert kernel.run("await cc_execute('x')").ename == "DaySpent", "the cap before it holds"
     kernel.run("%unload_ext cc_executor")
     assert kernel.value("(await cc_execute('true', agent='shell')).status") == "'ok'"
 

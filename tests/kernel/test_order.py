@@ -8,9 +8,12 @@ import uuid
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
+from traitlets import TraitError
+from traitlets.config import Config
 
 from cc_executor.agents.claude.command import PERMISSION_MODES, ClaudeAgent
 from cc_executor.api import make_request
@@ -186,3 +189,36 @@ def test_any_line_at_all_is_read_or_refused_in_one_sentence(line: str) -> None:
     except InvalidRequest as error:
         refused.append(str(error))
     assert not any("\n" in sentence.strip() for sentence in refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "need"),
+    [
+        ("timeout", 0, "a number greater than 0, or None for no limit"),
+        ("max_cost", -1.0, "a number greater than 0, or None for no limit"),
+        ("max_cost_per_day", float("nan"), "a number greater than 0, or None for no limit"),
+        ("stall_timeout", float("inf"), "a number greater than 0, or 0 or None for no limit"),
+        ("max_turns", 0, "a number, 1 or more, or None for no limit"),
+        ("linger", 0, "a number greater than 0"),
+        ("limit_wait_max", -1, "a number greater than 0"),
+        ("journal_limit", "much", "a size such as 20GB or 500MB, or none for no limit"),
+    ],
+)
+def test_a_setting_that_bounds_nothing_is_refused_by_its_own_name(name: str, wrong: Any, need: str) -> None:
+    settings = CCExecutor(environ={})
+    before = getattr(settings, name)
+    with pytest.raises(TraitError, match=rf"^CCExecutor\.{name} is .*; it must be {need}\.$"):
+        setattr(settings, name, wrong)
+    assert getattr(settings, name) == before
+    variable = f"CC_EXECUTOR_{name.upper()}"
+    with pytest.raises(InvalidRequest, match=rf"^The environment variable {variable} is .*; it must be {need}\. Change or unset it\.$"):
+        CCExecutor(environ={variable: str(wrong)})
+    with pytest.raises(InvalidRequest, match=rf"CCExecutor\.{name} is .*; it must be {need}\. Change or remove it\.$"):
+        CCExecutor(environ={}, config=Config({"CCExecutor": {name: wrong}}))
+
+
+@pytest.mark.parametrize(("name", "value"), [("stall_timeout", 0), ("timeout", None), ("journal_limit", "none"), ("max_turns", 1)])
+def test_a_setting_takes_what_stands_for_no_limit(name: str, value: Any) -> None:
+    settings = CCExecutor(environ={})
+    setattr(settings, name, value)
+    assert getattr(settings, name) == value

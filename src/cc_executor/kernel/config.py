@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, TraitType, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, TraitType, Unicode, validate
 from traitlets.config import Configurable
 
 from cc_executor.errors import InvalidRequest
 
 PREFIX: Final = "CC_EXECUTOR_"
+_NO_LIMIT: Final = "a number greater than 0, or None for no limit"
+_BOUNDS: Final = {  # what a value must be besides what its trait says
+    "timeout": _NO_LIMIT,
+    "max_cost": _NO_LIMIT,
+    "max_cost_per_day": _NO_LIMIT,
+    "max_turns": "a number, 1 or more, or None for no limit",
+    "stall_timeout": "a number greater than 0, or 0 or None for no limit",
+    "linger": "a number greater than 0",
+    "limit_wait_max": "a number greater than 0",
+    "journal_limit": "a size such as 20GB or 500MB, or none for no limit",
+}
 
 
 class CCExecutor(Configurable):
@@ -99,6 +111,14 @@ class CCExecutor(Configurable):
             if name not in loaded:
                 self.set_trait(name, value)
 
+    @validate(*_BOUNDS)
+    def _bounded(self, proposal: Any) -> Any:
+        """What bounds nothing is refused where it is said: a cell that knows nothing of it could not say how to get rid of it."""
+        name, value = proposal.trait.name, proposal.value
+        if not _is_bound(name, value):
+            raise TraitError(f"CCExecutor.{name} is {value!r}; it must be {_BOUNDS[name]}.")
+        return value
+
 
 def _settings() -> dict[str, TraitType[Any, Any]]:
     return CCExecutor.class_traits(config=True)
@@ -119,12 +139,29 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             continue
         try:
             found[name] = _parsed(trait, text)
+            if not _is_bound(name, found[name]):
+                raise ValueError
         except (ValueError, TraitError):
             said = "no JSON list" if name == "notify" else repr(text)  # an address may be secret
             raise InvalidRequest(
-                f"The environment variable {PREFIX}{name.upper()} is {said}; it must be {trait.info()}. Change or unset it."
+                f"The environment variable {PREFIX}{name.upper()} is {said}; it must be {_BOUNDS.get(name) or trait.info()}. Change or unset it."
             ) from None
     return found
+
+
+def _is_bound(name: str, value: Any) -> bool:
+    """Whether a value can be that of a setting, as far as `_BOUNDS` says more of it."""
+    if name not in _BOUNDS or value is None:
+        return True
+    if name != "journal_limit":
+        return math.isfinite(value) and (value > 0 or (value == 0 and name == "stall_timeout"))
+    from cc_executor.model.size import size_of  # here: a kernel that loads has it as it was made
+
+    try:
+        size_of(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _parsed(trait: TraitType[Any, Any], text: str) -> Any:

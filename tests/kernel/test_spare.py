@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
+from opentelemetry import trace
 
+from cc_executor.kernel.cell import _keep_spare
+from cc_executor.kernel.config import CCExecutor
+from cc_executor.kernel.order import order_of
 from cc_executor.rehearsal.loopback import API_KEY
 from cc_executor.rehearsal.server import ServedRehearsal, serving
+from cc_executor.runtime import spare
+from cc_executor.store.home import StateHome
 from support.kernel import Kernel
 from support.looks import eventually
 from support.shims import marked
+from support.spans import recorded
 
 pytestmark = pytest.mark.usefixtures("claude_cli")
 
@@ -59,3 +69,25 @@ def test_the_second_cell_begins_with_an_agent_that_waits_and_none_outlives_the_k
 def test_without_the_setting_none_waits(kernel: Kernel) -> None:
     assert kernel.run("%%cc_execute --rehearse hello\nSay hello.").status == "ok"
     assert kernel.value("'cc_executor.runtime.spare' in __import__('sys').modules") == "False"
+
+
+def kept_for(home: StateHome, folder: Path, line: str = "") -> bool:
+    """Whether a cell with these options would leave an agent waiting; none is left."""
+    settings = CCExecutor(environ={"CC_EXECUTOR_SPARE": "true"})
+    order = order_of(line, "Say hello.\n", settings=settings, namespace={})
+    order = replace(order, request=order.request.model_copy(update={"cwd": str(folder)}))
+    _keep_spare(SimpleNamespace(configurables=[settings]), order, home)
+    begun = [thread for thread in threading.enumerate() if thread.name == "cc_executor spare"]
+    for thread in begun:
+        thread.join()
+    spare.drop()
+    return bool(begun)
+
+
+def test_none_waits_that_no_cell_could_take(home: StateHome, tmp_path: Path) -> None:
+    assert kept_for(home, tmp_path)
+    assert not kept_for(home, tmp_path, "--max-cost-per-day 5")
+    with recorded():
+        with trace.get_tracer("a notebook").start_as_current_span("a cell"):
+            assert not kept_for(home, tmp_path)
+        assert kept_for(home, tmp_path), "spans are wanted, and none goes on"

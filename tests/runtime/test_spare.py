@@ -95,6 +95,14 @@ async def test_a_spare_takes_the_next_run_and_no_other(
     await second.end(reason="cancel", by="test", now=True)
 
 
+async def test_a_spare_fits_within_a_trace_that_the_environment_names(tmp_path: Path, home: StateHome, environ: dict[str, str]) -> None:
+    environ["TRACEPARENT"] = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    mark = await kept(asked(tmp_path), home=home, environ=environ)
+    run = await Run.start(asked(tmp_path), home=home, environ=environ, spared=True)
+    assert Plan.of(run.folder).mark == mark
+    await run.end(reason="cancel", by="test", now=True)
+
+
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

@@ -25,7 +25,7 @@ from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.kernel.value import Replay, RunHandle, ShownResult
 from cc_executor.model.hook import Hook
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.request import OnKernelExit, RunRequest
+from cc_executor.model.request import OnKernelExit
 from cc_executor.runtime import once
 from cc_executor.runtime.again import Attempts
 from cc_executor.runtime.answers import unattended
@@ -34,6 +34,7 @@ from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import hooks_given
 from cc_executor.runtime.plan import removed
 from cc_executor.runtime.run import Run
+from cc_executor.runtime.telemetry import is_traced
 from cc_executor.runtime.turns import turns_here
 from cc_executor.runtime.workspace import remark
 from cc_executor.store.bundle import read_bundle, write_bundle
@@ -250,7 +251,7 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
             watch.show_again()
             again = await attempts.after(result.receipt, run.state)
             if again is None or run.is_unwanted:
-                _keep_spare(shell, order, run.request, home)
+                _keep_spare(shell, order, home)
                 if attempts.remark:
                     print(attempts.remark)  # noqa: T201 - a person is to read it: the view above has ended
                 return result.remarked(attempts.remark)
@@ -295,12 +296,15 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
     return result
 
 
-def _keep_spare(shell: Any, order: Order, request: RunRequest, home: StateHome) -> None:
-    """Where that is wanted: begin an agent for the next cell, beside whatever comes. With a cap of the day each run has other options."""
-    if settings_of(shell).spare and order.max_cost_per_day is None:
+def _keep_spare(shell: Any, order: Order, home: StateHome) -> None:
+    """Where that is wanted: begin an agent for the next cell, beside whatever comes.
+
+    With a cap of the day each run has other options, and within a trace another environment: it would fit no run.
+    """
+    if settings_of(shell).spare and order.max_cost_per_day is None and not is_traced(os.environ):
         from cc_executor.runtime.spare import prepare
 
-        work = partial(prepare, request, home=home, environ=dict(os.environ), pid=os.getpid())
+        work = partial(prepare, order.request, home=home, environ=dict(os.environ), pid=os.getpid())
         threading.Thread(target=work, name="cc_executor spare", daemon=True).start()
 
 

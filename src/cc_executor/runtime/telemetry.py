@@ -104,6 +104,11 @@ def carried(environ: Mapping[str, str]) -> dict[str, str]:
     return {name.upper(): value for name, value in found.items()} or {name: environ[name] for name in VARIABLES if name in environ}
 
 
+def is_traced(environ: Mapping[str, str]) -> bool:
+    """Whether a span of this process goes on here, so that what is started here finds another one in its environment than what is started later."""
+    return any(environ.get(name) != value for name, value in carried(environ).items())
+
+
 def _context(variables: Mapping[str, str]) -> Context:
     """The other way round; a context without a span where they say nothing."""
     from opentelemetry.context import Context

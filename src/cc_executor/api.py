@@ -26,6 +26,7 @@ from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import STALL, SURELY_FITS, Limits, OnKernelExit, RunRequest
 from cc_executor.model.size import size_of
 from cc_executor.model.toollist import split_tools
+from cc_executor.model.wrong import as_given, must
 from cc_executor.policy.ask import Place, answerer
 from cc_executor.runtime.again import Attempts, wait_until
 from cc_executor.runtime.answers import AskCallback, attended
@@ -263,9 +264,9 @@ def _sentences(error: ValidationError) -> str:
     found: dict[str, str] = {}
     for each in error.errors(include_url=False, include_context=False):
         field = str(each["loc"][0]) if each["loc"] else ""
-        message = each["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+        message = must(each["msg"])
         name = _OPTION_OF_FIELD.get(field, field)
-        value = "" if field in {"prompt", "output_schema", ""} else f" (given: {each['input']!r})"
+        value = "" if field in {"prompt", "output_schema", ""} else f" {as_given(each['input'])}"
         is_unknown = each["type"] == "extra_forbidden"
         found.setdefault(field, no_option(field, _OF_CALLS) if is_unknown else f"{name} {message}{value}.".strip())
     return " ".join(found.values())

@@ -23,6 +23,7 @@ from cc_executor.model.paths import EMPTY
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, place_of, problems
 from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml
+from cc_executor.model.wrong import as_given, must
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import bounded
 from cc_executor.rehearsal import scripts
@@ -198,9 +199,7 @@ def _overrule(written: Written, tasks: TaskList, more: Mapping[str, Any]) -> Non
         written.tasks = tasks.overruled(more)
     except ValidationError as error:
         for wrong in error.errors(include_url=False, include_context=False):
-            written.problems.append(
-                Problem(str(wrong["loc"][0]), f"{wrong['msg'].replace('Input should', 'must', 1)} (given: {wrong['input']!r}).")
-            )
+            written.problems.append(Problem(str(wrong["loc"][0]), f"{must(wrong['msg'])} {as_given(wrong['input'])}."))
 
 
 def _with_plain_options(tasks: TaskList, written: Written, found: list[Problem]) -> TaskList:

@@ -569,6 +569,8 @@ async def test_bad_input_is_said_whole_and_nothing_is_started(tmp_path: Path, ho
     assert len(caught.value.problems) == 3
     assert "tasks[0] 'a': timeout must be a number greater than 0" in str(caught.value)
     assert "tasks[1] 'b': There is no option 'colour'." in str(caught.value)
+    with pytest.raises(InvalidTaskList, match=r"tasks\[0\] 'a': title must have at most 200 characters \(given: 't{79}…\)\.$"):
+        await execute(tmp_path, {"id": "a", "run": "y", "title": "t" * 1000})
     assert not home.root.exists()
 
 

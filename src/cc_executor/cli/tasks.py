@@ -34,6 +34,7 @@ from cc_executor.model.listrecord import ListState, ListStatus, TaskStatus
 from cc_executor.model.notice import duration
 from cc_executor.model.table import flat
 from cc_executor.model.tasklist import TaskList
+from cc_executor.model.wrong import as_given, must
 from cc_executor.runtime.bounds import bounds_of, keep_cap
 from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
@@ -138,7 +139,7 @@ def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None
         return replace(planned, tasks=planned.tasks.overruled(bounds))
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False)
-        said = [f"--{item['loc'][0]}: {item['msg'].replace('Input should', 'must', 1)} (given: {item['input']!r})." for item in wrong]
+        said = [f"--{item['loc'][0]}: {must(item['msg'])} {as_given(item['input'])}." for item in wrong]
         raise InvalidTaskList([text.replace("_", "-", 3) for text in said]) from None
 
 

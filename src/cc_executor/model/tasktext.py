@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from cc_executor.model.hook import Hook, call_named, hooks_from
 from cc_executor.model.paths import EMPTY
 from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, id_from, place_of
+from cc_executor.model.wrong import as_given, must
 
 # `defaults` may say them for all agents.
 _CARE_KEYS: Final = ("on_limit", "limit_wait_max", "on_output_limit", "reask", "validate", "on_unchecked")
@@ -242,11 +243,11 @@ def _id(value: object) -> object:
 
 
 def _words(error: Any) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "must", 1)
+    message = must(str(error["msg"]))
     if error["type"] == "string_pattern_mismatch":
         message = "must be letters, digits, _ and -, at most 64, and begin with a letter or digit"
     is_read_otherwise = error["type"] in {"string_type", "tuple_type"} and isinstance(error["input"], bool | int | float | date)
-    return f"{message} (given: {error['input']!r}).{' Put it in quotes.' if is_read_otherwise else ''}"
+    return f"{message} {as_given(error['input'])}.{' Put it in quotes.' if is_read_otherwise else ''}"
 
 
 def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:

@@ -62,6 +62,16 @@ def test_clocks_that_are_a_day_and_more_from_utc_are_read(monkeypatch: pytest.Mo
         assert cli(*look).returncode == 0, look
 
 
+@pytest.mark.usefixtures("claude_cli")
+def test_a_rehearsal_costs_nothing_and_a_label_of_spaces_is_none(tmp_path: Path) -> None:
+    run = cli("run", "Say hello.", "--rehearse", "hello", "--label", "  ", cwd=tmp_path)
+    assert run.returncode == 0
+    for said in (run.stderr, *(cli(look).stdout for look in ("list", "history", "show"))):
+        assert "rehearsal" in said
+        assert "$" not in said
+    assert cli("list").stdout.splitlines()[-1].endswith("  Say hello.")
+
+
 def test_a_run_takes_one_line_whatever_its_label_holds() -> None:
     assert cli("run", "--agent", "shell", "true", "--label", "one\ntwo").returncode == 0
     for look in (["list"], ["history"], ["history", "prune", "--older-than", "0d"]):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cc_executor.model.listrecord import TaskState, TaskStatus
-from cc_executor.model.notice import duration
+from cc_executor.model.notice import duration, money
 from cc_executor.model.table import flat
 from cc_executor.store.localtime import local
 
@@ -26,7 +26,7 @@ def line_of(task_id: str, title: str, known: TaskState) -> str:
     if known.status not in {TaskStatus.WAITING, TaskStatus.RUNNING, TaskStatus.SKIPPED}:
         parts.append(f"{duration(known.seconds):>8}")
         if known.spent:
-            parts.append(f"${known.spent:.4f}")
+            parts.append(money(known.spent))
     if known.status is TaskStatus.WAITING and known.until is not None:
         return "  ".join([*parts, f"until {local(known.until):%H:%M:%S} ({flat(known.why)})"])
     said = flat(title) if known.status in {TaskStatus.OK, TaskStatus.WAITING, TaskStatus.RUNNING} else flat(known.summary)

@@ -14,7 +14,7 @@ from cc_executor.cli.streams import lead_nowhere
 from cc_executor.model import toolcall
 from cc_executor.model.ansi import Cleaner, clean
 from cc_executor.model.event import Event, MessageStarted, StderrWritten, TextWritten, ToolCalled, ToolReturned
-from cc_executor.model.notice import duration, notice
+from cc_executor.model.notice import duration, money, notice
 from cc_executor.model.paths import Roots
 from cc_executor.model.receipt import Receipt
 
@@ -161,8 +161,8 @@ def closing_lines(receipt: Receipt) -> list[str]:
     """The end of a run in a few lines: outcome, evidence, checks, cure."""
     outcome, times = receipt.outcome, receipt.times
     parts = [outcome.kind.value, duration(times.active)]
-    if receipt.cost is not None:
-        parts.append(f"${receipt.cost:.4f}")
+    if receipt.cost is not None and not receipt.rehearsed:
+        parts.append(money(receipt.cost))
     if receipt.rehearsed:
         parts.append(f"rehearsal {receipt.rehearsed}")
     parts += [receipt.standing.value, f"run {receipt.run_id}"]

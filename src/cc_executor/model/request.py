@@ -171,6 +171,12 @@ class RunRequest(_Frozen):
             raise ValueError(f"is {size:,} bytes; the limit is {PROMPT_LIMIT:,}: put the material in a file and name the file")
         return value
 
+    @field_validator("label")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        """A name of spaces alone would be shown in the place of the prompt."""
+        return value.strip()
+
     @model_validator(mode="after")
     def _no_nul_anywhere(self) -> Self:
         for name in ("cwd", "model", "fallback_model", "permission_mode", "resume", "append_system_prompt", "cli", "shell", "verify"):

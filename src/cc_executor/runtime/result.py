@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cc_executor.model.notice import money
 from cc_executor.model.receipt import FileChange, Receipt, TokenUsage
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
@@ -106,7 +107,7 @@ class Result:
         self.receipt.raise_for_outcome()
 
     def __repr__(self) -> str:
-        cost = "" if self.cost is None else f", ${self.cost:.4f}"
+        cost = "" if self.cost is None or self.receipt.rehearsed else f", {money(self.cost)}"
         rehearsed = f", rehearsal {self.receipt.rehearsed!r}" if self.receipt.rehearsed else ""
         return f"<Result {self.status}, {self.receipt.times.active:.1f} s{cost}{rehearsed}, run {self.receipt.run_id}>"
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from cc_executor.errors import StateUnusable
-from cc_executor.model.notice import duration
+from cc_executor.model.notice import duration, money
 from cc_executor.model.phase import Phase
 from cc_executor.runtime.plan import Plan
 from cc_executor.store.home import StateHome
@@ -47,7 +47,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
             local(self.started).strftime("%Y-%m-%d %H:%M:%S"),
             f"{self.status} (rehearsal)" if self.rehearsed else self.status,
             "" if self.elapsed is None else duration(self.elapsed),
-            "" if self.cost is None else f"${self.cost:.4f}",
+            "" if self.cost is None or self.rehearsed else money(self.cost),
             self.agent,
             self.label or self.prompt,
         )

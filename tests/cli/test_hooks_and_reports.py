@@ -111,3 +111,10 @@ def test_a_report_is_not_written_as_what_it_is_not(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"^A report cannot be written as \.pdf: .*\.html, .*\.md"):
         Report("text", "page").save(tmp_path / "a.pdf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_neither_run_nor_list_is_said_of_both(state_folder: Path) -> None:
+    said = cli("report", "zzz")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "There is no run 'zzz'" in said.stderr
+    assert "There is no task list 'zzz'. `cc-executor tasks list` shows them." in said.stderr

@@ -32,9 +32,12 @@ def report_command(
     runs = home()
     try:
         report = report_named(runs, what)
-    except RunNotFound:
+    except RunNotFound as error:
         # It may have ended without anybody who sealed it.
-        name = runs.pick(what).run_id
+        try:
+            name = runs.pick(what).run_id
+        except RunNotFound:
+            raise error from None
         if anyio.run(receipt_of, runs, name) is None:
             raise InvalidRequest(f"Run {what or name} goes on; it can be reported when it has ended.") from None
         report = report_named(runs, name)

@@ -29,17 +29,20 @@ def report(shell: Any, line: str) -> Report | None:
     name = names[0] if names else ""
     try:
         made = report_named(home, name)
-    except RunNotFound:
-        made = _sealed_first(home, name)
+    except RunNotFound as error:
+        made = _sealed_first(home, name, error)
     if not files:
         return made
     print(f"Written: {made.save(os.path.expandvars(files[0])).resolve()}")  # noqa: T201 - the command's answer
     return None
 
 
-def _sealed_first(home: StateHome, name: str) -> Report:
-    """The report of a run that has ended without anybody who sealed it."""
-    folder = home.pick(name)
+def _sealed_first(home: StateHome, name: str, error: RunNotFound) -> Report:
+    """The report of a run that has ended without anybody who sealed it; `error` where there is no such run."""
+    try:
+        folder = home.pick(name)
+    except RunNotFound:
+        raise error from None
     if folder.receipt() is None and folder.is_supervised():
         raise InvalidRequest(f"Run {folder.run_id} goes on; it can be reported when it has ended.")
     sealed(home, folder.run_id)

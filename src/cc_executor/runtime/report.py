@@ -109,13 +109,19 @@ def report_named(home: StateHome, name: str) -> Report:
     Raises
     ------
     RunNotFound
-        There is neither.
+        There is neither, or there are several.
     """
     if not name:
         return report_of_run(home.pick(""))
-    with suppress(TaskListNotFound):
+    try:
         return report_of_list(ListHome(home).find(name), home)
-    return report_of_run(home.find(name))
+    except TaskListNotFound as error:
+        no_list = str(error)
+    try:
+        folder = home.find(name)
+    except RunNotFound as error:
+        raise RunNotFound(f"{error} {no_list}") from None
+    return report_of_run(folder)
 
 
 def told_run(folder: RunFolder) -> RunReport:

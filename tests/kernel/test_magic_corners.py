@@ -38,7 +38,15 @@ def test_a_cell_without_a_body_is_refused_by_the_name_that_was_written(first: st
 def test_capture_keeps_the_static_end(kernel: Kernel) -> None:
     captured = ok(kernel.run("%%capture out\n" + shell_cell("echo captured", "-o r")))
     assert (captured.displays, captured.stream) == ([], "")
-    assert kernel.value("[sorted(o.data)[0] for o in out.outputs if o.data], r.text.strip()") == repr(([RECEIPT_MIME], "captured"))
+    assert kernel.value("[sorted(o.data)[0] for o in out.outputs], r.text.strip()") == repr(([RECEIPT_MIME], "captured"))
+    (shown,) = ok(kernel.run("out.show()")).displays
+    assert shown["text/plain"].startswith("captured\n")
+    assert "captured" in shown["text/html"]
+    ok(kernel.run("%%capture out\n%%time\n%%cc_tasks\ntasks:\n- {id: a, run: echo listed}"))
+    (shown,) = ok(kernel.run("out.show()")).displays
+    assert "listed" in shown["text/plain"]
+    ok(kernel.run("%%capture out\nr = get_ipython().run_cell_magic('cc_execute', '--agent shell', 'echo by code')"))
+    assert kernel.value("len(out.outputs), r.text.strip()") == "(1, 'by code')"
 
 
 @pytest.mark.row("kernels", "nested in %%time", "the prompt stays byte for byte, the time is shown, the receipt is there")

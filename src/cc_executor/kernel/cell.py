@@ -12,6 +12,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
+from IPython.core.displaypub import CapturingDisplayPublisher
 from msgspec.structs import replace
 
 from cc_executor.errors import ControlFailed, StateUnusable
@@ -64,7 +65,12 @@ async def execute(shell: Any, line: str, body: str) -> ShownResult | RunHandle |
 def execute_blocking(shell: Any, line: str, body: str) -> ShownResult | RunHandle | None:
     """Run a cell where it cannot be awaited: inside `%%capture`, or with autoawait off. Blocks; interrupts end the run all the same."""
     tell_of_nesting()
-    return blocking(_execute(shell, line, body, followed_later=False))
+    return unless_captured(shell, blocking(_execute(shell, line, body, followed_later=False)))
+
+
+def unless_captured(shell: Any, value: T) -> T | None:
+    """The value of a cell; None in one that is captured, where its outputs stand already: IPython would add an empty one for a value that shows nothing."""
+    return None if isinstance(shell.display_pub, CapturingDisplayPublisher) and _own_lines(shell) else value
 
 
 async def attach(shell: Any, run_id: str) -> ShownResult:
@@ -163,19 +169,22 @@ def _hooks(shell: Any) -> tuple[Hook, ...]:
 
 def raw_body(shell: Any, body: str) -> str:
     """The cell as the user wrote it. IPython takes prompts like `>>> ` out of cells before a magic sees them; a prompt for an agent is text."""
-    raw: str | None = getattr(shell, "_cc_executor_raw_cell", None)
-    if raw is None:
-        return body
-    lines = raw.lstrip().splitlines(keepends=True)
-    while lines and lines[0].startswith("%%") and not lines[0].startswith(("%%cc_execute", "%%cc_tasks")):
-        del lines[0]  # `%%time` hands its body on within the same cell
-    if not lines or not lines[0].startswith("%%"):
+    lines = _own_lines(shell)
+    if not lines:
         return body
     # Only if this body is what IPython made of that text: code of the user's own may give us another one, during this cell or after it.
     made = "".join(lines)
     for cleanup in shell.input_transformers_cleanup:
         made = "".join(cleanup(made.splitlines(keepends=True)))
     return "".join(lines[1:]) if made.partition("\n")[2].rstrip("\n") == body.rstrip("\n") else body
+
+
+def _own_lines(shell: Any) -> list[str]:
+    """The lines of the cell that runs, as they were written, from our own magic on; none where it is no cell of ours, but code that calls the magic."""
+    lines = str(getattr(shell, "_cc_executor_raw_cell", None) or "").lstrip().splitlines(keepends=True)
+    while lines and lines[0].startswith("%%") and not lines[0].startswith(("%%cc_execute", "%%cc_tasks")):
+        del lines[0]  # `%%time` hands its body on within the same cell
+    return lines if lines and lines[0].startswith("%%") else []
 
 
 def _rehearsed_if_needed(order: Order, home: StateHome) -> Order:

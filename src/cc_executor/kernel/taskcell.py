@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cc_executor.api import NOTIFY
 from cc_executor.errors import CCExecutorError
-from cc_executor.kernel.cell import TICK, blocking, home_of, raw_body
+from cc_executor.kernel.cell import TICK, blocking, home_of, raw_body, unless_captured
 from cc_executor.kernel.config import settings_of
 from cc_executor.kernel.display import Bundle, show_mime
 from cc_executor.kernel.loop import cancelled, interruptible, outlast, own, tell_of_nesting
@@ -87,7 +87,7 @@ async def execute_tasks(shell: Any, line: str, body: str) -> ShownListResult | N
 def execute_tasks_blocking(shell: Any, line: str, body: str) -> ShownListResult | None:
     """The same where it cannot be awaited: inside `%%capture`, or with autoawait off. Blocks; interrupts stop the list all the same."""
     tell_of_nesting()
-    return blocking(_execute(shell, line, body))
+    return unless_captured(shell, blocking(_execute(shell, line, body)))
 
 
 async def cc_tasks(

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from msgspec.structs import replace
@@ -298,9 +297,15 @@ async def _wait_for(shell: Any, order: Order, home: StateHome) -> ShownResult:
 def _keep_spare(shell: Any, order: Order, request: RunRequest, home: StateHome) -> None:
     """Where that is wanted: begin an agent for the next cell, beside whatever comes. With a cap of the day each run has other options."""
     if settings_of(shell).spare and order.max_cost_per_day is None:
-        from cc_executor.runtime.spare import prepare
+        from cc_executor.runtime.spare import drop, prepare
 
-        work = partial(prepare, request, home=home, environ=dict(os.environ), pid=os.getpid())
+        environ = dict(os.environ)
+
+        def work() -> None:
+            prepare(request, home=home, environ=environ, pid=os.getpid())
+            if not settings_of(shell).spare:  # not wanted any more since
+                drop()
+
         threading.Thread(target=work, name="cc_executor spare", daemon=True).start()
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 import pytest
@@ -172,7 +172,8 @@ async def test_code_that_fails_or_says_nothing_sensible_is_a_no(tmp_path: Path) 
     result = await asked(tmp_path, on_ask=fail)
     assert {one.decision for one in result.receipt.asked} == {"deny"}
     assert "OSError" in result.receipt.asked[0].note
-    assert (await asked(tmp_path, on_ask=lambda _: 17)).receipt.asked[0].decision == "deny"
+    odd: Any = iter((17, Answer(decision=cast("Decision", "everything")), Answer(decision=Decision.ALLOW, text=cast("str", None))))
+    assert [one.decision for one in (await asked(tmp_path, on_ask=lambda _: next(odd))).receipt.asked] == ["deny"] * 3
     assert names(tmp_path) == set()
 
 
@@ -280,11 +281,13 @@ PERMISSION: Final = PermissionAsked(ask_id="q", tool_id="t", name="Bash", input=
         ("deny", Decision.DENY, ""),
         ("yes", Decision.DENY, "yes"),  # what is not one of the words allows nothing
         (Answer(decision=Decision.DENY, text="no"), Decision.DENY, "no"),
+        (Answer(decision=cast("Decision", "allow")), Decision.ALLOW, ""),  # people write the word
     ],
 )
 def test_only_a_clear_yes_is_a_yes(said: object, decision: Decision, text: str) -> None:
     answer = understood(PERMISSION, said)
     assert (answer.decision, answer.text) == (decision, text)
+    assert isinstance(answer.decision, Decision)
 
 
 @pytest.mark.parametrize("said", [1, 0, 17, object(), [True], "", {}])

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 import anyio
+import msgspec
 
 from cc_executor.agents.claude.control import answer_line, unsupported_line
 from cc_executor.errors import ControlFailed, InvalidRequest
@@ -261,7 +262,9 @@ def understood(ask: Ask, said: object) -> Answer:
         It means nothing here.
     """
     if isinstance(said, Answer):
-        return said
+        return msgspec.convert(
+            msgspec.to_builtins(said), Answer
+        )  # a struct takes whatever it is made with: a word, or none of the decisions
     if said is None or said is False:
         return Answer(decision=Decision.DENY)
     if isinstance(ask, QuestionAsked):

@@ -176,6 +176,48 @@ def test_a_stale_and_a_strange_answer_are_refused_with_a_sentence(kernel: Kernel
     assert kernel.value("r.receipt.asked[0].decision, r.receipt.asked[0].note") == "('deny', 'not that')"
 
 
+@NEWEST_LINE
+def test_a_cell_answers_a_run_in_the_background_and_allows_only_what_it_names(kernel: Kernel, tmp_path: Path, state_folder: Path) -> None:
+    assert kernel.wait(person(kernel, f"{APPROVAL} --bg\nGo.")).status == "ok"
+
+    def asks_for(words: str) -> None:
+        eventually(lambda: words in kernel.run("%cc answer").stream, within=BUDGET, what="the agent asks")
+
+    asks_for("leave to change a file with Write")
+    (folder,) = run_folders(state_folder)
+    for line, says in (
+        (f"allow {folder.name}", "'allow' takes nothing after it"),  # leave for the newest run, whatever run was meant
+        ("run only the first", "'run' takes nothing after it"),
+        ("text", "it asks for leave"),
+        (f"{folder.name} yes", "'yes' is no answer"),
+        ('deny "why', "Close the quotes"),
+    ):
+        assert says in kernel.run(f"%cc answer {line}").evalue
+    assert not list(tmp_path.iterdir())
+    assert kernel.run("%cc answer allow").stream == "Allowed once: Write: plan.md\n"
+    asks_for("Make approved.txt and remove the draft")
+    assert kernel.run(f"%cc answer {folder.name} deny only after lunch").stream == "Denied: Bash: touch approved.txt; rm -f draft.txt\n"
+    asks_for("Once more")
+    assert kernel.run("%cc answer run").stream == "Allowed for this run: Bash: touch approved.txt; rm -f draft.txt\n"
+    told = kernel.value("'; '.join(f'{one.decision} {one.by} {one.note}' for one in (await r).receipt.asked)")
+    assert told == "'allow magic ; deny magic only after lunch; allow_run magic '"
+    assert {file.name for file in tmp_path.iterdir()} == {"plan.md", "approved.txt"}
+    assert "has ended" in kernel.run("%cc answer allow").evalue
+
+
+@NEWEST_LINE
+def test_a_cell_gives_one_answer_to_each_question_of_a_run_in_the_background(kernel: Kernel) -> None:
+    assert kernel.wait(person(kernel, f"{QUESTION} --bg\nGo.")).status == "ok"
+    eventually(lambda: "All years" in kernel.run("%cc answer").stream, within=BUDGET, what="the agent asks")
+    assert "asks 2: give one answer for each" in kernel.run('%cc answer text "All years"').evalue
+    assert "it asks a question" in kernel.run("%cc answer allow").evalue
+    assert kernel.run('%cc answer text "All years" Tables').stream.startswith("Answered: Which data should the report use?")
+    assert (
+        kernel.value("[(one.decision, one.by, one.note) for one in (await r).receipt.asked]")
+        == "[('answer', 'magic', 'All years · Tables')]"
+    )
+
+
 def test_a_terminal_asks_in_its_own_lines(terminal: Terminal, tmp_path: Path) -> None:
     terminal.enter(f"{APPROVAL} --no-raise-error\nGo.")
     terminal.see("leave to change a file with Write")

@@ -158,15 +158,25 @@ def test_what_does_not_answer_the_question_is_refused(ask: Any, answer: Answer) 
 def test_a_form_of_an_mcp_server_is_a_set_of_questions() -> None:
     schema = {
         "type": "object",
-        "properties": {"name": {"type": "string", "title": "Your name"}, "sure": {"type": "boolean"}, "n": {"enum": ["1", "2"]}},
+        "properties": {
+            "name": {"type": "string", "title": "Your name"},
+            "sure": {"type": "boolean"},
+            "n": {"enum": ["1", "2"]},
+            "zip": {"type": "string", "description": "Where?"},
+            "share": {"type": "number"},
+            "size": {"enum": [1, 2]},
+        },
     }
     (ask,) = events_of(request("elicitation", mcp_server_name="calendar", message="Who are you?", requested_schema=schema))
     assert isinstance(ask, QuestionAsked)
     assert ask.source == "calendar"
-    assert [question.text for question in ask.questions] == ["Who are you? — Your name", "sure", "n"]
-    assert [[option.label for option in question.options] for question in ask.questions] == [[], ["true", "false"], ["1", "2"]]
-    told = response(control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("Ada", "true", "2"))))
-    assert told == {"action": "accept", "content": {"name": "Ada", "sure": True, "n": 2}}
+    assert [question.text for question in ask.questions] == ["Who are you? — Your name", "sure", "n", "Where?", "share", "size"]
+    labels = [[option.label for option in question.options] for question in ask.questions]
+    assert labels == [[], ["true", "false"], ["1", "2"], [], [], ["1", "2"]]
+    told = response(control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("Ada", "true", "2", "10115", "0.5", "2"))))
+    assert told == {"action": "accept", "content": {"name": "Ada", "sure": True, "n": "2", "zip": "10115", "share": 0.5, "size": 2}}
+    said = control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("1", "yes", "1", "true", "half", "[1]")))
+    assert response(said)["content"] == {"name": "1", "sure": "yes", "n": "1", "zip": "true", "share": "half", "size": "[1]"}
     assert response(control.answer_line(ask, Answer(decision=Decision.DENY))) == {"action": "decline"}
 
     (link,) = events_of(request("elicitation", mcp_server_name="calendar", message="Log in", mode="url", url="https://example.org/login"))

@@ -16,10 +16,11 @@ import anyio
 import pytest
 
 from cc_executor import Result, cc_execute
+from cc_executor.agents.claude.control import answer_line
 from cc_executor.api import make_request
 from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.ask import Answer, Ask, Decision
-from cc_executor.model.event import Answered, Event, PermissionAsked, QuestionAsked, ToolReturned
+from cc_executor.model.event import Answered, Event, Option, PermissionAsked, Question, QuestionAsked, ToolReturned
 from cc_executor.model.phase import Phase
 from cc_executor.runtime.answers import CLOSED, give, open_ask, open_asks, understood
 from cc_executor.runtime.askpage import shown
@@ -297,6 +298,51 @@ def test_nothing_else_allows_anything(said: object) -> None:
     except ValueError:
         decision = Decision.DENY
     assert decision is Decision.DENY
+
+
+PARTS: Final = Question(text="Which parts?", header="Parts", multiple=True, options=(Option(label="Tables"), Option(label="Plots")))
+QUESTIONS: Final = QuestionAsked(ask_id="q", tool_id="t", questions=(Question(text="Which data?", header="Data"), PARTS))
+FORM: Final = QuestionAsked(ask_id="q", questions=(Question(text="Sure?", name="sure", typed=True), Question(text="Who?", name="who")))
+
+
+@pytest.mark.parametrize(
+    ("ask", "said", "answers"),
+    [
+        (QUESTIONS, ["All years", "Tables"], ("All years", "Tables")),
+        (QUESTIONS, ("All years", ["Tables", "Plots"]), ("All years", "Tables, Plots")),
+        (QUESTIONS, {"Which data?": "2025", "Parts": ("Tables", "Plots")}, ("2025", "Tables, Plots")),
+        (FORM, {"sure": True, "Who?": "Ada"}, ("true", "Ada")),
+        (FORM, [False, 7], ("false", "7")),
+        (QuestionAsked(ask_id="q", tool_id="t", questions=(PARTS,)), "deny", ("deny",)),  # words are what somebody answers
+        (QuestionAsked(ask_id="q", questions=(Question(text="Log in"),)), True, ("true",)),  # a form that wants no more than a yes
+    ],
+)
+def test_a_question_is_answered_in_the_words_that_are_meant(ask: QuestionAsked, said: object, answers: tuple[str, ...]) -> None:
+    assert understood(ask, said) == Answer(decision=Decision.ANSWER, answers=answers)
+    assert answer_line(ask, understood(ask, said)), "it is one to this question"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        True,  # as one says who allows everything; "True" would be an answer that nobody has given
+        {"Which data?": "2025"},
+        {"Which data?": "2025", "Which parts?": None},
+        ["2025", []],
+        ["2025"],
+        "2025",
+        {},
+    ],
+)
+def test_half_an_answer_is_none(said: object) -> None:
+    with pytest.raises(ValueError, match=r"answer"):
+        answer_line(QUESTIONS, understood(QUESTIONS, said))
+    assert {understood(QUESTIONS, no).decision for no in (False, None)} == {Decision.DENY}
+
+
+def test_true_is_no_answer_to_a_single_question() -> None:
+    with pytest.raises(ValueError, match="True answers no question"):
+        understood(QuestionAsked(ask_id="q", tool_id="t", questions=(PARTS,)), said=True)
 
 
 def test_a_command_does_not_ask() -> None:

@@ -120,6 +120,25 @@ def test_of_several_questions_the_one_that_is_named_is_answered(tmp_path: Path) 
     }
 
 
+def test_at_a_terminal_one_question_is_asked_at_a_time_and_one_that_is_answered_elsewhere_makes_room(tmp_path: Path) -> None:
+    script = tmp_path / "two.toml"
+    script.write_text(TWO)
+    child = pexpect.spawn(
+        sys.executable, [*CLI[1:], *ASK, str(script), "Go."], cwd=str(tmp_path), env=environ(), encoding="utf-8", timeout=BUDGET, dimensions=(50, 140)
+    )  # fmt: skip
+    child.expect(r"leave to use Read — /etc/hostname.*tells the agent why")
+    asks = eventually(
+        lambda: len(found := json.loads(cli("answer", "--json").stdout)) == 2 and found, within=BUDGET, what="the agent asks for both"
+    )
+    assert cli("answer", "--deny", "--ask", asks[0]["id"]).stdout == "Denied: Read: /etc/hostname\n"
+    child.expect(r"leave to use Read — /etc/passwd.*tells the agent why")
+    child.sendline("a")
+    child.expect(pexpect.EOF)
+    child.close()
+    receipt = json.loads(cli("show", "--json").stdout)
+    assert [(one["decision"], one["by"]) for one in receipt["asked"]] == [("deny", "cli"), ("allow", "terminal")]
+
+
 def test_a_run_without_anybody_waits_only_for_so_long_and_can_be_answered(tmp_path: Path) -> None:
     assert "give --timeout, too" in cli(*ASK, "approval", "--detach", "Go.", cwd=tmp_path).stderr
     assert rows() == []

@@ -17,8 +17,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from cc_executor.model.ask import Answer as Told
+from cc_executor.model.ask import Decision
 from cc_executor.model.receipt import RECEIPT_MIME
+from cc_executor.runtime.answers import give, open_asks
 from cc_executor.shim import records
+from cc_executor.store.journal import RunFolder
+from cli.test_answer import TWO
 from kernel.cells import NEWEST_LINE, WIDGET_MIME
 from kernel.test_endings import PROMISE, living
 from kernel.test_terminal import Terminal, terminal
@@ -229,6 +234,32 @@ def test_a_terminal_asks_in_its_own_lines(terminal: Terminal, tmp_path: Path) ->
     assert "ok · " in terminal.ready()
     assert (tmp_path / "approved.txt").exists()
     assert "[('allow', 'terminal'), ('allow_run', 'terminal')]" in terminal.run("[(one.decision, one.by) for one in r.receipt.asked]")
+
+
+@pytest.mark.parametrize("terminal", ["simple-prompt"], indirect=True)
+def test_a_terminal_asks_one_thing_at_a_time_and_not_what_was_answered_elsewhere(
+    terminal: Terminal, tmp_path: Path, state_folder: Path
+) -> None:
+    script = tmp_path / "two.toml"
+    script.write_text(TWO)
+    terminal.enter(f"%%cc_execute --ask --permission-mode default --rehearse {script} -o r\nGo.")
+    terminal.child.expect(r"leave to use Read — /etc/hostname.*tells the agent why")
+    (folder,) = run_folders(state_folder)
+    asks = eventually(lambda: len(found := open_asks(RunFolder(folder))) == 2 and found, within=BUDGET, what="the agent asks for both")
+    give(RunFolder(folder), asks[0], Told(decision=Decision.DENY), by="test")
+    terminal.child.expect(r"leave to use Read — /etc/passwd.*tells the agent why")
+    terminal.child.send("a\r")
+    assert "ok · " in terminal.ready()
+    assert "[('deny', 'test'), ('allow', 'terminal')]" in terminal.run("[(one.decision, one.by) for one in r.receipt.asked]")
+
+
+@pytest.mark.parametrize("terminal", ["simple-prompt"], indirect=True)
+def test_a_question_of_a_run_that_was_interrupted_takes_nothing_of_what_is_typed_next(terminal: Terminal) -> None:
+    terminal.enter(f"{APPROVAL}\nGo.")
+    terminal.see("tells the agent why")
+    terminal.child.sendintr()
+    assert "cancelled" in terminal.ready()
+    assert "42" in terminal.run("await __import__('asyncio').sleep(0.1) or 6 * 7")
 
 
 def test_nobody_starts_a_run_whose_questions_could_wait_for_ever(terminal: Terminal) -> None:

@@ -147,8 +147,11 @@ def test_a_run_without_anybody_waits_only_for_so_long_and_can_be_answered(tmp_pa
         lambda: (said := cli("answer", run_id)).stdout.count("touch approved.txt") and said, within=BUDGET, what="the agent asks"
     )
     assert "allow for this run: Bash(touch approved.txt), Bash(rm -f draft.txt)" in shown.stdout
-    assert cli("answer", run_id, "--allow-run").stdout == "Allowed for this run: Bash: touch approved.txt; rm -f draft.txt\n"
-    with beginning("attach", run_id, "--json") as process:
-        receipt = json.loads(process.communicate(timeout=BUDGET)[0])
-    assert receipt["outcome"]["kind"] == "ok"
+    with beginning("attach", run_id) as watching:  # in a pipe, where nobody can answer; but it is not this one's run to refuse for
+        assert watching.stderr is not None
+        assert any("Waits for leave" in line for line in watching.stderr)
+        assert cli("answer", run_id, "--allow-run").stdout == "Allowed for this run: Bash: touch approved.txt; rm -f draft.txt\n"
+        watching.communicate(timeout=BUDGET)
+    receipt = json.loads(cli("attach", run_id, "--json").stdout)
+    assert (receipt["outcome"]["kind"], [one["by"] for one in receipt["asked"]]) == ("ok", ["cli"])
     assert (tmp_path / "approved.txt").exists()

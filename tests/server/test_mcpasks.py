@@ -17,7 +17,7 @@ from cc_executor.model.event import Option, PermissionAsked, Question, QuestionA
 from cc_executor.runtime.answers import give, open_asks
 from cc_executor.server.attendance import NOBODY
 from cc_executor.server.mcpasks import answer_of
-from support.mcp import asked, ended, tool
+from support.mcp import BOUND, asked, ended, tool
 from support.served import Server, serving
 
 LEAVE = PermissionAsked(ask_id="q", tool_id="t", name="Bash", input='{"command": "make"}')
@@ -115,3 +115,49 @@ def test_a_form_that_is_no_answer_leaves_nobody_waiting(
     (question,) = receipt_of(server, tmp_path, answer)["asked"]
     assert (question["decision"], question["by"]) == (decision, "mcp")
     assert note in question["note"]
+
+
+def test_a_client_that_follows_in_two_calls_is_asked_once(server: Server, tmp_path: Path) -> None:
+    forms: list[types.ElicitRequestFormParams] = []
+
+    async def work(session: ClientSession) -> None:
+        run_id = (await tool(session, "execute", prompt="Ask.", rehearse="question", ask=True, cwd=str(tmp_path), timeout=60))["id"]
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(tool(session, "status", id=run_id, offset=10**12, wait=40))
+            await asyncio.wait_for(is_asked.wait(), BOUND)
+            assert (await tool(session, "status", id=run_id, offset=10**12))["asks"] == 1
+            assert (await tool(session, "monitor", id=run_id, after=10**6))["asks"] == 1
+            may_answer.set()
+        await ended(session, run_id)
+
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        assert isinstance(params, types.ElicitRequestFormParams)
+        forms.append(params)
+        is_asked.set()
+        await may_answer.wait()
+        return types.ElicitResult(action="accept", content={"answer_1": "2025 only", "answer_2": ["Tables"]})
+
+    asked(server, work, elicitation_callback=answer)
+    assert len(forms) == 1
+
+
+def test_a_client_that_can_ask_nobody_says_nothing_for_the_person_who_is_asked_elsewhere(server: Server, tmp_path: Path) -> None:
+    options = {"prompt": "Ask.", "rehearse": "question", "ask": True, "cwd": str(tmp_path), "timeout": 60}
+    run_id = server.client.post("/cc-executor/api/v1/execute", json=options).json()["id"]
+    folder = server.home.find(run_id)
+
+    async def work(session: ClientSession) -> None:
+        while not (await tool(session, "status", id=run_id, offset=10**12, wait=1))["asks"]:
+            pass
+        assert (await tool(session, "monitor", id=run_id, after=10**6))["asks"] == 1
+        (ask,) = await asyncio.to_thread(open_asks, folder)
+        answer = Answer(decision=Decision.ANSWER, answers=("All years", "Plots"))
+        await asyncio.to_thread(lambda: give(folder, ask, answer, by="view"))
+        await ended(session, run_id)
+
+    asked(server, work)
+    receipt = folder.receipt()
+    assert receipt is not None
+    assert [(one.decision, one.by) for one in receipt.asked] == [("answer", "view")]

@@ -223,6 +223,19 @@ def test_a_cell_gives_one_answer_to_each_question_of_a_run_in_the_background(ker
     )
 
 
+@NEWEST_LINE
+def test_a_cell_that_only_watches_refuses_nothing_though_nobody_can_answer_there(kernel: Kernel, state_folder: Path) -> None:
+    assert kernel.wait(person(kernel, f"{QUESTION} --bg\nGo.")).status == "ok"
+    watching = kernel.send("seen = await get_ipython().run_line_magic('cc_attach_async', '')")  # as a program runs it
+    answer = kernel.wait(watching, within=BUDGET, until=asks_of)
+    (path,) = run_folders(state_folder)
+    (ask,) = open_asks(RunFolder(path))
+    give(RunFolder(path), ask, Told(decision=Decision.ANSWER, answers=("All years", "Plots")), by="test")
+    assert kernel.wait(watching, within=BUDGET, answer=answer).status == "ok"
+    assert kernel.value("[one.by for one in seen.receipt.asked]") == "['test']"
+    assert kernel.value("(await r).status") == "'ok'"
+
+
 def test_a_terminal_asks_in_its_own_lines(terminal: Terminal, tmp_path: Path) -> None:
     terminal.enter(f"{APPROVAL} --no-raise-error\nGo.")
     terminal.see("leave to change a file with Write")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import mcp_types as types
 import pytest
 from mcp.client.session import ClientSession
@@ -161,3 +162,28 @@ def test_a_client_that_can_ask_nobody_says_nothing_for_the_person_who_is_asked_e
     receipt = folder.receipt()
     assert receipt is not None
     assert [(one.decision, one.by) for one in receipt.asked] == [("answer", "view")]
+
+
+def test_a_client_that_has_given_up_its_call_is_asked_anew_when_it_follows_again(server: Server, tmp_path: Path) -> None:
+    forms: list[types.ElicitRequestFormParams] = []
+
+    async def work(session: ClientSession) -> None:
+        run_id = (await tool(session, "execute", prompt="Ask.", rehearse="question", ask=True, cwd=str(tmp_path), timeout=60))["id"]
+        with anyio.CancelScope() as given_up:
+            scopes.append(given_up)
+            await tool(session, "status", id=run_id, offset=10**12, wait=40)
+        assert given_up.cancelled_caught
+        await ended(session, run_id)
+
+    scopes: list[anyio.CancelScope] = []
+
+    async def answer(_: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        assert isinstance(params, types.ElicitRequestFormParams)
+        forms.append(params)
+        if len(forms) == 1:
+            scopes[0].cancel()
+            return await asyncio.Future()
+        return types.ElicitResult(action="accept", content={"answer_1": "2025 only", "answer_2": ["Tables"]})
+
+    asked(server, work, elicitation_callback=answer)
+    assert len(forms) == 2

@@ -33,6 +33,8 @@ def answer_verb(shell: Any, line: str) -> None:
     folder = home.pick(name)
     if words and words[0] not in _WORDS:
         raise InvalidRequest(f"{words[0]!r} is no answer: {USAGE}.")
+    if len(words) > 1 and _WORDS[words[0]] in {Decision.ALLOW, Decision.ALLOW_RUN}:  # a run's id there would be leave for another run
+        raise InvalidRequest(f"{words[0]!r} takes nothing after it, and nothing was allowed: {USAGE}.")
     asks = open_asks(folder)
     if not words:
         mask, cwd = Redactor(()).text, folder.request().cwd

@@ -33,6 +33,8 @@ ECHO_LIMIT: Final = 256 * 1024
 MASK: Final = "[masked]"
 # The tools that `acceptEdits` is about.
 EDITS: Final = frozenset({"Write", "Edit", "MultiEdit", "NotebookEdit"})
+# The types of a form's fields that take no text. A text of digits is left as it is: a postal code is no number.
+_TYPED: Final = ("boolean", "integer", "number")
 NO_REASON: Final = "The user did not allow this. Go on without it, or ask what to do instead."
 
 _MODE_WORDS: Final[Mapping[str, str]] = MappingProxyType({"acceptEdits": "all edits in this folder"})
@@ -95,11 +97,15 @@ def _fields(message: str, schema: msgspec.Raw, *, url: str) -> tuple[Question, .
         known = cast("dict[str, object]", field) if isinstance(field, dict) else {}
         about = str(known.get("title") or known.get("description") or name)
         choices = known.get("enum")
-        labels = [str(choice) for choice in cast("list[object]", choices)] if isinstance(choices, list) else []
-        if known.get("type") == "boolean":
-            labels = ["true", "false"]
+        values = cast("list[object]", choices) if isinstance(choices, list) else []
+        labels = ["true", "false"] if known.get("type") == "boolean" else [str(value) for value in values]
         found.append(
-            Question(text=f"{message} — {about}" if not found else about, name=name, options=tuple(Option(label=each) for each in labels))
+            Question(
+                text=f"{message} — {about}" if not found else about,
+                name=name,
+                typed=known.get("type") in _TYPED or any(not isinstance(value, str) for value in values),
+                options=tuple(Option(label=each) for each in labels),
+            )
         )
     return tuple(found)
 
@@ -149,13 +155,16 @@ def _told(ask: QuestionAsked, answer: Answer) -> dict[str, Any]:
         raise ValueError(f"it asks {len(ask.questions)}: give one answer for each")
     pairs = list(zip(ask.questions, answer.answers, strict=True))
     if is_form:
-        return {"action": "accept", "content": {question.name: _typed(text) for question, text in pairs if question.name}}
+        return {
+            "action": "accept",
+            "content": {question.name: _typed(text) if question.typed else text for question, text in pairs if question.name},
+        }
     known = toolcall.fields(ask.input) or {}
     return {"behavior": "allow", "updatedInput": {**known, "answers": {question.text: text for question, text in pairs}}}
 
 
 def _typed(text: str) -> object:
-    """A form's fields are texts, numbers and booleans."""
+    """The number or boolean that `text` means; itself, if it means none."""
     try:
         value: object = msgspec.json.decode(text)
     except msgspec.DecodeError:

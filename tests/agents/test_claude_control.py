@@ -177,6 +177,38 @@ def test_what_does_not_answer_the_question_is_refused(ask: Any, answer: Answer) 
         control.answer_line(ask, answer)
 
 
+def test_the_choices_of_a_form_have_their_names_and_several_may_be_taken() -> None:
+    titled = [{"const": "s", "title": "Small"}, {"const": "l"}, "odd"]
+    schema = {
+        "properties": {
+            "one": {"type": "string", "oneOf": titled},
+            "old": {"type": "string", "enum": ["a", "b"], "enumNames": ["First", "Second"]},
+            "many": {"type": "array", "items": {"anyOf": titled}},
+            "sizes": {"type": "array", "items": {"enum": [1, 2, 12]}},
+            "words": {"type": "array", "items": {"type": "string"}},
+            "commas": {"type": "array", "items": {"type": "string", "enum": ["x", "y", "x, y"]}},
+        }
+    }
+    (ask,) = events_of(request("elicitation", message="Which?", requested_schema=schema))
+    assert isinstance(ask, QuestionAsked)
+    assert [[(option.label, option.description) for option in question.options] for question in ask.questions] == [
+        [("s", "Small"), ("l", "")], [("a", "First"), ("b", "Second")], [("s", "Small"), ("l", "")], [("1", ""), ("2", ""), ("12", "")], [],
+        [("x", ""), ("y", ""), ("x, y", "")],
+    ]  # fmt: skip
+    assert [question.multiple for question in ask.questions] == [False, False, True, True, False, True]
+    said = control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("l", "b", "l, s", "12, 1", "any", "x, y, x")))
+    assert response(said)["content"] == {
+        "one": "l",
+        "old": "b",
+        "many": ["l", "s"],
+        "sizes": [12, 1],
+        "words": "any",
+        "commas": ["x, y", "x"],
+    }
+    with pytest.raises(ValueError, match=r"it asks for one or more of: 1, 2, 12"):
+        control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("l", "b", "l", "3", "any", "x")))
+
+
 def test_a_form_of_an_mcp_server_is_a_set_of_questions() -> None:
     schema = {
         "type": "object",

@@ -193,6 +193,7 @@ def test_a_cell_answers_a_run_in_the_background_and_allows_only_what_it_names(ke
     for line, says in (
         (f"allow {folder.name}", "'allow' takes nothing after it"),  # leave for the newest run, whatever run was meant
         ("run only the first", "'run' takes nothing after it"),
+        (f"deny {folder.name}", "is a run, and no answer: name it before 'deny'"),
         ("text", "it asks for leave"),
         (f"{folder.name} yes", "'yes' is no answer"),
         ('deny "why', "Close the quotes"),

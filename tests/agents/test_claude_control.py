@@ -86,27 +86,45 @@ def test_a_recorded_request_keeps_what_is_needed_to_answer_it() -> None:
     assert hosts == {"hook_callback"}
 
 
+def test_its_own_questions_are_told_whole_and_an_input_that_holds_none_is_a_call_like_others() -> None:
+    option = {"label": "A", "description": "the first"}
+    asked = {"question": "Which?", "header": "W", "options": [option, {"label": "B"}], "multiSelect": True}
+    fields = {"tool_name": "AskUserQuestion", "tool_use_id": "t1"}
+    (event,) = events_of(request("can_use_tool", **fields, input={"questions": [asked] * (control.QUESTIONS_LIMIT + 1)}))
+    assert (event.ask_id, event.tool_id) == ("q1", "t1")
+    options = (Option(label="A", description="the first"), Option(label="B"))
+    assert event.questions == (Question(text="Which?", header="W", options=options, multiple=True),) * control.QUESTIONS_LIMIT
+    for source in ({"questions": []}, {"questions": "Which?"}, {}):
+        assert permission(**fields, input=source).name == "AskUserQuestion"
+
+
 def test_leave_for_once_sends_the_very_input_back() -> None:
     ask = permission(input={"command": "make", "n": 1.50, "text": "ü\u2028"})
     told = response(control.answer_line(ask, Answer(decision=Decision.ALLOW)))
     assert told == {"behavior": "allow", "updatedInput": {"command": "make", "n": 1.50, "text": "ü\u2028"}}
 
 
-@pytest.mark.parametrize("source", [{"command": "curl -H [masked]"}, {"command": "x" * control.ECHO_LIMIT}])
-def test_an_input_that_is_not_the_one_that_was_asked_about_is_not_sent_back(source: Json) -> None:
+@pytest.mark.parametrize("source", [{"command": "curl -H [masked]"}, {"command": "x" * control.ECHO_LIMIT}, ["make"]])
+def test_an_input_that_is_not_the_one_that_was_asked_about_or_no_object_is_not_sent_back(source: Any) -> None:
     assert response(control.answer_line(permission(input=source), Answer(decision=Decision.ALLOW))) == {"behavior": "allow"}
 
 
 @pytest.mark.parametrize(
-    ("name", "suggestions", "rules"),
+    ("name", "suggestions", "rules", "scope"),
     [
-        ("WebFetch", [], [{"type": "addRules", "rules": [{"toolName": "WebFetch"}], "behavior": "allow"}]),
-        ("Write", [{"type": "setMode", "mode": "acceptEdits", "destination": "session"}], [{"type": "setMode", "mode": "acceptEdits"}]),
+        ("WebFetch", [], [{"type": "addRules", "rules": [{"toolName": "WebFetch"}], "behavior": "allow"}], "every WebFetch"),
+        ("WebFetch", "none", [{"type": "addRules", "rules": [{"toolName": "WebFetch"}], "behavior": "allow"}], "every WebFetch"),
+        ("Write", [{"type": "setMode", "mode": "acceptEdits", "destination": "session"}], [{"type": "setMode", "mode": "acceptEdits"}],
+         "all edits in this folder"),
+        # The mode is the wider leave.
+        ("Write", [{"type": "setMode", "mode": "acceptEdits"}, {"type": "addRules", "rules": [{"toolName": "Write", "ruleContent": "a"}], "behavior": "allow"}],
+         [{"type": "addRules", "rules": [{"toolName": "Write", "ruleContent": "a"}], "behavior": "allow"}], "Write(a)"),
         # A mode that allows more than this tool, or a rule that would be kept for good, is not what "for this run" means.
-        ("Bash", [{"type": "setMode", "mode": "acceptEdits"}], [{"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}]),
-        ("Write", [{"type": "setMode", "mode": "bypassPermissions"}], [{"type": "addRules", "rules": [{"toolName": "Write"}], "behavior": "allow"}]),
+        ("Bash", [{"type": "setMode", "mode": "acceptEdits"}], [{"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}], "every Bash"),
+        ("Write", [{"type": "setMode", "mode": "bypassPermissions"}], [{"type": "addRules", "rules": [{"toolName": "Write"}], "behavior": "allow"}],
+         "every Write"),
         ("Bash", [{"type": "replaceRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}],
-         [{"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}]),
+         [{"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}], "every Bash"),
         (
             "Bash",
             [
@@ -115,14 +133,18 @@ def test_an_input_that_is_not_the_one_that_was_asked_about_is_not_sent_back(sour
                 {"type": "addRules", "rules": [{"toolName": "Read"}], "behavior": "deny"},
             ],
             [{"type": "addRules", "rules": [{"toolName": "Bash", "ruleContent": "make"}], "behavior": "allow"}],
+            "Bash(make)",
         ),
     ],
 )  # fmt: skip
-def test_leave_for_the_run_is_the_rule_that_the_agent_proposes_and_ends_with_its_session(name: str, suggestions: Any, rules: Any) -> None:
-    told = response(
-        control.answer_line(permission(tool_name=name, permission_suggestions=suggestions), Answer(decision=Decision.ALLOW_RUN))
-    )
-    assert told["updatedPermissions"] == [{**rule, "destination": "session"} for rule in rules]
+def test_leave_for_the_run_is_the_rule_that_the_agent_proposes_and_ends_with_its_session(
+    name: str, suggestions: Any, rules: Any, scope: str
+) -> None:
+    ask = permission(tool_name=name, permission_suggestions=suggestions)
+    told = response(control.answer_line(ask, Answer(decision=Decision.ALLOW_RUN)))
+    session = [{**rule, "destination": "session"} for rule in rules]
+    assert told == {"behavior": "allow", "updatedInput": {"command": "make"}, "updatedPermissions": session}
+    assert control.scope_words(ask) == scope, "people are told what it allows"
 
 
 def test_no_says_why() -> None:
@@ -155,23 +177,75 @@ def test_what_does_not_answer_the_question_is_refused(ask: Any, answer: Answer) 
         control.answer_line(ask, answer)
 
 
+def test_the_choices_of_a_form_have_their_names_and_several_may_be_taken() -> None:
+    titled = [{"const": "s", "title": "Small"}, {"const": "l"}, "odd"]
+    schema = {
+        "properties": {
+            "one": {"type": "string", "oneOf": titled},
+            "old": {"type": "string", "enum": ["a", "b"], "enumNames": ["First", "Second"]},
+            "many": {"type": "array", "items": {"anyOf": titled}},
+            "sizes": {"type": "array", "items": {"enum": [1, 2, 12]}},
+            "words": {"type": "array", "items": {"type": "string"}},
+            "commas": {"type": "array", "items": {"type": "string", "enum": ["x", "y", "x, y"]}},
+        }
+    }
+    (ask,) = events_of(request("elicitation", message="Which?", requested_schema=schema))
+    assert isinstance(ask, QuestionAsked)
+    assert [[(option.label, option.description) for option in question.options] for question in ask.questions] == [
+        [("s", "Small"), ("l", "")], [("a", "First"), ("b", "Second")], [("s", "Small"), ("l", "")], [("1", ""), ("2", ""), ("12", "")], [],
+        [("x", ""), ("y", ""), ("x, y", "")],
+    ]  # fmt: skip
+    assert [question.multiple for question in ask.questions] == [False, False, True, True, False, True]
+    said = control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("l", "b", "l, s", "12, 1", "any", "x, y, x")))
+    assert response(said)["content"] == {
+        "one": "l",
+        "old": "b",
+        "many": ["l", "s"],
+        "sizes": [12, 1],
+        "words": "any",
+        "commas": ["x, y", "x"],
+    }
+    with pytest.raises(ValueError, match=r"it asks for one or more of: 1, 2, 12"):
+        control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("l", "b", "l", "3", "any", "x")))
+
+
 def test_a_form_of_an_mcp_server_is_a_set_of_questions() -> None:
     schema = {
         "type": "object",
-        "properties": {"name": {"type": "string", "title": "Your name"}, "sure": {"type": "boolean"}, "n": {"enum": ["1", "2"]}},
+        "properties": {
+            "name": {"type": "string", "title": "Your name"},
+            "sure": {"type": "boolean"},
+            "n": {"enum": ["1", "2"]},
+            "zip": {"type": "string", "description": "Where?"},
+            "share": {"type": "number"},
+            "size": {"enum": [1, 2]},
+        },
     }
     (ask,) = events_of(request("elicitation", mcp_server_name="calendar", message="Who are you?", requested_schema=schema))
     assert isinstance(ask, QuestionAsked)
     assert ask.source == "calendar"
-    assert [question.text for question in ask.questions] == ["Who are you? — Your name", "sure", "n"]
-    assert [[option.label for option in question.options] for question in ask.questions] == [[], ["true", "false"], ["1", "2"]]
-    told = response(control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("Ada", "true", "2"))))
-    assert told == {"action": "accept", "content": {"name": "Ada", "sure": True, "n": 2}}
+    assert [question.text for question in ask.questions] == ["Who are you? — Your name", "sure", "n", "Where?", "share", "size"]
+    labels = [[option.label for option in question.options] for question in ask.questions]
+    assert labels == [[], ["true", "false"], ["1", "2"], [], [], ["1", "2"]]
+    told = response(control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("Ada", "true", "2", "10115", "0.5", "2"))))
+    assert told == {"action": "accept", "content": {"name": "Ada", "sure": True, "n": "2", "zip": "10115", "share": 0.5, "size": 2}}
+    said = control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("1", "yes", "1", "true", "half", "[1]")))
+    assert response(said)["content"] == {"name": "1", "sure": "yes", "n": "1", "zip": "true", "share": "half", "size": "[1]"}
     assert response(control.answer_line(ask, Answer(decision=Decision.DENY))) == {"action": "decline"}
 
     (link,) = events_of(request("elicitation", mcp_server_name="calendar", message="Log in", mode="url", url="https://example.org/login"))
     assert [option.description for option in link.questions[0].options] == ["https://example.org/login"]
     assert response(control.answer_line(link, Answer(decision=Decision.ANSWER, answers=("Yes",)))) == {"action": "accept", "content": {}}
+
+
+@pytest.mark.parametrize("schema", [{"properties": ["name"]}, {"properties": 1}, {"properties": {}}, [], None])
+def test_a_form_without_fields_asks_for_a_yes(schema: Any) -> None:
+    (ask,) = events_of(request("elicitation", message="May I?", requested_schema=schema))
+    assert (ask.source, [(question.text, [option.label for option in question.options]) for question in ask.questions]) == (
+        "an MCP server", [("May I?", ["Yes"])],
+    )  # fmt: skip
+    (odd,) = events_of(request("elicitation", message="Who?", requested_schema={"properties": {"name": "text"}}))
+    assert [(question.text, question.name) for question in odd.questions] == [("Who? — name", "name")]
 
 
 def test_what_nobody_can_answer_is_said_to_be_so() -> None:

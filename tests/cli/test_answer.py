@@ -120,6 +120,25 @@ def test_of_several_questions_the_one_that_is_named_is_answered(tmp_path: Path) 
     }
 
 
+def test_at_a_terminal_one_question_is_asked_at_a_time_and_one_that_is_answered_elsewhere_makes_room(tmp_path: Path) -> None:
+    script = tmp_path / "two.toml"
+    script.write_text(TWO)
+    child = pexpect.spawn(
+        sys.executable, [*CLI[1:], *ASK, str(script), "Go."], cwd=str(tmp_path), env=environ(), encoding="utf-8", timeout=BUDGET, dimensions=(50, 140)
+    )  # fmt: skip
+    child.expect(r"leave to use Read — /etc/hostname.*tells the agent why")
+    asks = eventually(
+        lambda: len(found := json.loads(cli("answer", "--json").stdout)) == 2 and found, within=BUDGET, what="the agent asks for both"
+    )
+    assert cli("answer", "--deny", "--ask", asks[0]["id"]).stdout == "Denied: Read: /etc/hostname\n"
+    child.expect(r"leave to use Read — /etc/passwd.*tells the agent why")
+    child.sendline("a")
+    child.expect(pexpect.EOF)
+    child.close()
+    receipt = json.loads(cli("show", "--json").stdout)
+    assert [(one["decision"], one["by"]) for one in receipt["asked"]] == [("deny", "cli"), ("allow", "terminal")]
+
+
 def test_a_run_without_anybody_waits_only_for_so_long_and_can_be_answered(tmp_path: Path) -> None:
     assert "give --timeout, too" in cli(*ASK, "approval", "--detach", "Go.", cwd=tmp_path).stderr
     assert rows() == []
@@ -128,8 +147,11 @@ def test_a_run_without_anybody_waits_only_for_so_long_and_can_be_answered(tmp_pa
         lambda: (said := cli("answer", run_id)).stdout.count("touch approved.txt") and said, within=BUDGET, what="the agent asks"
     )
     assert "allow for this run: Bash(touch approved.txt), Bash(rm -f draft.txt)" in shown.stdout
-    assert cli("answer", run_id, "--allow-run").stdout == "Allowed for this run: Bash: touch approved.txt; rm -f draft.txt\n"
-    with beginning("attach", run_id, "--json") as process:
-        receipt = json.loads(process.communicate(timeout=BUDGET)[0])
-    assert receipt["outcome"]["kind"] == "ok"
+    with beginning("attach", run_id) as watching:  # in a pipe, where nobody can answer; but it is not this one's run to refuse for
+        assert watching.stderr is not None
+        assert any("Waits for leave" in line for line in watching.stderr)
+        assert cli("answer", run_id, "--allow-run").stdout == "Allowed for this run: Bash: touch approved.txt; rm -f draft.txt\n"
+        watching.communicate(timeout=BUDGET)
+    receipt = json.loads(cli("attach", run_id, "--json").stdout)
+    assert (receipt["outcome"]["kind"], [one["by"] for one in receipt["asked"]]) == ("ok", ["cli"])
     assert (tmp_path / "approved.txt").exists()

@@ -17,8 +17,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from cc_executor.model.ask import Answer as Told
+from cc_executor.model.ask import Decision
 from cc_executor.model.receipt import RECEIPT_MIME
+from cc_executor.runtime.answers import give, open_asks
 from cc_executor.shim import records
+from cc_executor.store.journal import RunFolder
+from cli.test_answer import TWO
 from kernel.cells import NEWEST_LINE, WIDGET_MIME
 from kernel.test_endings import PROMISE, living
 from kernel.test_terminal import Terminal, terminal
@@ -176,6 +181,62 @@ def test_a_stale_and_a_strange_answer_are_refused_with_a_sentence(kernel: Kernel
     assert kernel.value("r.receipt.asked[0].decision, r.receipt.asked[0].note") == "('deny', 'not that')"
 
 
+@NEWEST_LINE
+def test_a_cell_answers_a_run_in_the_background_and_allows_only_what_it_names(kernel: Kernel, tmp_path: Path, state_folder: Path) -> None:
+    assert kernel.wait(person(kernel, f"{APPROVAL} --bg\nGo.")).status == "ok"
+
+    def asks_for(words: str) -> None:
+        eventually(lambda: words in kernel.run("%cc answer").stream, within=BUDGET, what="the agent asks")
+
+    asks_for("leave to change a file with Write")
+    (folder,) = run_folders(state_folder)
+    for line, says in (
+        (f"allow {folder.name}", "'allow' takes nothing after it"),  # leave for the newest run, whatever run was meant
+        ("run only the first", "'run' takes nothing after it"),
+        (f"deny {folder.name}", "is a run, and no answer: name it before 'deny'"),
+        ("text", "it asks for leave"),
+        (f"{folder.name} yes", "'yes' is no answer"),
+        ('deny "why', "Close the quotes"),
+    ):
+        assert says in kernel.run(f"%cc answer {line}").evalue
+    assert not list(tmp_path.iterdir())
+    assert kernel.run("%cc answer allow").stream == "Allowed once: Write: plan.md\n"
+    asks_for("Make approved.txt and remove the draft")
+    assert kernel.run(f"%cc answer {folder.name} deny only after lunch").stream == "Denied: Bash: touch approved.txt; rm -f draft.txt\n"
+    asks_for("Once more")
+    assert kernel.run("%cc answer run").stream == "Allowed for this run: Bash: touch approved.txt; rm -f draft.txt\n"
+    told = kernel.value("'; '.join(f'{one.decision} {one.by} {one.note}' for one in (await r).receipt.asked)")
+    assert told == "'allow magic ; deny magic only after lunch; allow_run magic '"
+    assert {file.name for file in tmp_path.iterdir()} == {"plan.md", "approved.txt"}
+    assert "has ended" in kernel.run("%cc answer allow").evalue
+
+
+@NEWEST_LINE
+def test_a_cell_gives_one_answer_to_each_question_of_a_run_in_the_background(kernel: Kernel) -> None:
+    assert kernel.wait(person(kernel, f"{QUESTION} --bg\nGo.")).status == "ok"
+    eventually(lambda: "All years" in kernel.run("%cc answer").stream, within=BUDGET, what="the agent asks")
+    assert "asks 2: give one answer for each" in kernel.run('%cc answer text "All years"').evalue
+    assert "it asks a question" in kernel.run("%cc answer allow").evalue
+    assert kernel.run('%cc answer text "All years" Tables').stream.startswith("Answered: Which data should the report use?")
+    assert (
+        kernel.value("[(one.decision, one.by, one.note) for one in (await r).receipt.asked]")
+        == "[('answer', 'magic', 'All years · Tables')]"
+    )
+
+
+@NEWEST_LINE
+def test_a_cell_that_only_watches_refuses_nothing_though_nobody_can_answer_there(kernel: Kernel, state_folder: Path) -> None:
+    assert kernel.wait(person(kernel, f"{QUESTION} --bg\nGo.")).status == "ok"
+    watching = kernel.send("seen = await get_ipython().run_line_magic('cc_attach_async', '')")  # as a program runs it
+    answer = kernel.wait(watching, within=BUDGET, until=asks_of)
+    (path,) = run_folders(state_folder)
+    (ask,) = open_asks(RunFolder(path))
+    give(RunFolder(path), ask, Told(decision=Decision.ANSWER, answers=("All years", "Plots")), by="test")
+    assert kernel.wait(watching, within=BUDGET, answer=answer).status == "ok"
+    assert kernel.value("[one.by for one in seen.receipt.asked]") == "['test']"
+    assert kernel.value("(await r).status") == "'ok'"
+
+
 def test_a_terminal_asks_in_its_own_lines(terminal: Terminal, tmp_path: Path) -> None:
     terminal.enter(f"{APPROVAL} --no-raise-error\nGo.")
     terminal.see("leave to change a file with Write")
@@ -187,6 +248,32 @@ def test_a_terminal_asks_in_its_own_lines(terminal: Terminal, tmp_path: Path) ->
     assert "ok · " in terminal.ready()
     assert (tmp_path / "approved.txt").exists()
     assert "[('allow', 'terminal'), ('allow_run', 'terminal')]" in terminal.run("[(one.decision, one.by) for one in r.receipt.asked]")
+
+
+@pytest.mark.parametrize("terminal", ["simple-prompt"], indirect=True)
+def test_a_terminal_asks_one_thing_at_a_time_and_not_what_was_answered_elsewhere(
+    terminal: Terminal, tmp_path: Path, state_folder: Path
+) -> None:
+    script = tmp_path / "two.toml"
+    script.write_text(TWO)
+    terminal.enter(f"%%cc_execute --ask --permission-mode default --rehearse {script} -o r\nGo.")
+    terminal.child.expect(r"leave to use Read — /etc/hostname.*tells the agent why")
+    (folder,) = run_folders(state_folder)
+    asks = eventually(lambda: len(found := open_asks(RunFolder(folder))) == 2 and found, within=BUDGET, what="the agent asks for both")
+    give(RunFolder(folder), asks[0], Told(decision=Decision.DENY), by="test")
+    terminal.child.expect(r"leave to use Read — /etc/passwd.*tells the agent why")
+    terminal.child.send("a\r")
+    assert "ok · " in terminal.ready()
+    assert "[('deny', 'test'), ('allow', 'terminal')]" in terminal.run("[(one.decision, one.by) for one in r.receipt.asked]")
+
+
+@pytest.mark.parametrize("terminal", ["simple-prompt"], indirect=True)
+def test_a_question_of_a_run_that_was_interrupted_takes_nothing_of_what_is_typed_next(terminal: Terminal) -> None:
+    terminal.enter(f"{APPROVAL}\nGo.")
+    terminal.see("tells the agent why")
+    terminal.child.sendintr()
+    assert "cancelled" in terminal.ready()
+    assert "42" in terminal.run("await __import__('asyncio').sleep(0.1) or 6 * 7")
 
 
 def test_nobody_starts_a_run_whose_questions_could_wait_for_ever(terminal: Terminal) -> None:

@@ -66,6 +66,16 @@ def test_the_second_cell_begins_with_an_agent_that_waits_and_none_outlives_the_k
     eventually(lambda: not marked(mark) and not marked(other), within=30, what="no agent waits any more")
 
 
+@pytest.mark.parametrize("how", ["%config CCExecutor.spare = False", "%unload_ext cc_executor"])
+def test_one_that_is_not_wanted_any_more_ends(own_kernel: Kernel, tmp_path: Path, served: ServedRehearsal, how: str) -> None:
+    values = {"HOME": str(tmp_path), "ANTHROPIC_BASE_URL": served.url, "ANTHROPIC_API_KEY": API_KEY}
+    assert own_kernel.run(SET.format(values=values)).status == "ok"
+    assert own_kernel.run("%%cc_execute\nSay hello.").status == "ok"
+    mark = waiting(own_kernel)
+    assert own_kernel.run(how).status == "ok"
+    eventually(lambda: not marked(mark), within=30, what="no agent waits any more")
+
+
 def test_without_the_setting_none_waits(kernel: Kernel) -> None:
     assert kernel.run("%%cc_execute --rehearse hello\nSay hello.").status == "ok"
     assert kernel.value("'cc_executor.runtime.spare' in __import__('sys').modules") == "False"

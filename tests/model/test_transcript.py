@@ -177,6 +177,14 @@ def test_raw_output_gives_the_same_items_in_any_pieces(value: str, cuts: list[in
     assert all(item.kind is (Kind.STDERR if stream == "err" else Kind.OUTPUT) for item in at_once.items)
 
 
+@pytest.mark.parametrize("block", ["stdout", "m:0"])
+def test_terminal_control_is_removed_however_it_is_cut(block: str) -> None:
+    raw = "plain\x1b[1;31mred\x1b]0;title\x07 end\n"
+    assert [item.text for item in folded(text(piece, block=block) for piece in raw).items] == ["plainred end\n"]
+    assert [item.text for item in folded([text(raw, block=block)]).items] == ["plainred end\n"]
+    assert [item.text for item in folded(StderrWritten(text=piece) for piece in raw).items] == ["plainred end\n"]
+
+
 def test_an_authoritative_text_replaces_its_pieces_where_they_stood() -> None:
     transcript = folded([text("Hel"), text("lo wrold"), StderrWritten(text="warning\n"), text("Hello world", whole=True)])
     assert [(item.number, item.kind, item.text) for item in transcript.items] == [
@@ -435,6 +443,49 @@ def test_pages_give_back_exactly_what_was_elided(script: list[tuple[str, int]], 
         pages += 1
         assert pages < 10_000
     assert tuple(shown[number] for number in sorted(shown)) == everything.items
+
+
+def test_from_every_point_of_a_run_the_same_items_are_made_again() -> None:
+    lines = "".join(f"line {n}\n" for n in range(2 * PART_LINES))
+    events: list[Event] = [
+        MessageStarted(message_id="m"),
+        text("Hello \x1b[1;3"),
+        ToolCalled(tool_id="t1", name="Bash", input='{"command": "make"}', whole=True),
+        StderrWritten(text="one \x1b[3"),
+        StderrWritten(text="1mtwo\n"),
+        text("1mworld"),
+        ToolCalled(tool_id="t2", name="Read", whole=False),
+        ToolReturned(tool_id="t1", text="made"),
+        text(lines, block="m:1"),
+        text(lines, block="m:1"),
+        text("Hello world", whole=True),
+        ApiRetried(attempt=1, max_attempts=10, delay=1),
+        ApiRetried(attempt=2, max_attempts=10, delay=1),
+        text(2 * lines + "end", block="m:1", whole=True),
+        ToolCalled(tool_id="t2", name="Read", input='{"file_path": "a"}', whole=True),
+        ThinkingWritten(block="m:2", text="Hm", whole=False),
+        MessageStarted(message_id="n"),
+        ToolReturned(tool_id="t2", text="read"),
+        text("Done", block="n:0", whole=True),
+        Exited(code=0),
+    ]
+    everything = folded(events).items
+    live = Transcript()
+    for place, event in enumerate(events):
+        again = live.copy()
+        again.feed(events[place:])
+        begin = live.next_number
+        assert [item for item in again.items if item.number >= begin] == [item for item in everything if item.number >= begin], place
+        live.feed([event])
+    assert live.items == everything, "no copy has changed what it was made of"
+
+
+def test_a_page_shows_a_call_as_it_ended_however_late() -> None:
+    call: list[Event] = [ToolCalled(tool_id="t", name="Bash", whole=True), *(text(str(n), block=f"m:{n}", whole=True) for n in range(20))]
+    events = [*call, ToolReturned(tool_id="t", text="made"), *(text(str(n), block=f"n:{n}", whole=True) for n in range(20))]
+    live = folded(events, Bounds(items=5))
+    page = earlier(Checkpoints(0, live), lambda position: events[position:], before=3)
+    assert [(item.title or item.text, item.state) for item in page.items] == [(name, ItemState.DONE) for name in ("Bash", "0", "1")]
 
 
 def test_a_page_begins_where_an_unfinished_text_is_only_partly_held() -> None:

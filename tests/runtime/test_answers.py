@@ -10,16 +10,17 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 import pytest
 
 from cc_executor import Result, cc_execute
+from cc_executor.agents.claude.control import answer_line
 from cc_executor.api import make_request
 from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.ask import Answer, Ask, Decision
-from cc_executor.model.event import Answered, Event, PermissionAsked, QuestionAsked, ToolReturned
+from cc_executor.model.event import Answered, Event, Option, PermissionAsked, Question, QuestionAsked, ToolReturned
 from cc_executor.model.phase import Phase
 from cc_executor.runtime.answers import CLOSED, give, open_ask, open_asks, understood
 from cc_executor.runtime.askpage import shown
@@ -172,7 +173,8 @@ async def test_code_that_fails_or_says_nothing_sensible_is_a_no(tmp_path: Path) 
     result = await asked(tmp_path, on_ask=fail)
     assert {one.decision for one in result.receipt.asked} == {"deny"}
     assert "OSError" in result.receipt.asked[0].note
-    assert (await asked(tmp_path, on_ask=lambda _: 17)).receipt.asked[0].decision == "deny"
+    odd: Any = iter((17, Answer(decision=cast("Decision", "everything")), Answer(decision=Decision.ALLOW, text=cast("str", None))))
+    assert [one.decision for one in (await asked(tmp_path, on_ask=lambda _: next(odd))).receipt.asked] == ["deny"] * 3
     assert names(tmp_path) == set()
 
 
@@ -280,11 +282,13 @@ PERMISSION: Final = PermissionAsked(ask_id="q", tool_id="t", name="Bash", input=
         ("deny", Decision.DENY, ""),
         ("yes", Decision.DENY, "yes"),  # what is not one of the words allows nothing
         (Answer(decision=Decision.DENY, text="no"), Decision.DENY, "no"),
+        (Answer(decision=cast("Decision", "allow")), Decision.ALLOW, ""),  # people write the word
     ],
 )
 def test_only_a_clear_yes_is_a_yes(said: object, decision: Decision, text: str) -> None:
     answer = understood(PERMISSION, said)
     assert (answer.decision, answer.text) == (decision, text)
+    assert isinstance(answer.decision, Decision)
 
 
 @pytest.mark.parametrize("said", [1, 0, 17, object(), [True], "", {}])
@@ -294,6 +298,51 @@ def test_nothing_else_allows_anything(said: object) -> None:
     except ValueError:
         decision = Decision.DENY
     assert decision is Decision.DENY
+
+
+PARTS: Final = Question(text="Which parts?", header="Parts", multiple=True, options=(Option(label="Tables"), Option(label="Plots")))
+QUESTIONS: Final = QuestionAsked(ask_id="q", tool_id="t", questions=(Question(text="Which data?", header="Data"), PARTS))
+FORM: Final = QuestionAsked(ask_id="q", questions=(Question(text="Sure?", name="sure", typed=True), Question(text="Who?", name="who")))
+
+
+@pytest.mark.parametrize(
+    ("ask", "said", "answers"),
+    [
+        (QUESTIONS, ["All years", "Tables"], ("All years", "Tables")),
+        (QUESTIONS, ("All years", ["Tables", "Plots"]), ("All years", "Tables, Plots")),
+        (QUESTIONS, {"Which data?": "2025", "Parts": ("Tables", "Plots")}, ("2025", "Tables, Plots")),
+        (FORM, {"sure": True, "Who?": "Ada"}, ("true", "Ada")),
+        (FORM, [False, 7], ("false", "7")),
+        (QuestionAsked(ask_id="q", tool_id="t", questions=(PARTS,)), "deny", ("deny",)),  # words are what somebody answers
+        (QuestionAsked(ask_id="q", questions=(Question(text="Log in"),)), True, ("true",)),  # a form that wants no more than a yes
+    ],
+)
+def test_a_question_is_answered_in_the_words_that_are_meant(ask: QuestionAsked, said: object, answers: tuple[str, ...]) -> None:
+    assert understood(ask, said) == Answer(decision=Decision.ANSWER, answers=answers)
+    assert answer_line(ask, understood(ask, said)), "it is one to this question"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        True,  # as one says who allows everything; "True" would be an answer that nobody has given
+        {"Which data?": "2025"},
+        {"Which data?": "2025", "Which parts?": None},
+        ["2025", []],
+        ["2025"],
+        "2025",
+        {},
+    ],
+)
+def test_half_an_answer_is_none(said: object) -> None:
+    with pytest.raises(ValueError, match=r"answer"):
+        answer_line(QUESTIONS, understood(QUESTIONS, said))
+    assert {understood(QUESTIONS, no).decision for no in (False, None)} == {Decision.DENY}
+
+
+def test_true_is_no_answer_to_a_single_question() -> None:
+    with pytest.raises(ValueError, match="True answers no question"):
+        understood(QuestionAsked(ask_id="q", tool_id="t", questions=(PARTS,)), said=True)
 
 
 def test_a_command_does_not_ask() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,8 @@ from cc_executor.runtime import control
 from cc_executor.runtime.control import command
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
-from cc_executor.store.journal import RunFolder
+from cc_executor.store.journal import RunFolder, RunStanding
+from support.runs import eventually, started
 
 
 @contextmanager
@@ -71,3 +74,15 @@ def test_a_supervisor_that_hangs_up_for_ever_is_called_for_so_long(home: StateHo
         with pytest.raises(ControlFailed, match="ended before it answered"):
             command(folder, "pause")
         assert len(calls) > 1
+
+
+@pytest.mark.parametrize("check", [None, "true"], ids=["no check", "a check that is over"])
+async def test_of_a_run_that_has_ended_nothing_is_said_to_be_cancelled(tmp_path: Path, home: StateHome, check: str | None) -> None:
+    run = await started("true", home=home, cwd=tmp_path, verify=check)
+    if check is None:  # not sealed, for nobody has looked
+        await eventually(lambda: run.folder.standing(time.time()) is RunStanding.ENDED)
+    else:
+        assert (await run.finish()).outcome.ok
+    with pytest.raises(ControlFailed, match="has ended"):
+        command(run.folder, "cancel", reason="cancel", by="test")
+    assert (await run.finish()).outcome.ok

@@ -232,7 +232,7 @@ async def test_leftovers_are_ended_where_there_are_no_pidfds(tmp_path: Path, hom
         raise PermissionError(errno.EPERM, "seccomp")  # some containers; Linux before 5.3 says ENOSYS
 
     run = await started("setsid bash -c 'echo $$ > tool; echo > begun; exec sleep 1000'; sleep 1000", home=home, cwd=tmp_path)
-    await eventually((tmp_path / "tool").exists)
+    await eventually((tmp_path / "begun").exists)
     os.kill(supervisor(run.folder), signal.SIGKILL)
     monkeypatch.setattr(os, "pidfd_open", refuse)
     assert (await run.finish()).outcome.kind.value == "lost"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import pytest
@@ -164,6 +164,48 @@ async def test_a_spare_that_would_not_be_what_is_started_now_is_ended(
     await run.end(reason="cancel", by="test", now=True)
 
 
+READ: Final = (
+    *(
+        "work/CLAUDE.md",
+        "work/CLAUDE.local.md",
+        "work/AGENTS.md",
+        "work/.mcp.json",
+        "work/.claude/settings.json",
+        "work/.claude/rules/a.md",
+    ),
+    *("work/.git/HEAD", "work/.git/index", "CLAUDE.md", ".mcp.json", ".claude/skills/a/SKILL.md", ".git/HEAD"),
+    *(
+        "user/CLAUDE.md",
+        "user/settings.json",
+        "user/settings.local.json",
+        "user/agents/a.md",
+        "user/commands/a.md",
+        "user/skills/a/SKILL.md",
+    ),
+    *("user/rules/a.md", "user/hooks/a", "user/output-styles/a.md", "user/plugins/installed_plugins.json", "claude"),
+)
+
+
+def test_what_a_session_reads_at_its_start_is_looked_at_and_what_it_writes_is_not(tmp_path: Path) -> None:
+    def seen() -> str:
+        environ = {"CLAUDE_CONFIG_DIR": str(tmp_path / "user")}
+        return spare._seen(str(tmp_path / "work"), str(tmp_path / "claude"), environ)
+
+    for name in READ:
+        write(tmp_path / name, "one")
+    before = seen()
+    assert before == seen()
+    for name in ("work/notes.txt", "user/projects/a.jsonl", "user/.claude.json", "user/plugins/cache/a", "work/.git/logs/HEAD"):
+        write(tmp_path / name, "one")
+    assert seen() == before
+    for name in READ:
+        (tmp_path / name).write_text("other")
+        assert seen() != before, name
+        before = seen()
+    (tmp_path / "work" / ".claude" / "rules" / "a.md").unlink()
+    assert seen() != before
+
+
 async def test_trust_that_is_given_or_taken_back_is_seen(tmp_path: Path, home: StateHome, environ: dict[str, str]) -> None:
     mark = await kept(asked(tmp_path), home=home, environ=environ)
     trust(str(tmp_path), home=home, environ=environ)
@@ -190,8 +232,10 @@ async def test_a_spare_that_cannot_be_started_is_nobody_s_concern(tmp_path: Path
     assert spare.take() is None
 
 
-@pytest.mark.parametrize("how", ["dropped", "killed", "another is made"])
-async def test_there_is_at_most_one_and_it_ends(tmp_path: Path, home: StateHome, environ: dict[str, str], how: str) -> None:
+@pytest.mark.parametrize("how", ["dropped", "killed", "too old", "another is made"])
+async def test_there_is_at_most_one_and_it_ends(
+    tmp_path: Path, home: StateHome, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     mark = await kept(asked(tmp_path), home=home, environ=environ)
     match how:
         case "dropped":
@@ -200,6 +244,9 @@ async def test_there_is_at_most_one_and_it_ends(tmp_path: Path, home: StateHome,
             for pid in marked(mark):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        case "too old":  # it is about to end by itself
+            monkeypatch.setattr(spare, "HOLD", spare.MARGIN)
+            assert spare.take() is None
         case _:
             other = await kept(asked(tmp_path), home=home, environ=environ)
             assert other != mark
@@ -227,10 +274,11 @@ async def test_a_spare_that_ends_just_then_costs_nothing(tmp_path: Path, home: S
             tasks.start_soon(start)
             await eventually(lambda: spare._kept == [])  # it has been taken
             for pid in victims:
-                handle = os.pidfd_open(pid)
-                os.kill(pid, signal.SIGKILL)
-                await anyio.wait_readable(handle)  # with all of its threads
-                os.close(handle)
+                with suppress(ProcessLookupError):  # a command of the agent that had ended by itself
+                    handle = os.pidfd_open(pid)
+                    os.kill(pid, signal.SIGKILL)
+                    await anyio.wait_readable(handle)  # with all of its threads
+                    os.close(handle)
             with suppress(ProcessLookupError):
                 os.kill(waiting.shim.pid, signal.SIGCONT)
     (run,) = started

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cc_executor.policy.redact import MASK
+from cc_executor.runtime import transcripts
 from cc_executor.runtime.transcripts import Comparison, compare, find_transcripts
 from cc_executor.store.journal import RunFolder
 from support.environments import CHECKOUT
@@ -72,9 +73,53 @@ def test_a_subagent_s_messages_are_found_in_its_own_transcript_or_not_missed(tmp
 def test_a_lost_last_message_is_explained_by_a_stop_and_by_nothing_else(tmp_path: Path) -> None:
     told = Told(tmp_path, "05d-sigint-in-bash")
     told.write(told.messages[:-1])
-    assert told.compared(ended_by_force=True).against == []
+    stopped = told.compared(ended_by_force=True)
+    assert stopped.against == []
+    assert "1 message(s) are not in the agent's transcript" in stopped.notes[0]
     [reason] = told.compared().against
     assert "lacks 1 message" in reason
+    told.write(told.messages)
+    assert [note for note in told.compared(ended_by_force=True).notes if "are not in" in note] == []
+
+
+def test_of_many_that_are_missing_the_first_are_named(tmp_path: Path) -> None:
+    told = Told(tmp_path, "02d-acceptEdits")
+    for left in range(len(told.messages)):
+        told.write(told.messages[:left])
+        missing = len(told.messages) - left
+        [reason] = told.compared().against
+        names = [message["uuid"] for message in told.messages[left:]]
+        assert not any("subagents" in note for note in told.compared().notes)
+        assert reason.endswith(f": {', '.join(names[:3])}{f' and {missing - 3} more' if missing > 3 else ''}.")
+
+
+def test_where_there_is_no_transcript_that_is_said(tmp_path: Path) -> None:
+    told = Told(tmp_path, "01-success-text")
+    nowhere = compare(told.folder, session_id=told.session_id, roots=[], ended_by_force=False, mask=MASK)
+    assert (told.compared().missing, told.compared().against, nowhere.against) == (True, [], [])
+    assert str(told.root / "projects") in told.compared().notes[0]
+    assert "nowhere to look" in nowhere.notes[0]
+
+
+def test_a_message_that_stands_in_two_transcripts_is_counted_once(tmp_path: Path) -> None:
+    told = Told(tmp_path, "02d-acceptEdits")
+    told.write(told.messages)
+    once = told.compared().agreeing
+    told.write(told.messages, told.root / "projects" / "-another" / f"{told.session_id}.jsonl")
+    assert told.compared().agreeing == once
+
+
+def test_a_line_that_is_too_long_is_passed_over_and_those_after_it_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(tmp_path, "02d-acceptEdits")
+    told.write(told.messages)
+    whole, stdout = told.compared(), told.folder.path / "stdout"
+    longest = max(map(len, [*stdout.read_bytes().splitlines(), *told.transcript.read_bytes().splitlines()]))
+    monkeypatch.setattr(transcripts, "LINE_LIMIT", longest + 1)  # with its end of line
+    message = {**told.messages[0], "uuid": "00000000-0000-4000-8000-000000000000", "more": "x" * 3 * longest}
+    for path in (stdout, told.transcript):
+        path.write_bytes(json.dumps(message).encode() + b"\n" + path.read_bytes())
+    found = told.compared()
+    assert (found.agreeing, found.against) == (whole.agreeing, [])
 
 
 def test_every_kind_of_difference_is_named(tmp_path: Path) -> None:
@@ -83,7 +128,14 @@ def test_every_kind_of_difference_is_named(tmp_path: Path) -> None:
     for change, word in (({"request_id": "req_x"}, "request id"), ({"message": {**message["message"], "id": "msg_x"}}, "message id")):
         told.write([message | change])
         [reason] = told.compared().against
-        assert f"({word})" in reason
+        assert f"assistant {message['uuid']} ({word})" in reason
+
+
+def test_what_the_session_told_in_another_run_is_no_matter_of_this_one(tmp_path: Path) -> None:
+    told = Told(tmp_path, "01-success-text")
+    [message] = told.messages
+    told.write([{**message, "uuid": "00000000-0000-4000-8000-000000000000"}, message])
+    assert (told.compared().agreeing, told.compared().against) == (1, [])
 
 
 def test_a_torn_last_line_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:

@@ -151,6 +151,15 @@ def test_an_agent_that_gets_no_run_is_ended_with_all_that_it_has_started(hold: H
         sleeper.wait()
 
 
+def test_an_agent_that_is_not_wanted_hears_the_end_of_its_input_before_it_is_killed(hold: Hold, tmp_path: Path) -> None:
+    """It may have hooks that run when a session ends."""
+    held = hold(argv=["/bin/sh", "-c", "echo > ready; read -r line || echo > farewell"])
+    until((tmp_path / "0" / "ready").exists)
+    held.shim.terminate()
+    until(held.is_gone)
+    assert (tmp_path / "0" / "farewell").exists()
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [

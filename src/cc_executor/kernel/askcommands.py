@@ -12,6 +12,7 @@ from cc_executor.policy.redact import Redactor
 from cc_executor.runtime.answers import give, meant_ask, open_asks
 from cc_executor.runtime.askpage import line_of, shown
 from cc_executor.runtime.prompt import heading, question_words
+from cc_executor.store.home import RUN_ID
 
 USAGE: Final = "`%cc answer [RUN] allow`, `… run`, `… deny REASON`, or `… text ANSWER ANSWER`, one in quotes for each question"
 _WORDS: Final = {"allow": Decision.ALLOW, "run": Decision.ALLOW_RUN, "deny": Decision.DENY, "text": Decision.ANSWER}
@@ -30,6 +31,10 @@ def answer_verb(shell: Any, line: str) -> None:
     folder = home.pick(name)
     if words and words[0] not in _WORDS:
         raise InvalidRequest(f"{words[0]!r} is no answer: {USAGE}.")
+    if len(words) > 1 and _WORDS[words[0]] in {Decision.ALLOW, Decision.ALLOW_RUN}:  # a run's id there would be leave for another run
+        raise InvalidRequest(f"{words[0]!r} takes nothing after it, and nothing was allowed: {USAGE}.")
+    if not name and len(words) > 1 and RUN_ID.match(words[1]):
+        raise InvalidRequest(f"{words[1]} is a run, and no answer: name it before {words[0]!r}. Nothing was answered: {USAGE}.")
     asks = open_asks(folder)
     if not words:
         mask, cwd = Redactor(()).text, folder.request().cwd

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from IPython.core.displaypub import CapturingDisplayPublisher
@@ -311,9 +310,15 @@ def _keep_spare(shell: Any, order: Order, home: StateHome) -> None:
     With a cap of the day each run has other options, and within a trace another environment: it would fit no run.
     """
     if settings_of(shell).spare and order.max_cost_per_day is None and not is_traced(os.environ):
-        from cc_executor.runtime.spare import prepare
+        from cc_executor.runtime.spare import drop, prepare
 
-        work = partial(prepare, order.request, home=home, environ=dict(os.environ), pid=os.getpid())
+        environ = dict(os.environ)
+
+        def work() -> None:
+            prepare(order.request, home=home, environ=environ, pid=os.getpid())
+            if not settings_of(shell).spare:  # not wanted any more since
+                drop()
+
         threading.Thread(target=work, name="cc_executor spare", daemon=True).start()
 
 

@@ -41,6 +41,7 @@ def load(shell: Any) -> None:
         line_magics["cc"] = others
         print("cc_executor: %cc belongs to another extension and was left alone; use %cc_list, %cc_show, … instead.")  # noqa: T201 - the user's own question
     shell.configurables.append(settings)
+    settings.observe(_drop_spare, "spare")  # another one follows the next run where one is wanted
     keep_caps(id(shell), lambda: {name: getattr(settings, name) for name in CAPS})
     shell.display_formatter.formatters["text/plain"].for_type_by_name(*RECEIPT, _receipt_text)
     shell.input_transformers_post.append(transform)
@@ -54,6 +55,7 @@ def load(shell: Any) -> None:
 def unload(shell: Any) -> None:
     """Take back what `load` registered. Runs that are going on go on."""
     drop_caps(id(shell))
+    _drop_spare()
     getattr(shell, "_cc_executor_unread", lambda: None)()
     shell.input_transformers_post[:] = [known for known in shell.input_transformers_post if not _is_ours(known, "transform")]
     # By name: to go through a table would load every lazy magic of IPython 9 (40 ms of CPU).
@@ -79,6 +81,13 @@ def unload(shell: Any) -> None:
         name for name in attributes if name.startswith("_cc_executor_")
     ]:  # the raw cell, say, or a wish of `%cc lint` for the next one
         delattr(shell, name)
+
+
+def _drop_spare(_change: object = None) -> None:
+    """End the agent that waits for the next cell, if there is one."""
+    spare = sys.modules.get("cc_executor.runtime.spare")  # imported where one is wanted, and nowhere else
+    if spare is not None:
+        spare.drop()
 
 
 def _remember_raw_cell(info: Any) -> None:

@@ -205,7 +205,7 @@ class Transcript:
         return other
 
     def copy(self, *, bounds: Bounds | None = None, ceiling: int | None = None) -> Self:
-        """A transcript from which the same events give items with the same numbers. It holds only what is still open.
+        """A transcript from which the same events give items with the same numbers. It holds none of the items that there are.
 
         Parameters
         ----------
@@ -221,15 +221,6 @@ class Transcript:
         other._blocks = {key: block.copy() for key, block in self._blocks.items()}
         other._tools = dict(self._tools)
         other._newest = self._newest
-        held: dict[int, Item | Part] = {}
-        for block in other._blocks.values():
-            held |= {number: self._items[number] for number in block.numbers if number in self._items}
-            if block.tail is not None and block.tail.number in held:
-                held[block.tail.number] = block.tail
-        held |= {number: self._whole(self._items.get(number, item)) for number, item, _ in self._tools.values()}
-        for number in sorted(held):
-            if ceiling is None or number < ceiling:
-                other._hold(number, held[number])
         return other
 
     def _advance(self, event: Event) -> None:

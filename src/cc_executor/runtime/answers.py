@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 import anyio
+import msgspec
 
 from cc_executor.agents.claude.control import answer_line, unsupported_line
 from cc_executor.errors import ControlFailed, InvalidRequest
@@ -252,8 +253,9 @@ async def _put_to(callback: AskCallback, run: Run, ask: Ask, *, by: str) -> None
 def understood(ask: Ask, said: object) -> Answer:
     """The answer that a callback's value means.
 
-    True and ``"allow"`` allow once, ``"allow_run"`` for the run, False, None and ``"deny"`` deny. Any other text is a reason to deny, or the answer to a
-    question; several questions take a list, or a dict by their texts. To deny a question with a reason, return an `Answer`.
+    False and None deny. To a request for leave, True and ``"allow"`` allow once, ``"allow_run"`` for the run, and any other text is a reason to deny. To
+    a question, a text is the answer, and True is none; several questions take a list, or a dict by their texts, and several choices a list. To deny a
+    question with a reason, return an `Answer`.
 
     Raises
     ------
@@ -261,7 +263,9 @@ def understood(ask: Ask, said: object) -> Answer:
         It means nothing here.
     """
     if isinstance(said, Answer):
-        return said
+        return msgspec.convert(
+            msgspec.to_builtins(said), Answer
+        )  # a struct takes whatever it is made with: a word, or none of the decisions
     if said is None or said is False:
         return Answer(decision=Decision.DENY)
     if isinstance(ask, QuestionAsked):
@@ -276,12 +280,23 @@ def understood(ask: Ask, said: object) -> Answer:
 
 
 def _answers(ask: QuestionAsked, said: object) -> Answer:
-    texts: list[str]
+    values: list[object]
     if isinstance(said, dict):
         known = cast("dict[object, object]", said)
-        texts = [str(known.get(question.text, known.get(question.name or question.header, ""))) for question in ask.questions]
+        values = [known.get(question.text, known.get(question.name or question.header)) for question in ask.questions]
     elif isinstance(said, list | tuple):
-        texts = [str(each) for each in cast("list[object]", said)]
+        values = list(cast("list[object]", said))
+    elif said is True and ask.tool_id:  # only a form can want no more than a yes
+        raise ValueError("True answers no question")
     else:
-        texts = [str(said)]
-    return Answer(decision=Decision.ANSWER, answers=tuple(texts))
+        values = [said]
+    return Answer(decision=Decision.ANSWER, answers=tuple(map(_text, values)))
+
+
+def _text(value: object) -> str:
+    """An answer in words: several choices as the agent's own dialog joins them, a yes or no as a form takes it."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, cast("list[object]", value)))
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)

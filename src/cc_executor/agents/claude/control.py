@@ -33,6 +33,8 @@ ECHO_LIMIT: Final = 256 * 1024
 MASK: Final = "[masked]"
 # The tools that `acceptEdits` is about.
 EDITS: Final = frozenset({"Write", "Edit", "MultiEdit", "NotebookEdit"})
+# The types of a form's fields that take no text. A text of digits is left as it is: a postal code is no number.
+_TYPED: Final = ("boolean", "integer", "number")
 NO_REASON: Final = "The user did not allow this. Go on without it, or ask what to do instead."
 
 _MODE_WORDS: Final[Mapping[str, str]] = MappingProxyType({"acceptEdits": "all edits in this folder"})
@@ -81,6 +83,24 @@ def _questions(source: str) -> tuple[Question, ...]:
     )
 
 
+def _choices(field: Mapping[str, object]) -> list[tuple[object, str]]:
+    """The values that a field of a form may have, each with what it is called (modelcontextprotocol.io, 2025-06-18 and 2025-11-25)."""
+    if field.get("type") == "boolean":
+        return [("true", ""), ("false", "")]
+    values, names = _listed(field.get("enum")), _listed(field.get("enumNames"))
+    if len(names) != len(values):
+        names = [""] * len(values)
+    titled = [cast("dict[str, object]", each) for key in ("oneOf", "anyOf") for each in _listed(field.get(key)) if isinstance(each, dict)]
+    return [
+        *((value, str(name)) for value, name in zip(values, names, strict=True)),
+        *((each["const"], str(each.get("title", ""))) for each in titled if "const" in each),
+    ]
+
+
+def _listed(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
 def _fields(message: str, schema: msgspec.Raw, *, url: str) -> tuple[Question, ...]:
     """What an MCP server wants to know: a flat form, each field of which is a question; or nothing but a yes."""
     properties: object = None
@@ -94,12 +114,17 @@ def _fields(message: str, schema: msgspec.Raw, *, url: str) -> tuple[Question, .
     for name, field in list(fields.items())[:QUESTIONS_LIMIT]:
         known = cast("dict[str, object]", field) if isinstance(field, dict) else {}
         about = str(known.get("title") or known.get("description") or name)
-        choices = known.get("enum")
-        labels = [str(choice) for choice in cast("list[object]", choices)] if isinstance(choices, list) else []
-        if known.get("type") == "boolean":
-            labels = ["true", "false"]
+        items = known.get("items")
+        several = _choices(cast("dict[str, object]", items)) if known.get("type") == "array" and isinstance(items, dict) else []
+        choices = several or _choices(known)
         found.append(
-            Question(text=f"{message} — {about}" if not found else about, name=name, options=tuple(Option(label=each) for each in labels))
+            Question(
+                text=f"{message} — {about}" if not found else about,
+                name=name,
+                typed=known.get("type") in _TYPED or any(not isinstance(value, str) for value, _ in choices),
+                options=tuple(Option(label=str(value), description=title) for value, title in choices),
+                multiple=bool(several),
+            )
         )
     return tuple(found)
 
@@ -149,13 +174,36 @@ def _told(ask: QuestionAsked, answer: Answer) -> dict[str, Any]:
         raise ValueError(f"it asks {len(ask.questions)}: give one answer for each")
     pairs = list(zip(ask.questions, answer.answers, strict=True))
     if is_form:
-        return {"action": "accept", "content": {question.name: _typed(text) for question, text in pairs if question.name}}
+        return {
+            "action": "accept",
+            "content": {question.name: _content(question, text) for question, text in pairs if question.name},
+        }
     known = toolcall.fields(ask.input) or {}
     return {"behavior": "allow", "updatedInput": {**known, "answers": {question.text: text for question, text in pairs}}}
 
 
+def _content(question: Question, text: str) -> object:
+    """What a field of a form is given for an answer. Several choices stand in it as in the agent's own questions, with a comma and a space between them."""
+    if question.multiple:
+        return [_typed(each) if question.typed else each for each in _chosen(question, text)]
+    return _typed(text) if question.typed else text
+
+
+def _chosen(question: Question, text: str) -> list[str]:
+    labels = sorted((option.label for option in question.options), key=len, reverse=True)  # a label may hold a comma itself
+    found: list[str] = []
+    rest = f"{text}, "
+    while rest:
+        label = next((each for each in labels if rest.startswith(f"{each}, ")), None)
+        if label is None:
+            raise ValueError(f"it asks for one or more of: {', '.join(option.label for option in question.options)}")
+        found.append(label)
+        rest = rest.removeprefix(f"{label}, ")
+    return found
+
+
 def _typed(text: str) -> object:
-    """A form's fields are texts, numbers and booleans."""
+    """The number or boolean that `text` means; itself, if it means none."""
     try:
         value: object = msgspec.json.decode(text)
     except msgspec.DecodeError:

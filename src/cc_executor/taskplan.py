@@ -269,7 +269,9 @@ def request_of(
         options["max_cost"] = max_cost
     if session:
         options["resume"] = session
-    if task.kind is TaskKind.SHELL:
+    if task.kind is TaskKind.AGENT:
+        options.pop("shell", None)  # the list's defaults say it for its commands
+    else:
         options = {"agent": "shell", "shell": SHELL, "undo": True} | options  # a list is undone whole or not at all
     # A list outlives the kernel that began it; whoever runs it next adopts what goes on.
     return make_request(text, label=task.title or task.id, on_kernel_exit="continue", **options)

@@ -21,7 +21,7 @@ from cc_executor.errors import InvalidRequest, InvalidTaskList
 from cc_executor.model.hook import Hook, call_named
 from cc_executor.model.paths import EMPTY
 from cc_executor.model.request import RunRequest
-from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, place_of, problems
+from cc_executor.model.tasklist import NOT_OPTIONS, Problem, Task, TaskKind, TaskList, place_of, problems
 from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml
 from cc_executor.policy.hints import Hint, hints, unknown_rules
 from cc_executor.policy.schedule import bounded
@@ -244,7 +244,7 @@ def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
             continue
         unknown = task.options.keys() - known
         said = [no_option(name, TASK_KEYS) for name in task.options if name in unknown]
-        rest = {name: value for name, value in task.options.items() if name not in unknown}
+        rest = {name: value for name, value in task.options.items() if name not in unknown | NOT_OPTIONS}
         try:
             request_of(tasks, task.model_copy(update={"options": rest}), task.text if task.text.strip() else "-", None, "")
         except (InvalidRequest, TypeError) as error:

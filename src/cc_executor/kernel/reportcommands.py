@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Any
 
 from cc_executor.errors import InvalidRequest, RunNotFound
@@ -20,7 +21,10 @@ def report(shell: Any, line: str) -> Report | None:
     ------
     InvalidRequest, RunNotFound
     """
-    words = line.split()
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise InvalidRequest(f"This cannot be split into words ({str(error).lower()}). Close the quotes.") from error
     files = [word for word in words if word.lower().endswith(_ENDINGS)]
     names = [word for word in words if word not in files]
     if len(files) > 1 or len(names) > 1:

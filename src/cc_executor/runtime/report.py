@@ -49,7 +49,7 @@ class Report:
         InvalidRequest
             The file cannot be written.
         """
-        target = Path(path).expanduser()
+        target = Path(os.path.expanduser(path))  # a user that there is not stays as written, and is no folder
         is_page = target.suffix.lower() in {".html", ".htm"}
         try:
             target.write_text(self.html if is_page else self.markdown, "utf-8")

@@ -21,7 +21,7 @@ from cc_executor.errors import InvalidRequest, InvalidTaskList
 from cc_executor.model.hook import Hook, call_named
 from cc_executor.model.paths import EMPTY
 from cc_executor.model.request import RunRequest
-from cc_executor.model.tasklist import Problem, Task, TaskKind, TaskList, place_of, problems
+from cc_executor.model.tasklist import NOT_OPTIONS, Problem, Task, TaskKind, TaskList, place_of, problems
 from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml
 from cc_executor.model.wrong import as_given, must
 from cc_executor.policy.hints import Hint, hints, unknown_rules
@@ -243,7 +243,7 @@ def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
             continue
         unknown = task.options.keys() - known
         said = [no_option(name, TASK_KEYS) for name in task.options if name in unknown]
-        rest = {name: value for name, value in task.options.items() if name not in unknown}
+        rest = {name: value for name, value in task.options.items() if name not in unknown | NOT_OPTIONS}
         try:
             request_of(tasks, task.model_copy(update={"options": rest}), task.text if task.text.strip() else "-", None, "")
         except (InvalidRequest, TypeError) as error:
@@ -268,7 +268,9 @@ def request_of(
         options["max_cost"] = max_cost
     if session:
         options["resume"] = session
-    if task.kind is TaskKind.SHELL:
+    if task.kind is TaskKind.AGENT:
+        options.pop("shell", None)  # the list's defaults say it for its commands
+    else:
         options = {"agent": "shell", "shell": SHELL, "undo": True} | options  # a list is undone whole or not at all
     # A list outlives the kernel that began it; whoever runs it next adopts what goes on.
     return make_request(text, label=task.title or task.id, on_kernel_exit="continue", **options)

@@ -138,6 +138,7 @@ def test_permissions_are_bypassed_only_when_exactly_that_was_asked_for() -> None
         ({"output_schema": {"description": "é" * 70_000}}, "limit is 131,071"),
         ({"output_schema": {"x": float("nan")}}, "cannot be written as JSON"),
         ({"output_schema": {"x": {1, 2}}}, "cannot be written as JSON"),
+        ({"shell": "bash"}, "add --agent shell to run it as a command"),
     ],
 )
 def test_a_value_that_cannot_be_given_is_refused_with_the_cure(fields: dict[str, Any], message: str) -> None:

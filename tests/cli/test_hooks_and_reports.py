@@ -78,6 +78,21 @@ def test_a_report_is_the_same_whenever_it_is_made(tmp_path: Path) -> None:
     assert cli("report", "--html", tmp_path / "nowhere" / "x.html").returncode == 2
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "~", "folder", "/dev/full"])
+def test_a_report_goes_to_a_file_and_to_nothing_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    cli("run", *SHELL, "true", cwd=tmp_path)
+    refused = cli("report", "--html", name, cwd=tmp_path / "folder" if name == ".." else tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("--html takes the name of a file, such as report.html, or - for standard output (given: ")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".html") == []
+    nobody = cli("report", "--html", "~nobody-of-this-name/page", cwd=tmp_path)
+    assert (nobody.returncode, nobody.stderr) == (
+        2,
+        "The report cannot be written to ~nobody-of-this-name/page.html: No such file or directory.\n",
+    )
+
+
 def test_a_list_is_reported_by_its_id(tmp_path: Path) -> None:
     file = tmp_path / "nightly.yaml"
     file.write_text(LIST)

@@ -85,6 +85,13 @@ def test_a_subagent_s_text_is_not_taken_for_the_answer() -> None:
     assert written(TextWritten(block="m:0", text="inner", whole=True, parent="t"), pieces=False) == ("", "")
 
 
+def test_the_end_of_a_success_tells_what_stands_beside_it() -> None:
+    beside = "The run ended well; not all of its output could be kept."
+    for summary, said in (("The run ended well.", []), (beside, [f"  {beside}"])):
+        sealed = receipt(1, outcome=Outcome(kind=OutcomeKind.OK, summary=summary, evidence=("exit code = 0",)))
+        assert closing_lines(sealed)[1:] == said
+
+
 def test_the_end_tells_outcome_evidence_checks_and_cure() -> None:
     sealed = receipt(
         1,

@@ -84,3 +84,6 @@ def test_a_report_of_a_run_and_of_a_list_is_shown_and_written(kernel: Kernel, tm
     assert kernel.run("%cc report a b").ename == "InvalidRequest"
     refused = kernel.run("%cc report page.pdf")
     assert (refused.ename, "cannot be written as .pdf" in refused.evalue) == ("InvalidRequest", True)
+    assert "'my page.html'" not in kernel.run("%cc report 'my page.html'").stream
+    assert (tmp_path / "my page.html").read_text().startswith("<!DOCTYPE html>")
+    assert kernel.run("%cc report 'my page.html").evalue.endswith("Close the quotes.")

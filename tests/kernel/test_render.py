@@ -83,6 +83,16 @@ def test_plain_text_of_an_ok_run() -> None:
     assert metadata == {"cc_executor": {"run_id": RUN, "digest": receipt().digest, "status": "ok"}}
 
 
+def test_what_stands_beside_a_success_is_told_in_text_and_card() -> None:
+    beside = "The run ended well; 1 command that it had left running was ended."
+    bundle, _ = static_bundle(
+        receipt(outcome=Outcome(kind=OutcomeKind.OK, summary=beside, evidence=("exit code = 0",))), transcript(*RUN_EVENTS)
+    )
+    assert f"\n  {beside}" in str(bundle["text/plain"])
+    assert f"<b>{beside}</b>" in str(bundle["text/html"])
+    assert "evidence" not in str(bundle["text/plain"])
+
+
 def test_plain_text_of_a_failed_run_has_evidence_and_cure() -> None:
     outcome = Outcome(
         kind=OutcomeKind.AUTH, summary="The API refused the key.", evidence=("result.api_error_status = 401",), cure="Run `claude login`."

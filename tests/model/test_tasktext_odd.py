@@ -89,6 +89,14 @@ def test_json_is_a_list_however_it_is_indented(tmp_path: Path, indent: str | int
             ["tasks[1] '2' (line 3): There is no option 'depends_on'. Did you mean needs? There is no option 'name'. Did you mean title?"],
         ),
         (
+            "what only a run has.yaml",
+            "tasks:\n- {run: x, label: a, on_kernel_exit: cancel}\n",
+            [
+                "tasks[0] '1' (line 2): has the option 'label', which is none of a task's: its runs are called by its `title`, or by its id.",
+                "tasks[0] '1' (line 2): has the option 'on_kernel_exit', which is none of a task's: its run goes on, and whoever runs the list next takes it up.",
+            ],
+        ),
+        (
             "alone.yaml",
             "tasks:\n- {id: a, run: 12}\n",
             ["tasks[0] 'a' (line 2): run must be a valid string (given: 12). Put it in quotes."],

@@ -164,6 +164,16 @@ async def test_only_an_intact_success_of_the_same_request_answers_a_cell(tmp_pat
     assert once.recall(home, good) is None
 
 
+async def test_a_run_answers_no_longer_when_a_file_that_it_was_to_make_is_gone(tmp_path: Path, home: StateHome) -> None:
+    makes = shell("echo made > 'a file'; echo made > other", cwd=tmp_path, expect=("a file", str(tmp_path / "other")))
+    first = await receipt_of(makes, home)
+    once.remember(home, first)
+    (tmp_path / "other").write_text("edited since")
+    assert once.recall(home, makes) is not None, "what was made of it since is nobody's reason to make it again"
+    (tmp_path / "a file").unlink()
+    assert once.recall(home, makes) is None
+
+
 async def test_a_further_attempt_answers_for_the_run_that_it_goes_on_with_and_for_no_other(tmp_path: Path, home: StateHome) -> None:
     good, other = shell("true", cwd=tmp_path), shell("true", cwd=tmp_path, verify="true")
     first = await receipt_of(good, home)

@@ -42,7 +42,7 @@ from cc_executor.runtime import attempt, control
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.tasklists import JOURNAL, ListFolder, ListHome
-from cc_executor.taskplan import plan
+from cc_executor.taskplan import plan, request_of
 from cc_executor.tasks import ListResult, cc_execute_list, cc_execute_task_list, open_list
 from support.leaks import await_none
 from support.runs import BOUND, eventually
@@ -90,6 +90,13 @@ async def test_a_list_runs_in_a_folder_whose_name_is_no_utf_8(odd_folder: Path) 
     assert log(odd_folder) == ["begin a", "end a", "begin b", "end b"]
     assert statuses(await execute(odd_folder, step("a"), step("b", "true", "a"))) == {"a": "ok", "b": "ok"}
     assert len(log(odd_folder)) == 4, "it is known as the same list"
+
+
+def test_a_shell_that_the_defaults_name_is_for_commands_alone(tmp_path: Path) -> None:
+    given = {"defaults": {"shell": "sh"}, "tasks": [step("a"), {"id": "b", "prompt": "Greet the reader."}]}
+    tasks = plan(given, cwd=tmp_path).tasks
+    made = [request_of(tasks, task, task.text, None, "") for task in tasks.tasks]
+    assert [(request.agent, request.shell) for request in made] == [("shell", "sh"), ("claude", None)]
 
 
 async def test_paths_of_a_list_are_seen_from_its_folder_wherever_it_is_run(tmp_path: Path) -> None:

@@ -229,6 +229,20 @@ def test_a_run_that_removed_its_own_folder_is_undone_in_a_new_one(home: StateHom
     assert walk(root) == {}
 
 
+@pytest.mark.parametrize("notebook", ["", "by-its-name.ipynb"])
+def test_whoever_looks_may_have_no_current_folder(
+    home: StateHome, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notebook: str
+) -> None:
+    monkeypatch.setenv("JPY_SESSION_NAME", notebook)
+    before = walk(root)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    run_id = worked(home, root, lambda: damage(root))
+    undo(home, [run_id])
+    assert walk(root) == before
+
+
 def test_a_folder_that_was_removed_after_the_run_had_ended_is_not_the_run_s_work(home: StateHome, root: Path) -> None:
     folder, request = begun(home, root)
     shutil.rmtree(root)

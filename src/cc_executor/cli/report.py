@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -50,5 +51,15 @@ def report_command(
 
 
 def _page_name(path: Path) -> Path:
-    """`path`, as the name of a page."""
+    """`path`, as the name of a page.
+
+    Raises
+    ------
+    InvalidRequest
+        It is a folder, a device or a pipe, or no name at all. With the ending of a page it would be a file beside it that nobody has named.
+    """
+    place = Path(os.path.expanduser(path))
+    if place.exists() and not place.is_file():
+        given = str(path) if str(path) != "." else "the current folder"
+        raise InvalidRequest(f"--html takes the name of a file, such as report.html, or - for standard output (given: {given}).")
     return path if path.suffix.lower() in PAGES else path.with_name(f"{path.name}.html")

@@ -167,8 +167,9 @@ def closing_lines(receipt: Receipt) -> list[str]:
         parts.append(f"rehearsal {receipt.rehearsed}")
     parts += [receipt.standing.value, f"run {receipt.run_id}"]
     lines = [" · ".join(parts)]
-    if not outcome.ok:
+    if not outcome.is_plain:
         lines.append(f"  {outcome.summary}")
+    if not outcome.ok:
         lines += [f"  evidence: {item}" for item in outcome.evidence]
     for check in receipt.checks:
         mark = {True: "✓", False: "✗", None: "?"}[check.passed]

@@ -45,7 +45,11 @@ OPTIONS: Final[Options] = (
     (("--lint-off",), {"metavar": "IDS", "action": "append"}, "Rules that are not asked, comma-separated; all for every one."),
     (("--lint-apply",), {"metavar": "IDS", "action": "append"}, "Put the suggested text of these rules into the prompt, and show what was changed."),
     (("--vars",), {"action": "store_true"}, "Replace {{name}} in cell and options by the notebook's variables; without it the cell is sent as it stands."),
-    (("--once",), {"action": "store_true"}, "If this very cell has run with outcome ok before, show its receipt again and spend nothing."),
+    (
+        ("--once",),
+        {"action": "store_true"},
+        "If this very cell has run with outcome ok before, show its receipt again and spend nothing, unless a file that it expects is gone.",
+    ),
     (("--bg",), {"action": "store_true"}, "Do not wait: the cell ends at once, the run goes on even without the kernel."),
     (("--ask",), {"action": "store_true"}, "Show the agent's requests for leave and its questions, and let somebody answer; where nobody can, they are refused at once."),
     (("--no-raise-error",), {"action": "store_true"}, "Do not raise for an outcome other than ok; the Result tells."),

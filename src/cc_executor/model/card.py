@@ -116,10 +116,11 @@ def _head(receipt: Receipt) -> str:
 
 def _problem(receipt: Receipt) -> str:
     outcome = receipt.outcome
-    if outcome.ok:
+    if outcome.is_plain:
         return ""
     rows = [f"<div><b>{escape(one_line(clean(outcome.summary), SENTENCE_CHARS))}</b></div>"]
-    rows += [f'<div style="{MONO};{QUIET}">{escape(one_line(clean(item), LINE_CHARS))}</div>' for item in outcome.evidence[:CHECKS]]
+    if not outcome.ok:
+        rows += [f'<div style="{MONO};{QUIET}">{escape(one_line(clean(item), LINE_CHARS))}</div>' for item in outcome.evidence[:CHECKS]]
     if outcome.cure:
         rows.append(f"<div>→ {escape(one_line(clean(outcome.cure), SENTENCE_CHARS))}</div>")
     return f'<div style="{_BODY};border-left:3px solid {_colour(outcome)};margin:8px 12px">{"".join(rows)}</div>'

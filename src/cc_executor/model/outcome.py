@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,6 +25,9 @@ class OutcomeKind(StrEnum):
     CANCELLED = "cancelled"
     CRASHED = "crashed"  # ended without a closing statement
     LOST = "lost"  # its supervisor died; nobody saw the end
+
+
+ENDED_WELL: Final = "The run ended well"  # what a success says of itself before anything that stands beside it
 
 
 class Outcome(BaseModel):
@@ -51,3 +55,8 @@ class Outcome(BaseModel):
     def ok(self) -> bool:
         """Whether this is success."""
         return self.kind is OutcomeKind.OK
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is success, and nothing stands beside it that should be known, such as output that could not be kept."""
+        return self.ok and not self.summary.startswith(f"{ENDED_WELL};")

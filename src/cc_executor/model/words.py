@@ -82,8 +82,9 @@ def plain_text(receipt: Receipt) -> str:
     if receipt.rehearsed is not None:
         rows.append(REHEARSAL)
     rows.append(" · ".join([outcome.kind.value, *figures(receipt), receipt.standing.value, f"run {receipt.run_id}"]))
-    if not outcome.ok:
+    if not outcome.is_plain:
         rows.append(f"  {clean(outcome.summary)}")
+    if not outcome.ok:
         rows += [f"  evidence: {clean(item)}" for item in outcome.evidence]
         if outcome.cure:
             rows.append(f"  cure: {clean(outcome.cure)}")

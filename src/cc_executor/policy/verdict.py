@@ -17,7 +17,7 @@ import msgspec
 from cc_executor.model.ask import ASK_USER, Decision
 from cc_executor.model.event import AgentFailed, Finished
 from cc_executor.model.exit import ExitFacts
-from cc_executor.model.outcome import Outcome, OutcomeKind
+from cc_executor.model.outcome import ENDED_WELL, Outcome, OutcomeKind
 from cc_executor.model.receipt import Check
 from cc_executor.model.request import RunRequest
 from cc_executor.model.state import RunState
@@ -382,7 +382,7 @@ def _well(case: _Case) -> Outcome:
         words.append("not all of its output could be kept")
     return Outcome(
         kind=OutcomeKind.OK,
-        summary=f"The run ended well{'; ' if words else ''}{', and '.join(words)}.",
+        summary=f"{ENDED_WELL}{'; ' if words else ''}{', and '.join(words)}.",
         evidence=(
             *_closing_evidence(case),
             *(("stop requested: linger",) if case.stop_reason == "linger" else ()),

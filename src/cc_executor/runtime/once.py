@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import Final
 
 from cc_executor.errors import RunNotFound, StateUnusable
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunRequest
-from cc_executor.runtime.plan import Plan
+from cc_executor.runtime.plan import Plan, resolved
 from cc_executor.runtime.workspace import is_trusted, own_settings
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
@@ -33,7 +34,8 @@ def remember(home: StateHome, receipt: Receipt, *, first: str = "") -> None:
 def recall(home: StateHome, request: RunRequest) -> tuple[RunFolder, Receipt] | None:
     """The run that answers this request and its receipt; None if there is none, or if its receipt is not as it was sealed.
 
-    Nor does a run answer that was undone, or where the folder's own settings would take effect now and did not then, or the other way round.
+    Nor does a run answer that was undone, or one of whose expected files is not there any more, or where the folder's own settings would take effect now
+    and did not then, or the other way round.
     """
     name = _work(request)
     try:
@@ -46,6 +48,8 @@ def recall(home: StateHome, request: RunRequest) -> tuple[RunFolder, Receipt] | 
     if not receipt.outcome.ok or _work(begun) != name or not (begun is kept or _goes_on(kept, begun, begun_receipt)):
         return None
     if any(is_undone(home, each) for each in {run_id, first_id or run_id}):
+        return None
+    if not all(os.path.lexists(resolved(name, cwd=request.cwd)) for name in request.expect):
         return None
     if receipt.workspace_trusted != is_trusted(request, home) and _has_settings(request, folder):
         return None

@@ -51,7 +51,7 @@ class Report:
         InvalidRequest
             It has another ending, or the file cannot be written.
         """
-        target = Path(path).expanduser()
+        target = Path(os.path.expanduser(path))  # a user that there is not stays as written, and is no folder
         ending = target.suffix.lower()
         if ending not in {*PAGES, *TEXTS, ""}:
             raise InvalidRequest(

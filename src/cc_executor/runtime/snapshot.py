@@ -155,7 +155,9 @@ def _look(
     status = store.home.root.stat()
     notebook = environ.get(NOTEBOOK, "")
     # By its real folder, for the way to a home is often a link; and where it leads, if it is one itself.
-    skipped = frozenset(_below(root, "/", name) for name in (notebook, os.path.realpath(notebook)) if notebook.startswith("/"))
+    # No other name is resolved: that would need the current folder, which may be gone.
+    names = (notebook, os.path.realpath(notebook)) if notebook.startswith("/") else ()
+    skipped = frozenset(_below(root, "/", name) for name in names)
     return Look(
         root,
         blobs=store.blobs,

@@ -98,6 +98,10 @@ class ClaudeAgent:
         InvalidRequest
             An option's value cannot be given to the CLI. Nothing was started.
         """
+        if request.shell is not None:  # who forgot the agent would have the model read, and be paid for, a command
+            raise InvalidRequest(
+                "A shell reads commands, and this prompt is for a model: add --agent shell to run it as a command, or leave --shell out."
+            )
         prompt = prompt_bytes(request.prompt)
         is_told = request.ask or waits
         return Command(

@@ -98,6 +98,19 @@ async def test_a_function_that_is_defined_anew_takes_the_place_of_the_one_before
     assert len(called) == 1
 
 
+async def test_two_functions_of_one_name_are_both_called_and_told_of() -> None:
+    seen: list[str] = []
+    hooks = {
+        "before_run": [lambda _: seen.append("before"), lambda _: seen.append("and again")],
+        "after_run": [lambda _: seen.append("after"), lambda _: seen.append("and again")],
+    }
+    result = await ran(hooks=hooks)
+    assert seen == ["before", "and again", "after", "and again"]
+    assert reports(result) == dict.fromkeys(
+        ("before_run <lambda>", "before_run <lambda> 2", "after_run <lambda>", "after_run <lambda> 2"), "ok"
+    )
+
+
 async def test_a_command_gets_json_its_names_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
     monkeypatch.setenv("MY_WEBHOOK", "https://example.invalid/x")

@@ -20,9 +20,12 @@ import pytest
 from cc_executor import Result, cc_execute, cc_execute_list, hook, unhook
 from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.ask import Ask
+from cc_executor.model.event import PermissionAsked
 from cc_executor.model.listrecord import HookTold
 from cc_executor.model.notify import Notify, NotifyOn, notify_from
 from cc_executor.policy.redact import MASK
+from cc_executor.runtime import notices as telling
+from cc_executor.runtime.control import command
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.lost import settle
 from cc_executor.runtime.run import Run
@@ -329,6 +332,29 @@ async def test_a_question_that_waits_is_told_once_and_one_that_code_answers_is_n
     assert len(result.receipt.asked) == 3
     assert len(list(result.folder.glob("told.ask-*"))) == 1
     saw("3 asked, 1 waited and was told")
+
+
+async def test_a_question_that_is_answered_before_its_time_is_told_to_nobody(
+    receiver: Receiver, home: StateHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "GRACE", 0.0)
+
+    def listens() -> bool:
+        with suppress(ControlFailed):  # not yet
+            return bool(command(run.folder, "status"))
+        return False
+
+    run = await started("exec sleep 600", home=home)  # it goes on, and asks nothing by now
+    told = telling.RunNotices(run.folder, wish(receiver.url()), environ=os.environ, say=str)
+    await eventually(listens)
+    told.asked((PermissionAsked(ask_id="1", tool_id="t", name="Bash"),))
+    for thread in threading.enumerate():
+        if thread.name == "cc_executor notify":
+            await in_thread(lambda thread=thread: thread.join(BOUND))
+    assert receiver.received == []
+    assert not list(run.folder.path.glob("told.*"))
+    await run.cancel(by="test")
+    await run.finish()
 
 
 @needs_cli

@@ -138,6 +138,29 @@ async def test_who_waits_too_long_for_another_server_is_told_to_ask_again(tmp_pa
         assert held.id == "an id"
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"id": "an id"}', b"\xff"])
+async def test_a_key_that_cannot_be_read_starts_nothing_a_second_time(tmp_path: Path, damage: bytes) -> None:
+    async with Keys(tmp_path).held("one", who="ada", digest="d") as held:
+        held.keep("an id")
+        assert held.place is not None
+        held.place.write_bytes(damage)
+    with pytest.raises(StateUnusable, match="Use another one"):
+        async with Keys(tmp_path).held("one", who="ada", digest="d"):
+            pass
+    Keys(tmp_path).sweep(lambda run_id: True, before=time.time() + 1)
+    assert held.place.exists(), "nobody knows what it stands for"
+
+
+async def test_a_key_whose_run_is_made_while_somebody_tidies_up_is_kept(tmp_path: Path) -> None:
+    async with Keys(tmp_path).held("one", who="ada", digest="d") as held:
+        held.keep("an id")
+    answers = [True, False]  # it is gone; and when the key is held, it is there
+    Keys(tmp_path).sweep(lambda run_id: answers.pop(0), before=time.time() + 1)
+    assert answers == []
+    async with Keys(tmp_path).held("one", who="ada", digest="d") as held:
+        assert held.id == "an id"
+
+
 def test_a_lock_that_its_holder_has_removed_is_nobodys(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "one.lock"
     with taken(path) as mine:

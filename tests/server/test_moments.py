@@ -199,10 +199,15 @@ async def test_what_was_withdrawn_by_a_server_that_died_in_between_is_not_begun_
     assert (await service.lookup.status(run_id, who=""))["status"] == "cancelled"
 
 
-async def test_an_entry_whose_run_has_been_at_work_does_not_outlast_it(service: Service) -> None:
+@pytest.mark.parametrize("is_over", [True, False])
+async def test_an_entry_whose_run_has_been_at_work_does_not_outlast_it(service: Service, is_over: bool) -> None:
     (run_id,) = await queued(service)
-    request = make_request("true", agent="shell", cwd=service.root)
-    await (await Run.start(request, home=service.home, environ=service.environ, run_id=run_id)).finish()
+    request = make_request("true" if is_over else "sleep 600", agent="shell", cwd=service.root)
+    run = await Run.start(request, home=service.home, environ=service.environ, run_id=run_id)
+    if is_over:
+        await run.finish()
+    else:
+        await eventually(lambda: run.folder.standing(time.time()) is RunStanding.RUNNING)
     await service.resume()
     assert not list((service.home.root / "server" / "queue").glob("*.json")), "pruned, it would be begun once more"
 

@@ -5,24 +5,38 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from jupyter_server.base.call_context import CallContext
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager, LargeFileManager
 
+from cc_executor.model.hook import Moment, StoredHook
 from cc_executor.model.receipt import RECEIPT_MIME
 from cc_executor.server import opening
+from cc_executor.server.asker import SETTING
 from cc_executor.server.extension import register
+from cc_executor.server.presave import presave_hook
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
+from cc_executor.store.hooklog import HookLog
 from cc_executor.store.notebook import WIDGET_MIME
 from cc_executor.store.place import process_mark
 from support.receipts import code_cell, live_output, notebook
 from support.runs import eventually, started
 
 pytestmark = pytest.mark.anyio
+
+
+@dataclass(frozen=True)
+class Asker:
+    """As much of a request as is asked for."""
+
+    current_user: str
+    settings: dict[str, Any]
 
 
 class App:
@@ -79,16 +93,33 @@ async def test_an_end_that_nobody_is_left_to_seal_is_shown_at_once(tmp_path: Pat
         assert (RECEIPT_MIME in content["cells"][0]["outputs"][0]["data"]) == is_shown
 
 
+async def test_nobody_gets_the_end_of_somebody_elses_run_by_opening_or_saving_its_id(tmp_path: Path, state_folder: Path) -> None:
+    run_id = await left(state_folder)
+    manager = AsyncLargeFileManager(root_dir=str(tmp_path))
+    try:
+        for who, is_shown in (("bob", False), ("ada", True), ("bob", False)):
+            CallContext.set(CallContext.JUPYTER_HANDLER, Asker(who, {SETTING: lambda handler, wanted: handler.current_user == "ada"}))
+            content = await opened(tmp_path, live(run_id), manager=manager)
+            model = {"type": "notebook", "content": live(run_id)}
+            presave_hook(environ=os.environ)(model, "a.ipynb", manager)
+            for made in (content, model["content"]):
+                assert (RECEIPT_MIME in made["cells"][0]["outputs"][0]["data"]) == is_shown, who
+    finally:
+        CallContext.set(CallContext.JUPYTER_HANDLER, None)
+
+
 async def test_an_opening_runs_no_check_and_ends_nothing(tmp_path: Path, state_folder: Path) -> None:
     canary = tmp_path / "canary"
     checked = await left(state_folder, verify=f"touch {canary}")
+    hooked = await left(state_folder)
+    HookLog(StateHome(state_folder).find(hooked).path).plan((StoredHook(moment=Moment.AFTER_RUN, name="it", command=f"touch {canary}"),))
     going = await started("echo up; sleep 600", home=StateHome(state_folder), cwd=str(tmp_path))
     try:
-        for run_id in (checked, going.run_id, "0" * 26, "../../x", checked[:8]):
+        for run_id in (checked, hooked, going.run_id, "0" * 26, "../../x", checked[:8]):
             content = await opened(tmp_path, live(run_id), manager=AsyncLargeFileManager(root_dir=str(tmp_path)))
             assert WIDGET_MIME in content["cells"][0]["outputs"][0]["data"], run_id
         assert not canary.exists()
-        assert StateHome(state_folder).find(checked).receipt() is None
+        assert [StateHome(state_folder).find(run_id).receipt() for run_id in (checked, hooked)] == [None, None]
         assert going.folder.is_supervised()
     finally:
         await going.end(reason="cancel", by="test", now=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Literal, cast
 
@@ -143,6 +143,18 @@ class Hook:
     def key(self) -> str:
         """Tells two hooks of one record apart; the same in every process."""
         return f"{self.moment.value}:{self.name}:{self.command}"
+
+
+def told_apart(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
+    """The same hooks, each with a key of its own: of several lambdas at one moment the second is called ``<lambda> 2``, and so on."""
+    found: dict[str, Hook] = {}
+    for each in hooks:
+        made, number = each, 1
+        while made.key in found:
+            number += 1
+            made = replace(each, name=f"{each.name[: NAME_CHARS - 4]} {number}")
+        found[made.key] = made
+    return tuple(found.values())
 
 
 class StoredHook(BaseModel):

@@ -29,6 +29,7 @@ from cc_executor.model.hook import (
     call_named,
     hooks_from,
     payload,
+    told_apart,
 )
 from cc_executor.model.joined import pieces_of
 from cc_executor.model.outcome import Outcome, OutcomeKind
@@ -138,7 +139,7 @@ def hooks_of_environment(environ: Mapping[str, str]) -> tuple[Hook, ...]:
 
 
 def gathered(given: Sequence[Hook], *, environ: Mapping[str, str]) -> tuple[Hook, ...]:
-    """Everybody who is to be called: entry points, this process, what is given; each once. Nobody, inside of a hook."""
+    """Everybody who is to be called: entry points, this process, what is given; each once, and by a key of its own. Nobody, inside of a hook."""
     if is_inside_hook(environ):
         return ()
     with _lock:
@@ -147,7 +148,7 @@ def gathered(given: Sequence[Hook], *, environ: Mapping[str, str]) -> tuple[Hook
     for each in (*_installed(), *mine, *given):
         if each not in found:
             found.append(each)
-    return tuple(found)
+    return told_apart(found)
 
 
 @cache

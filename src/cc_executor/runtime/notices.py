@@ -247,7 +247,7 @@ class RunNotices:
         self.dismiss()
         event = NotifyOn.DONE if receipt.outcome.ok else NotifyOn.FAILED
         wish, folder = self._wish, self._folder
-        if wish.list_id or event not in wish.on or receipt.times.elapsed < wish.after:
+        if event not in wish.on or receipt.times.elapsed < wish.after:
             await in_thread(lambda: notices.forget(folder.path))
             return
         mark = await in_thread(lambda: notices.claim(folder.path, "end"))

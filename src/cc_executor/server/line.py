@@ -59,7 +59,7 @@ class Line:
 
     async def has_to_wait(self, who: str) -> bool:
         """Whether somebody's next run has to stand behind others, whatever is at work."""
-        return self._admission.rules.queued > 0 and bool(await asyncio.to_thread(self.queue.of, who))
+        return bool(await asyncio.to_thread(self.queue.of, who))
 
     async def add(self, run_id: RunId, request: RunRequest, who: str) -> None:
         """Let a run wait. Raises as `Queue.add`."""

@@ -199,8 +199,8 @@ class Queue:
                 (self._folder / name).unlink(missing_ok=True)
 
     def over(self) -> list[Waiting]:
-        """Those that were never started, newest first. Blocking."""
-        names = [name for name in sorted(_ids(self._ended), reverse=True) if not self._home.folder(name).path.exists()]
+        """Those that were never started. Blocking."""
+        names = [name for name in _ids(self._ended) if not self._home.folder(name).path.exists()]
         return [entry for name in names if (entry := self._over(name)) is not None]
 
     def _over(self, run_id: str) -> Waiting | None:

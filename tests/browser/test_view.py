@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def resting(view_page: ViewPage) -> float:
         before = now
         view_page.page.wait_for_timeout(100)
     return now
+
+
+def wheel_up(view_page: ViewPage) -> None:
+    """Turn the wheel once, and again where nothing has moved: a busy browser may give a turn to the page behind what it has not painted yet."""
+    log = view_page.root().get_by_role("log")
+    log.evaluate("(n) => n.addEventListener('scroll', () => { n.dataset.moved = 'yes'; }, { once: true })")
+    for _ in range(10):
+        view_page.page.mouse.wheel(0, -600)
+        with suppress(AssertionError):
+            return expect(log).to_have_attribute("data-moved", "yes", timeout=2000)
+    raise AssertionError("the log does not scroll")
 
 
 def ended(detail: str) -> ViewStatus:
@@ -499,7 +511,7 @@ def test_the_view_follows_until_somebody_scrolls_up(view_page: ViewPage) -> None
     jump = view_page.button("Jump to latest ↓")
     expect(jump).to_be_hidden()
     log.hover()
-    view_page.page.mouse.wheel(0, -600)
+    wheel_up(view_page)
     expect(jump).to_be_visible()
     top = resting(view_page)
     view_page.feed(output(lines(300, 400)))

@@ -156,7 +156,7 @@ def test_a_request_comes_back_from_its_json(prompt: str, options: dict[str, Any]
 
 @given(PROMPTS, GIVEN)
 def test_an_agent_is_given_what_was_asked_for(prompt: str, options: dict[str, Any]) -> None:
-    request = asked(prompt, options | {"agent": "claude"})
+    request = asked(prompt, options | {"agent": "claude", "shell": None})
     command = ClaudeAgent().command(request, executable="/bin/claude", session_id=SESSION)
     told: dict[str, list[str]] = {}
     for argument in command.argv[1:]:

@@ -225,6 +225,8 @@ def test_what_awaits_a_background_cell_awaits_it_when_once_shows_it_again_too(ke
         ("%%cc_execute --modle opus\nhello", ["--modle opus", "Did you mean --model?", "%%cc_execute?"]),
         ("%%cc_execute —-agent shell\nhello", ["Did you mean --agent?"]),
         ("%%cc_execute hello\nhello", [": hello. This line holds options alone", "below", "%%cc_execute?"]),
+        ("%%cc_execute --add-dir=--\nhello", ["two dashes alone"]),
+        ("%%cc_execute -- hello\nhello", ["two dashes alone"]),
         ("%%cc_execute --tools Bash, Write\nhello", [": Write. This line holds options alone", "quotes"]),
         ("%%cc_execute --help\nhello", [": --help. `%%cc_execute?` prints the options"]),  # and not: did you mean --shell?
         ("%%cc_tasks --parralel=2\ntasks: [{run: echo}]", ["--parralel=2", "Did you mean --parallel?", "%%cc_tasks?"]),

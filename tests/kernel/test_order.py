@@ -32,9 +32,9 @@ WORDS: Final = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]
     lambda text: text.strip() == text != "--"  # argparse before 3.13 drops the value of `--model=--` (CPython gh-59317)
 )
 PATHS: Final = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="~$"), min_size=1, max_size=15).filter(
-    str.strip
+    lambda text: text.strip() and text != "--"
 )
-TOOLS: Final = st.text("abcXYZ_*: -", min_size=1, max_size=8).filter(lambda text: text.strip() == text)
+TOOLS: Final = st.text("abcXYZ_*: -", min_size=1, max_size=8).filter(lambda text: text.strip() == text != "--")
 TOOL: Final = TOOLS | st.tuples(TOOLS, st.lists(TOOLS, min_size=1, max_size=2)).map(lambda pair: f"{pair[0]}({', '.join(pair[1])})")
 AMOUNTS: Final = st.floats(1e-3, 1e6, allow_nan=False)
 

@@ -110,12 +110,17 @@ def parse(line: str, *, magic: str = "%%cc_execute", options: Options = OPTIONS)
     Raises
     ------
     InvalidRequest
-        Unknown option, missing or ill-typed value, text that is no option, unclosed quote.
+        Unknown option, missing or ill-typed value, two dashes alone, text that is no option, unclosed quote.
     """
     parser = _Parser(prog=magic, add_help=False, allow_abbrev=False, exit_on_error=True)
     for flags, keywords, text in options:
         parser.add_argument(*flags, help=text, **keywords)
-    return parser.parse_args(words_of(line))
+    words = words_of(line)
+    if any(
+        word == "--" or (word.startswith("-") and word.partition("=")[2] == "--") for word in words
+    ):  # argparse before 3.13 drops such a value (CPython gh-59317)
+        raise InvalidRequest(f"{magic}: two dashes alone are no value of an option, and nothing stands behind them in this line.")
+    return parser.parse_args(words)
 
 
 def check_out(name: str | None) -> None:

@@ -474,7 +474,7 @@ def _first_event(bench: Bench, *, spared: bool = False) -> float:
 
     if spared:
         spare.prepare(request, home=home, environ=os.environ, pid=os.getpid())
-        time.sleep(3)  # until it has read all that it reads at its start, of which it says nothing
+        time.sleep(3)  # until it has read all that it reads at its start, of which it says nothing; outside of what is measured
     return asyncio.run(measured())
 
 

@@ -56,7 +56,7 @@ def test_past_runs_are_listed_filtered_and_exported(runs: list[str], tmp_path: P
 
 
 def test_clocks_that_are_a_day_and_more_from_utc_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "XXX-30")
+    monkeypatch.setenv("TZ", "XXX-30")  # 30 hours: C takes such an offset, a zone of datetime does not
     assert cli("run", "--agent", "shell", "true", "--max-cost-per-day", "1").returncode == 0
     for look in (["list"], ["show"], ["history"], ["history", "--since", "1h"], ["history", "prune", "--older-than", "0d"]):
         assert cli(*look).returncode == 0, look

@@ -19,11 +19,9 @@ from support.spans import recorded
 TRACE = {"TRACEPARENT": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 
 
-@pytest.fixture
-def home(state_folder: Path) -> StateHome:
-    home = StateHome(state_folder)
+@pytest.fixture(autouse=True)
+def prepared(home: StateHome) -> None:
     home.prepare()
-    return home
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("waiting", flush=True)
 while True:
-    time.sleep(100)
+    time.sleep(100)  # it is an agent that nothing but SIGKILL ends
 """
 
 

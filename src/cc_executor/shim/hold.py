@@ -79,7 +79,7 @@ class Held:
                 return
             if time.monotonic() >= begun + patience:
                 tree.signal(signal.SIGKILL)
-            time.sleep(PACE)
+            time.sleep(PACE)  # a tree has no event for the end of its last process
 
     def _heard(self, _bits: int) -> None:
         chunk = os.read(0, 2**20)

@@ -69,8 +69,8 @@ class ListResult:
         return sum(task.spent for task in self.tasks.values())
 
     def __getitem__(self, task_id: str) -> Any:
-        """What a task has made: the structured data if there is any, else the text."""
-        return self.tasks[task_id].made.result
+        """What a task has made: the structured data if there is any, else the text. Raises `KeyError` with the tasks that there are."""
+        return self._task(task_id).made.result
 
     def result(self, task_id: str) -> Result:
         """The whole result of a task's newest run.
@@ -79,8 +79,10 @@ class ListResult:
         ------
         RunNotFound
             It has none: it is a callable, it did not run, or it has not ended.
+        KeyError
+            There is no such task.
         """
-        known = self.tasks[task_id]
+        known = self._task(task_id)
         if known.run_id:
             with suppress(RunNotFound):  # it has an id before it is launched, and may not have been
                 folder = self.home.find(known.run_id)
@@ -88,6 +90,12 @@ class ListResult:
                 if receipt is not None:
                     return Result(receipt=receipt, folder=folder.path)
         raise RunNotFound(f"Task {task_id!r} has no run that has ended{f': {known.summary}' if known.summary else '.'}")
+
+    def _task(self, task_id: str) -> TaskState:
+        try:
+            return self.tasks[task_id]
+        except KeyError:
+            raise KeyError(f"The list {self.list_id} has no task {task_id!r}. It has {', '.join(self.tasks)}.") from None
 
     def report(self) -> Report:
         """What there is to tell of the list and of its runs: `markdown`, `html`, `save(path)`. Reads their journals."""

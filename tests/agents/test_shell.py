@@ -46,9 +46,12 @@ def test_without_a_shell_the_cell_is_words_and_nothing_is_expanded() -> None:
         ("echo " + "x" * (ARGUMENT_LIMIT + 1), {}, "limit is 131,071"),
         ("# " + "x" * ARGUMENT_LIMIT, {"shell": "bash"}, "put the script in a file"),
         ("echo hi", {"output_schema": {"type": "object"}}, "no structured result .* --verify"),
+        ("echo hi \ud800", {}, "half a character at position 0 of '.ud800', .*remove it"),
+        ("echo hi \ud800", {"shell": "bash"}, "half a character at position 8"),
         ("echo hi", {"output_schema": {}}, "no structured result"),
         ("echo hi", {"resume": "3f1c"}, "leave --resume out"),
         ("echo hi", {"append_system_prompt": "Be brief."}, "reads no system prompt"),
+        ("echo hi", {"rehearse": "hello"}, "would really do what it says: leave --rehearse out"),
     ],
 )
 def test_what_cannot_be_started_is_refused_with_the_cure(prompt: str, fields: dict[str, Any], message: str) -> None:

@@ -392,6 +392,19 @@ def test_verify_tells_verified_contradicted_and_unverifiable_apart(state_folder:
     assert "? unverifiable" in done.stdout
 
 
+def test_verify_looks_at_the_others_where_one_cannot_be_looked_at(state_folder: Path) -> None:
+    run_id = json.loads(cli("run", *SHELL, "echo hello", "--json").stdout)["run_id"]
+    done = command("verify", "missing.ipynb", run_id, "no-such-run")
+    assert (done.code, done.out.split("  ")[0]) == (2, "✓ verified")
+    assert "missing.ipynb" in done.err
+    assert "no-such-run" in done.err
+
+    (state_folder / "runs" / run_id / "stdout").write_bytes(b"hellp\n")
+    done = command("verify", "missing.ipynb", run_id)
+    assert (done.code, done.out.split("  ")[0]) == (1, "✗ contradicted"), "the graver of the two"
+    assert "missing.ipynb" in done.err
+
+
 def test_lift_does_for_a_file_what_a_save_does(tmp_path: Path) -> None:
     path = tmp_path / "work.ipynb"
     sealed = receipts.receipt(1)
@@ -435,6 +448,9 @@ def test_lift_does_for_a_file_what_a_save_does(tmp_path: Path) -> None:
         (("verify", "/no/such/file.ipynb"), "/no/such/file.ipynb"),
         (("verify", "/etc/hostname"), "/etc/hostname"),
         (("verify", "abcdef"), "abcdef"),
+        (("history", "--json", "--csv"), "give one of them"),
+        (("trust", "/", "--list"), "trusts none"),
+        (("run", *SHELL, "true", "--notify", "none", "--notify", "command:true"), "leave one of them out"),
         (("lift", "/etc/hostname"), "/etc/hostname"),
         (("lift", "/"), "/"),
         (("list", "--limit", "0"), "--limit"),

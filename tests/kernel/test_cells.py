@@ -115,8 +115,14 @@ def test_background_runs_go_on_without_the_cell_and_are_awaitable(kernel: Kernel
     os.mkfifo(tmp_path / "gate")
     started = kernel.run(shell_cell("cat gate", "--bg -o h"))
     assert started.status == "ok", started.traceback
+    early = kernel.run("h.text")
+    assert early.status == "error"
+    assert "has no text yet: `result = await handle` waits for its end" in early.traceback
+    assert "has no attribute 'txt'" in kernel.run("h.txt").traceback
+    assert kernel.value("hasattr(h, 'text'), hasattr(h, 'pause')") == "(False, True)"
     (tmp_path / "gate").write_text("through\n")
     assert kernel.value("(await h).text.strip()") == "'through'"
+    assert kernel.value("h.text.strip(), h.ok, h.receipt.run_id == h.run_id") == "('through', True, True)"
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,9 @@ def test_a_command_is_found_on_path_or_seen_from_the_run_s_folder(tmp_path: Path
         path("nonsense | cat")
     with pytest.raises(InvalidRequest, match="close the quote"):
         path("tool 'unclosed")
+    asked = request(tmp_path, agent="shell", prompt="x").model_copy(update={"shell": "zsh"})
+    with pytest.raises(AgentNotFound, match=r"The shell 'zsh' was not found\. Install it, or name another"):
+        find_executable(asked, environ=environ, home=home)
 
 
 # --- login --------------------------------------------------------------------------------------------------------

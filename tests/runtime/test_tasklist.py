@@ -550,6 +550,9 @@ async def test_a_task_that_was_never_launched_says_why_and_names_no_run(tmp_path
     assert listed.result("words").text.strip() == "hello"
     with pytest.raises(RunNotFound, match=r"^Task 'use' has no run that has ended: .*cannot be filled in"):
         listed.result("use")
+    for look in (listed.result, listed.__getitem__):
+        with pytest.raises(KeyError, match=r"has no task .word.\. It has words, use"):
+            look("word")
     assert listed.tasks["use"].run_id == ""  # there is none to show
     assert ListHome(home).find(listed.list_id).state().task("use").run_id == ""
 

@@ -22,6 +22,7 @@ _NOT_FOR_COMMANDS: Final = {
     "output_schema": "has no structured result that a schema could be held against: leave the schema out, and check what it wrote with --verify.",
     "resume": "has no session that could be resumed: leave --resume out.",
     "append_system_prompt": "reads no system prompt: leave it out.",
+    "rehearse": "asks no model in whose place a script could speak, and would really do what it says: leave --rehearse out.",
 }
 
 
@@ -118,7 +119,12 @@ def words_of(line: str) -> list[str]:
 
 def _checked(argv: tuple[str, ...]) -> tuple[str, ...]:
     for word in argv:
-        size = len(word.encode("utf-8", "surrogatepass"))
+        try:
+            size = len(word.encode("utf-8", "surrogateescape"))  # how Python itself carries bytes that are no UTF-8
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(
+                f"The command holds half a character at position {error.start} of {word[:40]!r}, and no program can be given that: remove it."
+            ) from None
         if size > ARGUMENT_LIMIT:
             raise InvalidRequest(
                 f"A word of the command has {size:,} bytes; the limit is {ARGUMENT_LIMIT:,}: put the script in a file and run the file."

@@ -44,6 +44,8 @@ def history_command(
     """Past runs: what was asked, how it ended, how long it took, what it cost, and what had been predicted."""
     if context.invoked_subcommand is not None:
         return
+    if as_json and as_csv:
+        raise InvalidRequest("--json and --csv are two forms of the same: give one of them.")
     runs = home()
     filters = filters_of(
         agent=agent, model=model, outcome=outcome, label=label, cwd=cwd, category=category, list_id=task_list, text=text, since=since,

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
 import typer
 
 from cc_executor.cli.codes import CONTRADICTED, UNVERIFIABLE
 from cc_executor.cli.group import exits_with
-from cc_executor.cli.kept import AsJson, home, print_json
+from cc_executor.cli.kept import AsJson, hint, home, print_json
 from cc_executor.cli.sealed import receipt_of
-from cc_executor.errors import InvalidRequest
+from cc_executor.errors import CCExecutorError, InvalidRequest
 from cc_executor.model.ansi import clean
 from cc_executor.runtime.evidence import verify_file
-from cc_executor.runtime.verification import Verdict, transcript_roots, verify
+from cc_executor.runtime.verification import Keys, Verdict, Verification, transcript_roots, verify
+from cc_executor.store.home import StateHome
 from cc_executor.store.keys import public_keys_in
 from cc_executor.store.notebook import lift_file
 
@@ -39,19 +41,13 @@ def verify_command(
     """Examine receipts against their digest, signature, the journal, and the agent's own transcript. Needs no network and starts nothing."""
     runs, roots = home(), transcript_roots(os.environ)
     keys = {name: public for path in key for name, public in public_keys_in(path).items()} if key else None
-    found: list[tuple[str, Any]] = []
+    found: list[tuple[str, Verification]] = []
+    wrong: list[str] = []
     for name in what:
-        path = Path(name)
-        if path.exists() or os.sep in name or path.suffix:
-            verified = verify_file(path, home=runs, transcript_roots=roots, keys=keys)
-            if not verified:
-                raise InvalidRequest(f"{name} holds no receipt: there is nothing to verify.")
-            found += [(name, item) for item in verified]
-        else:
-            receipt = anyio.run(receipt_of, runs, runs.find(name).run_id)
-            if receipt is None:
-                raise InvalidRequest(f"Run {name} goes on; its receipt is sealed when it has ended.")
-            found.append((name, verify(receipt, home=runs, transcript_roots=roots, keys=keys)))
+        try:
+            found += [(name, item) for item in _verified(name, runs, roots, keys)]
+        except CCExecutorError as error:  # the others are looked at all the same
+            wrong.append(str(error))
     if as_json:
         print_json([{"file": name, **item.as_dict()} for name, item in found])
     else:
@@ -62,9 +58,26 @@ def verify_command(
                 typer.echo(f"    {clean(reason)}")
     verdicts = {item.verdict for _, item in found}
     if Verdict.CONTRADICTED in verdicts:
+        for said in wrong:
+            hint(said)
         raise typer.Exit(CONTRADICTED)
+    if wrong:
+        raise InvalidRequest(" ".join(wrong))
     if Verdict.UNVERIFIABLE in verdicts:
         raise typer.Exit(UNVERIFIABLE)
+
+
+def _verified(name: str, runs: StateHome, roots: Sequence[Path], keys: Keys | None) -> list[Verification]:
+    path = Path(name)
+    if path.exists() or os.sep in name or path.suffix:
+        verified = verify_file(path, home=runs, transcript_roots=roots, keys=keys)
+        if not verified:
+            raise InvalidRequest(f"{name} holds no receipt: there is nothing to verify.")
+        return verified
+    receipt = anyio.run(receipt_of, runs, runs.find(name).run_id)
+    if receipt is None:
+        raise InvalidRequest(f"Run {name} goes on; its receipt is sealed when it has ended.")
+    return [verify(receipt, home=runs, transcript_roots=roots, keys=keys)]
 
 
 def lift_command(

@@ -88,6 +88,17 @@ class RunHandle:
         """The result, once the run has ended and was followed here."""
         return self._task.result() if self._task is not None and self._task.done() and not self._task.cancelled() else None
 
+    def __getattr__(self, name: str) -> Any:
+        """What a `Result` has is to be had here, too, once there is one."""
+        if name.startswith("_") or not hasattr(Result, name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        result = self.result
+        if result is None:
+            raise AttributeError(
+                f"Run {self.run_id} goes on, and has no {name} yet: `result = await handle` waits for its end.", name=name, obj=self
+            )
+        return getattr(result, name)
+
     def pause(self) -> None:
         """Stop every process of the run."""
         self._run.send("pause", by="python")

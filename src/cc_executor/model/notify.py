@@ -108,6 +108,8 @@ def notify_from(
     several = _texts(targets, what)
     if len(several) > TARGETS_LIMIT:
         raise InvalidRequest(f"{what}: {len(several)} targets are more than the limit of {TARGETS_LIMIT}.")
+    if len(several) > 1 and any(text.strip() == NONE for text in several):
+        raise InvalidRequest(f"{what}: {NONE} is for nobody at all, and somebody else is named beside it: leave one of them out.")
     given = [_from_variable(text.strip(), environ, what) for text in several if text.strip() not in {"", NONE}]
     found = tuple(dict.fromkeys(_checked(text, what) for text in given if text != BROWSER))
     words = _texts(tuple(NotifyOn) if on is None else on, f"{what}_on")

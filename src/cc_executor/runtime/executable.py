@@ -50,8 +50,10 @@ def find_executable(request: RunRequest, *, environ: Mapping[str, str], home: St
     if request.agent == "claude":
         return _with_version(find_claude(request.cli, environ=environ), environ=environ, home=home)
     if request.shell:
-        return Executable(_on_path(request.shell, environ=environ, cwd=request.cwd))
-    return Executable(_on_path(words_of(request.prompt)[0], environ=environ, cwd=request.cwd))
+        cure = "Install it, or name another with --shell, sh for instance, or the path of one."
+        return Executable(_on_path(request.shell, environ=environ, cwd=request.cwd, what="shell", cure=cure))
+    cure = "Check its spelling and PATH; for shell syntax name a shell with --shell bash."
+    return Executable(_on_path(words_of(request.prompt)[0], environ=environ, cwd=request.cwd, what="command", cure=cure))
 
 
 def find_claude(chosen: str | None, *, environ: Mapping[str, str]) -> str:
@@ -88,13 +90,11 @@ def _bundled_claude() -> str | None:
     return str(path) if os.access(path, os.X_OK) else None
 
 
-def _on_path(name: str, *, environ: Mapping[str, str], cwd: str) -> str:
+def _on_path(name: str, *, environ: Mapping[str, str], cwd: str, what: str, cure: str) -> str:
     candidate = os.path.join(cwd, os.path.expanduser(name)) if os.sep in name else name
     path = shutil.which(candidate, path=environ.get("PATH"))
     if path is None:
-        raise AgentNotFound(
-            f"The command {name!r} was not found. Check its spelling and PATH; for shell syntax name a shell with --shell bash."
-        )
+        raise AgentNotFound(f"The {what} {name!r} was not found. {cure}")
     return os.path.abspath(path)
 
 

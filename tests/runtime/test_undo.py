@@ -21,6 +21,7 @@ from cc_executor.runtime.run import Run
 from cc_executor.runtime.undo import redo, undo
 from cc_executor.shim import records
 from cc_executor.store.blobs import Blobs
+from cc_executor.store.claims import Claims
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.lookaround import FILE_BYTES, FILES, Look, TooLarge
@@ -610,17 +611,17 @@ def test_runs_that_met_and_cannot_be_undone_as_one_are_not_said_to_be(home: Stat
 def test_runs_that_begin_at_the_same_moment_know_each_other(home: StateHome, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one comes whole between this one's look for others and its own entry, whichever is first."""
     second: list[tuple[RunFolder, RunRequest]] = []
-    look, is_inside = SnapshotStore.working, False
+    look, is_inside = Claims.working, False
 
-    def working(store: SnapshotStore) -> list[tuple[str, bytes]]:
+    def working(claims: Claims) -> list[tuple[str, bytes]]:
         nonlocal is_inside
-        found = look(store)
+        found = look(claims)
         if not is_inside:
             is_inside = True
             second.append(begun(home, root))
         return found
 
-    monkeypatch.setattr(SnapshotStore, "working", working)
+    monkeypatch.setattr(Claims, "working", working)
     one, first = begun(home, root)
     two, other = second[0]
     (root / "by-one").write_text("1")

@@ -60,7 +60,7 @@ def beginning(request: RunRequest, *, home: StateHome, is_over: Callable[[], boo
             store.prepare()
             store.outlast_sweep(patience=PATIENCE, is_over=is_over)
         with suppress(OSError, StateUnusable):  # a folder that cannot be written, which the look meets, too
-            is_free = stack.enter_context(store.beginning(root, patience=PATIENCE, is_over=is_over))
+            is_free = stack.enter_context(store.claims.beginning(root, patience=PATIENCE, is_over=is_over))
         if not is_free:
             raise LaunchFailed(
                 f"Somebody undoes something in {os.fsdecode(root)}, and has not come to an end in {PATIENCE:.0f} s: let it go on, or end it and "
@@ -79,7 +79,7 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
     try:
         store.prepare()
         tree, reason = None, ""
-        met = store.at_work(_root_of(request))  # whoever ends while we look has written into what is seen
+        met = store.claims.at_work(_root_of(request))  # whoever ends while we look has written into what is seen
         try:
             with store.in_use(patience=MOMENT):
                 tree = _before(request, store, environ)
@@ -89,7 +89,7 @@ def take_before(request: RunRequest, folder: RunFolder, *, home: StateHome, envi
         if tree is None:
             store.keep(folder, BEFORE, Before(None, f"{request.cwd} was not looked at: {reason}. {CURE}", time.monotonic() - started, said))
         else:
-            store.enter(folder.run_id, tree.root, met=met)
+            store.claims.enter(folder.run_id, tree.root, met=met)
             if store.is_sweep_due(time.time()):
                 threading.Thread(target=_sweep, args=(store,), name="cc_executor sweep", daemon=True).start()
     except (OSError, StateUnusable) as error:
@@ -190,7 +190,7 @@ def take_after(request: RunRequest, folder: RunFolder, *, ended_at: float, claim
     if before is None or before.tree is None:
         return
     tree = before.tree
-    shared = store.met(folder.run_id)
+    shared = store.claims.met(folder.run_id)
     said = tuple(dict.fromkeys(path for name in claimed if (path := _below(tree.root, request.cwd, name))))
     try:
         with store.in_use(patience=PATIENCE_AFTER):
@@ -208,7 +208,7 @@ def take_after(request: RunRequest, folder: RunFolder, *, ended_at: float, claim
         logger.info("no look after run %s: %s", folder.run_id, reason)
         with suppress(OSError):
             store.keep(folder, AFTER, After(None, f"what the run left could not be looked at: {reason}", shared=shared, claimed=said))
-    store.leave(folder.run_id)
+    store.claims.leave(folder.run_id)
 
 
 def _reason(error: OSError | StateUnusable) -> str:

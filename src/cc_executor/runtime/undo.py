@@ -24,9 +24,10 @@ from cc_executor.runtime import undowords
 from cc_executor.runtime.runchanges import RunChanges, changes_of, units_of
 from cc_executor.runtime.snapshot import PATIENCE
 from cc_executor.store import begunundos
+from cc_executor.store.claims import UNDO, overlap
 from cc_executor.store.home import StateHome
 from cc_executor.store.restore import Ground, HalfDone
-from cc_executor.store.snapshot import ACT, UNDO, Act, SnapshotStore, overlap
+from cc_executor.store.snapshot import ACT, Act, SnapshotStore
 from cc_executor.store.tasklists import ListFolder
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
         store.prepare()
         stack.enter_context(store.in_use(patience=PATIENCE))
         roots = sorted(roots)
-        if (other := stack.enter_context(store.undoing(roots))) is not None:
+        if (other := stack.enter_context(store.claims.undoing(roots))) is not None:
             what, where = "undoes something" if other[0] == UNDO else "starts a run", os.fsdecode(other[1])
             raise UndoRefused(f"Somebody else {what} in {where} at this moment. Wait for it.")
         for root in roots:
@@ -169,7 +170,7 @@ def _alone(store: SnapshotStore, roots: Iterable[bytes], runs: Iterable[str]) ->
                     f"The folder {os.fsdecode(root)} is not there any more. If it was moved, move it back; "
                     "if the run removed it, make it, empty, and undo again: what was in it is kept."
                 )
-        for run_id, root in store.working():
+        for run_id, root in store.claims.working():
             at_work = any(overlap(root, mine) for mine in roots)
             if run_id not in set(runs) and at_work and store.home.folder(run_id).is_supervised():
                 raise UndoRefused(

@@ -11,9 +11,7 @@ import fcntl
 import hashlib
 import logging
 import os
-import secrets
-import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -21,13 +19,12 @@ import msgspec
 
 from cc_executor.errors import StateUnusable
 from cc_executor.model.tree import Change, Tree, contents
-from cc_executor.shim import records
-from cc_executor.store import begunundos, roll
+from cc_executor.store import begunundos
 from cc_executor.store.blobs import Blobs
-from cc_executor.store.held import LOOK, held_here, taken_within
+from cc_executor.store.claims import FOLDERS, Claims, overlap
+from cc_executor.store.held import held_here, taken_within
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.lock import locked
 from cc_executor.store.place import RUN_ID
 from cc_executor.store.plain import read_plain, write_whole
 
@@ -35,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 FOLDER: Final = "undo"
 KNOWN: Final = "folders"
-UNDO: Final = "undo"
-START: Final = "start"
 OVER: Final = ".over"
 BEFORE: Final = "tree-before"
 AFTER: Final = "tree-after"
@@ -131,10 +126,11 @@ class SnapshotStore:
         self.home = home
         self.path = home.root / FOLDER
         self.blobs = Blobs(self.path / "contents")
+        self.claims = Claims(self.path, runs=home.runs_path)
 
     def prepare(self) -> None:
         """Make the folders if need be. Raises `OSError`."""
-        for name in ("", KNOWN, "working", "locks"):
+        for name in ("", KNOWN, *FOLDERS):
             with contextlib.suppress(FileExistsError):
                 (self.path / name).mkdir(mode=0o700)
         if not (self.path / SWEPT).exists():
@@ -199,11 +195,7 @@ class SnapshotStore:
                 acts.append(act)
         if not acts:
             return []
-        places = self.path / "locks"
-        with locked(places / "door"):
-            goes_on = [
-                each for name in os.listdir(places) if name.startswith(UNDO) for each in _still_said(places / name).split(b"\0") if each
-            ]
+        goes_on = self.claims.undone_now()
         return [act for act in acts if not any(overlap(each, mine) for each in goes_on for mine in act.roots)]
 
     # --- what is known of a folder --------------------------------------------------------------------------------------
@@ -230,54 +222,6 @@ class SnapshotStore:
     def keep_over(self, root: bytes, reason: str) -> None:
         """Remember that a folder is over a bound. Raises `OSError`."""
         write_whole(self._known_path(root).with_suffix(OVER), reason.encode(), sync=False)
-
-    # --- who works where ----------------------------------------------------------------------------------------------
-
-    def at_work(self, root: bytes) -> list[str]:
-        """The runs that have not ended and work in a folder, above it or below it."""
-        return [name for name, other in self.working() if overlap(root, other) and not self._has_ended(name)]
-
-    def enter(self, run_id: str, root: bytes, *, met: Iterable[str] = ()) -> None:
-        """Say that a run works in a folder, to those that do so, too; `met`: those that did when the look before it began. Raises `OSError`."""
-        own = self.path / "working" / run_id
-        write_whole(own, root + b"\0" + "".join(f"{name}\n" for name in met).encode(), sync=False)
-        # Looked for after our own file is there: of two that come at once, one at least sees the other, and tells it.
-        for name in self.at_work(root):
-            if name != run_id:
-                for path, other in ((own, name), (self.path / "working" / name, run_id)):
-                    with contextlib.suppress(OSError):
-                        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-                        with open(descriptor, "wb", buffering=0) as file:
-                            file.write(f"{other}\n".encode())
-
-    def _has_ended(self, run_id: str) -> bool:
-        return (self.home.runs_path / run_id / records.EXIT).exists()
-
-    def working(self) -> list[tuple[str, bytes]]:
-        """The runs that work now, with their folders. Those that were lost and not sealed yet are among them."""
-        found: list[tuple[str, bytes]] = []
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self.path / "working"):
-                with contextlib.suppress(OSError):
-                    if not RUN_ID.match(name):
-                        continue
-                    if not (self.home.runs_path / name).is_dir():
-                        os.unlink(self.path / "working" / name)  # it was never started, or was removed
-                        continue
-                    found.append((name, read_plain(self.path / "working" / name, LOOK_LIMIT).partition(b"\0")[0]))
-        return found
-
-    def met(self, run_id: str) -> tuple[str, ...]:
-        """The runs that a run has met in its folder."""
-        with contextlib.suppress(OSError):
-            names = read_plain(self.path / "working" / run_id, LOOK_LIMIT).partition(b"\0")[2].decode("ascii", "replace").split()
-            return tuple(dict.fromkeys(name for name in names if RUN_ID.match(name)))
-        return ()
-
-    def leave(self, run_id: str) -> None:
-        """Say that a run works no more."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.path / "working" / run_id)
 
     # --- one at a time ------------------------------------------------------------------------------------------------
 
@@ -306,54 +250,6 @@ class SnapshotStore:
         """Wait for a sweep that goes on. Takes and raises the same as `in_use`."""
         with self.in_use(patience=patience, is_over=is_over):
             pass
-
-    @contextlib.contextmanager
-    def undoing(self, roots: Collection[bytes]) -> Generator[tuple[str, bytes] | None]:
-        """Be the only one who undoes something in folders, above or below them, while no run begins there.
-
-        Gives what somebody else does there instead (`UNDO`, `START`) and the folder; mostly None. Raises `OSError`, `StateUnusable`.
-        """
-        with contextlib.ExitStack() as stack:
-            yield self._said(stack, UNDO, roots, against=(UNDO, START))
-
-    @contextlib.contextmanager
-    def beginning(self, root: bytes, *, patience: float, is_over: Callable[[], bool]) -> Generator[bool]:
-        """Let nobody undo anything in a folder, above or below it, for as long as the block lasts. False: somebody does, and goes on still.
-
-        Takes and raises the same as `in_use`, and `OSError`.
-        """
-        until = time.monotonic() + patience
-        with contextlib.ExitStack() as stack:
-            while self._said(stack, START, (root,), against=(UNDO,)):
-                if time.monotonic() >= until or is_over():
-                    yield False
-                    return
-                time.sleep(LOOK)  # of the end of another process's undo no event tells; this is never where a loop runs
-            yield True
-
-    def _said(
-        self, stack: contextlib.ExitStack, what: str, roots: Collection[bytes], *, against: Collection[str]
-    ) -> tuple[str, bytes] | None:
-        """Say to all processes what is done in folders until the stack is closed, unless somebody says something else of them: then that.
-
-        What is said is a file that its process holds the lock of: nobody's word outlives him.
-        """
-        places = self.path / "locks"
-        with locked(places / "door"):
-            for name in os.listdir(places):
-                other = name.partition("-")[0]
-                if other in against and (theirs := _still_said(places / name)):
-                    for root in theirs.split(b"\0"):
-                        if any(overlap(root, mine) for mine in roots):
-                            return other, root
-            path = places / f"{what}-{secrets.token_hex(8)}"
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            stack.enter_context(held_here(descriptor))
-            stack.callback(_forget, (path,))  # before the lock is given back
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(OSError):  # a disk that is full: then nobody can tell where, and it holds for every folder
-                os.write(descriptor, b"\0".join(roots))
-        return None
 
     # --- sweeping -----------------------------------------------------------------------------------------------------
 
@@ -443,20 +339,6 @@ def _forget(paths: Iterable[Path]) -> None:
 def _forget_looks(paths: Iterable[Path]) -> None:
     """All but that a run is undone: who asks whether its work is there asks for longer than it can be brought back."""
     _forget(path for path in paths if path.name != ACT)
-
-
-def _still_said(path: Path) -> bytes:
-    """The folders of a file of `_said`; nothing where whoever has written it is gone, and then it goes, too. To be called behind the door."""
-    with contextlib.suppress(FileNotFoundError):  # its work has ended at this moment
-        if roll.is_held(path):
-            return read_plain(path, LOOK_LIMIT) or b"/"
-        _forget((path,))
-    return b""
-
-
-def overlap(one: bytes, other: bytes) -> bool:
-    """Whether one of two folders is the other, or lies in it. Absolute paths."""
-    return one == other or one.startswith(other.rstrip(b"/") + b"/") or other.startswith(one.rstrip(b"/") + b"/")
 
 
 def _name_of(root: bytes) -> str:

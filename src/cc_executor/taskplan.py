@@ -35,6 +35,7 @@ from cc_executor.store.tasklists import ListFolder
 
 FILE_LIMIT: Final = 4_000_000  # bytes of a list's file
 SHELL: Final = "bash"  # for commands whose task names no shell
+_OF_LISTS: Final = frozenset({"defaults", "hooks", "parallel"})  # what people write into a task
 
 # A text without a name: a line that begins with `tasks:`, or nothing before an item that is a mapping. In Markdown `- Task 1: …` is an item, too.
 _YAML: Final = re.compile(r"""(?m)^\s*\{?\s*["']?tasks["']?\s*:|\A(?:\s*(?:#.*)?\n)*\s*-\s+(?:\{|\w+\s*:)""")
@@ -242,7 +243,7 @@ def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
                 found.append(Problem(place, f"calls {task.text!r}, and only Python code can give a callable."))
             continue
         unknown = task.options.keys() - known
-        said = [no_option(name, TASK_KEYS) for name in task.options if name in unknown]
+        said = [_no_option(name) for name in task.options if name in unknown]
         rest = {name: value for name, value in task.options.items() if name not in unknown | NOT_OPTIONS}
         try:
             request_of(tasks, task.model_copy(update={"options": rest}), task.text if task.text.strip() else "-", None, "")
@@ -251,6 +252,10 @@ def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:
         if said:
             found.append(Problem(place, " ".join(said)))
     return found
+
+
+def _no_option(name: str) -> str:
+    return f"{name} is said of the whole list: put it beside tasks." if name in _OF_LISTS else no_option(name, TASK_KEYS)
 
 
 def request_of(

@@ -156,3 +156,13 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert "(line 2): timeout must be" in done.stderr
     assert "(line 5): needs 'z'" in done.stderr
     assert len(json.loads(cli("tasks", "check", file, "--json").stdout)["problems"]) == 4
+    # Of one task, too, of which both the shape and the options are wrong.
+    file.write_text("tasks:\n- {id: a, prompt: x, retry: many, expect: 5}\n- {id: b, prompt: x, parallel: 3, modle: m}\n")
+    said = cli("tasks", "check", file).stderr
+    for words in (
+        "retry must be a valid integer",
+        "expect must be a text or a list",
+        "parallel is said of the whole list",
+        "Did you mean model?",
+    ):
+        assert words in said

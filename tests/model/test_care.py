@@ -91,6 +91,8 @@ def test_limits_are_keys_of_lists_tasks_and_defaults() -> None:
         ("{prompt: x, on_unchecked: accept}", "has on_unchecked and no validate"),
         ("{run: x, on_output_limit: concise}", "has on_output_limit, which means something for an agent alone"),
         ("{run: x, schema: {type: object}}", "has schema, which means something for an agent alone"),
+        ("{run: x, rehearse: hello}", "has rehearse, which means something for an agent alone"),
+        ("{prompt: x, validate: yes}", "validate must be a text that says what has to hold, or a mapping with prompt"),
         ("{prompt: x, loop_guard: kill}", "loop_guard must be 'off', 'tell' or 'stop' (given: 'kill')"),
     ],
 )

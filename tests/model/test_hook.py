@@ -67,7 +67,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 def test_a_file_holds_commands_only() -> None:
     assert hooks_from({"after_run": call}, callables=False).problems == ["the hook 'call' can only be a command here (`run`)."]
-    assert hooks_from("after_run").problems[0].startswith("hooks must be a mapping")
+    assert hooks_from("after_run").problems[0].startswith("must be a mapping")
 
 
 def test_a_list_in_yaml_has_hooks_of_its_own_and_they_do_not_make_it_another_list() -> None:

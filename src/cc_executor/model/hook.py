@@ -232,7 +232,7 @@ def _items(value: object, made: WrittenHooks) -> list[object]:
         return found
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return list(cast("Sequence[object]", value))
-    made.problems.append(f"hooks must be a mapping from moments to commands, or a list of mappings, not {type(value).__name__}.")
+    made.problems.append(f"must be a mapping from moments to commands, or a list of mappings, not {type(value).__name__}.")
     return []
 
 
@@ -270,7 +270,7 @@ def _hook(given: object, made: WrittenHooks, *, callables: bool) -> Hook | None:
         wrong.append("takes `events` (kinds of events) for on_event only")
     if env is None or not all(_ENV_NAME.fullmatch(name) for name in env):
         wrong.append("takes names of environment variables as `env`")
-    name = fields.get("name") or (_called(call) if call is not None else _first_word(command))
+    name = fields.get("name") or (_called(call) if call is not None else _first_word(command)) or when
     if wrong:
         made.problems += [f"the hook {str(name)[:NAME_CHARS]!r} {problem}." for problem in wrong]
         return None

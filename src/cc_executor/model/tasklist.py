@@ -307,7 +307,11 @@ def _task_problems(task: Task, ids: Mapping[str, int]) -> list[str]:
         )
     if task.kind is not TaskKind.AGENT:
         words = [name for name in ("on_limit", "limit_wait_max", "on_output_limit", "reask") if getattr(task, name) != _field_default(name)]
-        words += [name for name in ("schema", "append_system_prompt") if name in task.options and task.kind is TaskKind.SHELL]
+        words += [
+            name
+            for name in ("schema", "append_system_prompt", "resume", "rehearse")
+            if name in task.options and task.kind is TaskKind.SHELL
+        ]
         found += [f"has {name}, which means something for an agent alone." for name in words]
     if task.reask and "schema" not in task.options:
         found.append("has reask and no schema: there is nothing to ask for again.")

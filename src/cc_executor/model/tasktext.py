@@ -172,17 +172,19 @@ def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str
     options = {name: value for name, value in given.items() if name not in {*TASK_KEYS, *_WORK} and value is not None}
     not_for_it = {TaskKind.AGENT: frozenset[str](), TaskKind.SHELL: _AGENT_OPTIONS, TaskKind.CALL: defaults.keys()}[kind]
     usual = {name: value for name, value in defaults.items() if name not in not_for_it and name not in _CARE_KEYS}
+    options = usual | options
     try:
-        return Task.model_validate(own | {"kind": kind, "text": given[works[0]], "options": usual | options})
+        return Task.model_validate(own | {"kind": kind, "text": given[works[0]], "options": options})
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_context=False):
             where = ".".join(str(part) for part in problem["loc"]).replace("validation", "validate", 1)
             made.problems.append(Problem(place, f"{works[0] if where == 'text' else where} {_words(problem)}"))
-        return _stand_in(task_id)
+        return _stand_in(task_id) if kind is TaskKind.CALL else _stand_in(task_id, kind, options)
 
 
-def _stand_in(task_id: str) -> Task:
-    return Task.model_construct(id=task_id, kind=TaskKind.SHELL, text="-", title="-")
+def _stand_in(task_id: str, kind: TaskKind = TaskKind.SHELL, options: Mapping[str, Any] | None = None) -> Task:
+    """Something that can be looked at in the place of a task that is none: what is wrong with its options is told with the rest."""
+    return Task.model_construct(id=task_id, kind=kind, text="-", title="-", options=dict(options or {}))
 
 
 def _take_lint(task_id: str, given: dict[str, Any], place: str, made: Written) -> None:
@@ -246,6 +248,8 @@ def _words(error: Any) -> str:
     message = must(str(error["msg"]))
     if error["type"] == "string_pattern_mismatch":
         message = "must be letters, digits, _ and -, at most 64, and begin with a letter or digit"
+    if error["type"] == "model_type":  # there is one model in a task
+        message = "must be a text that says what has to hold, or a mapping with prompt"
     is_read_otherwise = error["type"] in {"string_type", "tuple_type"} and isinstance(error["input"], bool | int | float | date)
     return f"{message} {as_given(error['input'])}.{' Put it in quotes.' if is_read_otherwise else ''}"
 

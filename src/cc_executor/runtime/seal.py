@@ -51,7 +51,7 @@ TURN_BUDGET: Final = 5.0
 KEEP_BUDGET: Final = 30.0  # seconds for a disk to take the receipt, if nobody wants to wait for it; mostly some milliseconds
 _CLAIM: Final = "sealing"  # locked (flock) by whoever seals
 TEXT_LIMIT: Final = 32_000  # characters of the final text that the receipt keeps; longer ones are in the journal
-LEFT_OUT: Final = "characters left out"  # stands in the text of every receipt that has both ends alone
+LEFT_OUT: Final = "characters left out; the journal has them"  # stands in the text of every receipt that has both ends alone
 _FILE_LIMIT: Final = 200  # files that the receipt names
 _DEPTH_LIMIT: Final = 100  # brackets inside brackets of a structured output; what writes and reads receipts gives up at some 250
 
@@ -299,14 +299,12 @@ def _asked(one: Settled) -> AskedFor:
     return AskedFor(kind=one.kind, what=one.what, decision=one.decision, by=one.by, at=at, note=one.note)
 
 
-def _text_of(state: RunState, *, is_whole: bool) -> str:
-    """The final text, bounded. `is_whole`: the journal has all of the output."""
+def _text_of(state: RunState) -> str:
     text = state.text
     if len(text) <= TEXT_LIMIT:
         return text
     half = TEXT_LIMIT // 2  # less than what the state keeps of either end
-    where = "the journal has them" if is_whole else "of the output the journal has a part"
-    return f"{text[:half]}\n[… {state.text_size - 2 * half:,} {LEFT_OUT}; {where} …]\n{text[-half:]}"
+    return f"{text[:half]}\n[… {state.text_size - 2 * half:,} {LEFT_OUT} …]\n{text[-half:]}"
 
 
 def receipt_over(
@@ -354,7 +352,7 @@ def receipt_over(
         turns=state.turns,
         denials=tuple(denial.name for denial in state.denials),
         retries=state.retries,
-        text=_text_of(state, is_whole=not journal["stdout"].dropped),
+        text=_text_of(state),
         data=data,
         files=files,
         checks=checks,

@@ -28,10 +28,35 @@ from cc_executor.model.toollist import split_tools
 SESSION: Final = str(uuid.UUID(int=1))
 
 # One line of a cell, and something in it. No lone surrogates: where they may not be is shown by the tests of the command line.
-WORDS: Final = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=15).filter(
+LINE_ENDS: Final = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # as `str.splitlines` has them, and IPython with it
+ODD: Final = st.sampled_from(
+    [
+        "-x",
+        "--model=y",
+        "=",
+        "a=b",
+        "'",
+        '"',
+        "\\",
+        "a b",
+        "#",
+        "!",
+        "%",
+        "\x1b[1m",
+        "\x07",
+        "é\u0301",
+        "\ufeff",
+        "\u200b",
+        "{{x}}",
+        "a,b",
+        "1e5",
+        "None",
+    ]
+)
+WORDS: Final = ODD | st.text(st.characters(exclude_categories=["Cs"], exclude_characters=f"{LINE_ENDS}\0"), min_size=1, max_size=15).filter(
     lambda text: text.strip() == text != "--"  # argparse before 3.13 drops the value of `--model=--` (CPython gh-59317)
 )
-PATHS: Final = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="~$"), min_size=1, max_size=15).filter(
+PATHS: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=f"{LINE_ENDS}\0~$"), min_size=1, max_size=15).filter(
     lambda text: text.strip() and text != "--"
 )
 TOOLS: Final = st.text("abcXYZ_*: -", min_size=1, max_size=8).filter(lambda text: text.strip() == text != "--")
@@ -181,11 +206,21 @@ def test_a_list_of_tools_is_split_where_it_was_joined(tools: list[str]) -> None:
     assert split_tools(" , ".join(tools)) == tuple(tools)
 
 
-@given(st.text(max_size=60))
+# What may stand in a line: options whole and in part, values that are none of theirs, quotes without an end.
+PIECES: Final = st.sampled_from([flag for flags, _, _ in OPTIONS for flag in flags]) | st.sampled_from(
+    [
+        "=", " ", "'", '"', "\\", "--", "-", "-o", "-x", "1", "0", "-1", "nan", "inf", "1e999", "1e-9", "\u0661", "9" * 5000, "none", "20GB", "off", "shell", "bash",
+        "{{x}}", "$HOME", "~", "~nobody/x", "/", ".", "..", "x" * 300, "\0", "\ud800", "\u2028", "run", "Bash(", ")", ",", "#", "{}", "lambda",
+    ]
+)  # fmt: skip
+LINES: Final = st.lists(PIECES | st.text(max_size=4) | st.just(" ") | st.just(" "), max_size=14).map("".join)
+
+
+@given((LINES | st.text(max_size=60)).map(lambda text: text.replace("\n", " ")))  # it is one line
 def test_any_line_at_all_is_read_or_refused_in_one_sentence(line: str) -> None:
     refused: list[str] = []
     try:
-        order_of(line, "prompt", settings=CCExecutor(environ={}), namespace={})
+        order_of(line, "prompt", settings=CCExecutor(environ={}), namespace={"x": "1", "run": {"type": "object"}, "off": 5})
     except InvalidRequest as error:
         refused.append(str(error))
     assert not any("\n" in sentence.strip() for sentence in refused)
@@ -215,6 +250,23 @@ def test_a_setting_that_bounds_nothing_is_refused_by_its_own_name(name: str, wro
         CCExecutor(environ={variable: str(wrong)})
     with pytest.raises(InvalidRequest, match=rf"CCExecutor\.{name} is .*; it must be {need}\. Change or remove it\.$"):
         CCExecutor(environ={}, config=Config({"CCExecutor": {name: wrong}}))
+
+
+@pytest.mark.parametrize("name", ["journal_limit", "max_cost", "timeout"])
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_number_that_no_computer_counts_with_is_refused_wherever_it_stands(name: str, digits: int) -> None:
+    text = "9" * digits
+    with pytest.raises(InvalidRequest, match=name.upper()):
+        CCExecutor(environ={f"CC_EXECUTOR_{name.upper()}": text})
+    with pytest.raises(InvalidRequest):
+        order_of(f"{FLAG[name]} {text}", "prompt", settings=CCExecutor(environ={}), namespace={})
+    with pytest.raises(InvalidRequest):
+        make_request("prompt", **{name: 10**400})
+
+
+def test_hooks_of_the_environment_are_a_list_or_refused_by_its_name() -> None:
+    with pytest.raises(InvalidRequest, match=r"^The environment variable CC_EXECUTOR_HOOKS is '1'; it must be"):
+        CCExecutor(environ={"CC_EXECUTOR_HOOKS": "1"})
 
 
 @pytest.mark.parametrize(("name", "value"), [("stall_timeout", 0), ("timeout", None), ("journal_limit", "none"), ("max_turns", 1)])

@@ -94,7 +94,7 @@ def test_a_wrong_field_of_the_list_does_not_hide_what_is_wrong_with_its_tasks() 
 # --- references -------------------------------------------------------------------------------------------------------
 
 MADE = {
-    "a": Made("text of a", {"n": [10, {"x": "deep"}], "t": "é"}, ("/w/f", "/w/g"), "ok", 0.5),
+    "a": Made("text of a", {"n": [10, {"x": "deep"}], "t": "é", "with-dash": 1}, ("/w/f", "/w/g"), "ok", 0.5),
     "b-1": Made("only text", status="failed"),
 }
 
@@ -107,6 +107,7 @@ MADE = {
         ("{{ needs.a.text }}!", "text of a!"),
         ("{{ needs.a.data.n.1.x }}", "deep"),
         ("{{ needs.a.result.n.0 }}", "10"),
+        ("{{ needs.a.data.with-dash }}", "1"),
         ("{{ needs.a.data.n }}", '[\n 10,\n {\n  "x": "deep"\n }\n]'),
         ("{{ needs.a.files }}", "/w/f\n/w/g"),
         ("{{ needs.a.status }} {{ needs.a.cost }}", "ok 0.5"),
@@ -132,6 +133,8 @@ def test_what_is_not_there_is_named(text: str) -> None:
         ({"name": 1, "n": [1]}, "title", r"it has 'name', 'n'\."),
         ({}, "title", r"it is empty\."),
         ({"n": [1, 2]}, "n.2", r"it is a list of 2, counted from 0\."),
+        ({"n": [1, 2]}, "n.-1", r"it is a list of 2, counted from 0\."),
+        ({"n": [1, 2]}, f"n.{'9' * 5000}", r"it is a list of 2, counted from 0\."),
         ({"t": "word"}, "t.0", r'it is "word", which has no parts\.'),
     ],
 )
@@ -207,6 +210,7 @@ def test_yaml() -> None:
         ("[" * 5000, "YAML"),
         ("tasks:\n  - id: a\n    prompt: x\n    needs: [b]\n", "tasks[0] 'a' (line 2): needs 'b'"),
         ("!!python/object/apply:os.system [id]", "is no YAML"),
+        ("tasks:\n- prompt: !!int ''", "a value is not of the kind that its tag"),
     ],
 )  # fmt: skip
 def test_bad_yaml_is_told_with_line_and_column(text: str, said: str) -> None:
@@ -239,9 +243,3 @@ def test_code_in_markdown_is_part_of_its_task() -> None:
 
 def test_markdown_without_tasks_says_how_to_write_them() -> None:
     assert "Task 1:" in words(from_markdown("Hello", cwd="/w"))[0]
-
-
-@given(st.text(max_size=300))
-def test_no_text_at_all_raises(text: str) -> None:
-    for made in (from_yaml(text, cwd="/w"), from_markdown(text, cwd="/w")):
-        words(made)

@@ -19,7 +19,7 @@ from cc_executor.model.listrecord import (
     Waiting,
     advance,
 )
-from cc_executor.model.tasklist import TaskList
+from cc_executor.model.tasklist import OnFailure, TaskList
 from cc_executor.model.tasktext import from_items
 from cc_executor.policy.budget import SMALLEST
 from cc_executor.policy.schedule import Action, Cancel, Close, Skip, Start, Validate, Wait, due
@@ -34,6 +34,9 @@ def listed(*items: object, **more: Any) -> TaskList:
 
 def task(task_id: str, *needs: str, **more: object) -> dict[str, object]:
     return {"id": task_id, "prompt": task_id, "needs": needs, **more}
+
+
+OVER = {TaskStatus.OK, TaskStatus.FAILED, TaskStatus.SKIPPED, TaskStatus.STOPPED}
 
 
 class Play:
@@ -73,6 +76,10 @@ class Play:
             case Start(task=name, max_cost=cap):
                 known = self.state.task(name)
                 assert known.until is None or known.until <= self.now or self.now < known.ended_at, "nothing is begun before its time"
+                for need in map(self.tasks.task, self.tasks.task(name).all_needs):
+                    status = self.state.task(need.id).status
+                    assert status in OVER, "nothing is begun before what it needs has ended"
+                    assert status is TaskStatus.OK or self.tasks.policy(need) is not OnFailure.SKIP, "nor after what has made it fail"
                 self.started.append(name)
                 self.caps[name] = cap
                 self.add(Begun(at=at, task=name, attempt=self.state.task(name).begun + 1, run_id=f"r{at}"))

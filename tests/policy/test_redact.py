@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -105,6 +106,13 @@ def test_a_colour_in_the_midst_of_a_secret_does_not_hide_it() -> None:
 def test_keys_of_known_shapes_need_not_be_named(key: str) -> None:
     for before, after in (("", ""), ("key=", " end"), ('{"k":"', '"}'), ("(", ")"), ("é", "\n")):
         assert Redactor().text(f"{before}{key}{after}") == f"{before}{MASK}{after}"
+
+
+def test_a_secret_that_is_no_utf8_is_masked_as_it_is_written_down() -> None:
+    redactor = Redactor([os.fsdecode(b"caf\xe9-password"), os.fsdecode(b"\xff" * 9 + b"abc"), "\ud800-password"])
+    for seen in ("caf\udce9-password", "caf\ufffd-password", "caf\\ufffd-password", "\ud800-password"):
+        assert redactor.text(f"it is {seen}!") == f"it is {MASK}!"
+    assert redactor.text("\ufffd" * 9 + "abc") == "\ufffd" * 9 + "abc", "such as any file that is no text has"
 
 
 def test_of_a_secret_within_another_and_around_it_nothing_is_left() -> None:

@@ -32,12 +32,10 @@ from cc_executor.model.listrecord import (
     Waiting,
     advance_all,
 )
-from cc_executor.model.tasklist import OnFailure, TaskKind, TaskList
+from cc_executor.model.tasklist import OnFailure, TaskList
 from cc_executor.policy.retry import LIMIT_WAITS
-from cc_executor.policy.schedule import Cancel, due
+from cc_executor.policy.schedule import Cancel, bounded, due, set_back
 from policy.listplay import Play, begun, listed, task
-
-OVER = {TaskStatus.OK, TaskStatus.FAILED, TaskStatus.SKIPPED, TaskStatus.STOPPED}
 
 
 def test_one_after_the_other() -> None:
@@ -215,6 +213,9 @@ def lists(draw: st.DrawFn) -> TaskList:
     )
 
 
+STEPS = ("end", "end", "end", "end", "later", "pause", "resume", "stop", "stop one", "skip", "edit", "hurry", "retry", "cap")
+
+
 @given(lists(), st.data())
 def test_whatever_happens_the_promises_hold(tasks: TaskList, data: st.DataObject) -> None:
     play = Play(tasks)
@@ -223,29 +224,46 @@ def test_whatever_happens_the_promises_hold(tasks: TaskList, data: st.DataObject
         cancels = play.go()
         _check(play, tasks)
         at_work = play.at_work()
-        if play.state.status is not ListStatus.OPEN:
+        is_over = play.state.status is not ListStatus.OPEN
+        if is_over and data.draw(st.booleans()):
             break
-        assert at_work or play.held() or play.state.is_paused, "an open list that is not held has something at work, or waits for a time"
-        step = data.draw(st.sampled_from(("end", "end", "end", "later", "pause", "resume", "stop", "stop one", "skip", "edit", "hurry")))
+        assert is_over or at_work or play.held() or play.state.is_paused, (
+            "an open list that is not held has something at work, or waits for a time"
+        )
+        step = data.draw(st.sampled_from(("resume", "retry", "cap") if is_over else STEPS))
         name = data.draw(st.sampled_from(names))
         if cancels or (step == "end" and at_work):
             name = cancels[0].task if cancels and isinstance(cancels[0], Cancel) else data.draw(st.sampled_from(at_work))
             _end(play, name, data, is_cancelled=bool(cancels))
         elif step == "later":
-            play.later(data.draw(st.sampled_from((3, 30, 400))))
+            play.later(data.draw(st.sampled_from((3, 30, 400, -1000))))  # the last: somebody sets the clock back
+        elif step == "cap":
+            play.add(_raised(play, data))
         else:
+            again = set_back(tasks, play.state, name, onward=data.draw(st.booleans())) if step == "retry" else ()
             words: dict[str, Record] = {
                 "pause": Paused(at=0.0), "stop": Stopped(at=0.0), "stop one": Stopped(at=0.0, task=name), "skip": SkipAsked(at=0.0, task=name),
-                "edit": Edited(at=0.0, task=name, text="x"), "hurry": Hurried(at=0.0, task=name),
+                "edit": Edited(at=0.0, task=name, text="x"), "hurry": Hurried(at=0.0, task=name), "retry": RetryAsked(at=0.0, tasks=again),
             }  # fmt: skip
             play.add(words.get(step, Resumed(at=0.0)))
-    # Each attempt is begun once, and looked at once.
+    # Each attempt is begun once, and looked at until somebody has said something.
     begun_ones = [(record.task, record.attempt) for record in play.records if isinstance(record, Begun)]
     assert len(begun_ones) == len(set(begun_ones))
-    assert len(play.looks) == len(set(play.looks))
+    undecided = [
+        (record.task, record.attempt) for record in play.records if isinstance(record, Validated) and record.verdict == "could_not_check"
+    ]
+    assert all(play.looks.count(look) <= 1 + undecided.count(look) for look in play.looks), "looked at again is what nobody could look at"
     # Replay gives the same state, also when it is told in pieces.
     cut = len(play.records) // 2
     assert advance_all(advance_all(ListState(), play.records[:cut]), play.records[cut:]) == play.state
+
+
+def _raised(play: Play, data: st.DataObject) -> Capped:
+    """Other bounds, none of them lower than before."""
+    now = bounded(play.tasks, play.state)
+    more = data.draw(st.sampled_from((0.0, 0.2, None)))
+    caps = [None if cap is None or more is None else cap + more for cap in (now.max_cost, now.max_cost_per_day)]
+    return Capped(at=0.0, max_cost=caps[0], max_cost_per_day=caps[1], on_limit=data.draw(st.sampled_from(("wait", "stop"))))
 
 
 def _end(play: Play, name: str, data: st.DataObject, *, is_cancelled: bool) -> None:
@@ -275,17 +293,13 @@ def _check(play: Play, tasks: TaskList) -> None:
     assert len(at_work) <= 1 or (len({item.group for item in at_work}) == 1 and at_work[0].group), "only one group runs side by side"
     for item in tasks.tasks:
         known = play.state.task(item.id)
-        if known.status in {TaskStatus.RUNNING, TaskStatus.OK}:
-            for need in item.all_needs:
-                status = play.state.task(need).status
-                assert status in OVER
-                assert status is TaskStatus.OK or tasks.policy(tasks.task(need)) is not OnFailure.SKIP or item.kind is TaskKind.CALL
         assert known.attempts <= item.retry + 1
         assert known.tried.get("usage_limit", 0) <= LIMIT_WAITS
         assert known.tried.get("output_limit", 0) <= OUTPUT_TRIES
         assert known.tried.get("schema", 0) <= 1
         if item.validation is not None and known.status is TaskStatus.OK:
             assert known.verdict == "pass", "what nobody has looked at is no success"
+    tasks = bounded(tasks, play.state)
     for cap, spent in ((tasks.max_cost, play.state.spent), (tasks.max_cost_per_day, play.today)):
         assert cap is None or spent <= cap + 1e-6, "no cap is exceeded"
     if play.state.status is not ListStatus.OPEN:

@@ -15,6 +15,7 @@ from cc_executor.model.listrecord import (
     Waiting,
 )
 from cc_executor.policy.retry import LIMIT_WAITS, SAY
+from cc_executor.policy.schedule import set_back
 from policy.listplay import Play, begun, listed, task
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -170,6 +171,46 @@ def test_what_could_not_be_checked_is_no_success_and_is_looked_at_again_not_done
     assert (play.started, play.looks) == (["a"], [("a", 1), ("a", 1)])
     play.say("a", "pass", accepted=True)
     assert play.at_work() == ["b"]
+
+
+def test_a_look_that_is_wanted_again_waits_for_its_turn_as_a_task_does() -> None:
+    play = begun(task("a", validate="it works"), task("b"), task("c"), on_failure="continue")
+    play.end("a")
+    play.say("a", "could_not_check", accepted=False)
+    assert play.at_work() == ["b"]
+    play.add(RetryAsked(at=0.0, tasks=("a",)))
+    play.go()
+    assert play.at_work() == ["b"], "in a folder in which another task works there is nothing to be judged"
+    play.end("b")
+    assert play.at_work() == ["a"]
+    play.say("a", "pass", accepted=True)
+    assert play.at_work() == ["c"]
+    assert (play.started, play.looks) == (["a", "b", "c"], [("a", 1), ("a", 1)])
+
+
+def test_what_is_needed_is_done_again_before_the_look() -> None:
+    play = begun(task("a"), task("b", "a", validate="it works"))
+    play.end("a")
+    play.end("b")
+    play.say("b", "could_not_check", accepted=False)
+    play.add(RetryAsked(at=0.0, tasks=set_back(play.tasks, play.state, "a")))
+    play.go()
+    assert play.at_work() == ["a"]
+    play.end("a")
+    assert play.at_work() == ["b"]
+    assert play.looks == [("b", 1), ("b", 1)]
+
+
+def test_where_nothing_further_is_begun_a_look_does_not_wait_for_it() -> None:
+    play = begun(task("a"), task("b"), task("c", "b", validate="it works"), on_failure="continue")
+    for name in "abc":
+        play.end(name)
+    play.say("c", "could_not_check", accepted=False)
+    play.add(RetryAsked(at=0.0, tasks=("b", "c")))
+    play.add(Capped(at=0.0, max_cost=0.001))
+    play.go()
+    assert play.at_work() == []
+    assert (play.state.task("c").verdict, play.state.status) == ("could_not_check", ListStatus.BUDGET)
 
 
 def test_the_money_for_a_validation_is_kept_back() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cc_executor.model.card import card
@@ -38,7 +39,7 @@ class Wrong(HTMLParser):
             tag in TAGS
             and given_.keys() <= ATTRIBUTES
             and given_.get("href", "http://").lower().startswith(("http://", "https://", "mailto:"))
-            and given_.get("class", NO_MATH) == NO_MATH
+            and given_.get("class", NO_MATH) in {NO_MATH, "mathjax_ignore"}
             and STYLE.search(given_.get("style", "")) is None
         )
         if not is_right:
@@ -67,9 +68,58 @@ def test_a_style_neither_loads_nor_leaves_its_place(style: str) -> None:
     assert inert(f'<p style="{style}">x</p>') == "<p>x</p>"
 
 
-@given(st.text(max_size=300))
+MARKUP = st.lists(
+    st.sampled_from(
+        [
+            "<", "</", ">", " ", '"', "'", "<a ", "<p ", "<div ", "<span ", "style=", "color:red", "url(", "position:", "\\", "href=", "http://x", "javascript:",
+            "class=", "mathjax_ignore", "title=", "onclick=", "<!--", "-->", "<![CDATA[", "]]>", "<svg>", "<math>", "<mtext>", "<annotation-xml encoding='text/html'>",
+            "<foreignObject>", "<table>", "</table>", "<td>", "<style>", "</style>", "<p>", "</p>", "<a href='http://x'>", "</a>", "&lt;", "&#x3c;", "&", "<select>",
+            "<noscript>", "<template>", "<title>", "<textarea>", "<xmp>", "<plaintext>", "<pre>", "\n", "</pre>", "<ul>", "<ol start=3>", "<li>", "<h1>", "<br/>",
+            "<details>", "<summary>", "\0", "é",
+        ]
+    )
+    | st.text(max_size=3),
+    max_size=20,
+).map("".join)  # fmt: skip
+
+
+@given(MARKUP | st.text(max_size=300))
+@example("<li><table><li>")
+@example("<pre>\n\n\nx")
 def test_cleaning_twice_is_cleaning_once(text: str) -> None:
-    assert inert(inert(text)) == inert(text)
+    once = inert(text)
+    assert Wrong(once).found == []
+    assert inert(once) == once
+
+
+MARKDOWN = st.lists(
+    st.sampled_from(
+        [
+            "[", "](", "http://x", ")", "![", "*", "**", "`", "```\n", "~~", "|", "|-|\n", "\n", "\n\n", "> ", "- ", "1. ", "# ", "<b>", "&lt;", "\\", "javascript:",
+            "<http://x>", "<a@b>", '"', "'", "&#x6a;", "data:", "\t", "    ", "[a]: http://x\n", "\0", "é", "$", "  \n", "<script>", "</pre>",
+        ]
+    )
+    | st.text(max_size=3),
+    max_size=25,
+).map("".join)  # fmt: skip
+
+
+@given(MARKDOWN)
+def test_of_any_markdown_only_text_is_left(text: str) -> None:
+    html = markdown_html(text)
+    assert Wrong(html).found == []
+    assert inert(inert(html)) == inert(html)
+
+
+@given(st.lists(st.sampled_from(["", "x = 1 < 2", "    # é", "</pre>", '"&amp;"', "\t"]), min_size=1, max_size=6))
+@example(["", "", "x"])
+def test_no_line_of_a_block_of_code_is_lost(lines: list[str]) -> None:
+    code = "\n".join(lines)
+    html = markdown_html(f"```\n{code}\n```")
+    for shown in (html, inert(html), inert(inert(html))):
+        found = re.search("<pre>(.*?)</pre>", shown, re.DOTALL)
+        assert found is not None
+        assert unescape(found[1].removeprefix("\n")) == f"{code}\n", "as a page reads it, which takes a newline at the beginning for none"
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,11 @@ def test_a_secret_is_masked_in_its_json_forms() -> None:
 def test_a_secret_that_is_no_text_is_masked_as_the_bytes_that_it_is() -> None:
     secret = b"caf\xe9-password"  # Latin-1, as an environment may hold it
     assert masked([os.fsdecode(secret)], [b"it is " + secret]) == (b"it is [masked]", 1)
+    as_node_writes_it = secret.decode("utf-8", "replace")
+    for told in (as_node_writes_it, json.dumps(as_node_writes_it)[1:-1]):
+        assert masked([os.fsdecode(secret)], [f"it is {told}".encode()]) == (b"it is [masked]", 1)
+    no_text = ("\ufffd" * 9 + "abc").encode()
+    assert masked([os.fsdecode(b"\xff" * 9 + b"abc")], [no_text]) == (no_text, 0), "such as any file that is no text has"
 
 
 def test_short_secrets_are_left_alone() -> None:

@@ -62,8 +62,20 @@ def test_a_call_a_notification_and_a_batch() -> None:
     assert json.loads(notification("output", {"seq": 1})) == {"jsonrpc": "2.0", "method": "output", "params": {"seq": 1}}
 
 
-@given(st.text() | st.binary() | JSON.map(json.dumps))
-def test_nothing_raises(message: str | bytes) -> None:
-    for call in parse(message).calls:
+CALLS = st.dictionaries(
+    st.sampled_from(["jsonrpc", "id", "method", "params", "x"]),
+    st.sampled_from(["2.0", "status", "\ud800", {}, [], 1, 1.5, 10**400, float("nan"), float("inf")]) | JSON,
+    max_size=4,
+).map(lambda given_: {"jsonrpc": "2.0", "method": "status"} | given_)
+MESSAGES = st.text() | st.binary() | (JSON | CALLS | st.lists(JSON | CALLS, max_size=4)).map(json.dumps)
+
+
+@given(MESSAGES | MESSAGES.map(lambda message: message[: len(message) // 2]))
+def test_nothing_raises_and_every_answer_is_json(message: str | bytes) -> None:
+    parsed = parse(message)
+    assert parsed.calls
+    for call in parsed.calls:
         assert call.error is not None or isinstance(call.method, str)
-        json.dumps(result(call, None) if call.error is None else error(call, call.error))
+        answer = result(call, None) if call.error is None else error(call, call.error)
+        json.dumps(answer, allow_nan=False)
+        assert isinstance(answer["id"], str | int | float | None)

@@ -140,7 +140,7 @@ def _final(receipt: Receipt) -> str:
 def _pre(text: str, *, lines: int, chars: int, room: int) -> str:
     """As much of `text` as `room` bytes of markup can hold."""
     while True:
-        html = f'<pre style="{_PRE}">{escape(excerpt(text, lines=lines, chars=chars).text)}</pre>'
+        html = f'<pre style="{_PRE}">\n{escape(excerpt(text, lines=lines, chars=chars).text)}</pre>'
         if _size(html) <= room or chars <= STEP_CHARS // 2:
             return html
         chars //= 2

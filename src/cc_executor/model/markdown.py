@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import nh3
 
-from cc_executor.model.inert import EMPTIED
+from cc_executor.model.inert import EMPTIED, with_first_lines
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -41,7 +41,7 @@ def _image(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: O
 
 def _code(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: OptionsDict, _env: MutableMapping[str, Any]) -> str:
     """A block of code. Without `<code>` inside: pages give that one a ground of its own, which shows as a band behind every line."""
-    return f"<pre>{escape(tokens[index].content)}</pre>\n"
+    return f"<pre>\n{escape(tokens[index].content)}</pre>\n"
 
 
 @lru_cache(maxsize=1)
@@ -73,8 +73,8 @@ def markdown_html(source: str, *, styles: Mapping[str, str] | None = None) -> st
     try:
         html = str(_parser().render(source))
     except Exception:  # noqa: BLE001 - whatever a parser of somebody else's text trips over, the text is shown and the run goes on
-        html = f"<pre>{escape(source)}</pre>"
-    return nh3.clean(
+        html = f"<pre>\n{escape(source)}</pre>"
+    cleaned = nh3.clean(
         html,
         tags=_TAGS,
         clean_content_tags=EMPTIED,
@@ -85,3 +85,4 @@ def markdown_html(source: str, *, styles: Mapping[str, str] | None = None) -> st
         set_tag_attribute_values={"a": _LINK}
         | {tag: (_LINK if tag == "a" else {}) | {"style": style} for tag, style in (styles or {}).items()},
     )
+    return with_first_lines(cleaned)

@@ -13,8 +13,9 @@ FIELDS: Final = ("result", "text", "data", "files", "status", "cost")
 DEEP_FIELDS: Final = ("result", "data")
 VALUE_LIMIT: Final = 1_000_000  # characters of one value; a prompt may hold ten such
 NAMED: Final = 10  # parts that are named in a sentence
+DIGITS: Final = 18  # of a place in a list: `int` takes no more than some thousand
 
-_REFERENCE: Final = re.compile(r"\{\{\s*needs\.([A-Za-z0-9][A-Za-z0-9_-]*)(?:\.([A-Za-z_]\w*)((?:\.\w+)*))?\s*\}\}")
+_REFERENCE: Final = re.compile(r"\{\{\s*needs\.([A-Za-z0-9][A-Za-z0-9_-]*)(?:\.([A-Za-z_]\w*)((?:\.[\w-]+)*))?\s*\}\}")
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -80,7 +81,8 @@ def _value(item: Reference, made: Mapping[str, Made]) -> Any:
 def _part(value: Any, step: str, item: Reference) -> Any:
     if isinstance(value, dict) and step in value:
         return cast("dict[str, Any]", value)[step]
-    if isinstance(value, list) and step.isdecimal() and int(step) < len(cast("list[Any]", value)):
+    is_place = step.isdecimal() and len(step) <= DIGITS
+    if isinstance(value, list) and is_place and int(step) < len(cast("list[Any]", value)):
         return cast("list[Any]", value)[int(step)]
     raise Absent(f"{item} cannot be filled in: {_lack(value, step, item)}")
 

@@ -113,7 +113,7 @@ def run_text(told: RunReport, *, level: int = 1, heading: str = "") -> str:
         lines += ["", f"{sub} {'The agent’s claim' if receipt.agent != 'shell' else 'Output'}", "", words, "", *_fenced(shown)]
     lines += [
         "",
-        f"{SOURCE} Run `{receipt.run_id}`, receipt `{receipt.digest}`{'' if receipt.is_intact else ' (**the receipt was changed after it was sealed**)'}.",
+        f"{SOURCE} Run {_code(receipt.run_id)}, receipt {_code(receipt.digest)}{'' if receipt.is_intact else ' (**the receipt was changed after it was sealed**)'}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -213,6 +213,11 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def _text(text: str, limit: int = CELL_CHARS) -> str:
     """Text of others on one line, in which nothing is Markdown or HTML."""
     return _SPECIAL.sub(r"\\\1", one_line(clean(text), limit))
+
+
+def _code(text: str) -> str:
+    """A name of ours, which a receipt from elsewhere may have in any form."""
+    return f"`{one_line(clean(text)).replace('`', '')}`"
 
 
 def _code_or_text(text: str) -> str:

@@ -282,6 +282,11 @@ def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:
     except (yaml.YAMLError, ValueError) as error:  # a character that YAML does not allow; a date that there is not
         made.problems.append(Problem("", f"This is no YAML: {str(error).splitlines()[0]}."))
         return made
+    except (LookupError, AttributeError):  # what PyYAML's readers of tags trip over (6.0.2): `!!int ''`, `!!bool maybe`, `!!timestamp soon`
+        made.problems.append(
+            Problem("", "This is no YAML: a value is not of the kind that its tag (`!!int`, `!!bool`, …) says. Leave the tag out.")
+        )
+        return made
     top: dict[str, Any] = dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else {"tasks": value}
     top.pop("$schema", None)  # for editors
     made.places = {number: f"line {node.start_mark.line + 1}" for number, node in enumerate(_task_nodes(root))}

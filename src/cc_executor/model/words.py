@@ -69,7 +69,7 @@ def undo_words(receipt: Receipt) -> str:
         return ""
     if not undo.ready:
         return f"no undo: {clean(undo.note)}"
-    return "; ".join(filter(None, (f"%cc undo {receipt.run_id[-8:]} undoes it", clean(undo.note))))
+    return "; ".join(filter(None, (f"%cc undo {clean(receipt.run_id)[-8:]} undoes it", clean(undo.note))))
 
 
 def plain_text(receipt: Receipt) -> str:
@@ -81,7 +81,7 @@ def plain_text(receipt: Receipt) -> str:
         rows += [excerpt(text, lines=PLAIN_LINES, chars=PLAIN_CHARS).text, ""]
     if receipt.rehearsed is not None:
         rows.append(REHEARSAL)
-    rows.append(" · ".join([outcome.kind.value, *figures(receipt), receipt.standing.value, f"run {receipt.run_id}"]))
+    rows.append(" · ".join([outcome.kind.value, *figures(receipt), receipt.standing.value, f"run {one_line(clean(receipt.run_id))}"]))
     if not outcome.is_plain:
         rows.append(f"  {clean(outcome.summary)}")
     if not outcome.ok:

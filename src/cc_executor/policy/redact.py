@@ -113,7 +113,7 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = [secret for secret in secrets if len(secret) >= SHORTEST]
+        known = [form for secret in secrets if len(secret) >= SHORTEST for form in (secret, _as_text(secret))]
         self._forms = frozenset(form for secret in known for form in _forms(secret))
         cleaned = [plain for secret in known if len(plain := clean(secret)) >= SHORTEST]
         self._cleaned = self._forms | {form for secret in cleaned for form in _forms(secret)}
@@ -159,6 +159,17 @@ def _known(text: str, forms: Iterable[str]) -> Iterator[tuple[int, int]]:
         while start >= 0:
             yield start, start + len(form)
             start = text.find(form, start + 1)
+
+
+def _as_text(secret: str) -> str:
+    """The secret as whoever takes everything for UTF-8 writes it down: bytes that are none, which Python has as halves of pairs (PEP 383), are U+FFFD."""
+    try:
+        text = secret.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # halves of another kind: no environment has them
+        return secret
+    return (
+        text if len(text.replace("\ufffd", "")) >= SHORTEST else secret
+    )  # of too few letters it would be found in anything that is no text
 
 
 def _forms(secret: str) -> set[str]:

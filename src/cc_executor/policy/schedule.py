@@ -100,9 +100,15 @@ def due(tasks: TaskList, state: ListState, *, now: float, today: float = 0.0) ->
         return list(waits)
     unwanted = [task for task in running if state.task(task.id).is_stopped or state.task(task.id).is_unwanted]
     purse = _purse(tasks, state, running, today)
-    looks = [] if state.is_paused else _looks(running, state, purse)
-    looks = [look for look in looks if all(look.task != task.id for task in unwanted)]
-    return [*(_ending(task, state) for task in unwanted), *looks, *_starts(tasks, order, running, state, now=now, purse=purse)]
+    if state.is_paused:
+        return [_ending(task, state) for task in unwanted]
+    owed = [task for task in running if task.validation is not None and state.task(task.id).validation == OWED and task not in unwanted]
+    busy = [task for task in running if task not in owed]
+    looked_at = _that_fit(tasks, owed, busy, state)
+    starts = _starts(tasks, order, [*busy, *looked_at], state, now=now, purse=purse)
+    if owed and any(isinstance(action, Close) for action in starts):  # what a look waits for is not begun any more
+        looked_at, starts = owed[:1], []
+    return [*(_ending(task, state) for task in unwanted), *_looks(looked_at, purse), *starts]
 
 
 def _ending(task: Task, state: ListState) -> Cancel | Validate:
@@ -191,14 +197,28 @@ def _waits(tasks: TaskList, order: tuple[Task, ...], state: ListState) -> list[W
     return found
 
 
-def _looks(running: list[Task], state: ListState, purse: Purse) -> list[Validate]:
-    """Validations that are owed. The money for each was kept back when its task was started, and the task may have spent more than it was to."""
+def _that_fit(tasks: TaskList, owed: list[Task], busy: list[Task], state: ListState) -> list[Task]:
+    """The tasks that can be looked at now, beside what is at work.
+
+    After the task itself there is room for its validation. One that is wanted again waits for its turn as a task does: nobody can judge a folder in which
+    another task works, and what it needs may be done again as well.
+    """
+    found: list[Task] = []
+    for task in owed:
+        beside = [*busy, *found]
+        is_fit = len(beside) < tasks.parallel and all(task.group and other.group == task.group for other in beside)
+        if is_fit and _has_its_needs(tasks, task, state):
+            found.append(task)
+    return found
+
+
+def _looks(looked_at: list[Task], purse: Purse) -> list[Validate]:
+    """Validations. The money for each was kept back when its task was started, and the task may have spent more than it was to."""
     found: list[Validate] = []
-    for task in running:
-        if task.validation is None or state.task(task.id).validation != OWED:
-            continue
-        left = purse.left + task.validation.max_cost
-        found.append(Validate(task.id, task.validation.max_cost if left >= task.validation.max_cost else max(0.0, left)))
+    for task in looked_at:
+        wanted = task.validation.max_cost if task.validation is not None else 0.0
+        left = purse.left + wanted
+        found.append(Validate(task.id, wanted if left >= wanted else max(0.0, left)))
     return found
 
 
@@ -217,8 +237,6 @@ def _purse(tasks: TaskList, state: ListState, running: list[Task], today: float)
 
 
 def _starts(tasks: TaskList, order: tuple[Task, ...], running: list[Task], state: ListState, *, now: float, purse: Purse) -> list[Action]:
-    if state.is_paused:
-        return []
     for task in order:
         said = _after(tasks, task, state.task(task.id))
         if isinstance(said, str):
@@ -285,6 +303,10 @@ def _is_ready(tasks: TaskList, task: Task, state: ListState) -> bool:
     known = state.task(task.id)
     if known.status is not TaskStatus.WAITING and _after(tasks, task, known) is None:
         return False
+    return _has_its_needs(tasks, task, state)
+
+
+def _has_its_needs(tasks: TaskList, task: Task, state: ListState) -> bool:
     return all(state.task(need).status in _OVER and _after(tasks, tasks.task(need), state.task(need)) is None for need in task.all_needs)
 
 

@@ -22,11 +22,19 @@ def patterns(secrets: Iterable[str]) -> tuple[bytes, ...]:
     for secret in secrets:
         if len(secret) < SHORTEST:
             continue
-        newest = {secret}
+        newest = {secret, _as_text(secret)}
         for _ in range(3):
             forms.update(form.encode("utf-8", "surrogateescape" if _encodable(form) else "replace") for form in newest)
             newest = {json.dumps(form, ensure_ascii=ascii_only)[1:-1] for form in newest for ascii_only in (False, True)}
     return tuple(sorted(forms, key=len, reverse=True))
+
+
+def _as_text(secret: str) -> str:
+    """The secret as Node, and whoever else takes everything for UTF-8, writes it down: bytes that are none are U+FFFD."""
+    text = secret.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if _encodable(secret) else secret
+    return (
+        text if len(text.replace("\ufffd", "")) >= SHORTEST else secret
+    )  # of too few letters it would be found in anything that is no text
 
 
 def _encodable(text: str) -> bool:
@@ -102,5 +110,5 @@ class Masker:
 def mask_text(text: str, forms: tuple[bytes, ...]) -> str:
     """A text with every secret replaced."""
     masker = Masker(forms)
-    data = text.encode("utf-8", "replace")
+    data = text.encode("utf-8", "surrogateescape" if _encodable(text) else "replace")
     return (masker.feed(data) + masker.close()).decode("utf-8", "replace")

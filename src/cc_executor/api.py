@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from enum import StrEnum
 from pathlib import Path
@@ -251,11 +251,15 @@ def option_names() -> set[str]:
     return {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} | (RunRequest.model_fields.keys() - {"output_schema"})
 
 
+def near_name(name: str, names: Collection[str]) -> str:
+    """Which of `names` somebody may have meant who said `name`; empty if that cannot be told."""
+    near = [_ELSEWHERE.get(name, ""), *difflib.get_close_matches(name, sorted(names), 1)]
+    return next(filter(names.__contains__, near), "")
+
+
 def no_option(name: str, beside: Iterable[str]) -> str:
     """The sentence about an option that there is not, with the one that may have been meant. `beside`: what can be said there besides a run's options."""
-    names = {*option_names(), *beside}
-    near = [_ELSEWHERE.get(name, ""), *difflib.get_close_matches(name, sorted(names), 1)]
-    meant = next(filter(names.__contains__, near), "")
+    meant = near_name(name, {*option_names(), *beside})
     return f"There is no option {name!r}.{f' Did you mean {meant}?' if meant else ''}"
 
 

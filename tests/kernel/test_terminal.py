@@ -210,3 +210,7 @@ def test_the_verbs_of_cc_are_readable(terminal: Terminal, tmp_path: Path) -> Non
     examined = terminal.run("%cc doctor")
     assert re.search(r"^[✓–✗] .+: .+$", examined, re.MULTILINE), examined
     assert "There is no run 'ffffffff'" in terminal.run("%cc show ffffffff")
+    for line in ("%cc list 2", "%cc list --limit 2", "%cc list one two"):
+        assert "%cc list takes nothing: it shows the newest 20 runs. `%cc history --limit 50` shows more" in terminal.run(line)
+    assert "%cc doctor takes nothing" in terminal.run("%cc doctor one two")
+    assert "%cc show takes one run at most, not 'one two'" in terminal.run("%cc show one two")

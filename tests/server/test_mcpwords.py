@@ -11,6 +11,7 @@ import mcp_types as types
 import pytest
 from mcp.client.session import ClientSession
 
+from cc_executor.server.mcptools import TEXT_LIMIT
 from support.mcp import asked, ended, tool
 from support.served import Server, serving
 
@@ -122,6 +123,20 @@ def test_who_waits_for_a_lists_results_needs_one_call(server: Server) -> None:
             tasks.start_soon(wait)
             await tool(session, "list_control", id=listed, op="kill")
         assert [(each["done"], each["status"]) for each in found] == [(True, "stopped")]
+
+    asked(server, work)
+
+
+def test_the_results_of_many_tasks_are_no_longer_than_those_of_one_run(server: Server) -> None:
+    async def work(session: ClientSession) -> None:
+        tasks = [{"run": f"head -c 5000 /dev/zero | tr '\\0' {number % 10}", "id": f"t{number}"} for number in range(20)]
+        listed = (await tool(session, "execute_list", tasks=tasks, parallel=4))["id"]
+        while not (told := await tool(session, "list_results", id=listed, wait=50))["done"]:
+            pass
+        assert [(each["status"], len(each["text"]) + each["text_left_out"]) for each in told["results"]] == [("ok", 5000)] * 20
+        assert sum(len(each["text"]) for each in told["results"]) == TEXT_LIMIT
+        alone = (await tool(session, "list_results", id=listed, offset=3, limit=1))["results"]
+        assert [(each["task"], len(each["text"])) for each in alone] == [("t3", 2000)]
 
     asked(server, work)
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from cc_executor.errors import InvalidRequest
 from cc_executor.server.lists import OPS, TASK_OPS
 from cc_executor.server.mcptools import (
+    DATA_LIMIT,
     KEY,
     MAYBE,
     NUMBER,
@@ -33,7 +34,7 @@ from cc_executor.store.tasklists import LIST_ID
 
 PAGE: Final = 20  # tasks in one answer
 PAGE_LIMIT: Final = 100
-TASK_TEXT: Final = TEXT_LIMIT // 10  # characters of one task's text; all of it is its run's
+TASK_TEXT: Final = TEXT_LIMIT // 10  # characters of one task's text, fewer where more than ten are told of; all of it is its run's
 LOOK: Final = 0.5  # seconds between two looks at a list
 _ID: Final = {"id": {"type": "string", "description": "what execute_list has answered"}}
 _WAIT: Final = {"type": "number", "minimum": 0, "maximum": WAIT_LIMIT, "description": "seconds"}
@@ -96,7 +97,8 @@ async def _results(call: Call) -> Answer:
     while True:
         told = await call.service.lookup.results(list_id, who=call.who, **page)
         if told["done"] or call.is_due(until):
-            return told | {"results": [_short(each) for each in told["results"]]}
+            count = max(1, len(told["results"]))
+            return told | {"results": [_short(each, count) for each in told["results"]]}
         await _progress(call, told, until)
         await call.rest(LOOK)
 
@@ -106,15 +108,15 @@ async def _progress(call: Call, told: Mapping[str, Any], until: float) -> None:
     await call.ctx.session.report_progress(round(WAIT_LIMIT - (until - time.monotonic()), 1), message=told["progress"])
 
 
-def _short(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A task's result without what its run says at length."""
+def _short(result: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """A task's result without what its run says at length. `count`: how many share the answer."""
     kept = {name: result[name] for name in _RESULT}
-    text = result["text"]
-    if len(json.dumps(kept["data"])) > TEXT_LIMIT:
+    text, room = result["text"], min(TASK_TEXT, TEXT_LIMIT // count)
+    if len(json.dumps(kept["data"])) > min(TEXT_LIMIT, DATA_LIMIT // count):
         kept |= {"data": None, "data_left_out": True}
     return kept | {
-        "text": text[:TASK_TEXT],
-        "text_left_out": max(0, len(text) - TASK_TEXT),
+        "text": text[:room],
+        "text_left_out": max(0, len(text) - room),
         "files": [file["path"] if isinstance(file, dict) else file for file in result["files"]],
     }
 

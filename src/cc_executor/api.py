@@ -7,7 +7,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from enum import StrEnum
 from pathlib import Path
@@ -120,6 +120,7 @@ def make_request(
         scripts.load(rehearse)  # as above
     if agent == "claude":
         _check_size(prompt, more.get("model"))
+    _check_numbers(timeout=timeout, stall_timeout=stall_timeout, max_cost=max_cost, max_turns=max_turns, linger=linger)
     if "output_schema" in more:
         raise InvalidRequest("There is no option 'output_schema': it is called schema.")
     expect = [_path_text("expect", path) for path in _several("expect", expect)]
@@ -154,6 +155,19 @@ def _check_size(prompt: Any, model: Any) -> None:
             raise InvalidRequest(f"The prompt {problem}.")
 
 
+def check_callback(option: str, callback: object) -> None:
+    """Raise `InvalidRequest` unless `callback` can be called, or is none: found out at the first event, it would be told of at each."""
+    if callback is not None and not callable(callback):
+        raise InvalidRequest(f"{option} must be a function, not {type(callback).__name__}.")
+
+
+def _check_numbers(**given: object) -> None:
+    """True is a 1 to Python, and would be a limit that nobody has meant."""
+    for name, value in given.items():
+        if isinstance(value, bool):
+            raise InvalidRequest(f"{name} must be a number, not {value}.")
+
+
 def _check_checks(verify: Any, expect: Sequence[str]) -> None:
     """An empty command succeeds whatever was done, and an empty name is no file: mostly of a variable that was not set."""
     for name, value in (("verify", verify), *(("expect", each) for each in expect)):
@@ -185,10 +199,9 @@ def _journal(limit: str | int | None) -> dict[str, int | None]:
 def _several(option: str, values: Any) -> Sequence[Any]:
     if isinstance(values, str | bytes | os.PathLike):
         return (cast("Any", values),)
-    try:
-        return tuple(values)
-    except TypeError:
-        raise InvalidRequest(f"{option} must be a text or a list of texts, not {type(values).__name__}.") from None
+    if isinstance(values, Mapping) or not isinstance(values, Iterable):
+        raise InvalidRequest(f"{option} must be a text or a list of texts, not {type(cast('object', values)).__name__}.")
+    return tuple(cast("Iterable[Any]", values))
 
 
 def _path_text(option: str, path: Any) -> str:
@@ -251,11 +264,15 @@ def option_names() -> set[str]:
     return {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} | (RunRequest.model_fields.keys() - {"output_schema"})
 
 
+def near_name(name: str, names: Collection[str]) -> str:
+    """Which of `names` somebody may have meant who said `name`; empty if that cannot be told."""
+    near = [_ELSEWHERE.get(name, ""), *difflib.get_close_matches(name, sorted(names), 1)]
+    return next(filter(names.__contains__, near), "")
+
+
 def no_option(name: str, beside: Iterable[str]) -> str:
     """The sentence about an option that there is not, with the one that may have been meant. `beside`: what can be said there besides a run's options."""
-    names = {*option_names(), *beside}
-    near = [_ELSEWHERE.get(name, ""), *difflib.get_close_matches(name, sorted(names), 1)]
-    meant = next(filter(names.__contains__, near), "")
+    meant = near_name(name, {*option_names(), *beside})
     return f"There is no option {name!r}.{f' Did you mean {meant}?' if meant else ''}"
 
 
@@ -309,7 +326,7 @@ async def cc_execute(
     prompt : str
         The text for the agent, sent byte for byte.
     on_event : callable, optional
-        Called with every event; may be async. What it raises is logged and never breaks the run.
+        Called with every event; may be async. What it raises is logged, once, and never breaks the run.
     on_ask : callable, optional
         Called with each request for leave and each question of the agent (`PermissionAsked`, `QuestionAsked`); may be async, and another thread calls it if
         it is not. Its value answers: True, ``"allow_run"``, False, a text (a reason to deny, or the answer), a list of answers. It makes ``ask=True``.
@@ -343,6 +360,8 @@ async def cc_execute(
     CCExecutionError
         With `raise_error`, for an outcome other than ok.
     """
+    check_callback("on_event", on_event)
+    check_callback("on_ask", on_ask)
     environment = os.environ if environ is None else environ
     options = bounded(options, environment)
     care, day = take_care(options)
@@ -366,6 +385,7 @@ async def cc_execute(
 
 async def _to_end(run: Run, on_event: EventCallback | None, on_ask: AskCallback | None) -> Receipt:
     who = answerer(Place.PYTHON if on_ask is None else Place.CALLBACK)
+    has_failed = False
     try:
         async with attended(run, who, on_ask) as attendant, aclosing(run.follow()) as batches:
             async for batch in batches:
@@ -373,7 +393,7 @@ async def _to_end(run: Run, on_event: EventCallback | None, on_ask: AskCallback 
                 await attendant.attend(batch)
                 if on_event is not None:
                     for event in batch.events:
-                        await _tell(on_event, event)
+                        has_failed = not await _tell(on_event, event, is_quiet=has_failed) or has_failed
         return await run.finish()
     except BaseException:
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_BUDGET):
@@ -432,13 +452,17 @@ def _asking(options: dict[str, Any], on_ask: AskCallback | None) -> dict[str, An
     return options if on_ask is None else {"ask": True, **options}
 
 
-async def _tell(callback: EventCallback, event: Event) -> None:
+async def _tell(callback: EventCallback, event: Event, *, is_quiet: bool) -> bool:
+    """Whether the callback has taken it. `is_quiet`: it has failed before, and was told of."""
     try:
         answer = callback(event)
         if inspect.isawaitable(answer):
             await answer
-    except Exception:  # the user's own code: the run is owed its life, the developer the trace
-        logger.exception("on_event failed for %s", type(event).__name__)
+    except Exception:  # the user's own code: the run is owed its life, the developer the trace, once: a run has thousands of events
+        if not is_quiet:
+            logger.exception("on_event failed for %s; of more failures in this run nothing is said", type(event).__name__)
+        return False
+    return True
 
 
 def cc_execute_sync(prompt: str, **options: Any) -> Result:

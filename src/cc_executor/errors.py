@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,13 @@ class CCExecutorError(Exception):
     def _render_traceback_(self) -> list[str]:
         """One line instead of a stack: IPython and nbclient print what this returns, and the sentence says it all."""
         return [f"{type(self).__name__}: {self}"]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What it is made anew of in another process, which gets it from a worker; without that, a pool breaks or hangs."""
+        return type(self), self._made_of(), self.__dict__
+
+    def _made_of(self) -> tuple[Any, ...]:
+        return self.args
 
 
 class InvalidRequest(CCExecutorError, ValueError):
@@ -74,6 +81,9 @@ class InvalidTaskList(CCExecutorError, ValueError):
             "\n".join((f"{count} wrong with the task list; nothing was started.", *(f"  {problem}" for problem in self.problems)))
         )
 
+    def _made_of(self) -> tuple[Any, ...]:
+        return (self.problems,)
+
 
 class TaskListFailed(CCExecutorError):
     """A task list did not end well, and the caller asked for that to be raised.
@@ -87,6 +97,9 @@ class TaskListFailed(CCExecutorError):
         self.list_id, self.status, self.summary = list_id, status, summary
         again = "When the cause is gone, run the same list again: what ended well is not done again."
         super().__init__(f"{status}: {summary} (list {list_id}). {again}")
+
+    def _made_of(self) -> tuple[Any, ...]:
+        return self.list_id, self.status, self.summary
 
 
 class ControlFailed(CCExecutorError):
@@ -137,6 +150,9 @@ class CCExecutionError(CCExecutorError):
         outcome = receipt.outcome
         cure = f" {outcome.cure}" if outcome.cure else ""
         super().__init__(f"{outcome.kind.value}: {outcome.summary}{cure} (run {receipt.run_id})")
+
+    def _made_of(self) -> tuple[Any, ...]:
+        return (self.receipt,)
 
     def _render_traceback_(self) -> list[str]:
         """Three lines instead of a stack: IPython and nbclient print what this returns."""

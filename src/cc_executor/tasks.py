@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import anyio
 
-from cc_executor.api import take_notify
+from cc_executor.api import check_callback, take_notify
 from cc_executor.errors import RunNotFound, TaskListFailed
 from cc_executor.model.listrecord import Capped, ListState, ListStatus, Resumed, RetryAsked, Stopped, TaskState, TaskStatus
 from cc_executor.model.tasklist import BOUNDS, TaskKind, TaskList
 from cc_executor.policy.schedule import Close, bounded, due, set_back
 from cc_executor.runtime.attempt import Watcher
-from cc_executor.runtime.blocking import run_blocking
+from cc_executor.runtime.blocking import require_asyncio, run_blocking
 from cc_executor.runtime.bounds import DAY, bounds_of, keep_cap, with_kept_cap
 from cc_executor.runtime.forecast import ListForecast, Only, forecast_list
 from cc_executor.runtime.frame import frame_of
@@ -200,6 +200,8 @@ async def cc_execute_list(
     ------
     InvalidTaskList, StateUnusable
     """
+    require_asyncio()
+    check_callback("on_state", on_state)
     environment = os.environ if environ is None else environ
     notify = take_notify(more, environment)
     given = tasks if isinstance(tasks, Plan) else plan(tasks, **more)

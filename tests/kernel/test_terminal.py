@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from support.runs import run_folders
 
 START_BUDGET: Final = 60.0
 BUDGET: Final = 60.0
+MAGIC: Final = "get_ipython().run_cell_magic"
 ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 
 
@@ -140,6 +142,26 @@ def test_without_autoawait_the_same(terminal: Terminal, tmp_path: Path) -> None:
     assert "once more" in terminal.run(shell_cell("echo once more"))
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_characters_gets_them_as_escapes(tmp_path: Path, encoding: str) -> None:
+    code = f"""%load_ext cc_executor
+{MAGIC}("cc_execute", "--agent shell --shell bash -o result", "echo '✓ ä begun'; echo again; echo '✓ end'")
+{MAGIC}("cc_tasks", "", "tasks:\\n- {{run: echo listed}}")
+get_ipython().run_line_magic("cc", "list")
+get_ipython().run_line_magic("cc", "show " + result.receipt.run_id)
+print(ascii(result.text))
+"""
+    options = ("--no-banner", "--colors=NoColor", "--HistoryManager.enabled=False")
+    done = subprocess.run(
+        [sys.executable, "-m", "IPython", *options, "-c", code],
+        cwd=tmp_path, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, encoding=encoding, timeout=BUDGET, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr + done.stdout
+    assert "'\\u2713 \\xe4 begun\\nagain\\n\\u2713 end\\n'" in done.stdout
+    assert done.stdout.count("\\u2713 end\n") == 2, "as it came, and in %cc show"
+    assert "\\u2713 1/1 " in done.stdout
+
+
 def test_the_verbs_of_cc_are_readable(terminal: Terminal, tmp_path: Path) -> None:
     gate = make_gate(tmp_path)
     assert "Nothing was run yet." in terminal.run("%cc list")
@@ -188,3 +210,7 @@ def test_the_verbs_of_cc_are_readable(terminal: Terminal, tmp_path: Path) -> Non
     examined = terminal.run("%cc doctor")
     assert re.search(r"^[✓–✗] .+: .+$", examined, re.MULTILINE), examined
     assert "There is no run 'ffffffff'" in terminal.run("%cc show ffffffff")
+    for line in ("%cc list 2", "%cc list --limit 2", "%cc list one two"):
+        assert "%cc list takes nothing: it shows the newest 20 runs. `%cc history --limit 50` shows more" in terminal.run(line)
+    assert "%cc doctor takes nothing" in terminal.run("%cc doctor one two")
+    assert "%cc show takes one run at most, not 'one two'" in terminal.run("%cc show one two")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cc_executor.cli.streams import is_utf8
+from cc_executor.runtime.narrow import is_utf8
 from cc_executor.store.home import StateHome, state_path
 from cc_executor.store.journal import RunFolder
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 from typing import Final, TextIO
+
+from cc_executor.runtime.narrow import bear_every_character
 
 OUTPUT_LOST: Final = 74  # exit code: EX_IOERR of sysexits.h
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -18,15 +19,7 @@ def make_ready() -> None:
         if getattr(sys, name) is None:  # whoever started us has closed it (`>&-`); its number must not become that of another file
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
-        # In the locale C without UTF-8 mode, Python lets a stream write what it has read, and nothing else that its encoding lacks (`surrogateescape`).
-        is_narrow = stream.errors == "strict" or (stream.errors == "surrogateescape" and not is_utf8(stream))
-        if is_narrow and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def is_utf8(stream: TextIO) -> bool:
-    """Whether this stream bears every character by itself."""
-    return (stream.encoding or "").lower().replace("-", "").replace("_", "") == "utf8"
+        bear_every_character(stream)
 
 
 def is_about_output(error: OSError) -> bool:

@@ -33,6 +33,11 @@ from cc_executor.store.bundle import read_bundle
 from cc_executor.store.journal import RunFolder
 
 LIST_LENGTH: Final = 20
+# Verbs behind which nothing stands, and what is said to whoever has put something there.
+_ALONE: Final = {
+    "list": f": it shows the newest {LIST_LENGTH} runs. `%cc history --limit 50` shows more of those that have ended, and `%cc show RUN` one",
+    "doctor": "",
+}
 
 
 def run_verb(shell: Any, line: str) -> Any:
@@ -59,6 +64,8 @@ def _run(shell: Any, line: str) -> Any:
     action = _VERBS.get(verb)
     if action is None:
         raise InvalidRequest(f"%cc has no verb {verb!r}; it knows {', '.join([*_VERBS, *_TEXT_VERBS])}.")
+    if text and verb in _ALONE:
+        raise InvalidRequest(f"%cc {verb} takes nothing{_ALONE[verb]}.")
     names = words_of(text)
     if len(names) > 1:
         raise InvalidRequest(f"%cc {verb} takes one run at most, not {' '.join(names)!r}.")
@@ -75,9 +82,7 @@ def _folder(shell: Any, name: str) -> RunFolder:
     return home_of(shell).pick(name)
 
 
-def _list(shell: Any, name: str) -> None:
-    if name:
-        raise InvalidRequest(f"%cc list takes no run. `%cc show {name}` shows one.")
+def _list(shell: Any, _: str) -> None:
     reconcile(home_of(shell), environ=os.environ, patience=LIST_PATIENCE)
     rows = summaries(home_of(shell), now=time.time(), limit=LIST_LENGTH)
     if not rows:
@@ -122,9 +127,7 @@ def _control(op: str) -> Callable[[Any, str], None]:
     return act
 
 
-def _doctor(shell: Any, name: str) -> None:
-    if name:
-        raise InvalidRequest("%cc doctor takes no run.")
+def _doctor(shell: Any, _: str) -> None:
     for finding in examine(home=home_of(shell), environ=os.environ):
         print(finding)  # noqa: T201 - the command's answer
 

@@ -13,6 +13,7 @@ from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.magics import CELL_MAGICS, COMPLETED, LINE_MAGICS, CCMagics, complete, transform
 from cc_executor.kernel.unread import read_the_unread
 from cc_executor.runtime.caps import drop_caps, keep_caps
+from cc_executor.runtime.narrow import bear_every_character, is_utf8
 
 CAPS: Final = ("max_cost", "max_cost_per_day")  # settings that hold for what is run from Python and in lists, too
 RECEIPT: Final = ("cc_executor.model.receipt", "Receipt")  # by name: the model is not loaded before something is run
@@ -50,6 +51,9 @@ def load(shell: Any) -> None:
     for name in COMPLETED:
         shell.set_hook("complete_command", complete, str_key=name)
     shell._cc_executor_unread = read_the_unread(getattr(shell, "kernel", None))
+    for stream in (sys.stdout, sys.stderr):
+        if not is_utf8(stream):  # of a narrow terminal; those of a kernel bear every character
+            bear_every_character(stream)
 
 
 def unload(shell: Any) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from cc_executor.errors import InvalidRequest
+
 T = TypeVar("T")
 
 # The version of ipykernel from which on all cells run in one context, which a nested loop cannot enter again: its messages are lost (measured).
@@ -20,13 +22,37 @@ _SIGNAL_LOOK: Final = 0.1  # seconds; short, so that the main thread still takes
 
 def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, whatever loop is or is not running in this thread. An interrupt cancels it, and is raised when it has ended."""
+    loop = _running_loop()
+    if loop is None:
+        return run_in_thread(work) if _is_in_other_loop() else _run(work)
+    return _run_nested(work, loop) if _can_nest(loop) else run_in_thread(work)
+
+
+def require_asyncio() -> None:
+    """Raise `InvalidRequest` where no loop of asyncio runs: in the tasks of another library, or outside of all."""
+    if _running_loop() is None:
+        raise InvalidRequest(
+            "This is awaited on a loop of asyncio, and none runs here. Under trio, call cc_execute_sync in a thread: "
+            "await trio.to_thread.run_sync(functools.partial(cc_execute_sync, prompt, ...))."
+        )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return _run(work)
-    if _can_nest(loop):
-        return _run_nested(work, loop)
-    return run_in_thread(work)
+        return asyncio.get_running_loop()
+    except RuntimeError:  # what is done next is not done within this error, whose words would be above those of every other
+        return None
+
+
+def _is_in_other_loop() -> bool:
+    """Whether a loop that is not asyncio's runs in this thread: anyio would take a coroutine that is run here for one of its tasks."""
+    sniffio: Any = sys.modules.get("sniffio")  # loaded by whoever has such a loop
+    if sniffio is None:
+        return False
+    try:
+        return bool(sniffio.current_async_library())
+    except sniffio.AsyncLibraryNotFoundError:
+        return False
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, ParamSpec, TypeVar
 
+from cc_executor.runtime.blocking import require_asyncio
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -70,6 +72,7 @@ def felt_at_once(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
 
     @functools.wraps(work)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        require_asyncio()
         with _sigint_wakes():
             return await work(*args, **kwargs)
 

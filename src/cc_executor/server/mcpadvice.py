@@ -123,12 +123,12 @@ async def _history(call: Call) -> Answer:
 
 
 async def _hook_status(call: Call) -> Answer:
-    folder = await asyncio.to_thread(call.service.lookup.find, call.id(), who=call.who)
+    folder = await asyncio.to_thread(call.service.lookup.find, call.run_id(), who=call.who)
     return await asyncio.to_thread(hook_status, folder)
 
 
 async def _verify(call: Call) -> Answer:
-    receipt = await call.service.lookup.receipt(call.id(), who=call.who)
+    receipt = await call.service.lookup.receipt(call.run_id(), who=call.who)
     if receipt is None:
         raise Refused(409, "NotEnded", "The run has not ended yet: there is no receipt to verify.")
     roots = transcript_roots(call.service.environ)

@@ -1,6 +1,6 @@
 """What the agent of a run asks, put to the person behind an MCP client. Knows the SDK's elicitation; what an answer means is `cc_executor.model.ask`'s.
 
-A question is put while the client follows the run (`status`, `monitor`), so that it comes on a stream that somebody reads. A client that cannot ask anybody
+A question is put while the client follows the run (`results`, `status`, `monitor`), so that it comes on a stream that somebody reads. A client that cannot ask anybody
 has its runs' questions refused at once; one that can and does not follow has them refused after a while.
 """
 

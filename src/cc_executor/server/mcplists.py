@@ -12,32 +12,55 @@ from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.server.lists import OPS, TASK_OPS
-from cc_executor.server.mcptools import MAYBE, NUMBER, OBJECT, TEXT, TEXT_LIMIT, WAIT_LIMIT, WHOLE, YES, Answer, Call, Tool, several, thing
+from cc_executor.server.mcptools import (
+    DATA_LIMIT,
+    KEY,
+    MAYBE,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    TEXT_LIMIT,
+    WAIT_LIMIT,
+    WHOLE,
+    YES,
+    Answer,
+    Call,
+    Tool,
+    several,
+    thing,
+)
+from cc_executor.server.optionwords import OF_LIST
 from cc_executor.store.tasklists import LIST_ID
 
 PAGE: Final = 20  # tasks in one answer
 PAGE_LIMIT: Final = 100
-TASK_TEXT: Final = TEXT_LIMIT // 10  # characters of one task's text; all of it is its run's
+TASK_TEXT: Final = TEXT_LIMIT // 10  # characters of one task's text, fewer where more than ten are told of; all of it is its run's
 LOOK: Final = 0.5  # seconds between two looks at a list
 _ID: Final = {"id": {"type": "string", "description": "what execute_list has answered"}}
+_WAIT: Final = {"type": "number", "minimum": 0, "maximum": WAIT_LIMIT, "description": "seconds"}
 _AT: Final = {"offset": {"type": "integer", "minimum": 0}, "limit": {"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT}}
 LIST: Final = {
-    "tasks": {"type": "array", "description": "prompts, and objects with prompt or run, id, needs, group, retry and options of execute"},
+    "tasks": {"type": "array", "description": "Prompts, and objects with prompt or run, id, needs, group, retry and options of execute."},
     "name": TEXT, "cwd": TEXT, "parallel": {"type": "integer", "minimum": 1}, "max_cost": NUMBER, "max_cost_per_day": NUMBER,
     "on_failure": {"enum": ["stop", "skip", "continue"]}, "on_limit": {"enum": ["stop", "wait"]}, "limit_wait_max": NUMBER,
     "defaults": OBJECT, "timeout_per_task": NUMBER,
 }  # fmt: skip
+# Said once, where a list is started: a model reads all tools in every session.
+_STARTED: Final = {
+    name: {"description": OF_LIST[name], **schema} if name in OF_LIST else schema for name, schema in {**LIST, "fresh": YES}.items()
+}
 _HEAD: Final = {
     "id": TEXT, "name": TEXT, "started": NUMBER, "status": TEXT, "done": YES, "summary": TEXT, "progress": TEXT, "cost": NUMBER,
     "next_offset": {"type": ["integer", "null"]},
 }  # fmt: skip
+_COMMANDS: Final = tuple(dict.fromkeys((*OPS, *TASK_OPS)))
 _RESULT: Final = ("task", "status", "outcome", "attempts", "seconds", "cost", "run_id", "summary", "data", "standing", "digest")
 
 
 async def _execute(call: Call) -> Answer:
     key = call.text("idempotency_key")
     if not isinstance(call.given.get("tasks"), list):
-        raise InvalidRequest("tasks is missing: give an array of prompts and objects.")
+        raise InvalidRequest("tasks must be an array of prompts and objects.")
     body = {name: value for name, value in call.given.items() if name != "idempotency_key"}
     list_id, is_new = await call.service.execute(body, who=call.who, key=key)
     return {"id": list_id, "new": is_new}
@@ -64,31 +87,43 @@ async def _status(call: Call) -> Answer:
         if told["done"] or (before is not None and now != before) or call.is_due(until):
             return told
         before = now
-        await call.ctx.session.report_progress(round(WAIT_LIMIT - (until - time.monotonic()), 1), message=told["progress"])
+        await _progress(call, told, until)
         await call.rest(LOOK)
 
 
 async def _results(call: Call) -> Answer:
-    told = await call.service.lookup.results(_list_id(call), who=call.who, **_page(call))
-    return told | {"results": [_short(each) for each in told["results"]]}
+    list_id, page = _list_id(call), _page(call)
+    until = time.monotonic() + call.number("wait", 0, most=WAIT_LIMIT)
+    while True:
+        told = await call.service.lookup.results(list_id, who=call.who, **page)
+        if told["done"] or call.is_due(until):
+            count = max(1, len(told["results"]))
+            return told | {"results": [_short(each, count) for each in told["results"]]}
+        await _progress(call, told, until)
+        await call.rest(LOOK)
 
 
-def _short(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A task's result without what its run says at length."""
+async def _progress(call: Call, told: Mapping[str, Any], until: float) -> None:
+    """Say that the list goes on, to who has asked to be told so."""
+    await call.ctx.session.report_progress(round(WAIT_LIMIT - (until - time.monotonic()), 1), message=told["progress"])
+
+
+def _short(result: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """A task's result without what its run says at length. `count`: how many share the answer."""
     kept = {name: result[name] for name in _RESULT}
-    text = result["text"]
-    if len(json.dumps(kept["data"])) > TEXT_LIMIT:
+    text, room = result["text"], min(TASK_TEXT, TEXT_LIMIT // count)
+    if len(json.dumps(kept["data"])) > min(TEXT_LIMIT, DATA_LIMIT // count):
         kept |= {"data": None, "data_left_out": True}
     return kept | {
-        "text": text[:TASK_TEXT],
-        "text_left_out": max(0, len(text) - TASK_TEXT),
+        "text": text[:room],
+        "text_left_out": max(0, len(text) - room),
         "files": [file["path"] if isinstance(file, dict) else file for file in result["files"]],
     }
 
 
 async def _control(call: Call) -> Answer:
     task, text = (call.text(name) if name in call.given else "" for name in ("task", "text"))
-    return await call.service.control(_list_id(call), call.text("op"), who=call.who, task=task, text=text)
+    return await call.service.control(_list_id(call), call.op(_COMMANDS), who=call.who, task=task, text=text)
 
 
 def list_tools() -> dict[str, Tool]:
@@ -108,7 +143,7 @@ def list_tools() -> dict[str, Tool]:
             title="Run a task list",
             about="Start a list of tasks, each with a fresh agent or a command; needs orders them. Answers at once with the list's id. An equal list is the "
             "same one: what ended well is not done again.",
-            takes={**LIST, "fresh": YES, "idempotency_key": TEXT},
+            takes={**_STARTED, "idempotency_key": KEY},
             required=("tasks",),
             gives={"id": TEXT, "new": YES},
             always=("id", "new"),
@@ -119,7 +154,7 @@ def list_tools() -> dict[str, Tool]:
         "list_status": Tool(
             title="Follow a task list",
             about="How a list stands, task by task. With wait, answers when a task has changed, or after so many seconds (50 at most).",
-            takes={**_ID, **_AT, "wait": {"type": "number", "minimum": 0, "maximum": WAIT_LIMIT}},
+            takes={**_ID, **_AT, "wait": _WAIT},
             required=("id",),
             gives={**_HEAD, "current_task": TEXT, "notes": several(TEXT), "tasks": several(thing(task, "task", "status"))},
             always=("id", "status", "done", "tasks"),
@@ -127,8 +162,9 @@ def list_tools() -> dict[str, Tool]:
         ),
         "list_results": Tool(
             title="Results of a task list",
-            about="What the tasks of a list that are over have made; run_id names the run, for results and verify.",
-            takes={**_ID, **_AT},
+            about="What the tasks of a list that are over have made; run_id names the run, for results and verify. With wait, answers when the list is over, "
+            "or after so many seconds.",
+            takes={**_ID, **_AT, "wait": _WAIT},
             required=("id",),
             gives={
                 **_HEAD, "total_tasks": WHOLE, "completed_tasks": WHOLE, "failed_tasks": WHOLE,
@@ -140,7 +176,7 @@ def list_tools() -> dict[str, Tool]:
         "list_control": Tool(
             title="Command a task list",
             about="Pause, resume, cancel or kill a list; or with task: skip, retry, cancel, run it now, or edit its prompt (text) while it waits.",
-            takes={**_ID, "op": {"type": "string", "enum": list(dict.fromkeys((*OPS, *TASK_OPS)))}, "task": TEXT, "text": TEXT},
+            takes={**_ID, "op": {"type": "string", "enum": list(_COMMANDS)}, "task": TEXT, "text": TEXT},
             required=("id", "op"),
             gives={"id": TEXT, "op": TEXT, "task": TEXT, "status": TEXT},
             always=("id", "op", "status"),

@@ -1,6 +1,6 @@
 """Tools over runs, for agents: start, follow, command, read. Knows the service and the shape of a tool; what carries them is `cc_executor.server.mcp`'s.
 
-Every tool answers soon: a run takes as long as it takes, and clients give up on tools. `execute` gives an id, `status` and `monitor` wait a while for news.
+Every tool answers soon: a run takes as long as it takes, and clients give up on tools. `execute` gives an id, `results`, `status` and `monitor` wait a while.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 import mcp_types as types
 import msgspec
 
-from cc_executor.errors import InvalidRequest
+from cc_executor.errors import ControlFailed, InvalidRequest
 from cc_executor.model.event import AgentFailed, ApiRetried, Degraded, Event, LimitReached, RateLimited, Repeated
 from cc_executor.policy.ask import Place
 from cc_executor.runtime.hookevents import plain, tells
 from cc_executor.runtime.reader import JournalReader
+from cc_executor.server.lists import OPS
 from cc_executor.server.mcpasks import Context, Elicitor, can_ask
 from cc_executor.server.openapi import execute_schema
 from cc_executor.server.pieces import LOOK, shown
@@ -92,6 +93,19 @@ class Call(msgspec.Struct, frozen=True):
             raise InvalidRequest(f"{name} is missing: give the id that execute has answered.")
         return value
 
+    def run_id(self) -> str:
+        """The id of a run, which has to be there. Raises `InvalidRequest`."""
+        run_id = self.id()
+        if LIST_ID.match(run_id):
+            raise InvalidRequest("This is the id of a task list: ask list_status or list_results, which name the runs of its tasks.")
+        return run_id
+
+    def op(self, known: Iterable[str]) -> str:
+        """A command, which has to be there. Raises `InvalidRequest`."""
+        if not (op := self.text("op")):
+            raise InvalidRequest(f"op is missing. Choose one of {', '.join(known)}.")
+        return op
+
     def number(self, name: str, default: float, *, most: float = 10**15) -> float:
         """A number from 0 on. Raises `InvalidRequest`."""
         value: Any = self.given.get(name, default)
@@ -154,6 +168,7 @@ YES: Final = {"type": "boolean"}
 MAYBE: Final = {"type": ["number", "null"]}
 OBJECT: Final = {"type": "object"}
 ID: Final = {"id": {"type": "string", "description": "what execute has answered"}}
+KEY: Final = {"type": "string", "description": "two calls with the same key are one"}
 _FROM: Final = {"type": "integer", "minimum": 0}
 _WAIT: Final = {"type": "number", "minimum": 0, "maximum": WAIT_LIMIT, "description": "seconds to wait for news"}
 _RUN: Final = {
@@ -180,14 +195,20 @@ async def _execute(call: Call) -> Answer:
 
 
 async def _control(call: Call) -> Answer:
-    return await call.service.control(call.id(), call.text("op"), who=call.who)
+    run_id, op = call.id(), call.op(OPS)
+    try:
+        return await call.service.control(run_id, op, who=call.who)
+    except ControlFailed:
+        if not LIST_ID.match(run_id) and (told := await call.service.lookup.status(run_id, who=call.who))["done"]:
+            raise ControlFailed(f"The run has ended ({told['status']}): `results` says how.") from None
+        raise
 
 
 # --- following ---------------------------------------------------------------------------------------------------------
 
 
 async def _status(call: Call) -> Answer:
-    run_id, offset = call.id(), int(call.number("offset", 0))
+    run_id, offset = call.run_id(), int(call.number("offset", 0))
     begun = told_at = time.monotonic()
     until = begun + call.number("wait", 0, most=WAIT_LIMIT)
     while True:
@@ -202,7 +223,7 @@ async def _status(call: Call) -> Answer:
 
 
 async def _monitor(call: Call) -> Answer:
-    run_id, after = call.id(), int(call.number("after", 0))
+    run_id, after = call.run_id(), int(call.number("after", 0))
     limit = max(1, int(call.number("limit", 50, most=EVENTS)))
     begun = told_at = time.monotonic()
     until = begun + call.number("wait", 0, most=WAIT_LIMIT)
@@ -305,12 +326,18 @@ class _Trail(msgspec.Struct):
 
 
 async def _results(call: Call) -> Answer:
-    run_id = call.id()
-    if LIST_ID.match(run_id):
-        raise InvalidRequest("This is the id of a task list: ask list_results.")
-    told = await call.service.lookup.results(run_id, who=call.who)
-    if not told["done"]:
-        return told
+    run_id = call.run_id()
+    begun = told_at = time.monotonic()
+    until = begun + call.number("wait", 0, most=WAIT_LIMIT)
+    while not (told := await call.service.lookup.results(run_id, who=call.who))["done"]:
+        if (asked := await _settled(call, run_id)) is not None:
+            return asked
+        if call.is_due(until):
+            now = await call.service.lookup.status(run_id, who=call.who)
+            return {**told, "status": now["status"], "asks": len(call.service.lookup.asks(run_id))}
+        if time.monotonic() - told_at >= PROGRESS:
+            told_at = await _progress(call, await call.service.lookup.status(run_id, who=call.who), begun, told_at)
+        await call.rest(LOOK)
     text, whole = told["text"], f"cc-executor://runs/{told['id']}/receipt"
     cut: dict[str, Any] = {"receipt": whole}
     if len(text) > TEXT_LIMIT:
@@ -330,12 +357,11 @@ async def _executions(call: Call) -> Answer:
 def run_tools() -> dict[str, Tool]:
     """The tools over single runs."""
     request = execute_schema()
-    key = {"type": "string", "description": "two calls with the same key are one run"}
     return {
         "execute": Tool(
             title="Start a run",
             about="Start an agent on a prompt, in a fresh process. Answers at once with the run's id.",
-            takes={**request["properties"], "idempotency_key": key},
+            takes={**request["properties"], "idempotency_key": KEY},
             required=("prompt",),
             gives={"id": TEXT, "new": YES, "receipt": TEXT},
             always=("id", "new"),
@@ -346,7 +372,8 @@ def run_tools() -> dict[str, Tool]:
         ),
         "status": Tool(
             title="Follow a run's output",
-            about="What a run is doing, and what it has written from a byte offset on. With wait, answers when there is news, or after so many seconds.",
+            about="What a run is doing, and the raw output of its agent from a byte offset on, of which there may be much. With wait, answers when there is "
+            "news, or after so many seconds.",
             takes={**ID, "offset": _FROM, "wait": _WAIT},
             required=("id",),
             gives={**_RUN, "done": YES, "asks": WHOLE, "output": _PIECE},
@@ -367,11 +394,12 @@ def run_tools() -> dict[str, Tool]:
         ),
         "results": Tool(
             title="Results of a run",
-            about="What a run has made: outcome, text, data, files, cost. done is false before its end.",
-            takes=ID,
+            about="What a run has made: outcome, text, data, files, cost. done is false before its end; with wait, answers when it has ended, or after so "
+            "many seconds.",
+            takes={**ID, "wait": {**_WAIT, "description": "seconds to wait for the end"}},
             required=("id",),
             gives={
-                "id": TEXT, "done": YES, "status": TEXT, "summary": TEXT, "cure": TEXT, "text": TEXT, "text_left_out": WHOLE, "data": {},
+                "id": TEXT, "done": YES, "asks": WHOLE, "status": TEXT, "summary": TEXT, "cure": TEXT, "text": TEXT, "text_left_out": WHOLE, "data": {},
                 "data_left_out": YES, "files": several(OBJECT), "cost": MAYBE, "usage": OBJECT, "standing": TEXT, "digest": TEXT, "receipt": TEXT,
             },
             always=("id", "done"),
@@ -380,7 +408,7 @@ def run_tools() -> dict[str, Tool]:
         "control": Tool(
             title="Command a run",
             about="Pause, resume, cancel (with time to clean up) or kill a run.",
-            takes={**ID, "op": {"type": "string", "enum": ["pause", "resume", "cancel", "kill"]}},
+            takes={**ID, "op": {"type": "string", "enum": list(OPS)}},
             required=("id", "op"),
             gives={"id": TEXT, "op": TEXT, "status": TEXT, "processes": {"type": ["integer", "null"]}},
             always=("id", "op", "status"),

@@ -35,7 +35,11 @@ def schemas() -> dict[str, Any]:
             "description": "https addresses that are told of the end and of questions.",
         },
         "notify_after": {"type": "number", "minimum": 0, "description": "Seconds; of what took less nobody is told."},
-        "notify_on": {"type": "array", "items": {"enum": ["done", "failed", "input"]}},
+        "notify_on": {
+            "type": "array",
+            "items": {"enum": ["done", "failed", "input"]},
+            "description": "Of what; of all three if not given.",
+        },
     }
 
 

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from cc_executor import __version__
+from cc_executor.agents import AGENTS
 from cc_executor.api import make_request
 from cc_executor.model.care import OnLimit
 from cc_executor.model.receipt import Receipt
-from cc_executor.model.request import RunRequest
+from cc_executor.model.request import OnKernelExit, RunRequest
 from cc_executor.model.tasklist import OnFailure, TaskList
 from cc_executor.server.audit import DECISIONS
 from cc_executor.server.foresight import WORDS
 from cc_executor.server.lists import OPS, TASK_OPS
 from cc_executor.server.notices import schemas
+from cc_executor.server.optionwords import OF_LIST, OF_RUN
 from cc_executor.server.statuses import STATUSES
 
 METHODS: Final = ("get", "post", "delete", "put", "patch")
@@ -209,9 +211,9 @@ def execute_list_schema() -> dict[str, Any]:
         "on_failure": {"enum": [each.value for each in OnFailure]},
         "on_limit": {"enum": [each.value for each in OnLimit]},
         "tasks": {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, task]}},
-        "defaults": {"type": "object", "description": "Options for every run."},
-        "fresh": {"type": "boolean", "description": "Do everything again, also what ended well before."},
-        "timeout_per_task": {"type": "number", "exclusiveMinimum": 0, "description": "Seconds; the same as defaults.timeout."},
+        "defaults": {"type": "object", "description": OF_LIST["defaults"]},
+        "fresh": {"type": "boolean", "description": OF_LIST["fresh"]},
+        "timeout_per_task": {"type": "number", "exclusiveMinimum": 0, "description": OF_LIST["timeout_per_task"]},
         **schemas(),
         "lint": {"enum": ["on", "off"]},
         "lint_off": {"type": "array", "items": {"type": "string"}},
@@ -231,8 +233,28 @@ def execute_schema() -> dict[str, Any]:
         named[name] = {"type": "number", "exclusiveMinimum": 0}
     named["stall_timeout"] = {"type": "number", "minimum": 0}
     named["max_turns"] = {"type": "integer", "minimum": 1}
-    properties = {name: schema for name, schema in sorted(named.items()) if name not in NOT_OVER_HTTP | {"limits"}} | schemas()
+    named["schema"] = {"type": "object"}
+    named["journal_limit"] = {"type": ["integer", "string"]}
+    named["undo"] = {"type": "boolean"}  # which it is, if nobody says, depends on the agent
+    named["agent"] = {**named["agent"], "enum": list(AGENTS)}
+    named["on_kernel_exit"] = {**named["on_kernel_exit"], "default": OnKernelExit.CONTINUE.value}  # as the service has it
+    properties = {
+        name: {**_short(schema), "description": OF_RUN[name]}
+        for name, schema in sorted(named.items())
+        if name not in NOT_OVER_HTTP | {"limits"}
+    } | schemas()
     return {"type": "object", "required": ["prompt"], "properties": properties, "additionalProperties": False}
+
+
+def _short(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema without what tells nothing: titles that repeat the name, and defaults that mean "not given"."""
+    kept = {name: each for name, each in schema.items() if name not in {"title", "anyOf"} and not (name == "default" and each is None)}
+    kinds = [each["type"] for each in schema.get("anyOf", ())]  # a kind, or null
+    if kinds:
+        kept["type"] = kinds
+    if kept.get("type") == "array":
+        kept["type"] = ["array", "string"]  # one alone, or several
+    return kept
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:

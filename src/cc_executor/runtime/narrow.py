@@ -1,0 +1,19 @@
+"""Text streams whose encoding lacks characters that are to be written. Knows streams alone."""
+
+from __future__ import annotations
+
+import io
+from typing import TextIO
+
+
+def bear_every_character(stream: TextIO | None) -> None:
+    """Let a standard stream write what its encoding lacks as an escape, instead of failing in the midst of a run. Others, and none, stay as they are."""
+    # In the locale C without UTF-8 mode, Python lets a stream write what it has read, and nothing else that its encoding lacks (`surrogateescape`).
+    narrow = {"strict"} if is_utf8(stream) else {"strict", "surrogateescape"}
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in narrow:
+        stream.reconfigure(errors="backslashreplace")
+
+
+def is_utf8(stream: TextIO | None) -> bool:
+    """Whether this stream bears every character by itself."""
+    return str(getattr(stream, "encoding", "")).lower().replace("-", "").replace("_", "") == "utf8"

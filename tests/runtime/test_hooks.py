@@ -25,6 +25,7 @@ from cc_executor.model.item import Level
 from cc_executor.model.listrecord import ListStatus, RetryAsked
 from cc_executor.model.notice import notice
 from cc_executor.policy.redact import MASK, Redactor
+from cc_executor.runtime import hookevents
 from cc_executor.runtime.hookevents import QUEUE, TEXT_CHARS, EventPump
 from cc_executor.runtime.hooks import ENTRY_POINTS, PROMPT_CHARS, gathered, hooks_given
 from cc_executor.runtime.listhooks import keep_hooks, kept_hooks
@@ -273,6 +274,30 @@ def test_a_slow_hook_never_holds_up_the_events_and_what_is_dropped_is_told(saw: 
     delivered = sum(given)
     assert delivered <= QUEUE + 300
     assert f"{100_300 - delivered:,} events were dropped" in report.detail
+
+
+def test_events_whose_call_goes_on_when_the_time_is_over_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hookevents, "COMMAND_PACE", 0.02)
+    goes_on = [threading.Event(), threading.Event()]
+    called: list[int] = []
+
+    def deliver(each: Hook, part: Any) -> HookReport:
+        called.append(len(part["events"]))
+        assert goes_on[len(called) - 1].wait(BOUND)
+        return report_of(each, HookStatus.OK)
+
+    pump = EventPump(Hook(moment=Moment.ON_EVENT, command="x", name="slow", timeout=0.3), deliver, lambda _: None)
+    try:
+        for count in (5, 7):
+            pump.feed([TextWritten(block="m:0", text=f"{n}", whole=True) for n in range(count)])
+            wait_for(lambda: called == [5])
+        goes_on[0].set()
+        wait_for(lambda: len(called) == 2)
+        report = pump.close()
+    finally:
+        goes_on[1].set()
+    assert report is not None
+    assert (report.status, report.detail) == (HookStatus.FAILED, "5 events in 1 call; 7 events were still being handed over")
 
 
 def test_pieces_and_noise_are_left_out_unless_they_are_named() -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +33,8 @@ from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt, Standing
 from cc_executor.model.state import RunState
 from cc_executor.model.transcript import Transcript
-from cc_executor.runtime import plan, seal
+from cc_executor.policy.redact import Redactor
+from cc_executor.runtime import checks, errand, plan, seal
 from cc_executor.runtime.control import command
 from cc_executor.runtime.reader import replay
 from cc_executor.runtime.run import Run
@@ -510,9 +512,33 @@ async def test_cancel_ends_a_check_that_hangs_from_any_thread(tmp_path: Path, ho
     assert receipts[0].standing is Standing.CLAIMED
 
 
+async def test_checks_that_go_on_keep_no_other_run_waiting(tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errand, "THREADS", 1)
+    run = await started("true", home=home, cwd=tmp_path, verify=HANGING)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run.finish)
+        await eventually(hangs(tmp_path))
+        with anyio.fail_after(20):
+            assert (await cc_execute("true", **BASH, cwd=tmp_path)).ok
+        await anyio.to_thread.run_sync(lambda: run.send("cancel", by="test"))
+    assert nothing_lives(tmp_path)
+
+
+async def test_a_check_that_does_not_end_in_its_time_is_ended_and_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.VERIFY_BUDGET == 600
+    monkeypatch.setattr(checks, "VERIFY_BUDGET", 0.4)
+    result = await cc_execute("true", **BASH, cwd=tmp_path, verify=HANGING)
+    (check,) = result.receipt.checks
+    assert (check.passed, check.detail) == (None, "did not end in 0 s and was ended")
+    assert (result.ok, result.receipt.standing) == (False, Standing.CLAIMED)
+    assert nothing_lives(tmp_path)
+
+
 @pytest.mark.row("faults", "killed while its check was made", "the check is ended and made once more")
 async def test_a_check_whose_maker_was_killed_is_ended_by_the_next(tmp_path: Path, home: StateHome) -> None:
-    run = await started("true", home=home, cwd=tmp_path, verify="echo $$ >> pids; test $(wc -l < pids) -eq 2 || exec sleep 1000")
+    # The second time it looks whether the first is still there: two that are made at once would spoil each other's files.
+    check = 'echo $$ >> pids; test $(wc -l < pids) -eq 2 || exec sleep 1000; test -z "$(cat /proc/$(head -n 1 pids)/cmdline)"'
+    run = await started("true", home=home, cwd=tmp_path, verify=check)
     await to_end(run)
     other = follower(run.run_id)
     pids = tmp_path / "pids"
@@ -530,7 +556,7 @@ async def test_what_a_check_leaves_behind_neither_holds_it_nor_lives_on(tmp_path
         "true",
         **BASH,
         cwd=tmp_path,
-        verify="setsid sh -c 'echo $$ >> pids; while :; do echo noise; done' & until [ -s pids ]; do :; done; exit 0",
+        verify="setsid sh -c 'echo $$ >> pids; exec yes noise' & until [ -s pids ]; do :; done; exit 0",
     )
     assert time.monotonic() - began < 60
     assert result.receipt.standing is Standing.VERIFIED
@@ -547,6 +573,7 @@ async def test_what_a_check_leaves_behind_neither_holds_it_nor_lives_on(tmp_path
         ("head -c 3000000 /dev/zero | tr '\\0' x; echo; echo the end", True, "the end"),
         ("printf '\\377\\376'", True, "\ufffd"),
         ("cat", True, "exit code 0"),
+        ("exec >&- 2>&-; sleep 0.2; exit 3", False, "exit code 3"),
         ("test $CC_EXECUTOR_RUN", True, "exit code 0"),
         ("no such \ud83d", None, "could not be started"),
     ],
@@ -556,7 +583,20 @@ async def test_a_check_is_what_its_exit_code_says(verify: str, passed: bool | No
     (check,) = result.receipt.checks
     assert (check.passed, words in check.detail) == (passed, True), check
     assert len(check.detail) < 2100
+    assert not check.detail.rstrip().endswith(":")
     assert result.receipt.is_intact
+
+
+def test_of_what_a_check_writes_only_the_end_is_held(tmp_path: Path) -> None:
+    checking = checks.Checking(os.environ, Redactor())
+    tracemalloc.start()
+    try:
+        check = checking._run("head -c 10000000 /dev/zero | tr '\\0' x; echo the end", str(tmp_path), "nobody's-verify", lambda: False)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert check.detail.endswith("the end")
+    assert held < 2_000_000
 
 
 async def test_a_stopped_run_s_check_is_not_made(tmp_path: Path, home: StateHome) -> None:
@@ -575,6 +615,7 @@ async def test_expected_files_are_compared_by_content(tmp_path: Path) -> None:
         "echo more >> changed; touch same; rm gone; mkdir folder deep; echo > new; echo > deep/new", **BASH, cwd=tmp_path, expect=names
     )
     assert [check.passed for check in result.receipt.checks] == [True, True, False, False, False, False, True, True]
+    assert [check.detail for check in result.receipt.checks[:3]] == ["is new", "has changed", "is unchanged"]
     assert result.receipt.standing is Standing.CONTRADICTED
     changed = {Path(change.path).name: change for change in result.files}
     assert changed["changed"].before != changed["changed"].after

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import hashlib
 import hmac
+import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.notify import Notify, NotifyOn, notify_from, shown
-from cc_executor.runtime.webhook import is_named, is_public, send, signature
+from cc_executor.runtime.webhook import TIMEOUT, is_named, is_public, send, signature
 from support.receiver import Receiver, certified, receiving
+from support.runs import BOUND, wait_for
 
 CANARY = "T0K3N-canary-7351"
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -73,12 +78,42 @@ def test_what_may_pass_is_tried_again_and_what_will_not_is_not(receiver: Receive
     assert len({each.headers["webhook-id"] for each in receiver.received}) == 1
 
 
+def test_between_two_attempts_it_waits_and_no_thread_is_left_of_either(receiver: Receiver) -> None:
+    receiver.answers = [500, 500]
+    began = time.monotonic()
+    assert send(receiver.url(), b"{}", message_id="msg_1", waits=(0.05, 0.1)) == ""
+    assert time.monotonic() - began >= 0.15
+    wait_for(lambda: not [each for each in threading.enumerate() if isinstance(each, threading.Timer)], within=TIMEOUT / 2)
+
+
+def test_a_port_that_is_not_named_is_the_scheme_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def nowhere(host: str, port: int, **more: object) -> list[Any]:
+        asked.append((host, port))
+        raise socket.gaierror(socket.EAI_NONAME, "no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    for target in ("https://hooks.example/x", "http://localhost/x", "https://hooks.example:8443/x"):
+        assert send(target, b"{}", message_id="msg_1", waits=()) == "there is no such host"
+    assert asked == [("hooks.example", 443), ("localhost", 80), ("hooks.example", 8443)]
+
+
+def test_an_address_without_a_path_is_its_root(receiver: Receiver) -> None:
+    assert told(receiver, path="?key=1") == ""
+    assert receiver.received[0].path == "/?key=1"
+
+
+def test_what_is_no_address_is_said_to_be_none() -> None:
+    assert send(f"command:{CANARY}", b"{}", message_id="msg_1") == "it is no address"
+
+
 def _silent(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.recv(1)  # until the other side goes
 
 
 def _dripping(handler: BaseHTTPRequestHandler) -> None:
-    with suppress(OSError):  # the other side has gone
+    with contextlib.suppress(OSError):  # the other side has gone
         handler.wfile.write(b"HTTP/1.1 ")
         while True:
             handler.wfile.write(b"2")
@@ -94,6 +129,61 @@ def test_a_receiver_that_says_nothing_or_never_ends_is_left(receiver: Receiver, 
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.parametrize(("answer", "why"), [(b"", "RemoteDisconnected"), (b"SSH-2.0-OpenSSH_9.6\r\n", "BadStatusLine")])
+def test_who_hangs_up_or_speaks_something_else_is_tried_again_and_named(receiver: Receiver, answer: bytes, why: str) -> None:
+    def speak(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(answer)
+
+    receiver.reply = speak
+    assert told(receiver) == f"the connection failed ({why})"
+    assert len(receiver.received) == 3
+
+
+def standing_for(addresses: list[str], *, known: str = "localhost") -> Callable[..., list[Any]]:
+    """`getaddrinfo` of a machine where that name has these."""
+    look_up = socket.getaddrinfo
+
+    def looked_up(host: str, *more: Any, **others: Any) -> list[Any]:
+        return [each for name in (addresses if host == known else [host]) for each in look_up(name, *more, **others)]
+
+    return looked_up
+
+
+@contextlib.contextmanager
+def taking_no_connection(address: str, port: int = 0) -> Iterator[int]:
+    """The port of somebody who neither takes nor refuses a connection."""
+    with socket.socket() as full, contextlib.ExitStack() as others:
+        full.bind((address, port))
+        full.listen(0)
+        for _ in range(20):  # nobody takes them, and there is no room for one more
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        yield full.getsockname()[1]
+
+
+def test_a_receiver_with_many_addresses_has_all_the_time_to_answer_and_hears_it_once(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(handler: BaseHTTPRequestHandler) -> None:
+        select.select([handler.connection], [], [], 0.3)  # longer than what each address has to take the connection
+        handler.send_response(204)
+        handler.end_headers()
+
+    monkeypatch.setattr(socket, "getaddrinfo", standing_for([f"127.0.0.{number}" for number in range(1, 101)]))
+    receiver.reply = slowly
+    assert send(f"http://localhost:{receiver.port}/", b"{}", message_id="msg_1", waits=NO_WAITS) == ""
+    assert len(receiver.received) == 1
+
+
+def test_an_address_that_takes_no_connection_is_left_for_the_next_one(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    with taking_no_connection("127.0.0.1") as port:
+        assert send(f"http://127.0.0.1:{port}/{CANARY}", b"{}", message_id="msg_1", waits=(), timeout=0.2) == "no answer within 0.2 s"
+    monkeypatch.setattr(socket, "getaddrinfo", standing_for(["127.0.0.2", "127.0.0.1"]))
+    with taking_no_connection("127.0.0.2", receiver.port):
+        assert send(f"http://localhost:{receiver.port}/", b"{}", message_id="msg_1", waits=(), timeout=1.0) == ""
+
+
 def test_nobody_there_is_said_without_the_address() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -107,7 +197,10 @@ def test_nobody_there_is_said_without_the_address() -> None:
 def test_tls_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = certified(tmp_path)
     with receiving(certificate) as receiver:
-        assert told(receiver).startswith("its certificate does not hold")
+        began = time.monotonic()
+        why = send(receiver.url(), b"{}", message_id="msg_1", waits=(BOUND,))
+        assert why.startswith("its certificate does not hold")
+        assert time.monotonic() - began < BOUND, "a further attempt would end in the same way"
         assert receiver.received == []
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert told(receiver, secret=SECRET) == ""
@@ -119,7 +212,7 @@ def test_tls_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.row("threats", "a webhook to an address that only the server can reach", "refused by the address that would be connected to")
 def test_a_guarded_message_goes_to_no_address_of_this_machine_but_those_that_are_named(receiver: Receiver) -> None:
     def guarded(url: str, *hosts: str) -> str:
-        return send(url, b"{}", message_id="msg_1", guarded=True, hosts=hosts, waits=NO_WAITS)
+        return send(url, b"{}", message_id="msg_1", guarded=True, hosts=hosts, waits=(BOUND,) * 2)  # nothing is tried again
 
     refused = "its address is of this machine or of a private network, which is not allowed here"
     assert guarded(receiver.url()) == refused
@@ -130,6 +223,35 @@ def test_a_guarded_message_goes_to_no_address_of_this_machine_but_those_that_are
     assert receiver.received == []
     assert guarded(receiver.url(), "127.0.0.1") == ""
     assert len(receiver.received) == 1
+
+
+def test_every_address_of_a_name_is_looked_at_and_no_other_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected: list[object] = []
+
+    def refusing(address: object, **more: object) -> socket.socket:
+        connected.append(address)
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    def said(url: str, *addresses: str) -> str:
+        with monkeypatch.context() as here:
+            here.setattr(socket, "getaddrinfo", standing_for(list(addresses), known="the.name"))
+            here.setattr(socket, "create_connection", refusing)
+            return send(url, b"{}", message_id="msg_1", guarded=url.startswith("https"), waits=())
+
+    assert said("https://the.name/x", "8.8.8.8", "10.0.0.8").startswith("its address is of this machine or of a private network")
+    assert connected == []
+    assert said("https://the.name/x", "8.8.8.8", "9.9.9.9") == "Connection refused"
+    assert connected == [("8.8.8.8", 443), ("9.9.9.9", 443)], (
+        "the addresses that were looked at: a name may stand for others a moment later"
+    )
+
+
+def test_a_message_in_the_clear_does_not_leave_this_machine_whatever_localhost_is(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", standing_for(["127.0.0.1", "192.0.2.1"]))
+    why = send(f"http://localhost:{receiver.port}/", b"{}", message_id="msg_1", waits=(BOUND,) * 2)
+    assert (why, receiver.received) == ("http goes to this machine alone", [])
 
 
 @pytest.mark.parametrize(

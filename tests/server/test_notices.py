@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from cc_executor.errors import InvalidRequest
+from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.server.notices import Notices
 from cc_executor.server.refusal import Refused
 from support.looks import eventually
@@ -111,8 +111,9 @@ def test_without_a_rule_nothing_goes_to_this_machine_and_one_rule_can_forbid_all
     wish = free.take({"notify": "https://hooks.example/x"})
     assert wish is not None
     assert (wish.guarded, wish.hosts, wish.secret) == (True, (), "")
-    with pytest.raises(Refused, match="server's own machine"):
+    with pytest.raises(Refused, match="server's own machine") as refused:
         free.take({"notify": "http://127.0.0.1:1/"})
+    assert refused.value.status == 403
     none = Notices(tmp_path, {}, hosts=("none",))
     for target in ("https://hooks.example/x", "http://localhost/x"):
         with pytest.raises(Refused, match="Nothing may be sent"):
@@ -122,6 +123,41 @@ def test_without_a_rule_nothing_goes_to_this_machine_and_one_rule_can_forbid_all
     assert options == {"prompt": "x"}
     with pytest.raises(InvalidRequest):
         free.take({"notify": "https://hooks.example/x", "notify_after": 10**400})
+
+
+def test_what_a_request_leaves_open_is_as_the_server_s_own_wish_says(tmp_path: Path) -> None:
+    own = Notices(tmp_path, {}, hosts=("none",), own={"notify": "http://127.0.0.1:1/own", "notify_after": 7, "notify_on": "failed"})
+    for options in ({}, {"notify": None, "notify_after": None, "notify_on": None}):
+        wish = own.take(options)
+        assert wish is not None
+        assert (wish.targets, wish.after, [each.value for each in wish.on]) == (("http://127.0.0.1:1/own",), 7, ["failed"])
+        assert not wish.guarded, "an administrator's word is not bound by the rule for others"
+    wish = own.take({"notify_after": 3})
+    assert wish is not None
+    assert (wish.targets, wish.after) == (("http://127.0.0.1:1/own",), 3)
+    assert Notices(tmp_path, {}).take({"notify": None}) is None
+
+
+def test_a_promise_is_kept_by_the_next_server_and_nothing_is_left_of_it(tmp_path: Path) -> None:
+    notices, run_id = Notices(tmp_path, {}), "0" * 26
+    for wish in (None, notices.take({"notify": "none"}), notices.take({"notify": "browser"})):
+        notices.promise(run_id, wish)
+    assert list(tmp_path.iterdir()) == [], "who is told by nobody was promised nothing"
+    assert notices.promised(run_id) is None
+    wish = notices.take({"notify": f"https://hooks.example/{CANARY}"})
+    for _ in range(2):  # a request that is sent again
+        notices.promise(run_id, wish)
+    (folder,) = (tmp_path / "server" / "notify").iterdir()
+    assert folder.stat().st_mode & 0o077 == 0, "an address may be a secret"
+    assert Notices(tmp_path, {}).promised(run_id) == wish
+    for _ in range(2):
+        Notices(tmp_path, {}).forget(run_id)
+        assert not folder.exists()
+    assert notices.promised(run_id) is None
+    (tmp_path / "server" / "notify").rmdir()
+    (tmp_path / "server" / "notify").touch()
+    with pytest.raises(StateUnusable, match=run_id):
+        notices.promise(run_id, wish)
 
 
 def test_the_interface_says_what_can_be_named(server: Server) -> None:

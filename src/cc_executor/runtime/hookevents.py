@@ -61,6 +61,7 @@ class EventPump:
         self._calls = 0
         self._given = 0
         self._dropped = 0
+        self._in_hand = 0
         self._strikes = 0
         self._failed = 0
         self._last = ""
@@ -99,12 +100,15 @@ class EventPump:
         with self._news:
             self._dropped += len(self._waiting)
             self._waiting.clear()
-        parts = [f"{self._given:,} events in {self._calls:,} {'call' if self._calls == 1 else 'calls'}"]
+            in_hand = self._in_hand
+            parts = [f"{self._given:,} events in {self._calls:,} {'call' if self._calls == 1 else 'calls'}"]
         if self._failed:
             parts.append(f"{self._failed:,} failed ({self._last})" if self._last else f"{self._failed:,} failed")
         if self._dropped:
             parts.append(f"{self._dropped:,} events were dropped")
-        status = HookStatus.HUNG if self._hung else HookStatus.FAILED if self._failed or self._dropped else HookStatus.OK
+        if in_hand:
+            parts.append(f"{in_hand:,} events were still being handed over")
+        status = HookStatus.HUNG if self._hung else HookStatus.FAILED if self._failed or self._dropped or in_hand else HookStatus.OK
         return HookReport(hook=self._hook.name, moment=self._hook.moment, status=status, detail="; ".join(parts))
 
     def _wants(self, event: Event) -> bool:
@@ -122,14 +126,17 @@ class EventPump:
                 while len(self._waiting) < BATCH and not self._is_closing and (left := until - time.monotonic()) > 0:
                     self._news.wait(left)
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                self._in_hand = len(batch)
             self._hand_over(batch)
             if self._strikes >= STRIKES or self._hung:
                 return
 
     def _hand_over(self, batch: list[Event]) -> None:
         report = self._deliver(self._hook, {"events": [plain(event, self._mask) for event in batch], "dropped": self._dropped})
-        self._calls += 1
-        self._given += len(batch)
+        with self._news:
+            self._calls += 1
+            self._given += len(batch)
+            self._in_hand = 0
         if report.ok:
             self._strikes = 0
             return

@@ -128,10 +128,14 @@ def _connected(places: Sequence[str], port: int, until: float) -> socket.socket:
     """A connection to the first of these addresses that takes one."""
     for number, place in enumerate(places, 1):
         try:
-            return socket.create_connection((place, port), timeout=max(0.01, (until - time.monotonic()) / (len(places) - number + 1)))
+            raw = socket.create_connection((place, port), timeout=max(0.01, (until - time.monotonic()) / (len(places) - number + 1)))
         except OSError:
             if number == len(places):
                 raise
+        else:
+            # Else whoever has many addresses would have a part of the time to answer, and the message again.
+            raw.settimeout(max(0.01, until - time.monotonic()))
+            return raw
     raise _NotSent("there is no such host")
 
 

@@ -260,8 +260,9 @@ def test_a_number_that_no_computer_counts_with_is_refused_wherever_it_stands(nam
         CCExecutor(environ={f"CC_EXECUTOR_{name.upper()}": text})
     with pytest.raises(InvalidRequest):
         order_of(f"{FLAG[name]} {text}", "prompt", settings=CCExecutor(environ={}), namespace={})
+    options: dict[str, Any] = {name: 10**400}
     with pytest.raises(InvalidRequest):
-        make_request("prompt", **{name: 10**400})
+        make_request("prompt", **options)
 
 
 def test_hooks_of_the_environment_are_a_list_or_refused_by_its_name() -> None:

@@ -150,6 +150,9 @@ def test_a_terminal_that_lacks_characters_gets_them_as_escapes(tmp_path: Path, e
 get_ipython().run_line_magic("cc", "list")
 get_ipython().run_line_magic("cc", "show " + result.receipt.run_id)
 print(ascii(result.text))
+import sys; during = sys.stdout.errors
+%unload_ext cc_executor
+print(during, sys.stdout.errors)
 """
     options = ("--no-banner", "--colors=NoColor", "--HistoryManager.enabled=False")
     done = subprocess.run(
@@ -160,6 +163,7 @@ print(ascii(result.text))
     assert "'\\u2713 \\xe4 begun\\nagain\\n\\u2713 end\\n'" in done.stdout
     assert done.stdout.count("\\u2713 end\n") == 2, "as it came, and in %cc show"
     assert "\\u2713 1/1 " in done.stdout
+    assert done.stdout.endswith("backslashreplace strict\n")
 
 
 def test_the_verbs_of_cc_are_readable(terminal: Terminal, tmp_path: Path) -> None:

@@ -51,9 +51,8 @@ def load(shell: Any) -> None:
     for name in COMPLETED:
         shell.set_hook("complete_command", complete, str_key=name)
     shell._cc_executor_unread = read_the_unread(getattr(shell, "kernel", None))
-    for stream in (sys.stdout, sys.stderr):
-        if not is_utf8(stream):  # of a narrow terminal; those of a kernel bear every character
-            bear_every_character(stream)
+    narrow = [stream for stream in (sys.stdout, sys.stderr) if not is_utf8(stream)]  # of a terminal; those of a kernel bear every character
+    shell._cc_executor_streams = [bear_every_character(stream) for stream in narrow]
 
 
 def unload(shell: Any) -> None:
@@ -61,6 +60,8 @@ def unload(shell: Any) -> None:
     drop_caps(id(shell))
     _drop_spare()
     getattr(shell, "_cc_executor_unread", lambda: None)()
+    for as_before in getattr(shell, "_cc_executor_streams", ()):
+        as_before()
     shell.input_transformers_post[:] = [known for known in shell.input_transformers_post if not _is_ours(known, "transform")]
     # By name: to go through a table would load every lazy magic of IPython 9 (40 ms of CPU).
     for kind, names in (("line", LINE_MAGICS), ("cell", CELL_MAGICS)):

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import TextIO
 
 
-def bear_every_character(stream: TextIO | None) -> None:
-    """Let a standard stream write what its encoding lacks as an escape, instead of failing in the midst of a run. Others, and none, stay as they are."""
+def bear_every_character(stream: TextIO | None) -> Callable[[], None]:
+    """Let a standard stream write what its encoding lacks as an escape, instead of failing in the midst of a run. Others, and none, stay as they are.
+
+    Gives what makes it as it was.
+    """
     # In the locale C without UTF-8 mode, Python lets a stream write what it has read, and nothing else that its encoding lacks (`surrogateescape`).
     narrow = {"strict"} if is_utf8(stream) else {"strict", "surrogateescape"}
     if isinstance(stream, io.TextIOWrapper) and stream.errors in narrow:
+        before = stream.errors
         stream.reconfigure(errors="backslashreplace")
+        return lambda: stream.reconfigure(errors=before)
+    return lambda: None
 
 
 def is_utf8(stream: TextIO | None) -> bool:

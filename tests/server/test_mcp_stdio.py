@@ -164,6 +164,23 @@ def test_a_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals) -> Non
         assert process.wait(BOUND) == -number
 
 
+def test_a_client_that_is_gone_before_its_answer_is_no_error(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, *COMMAND], stdin=pipe, stdout=pipe, stderr=pipe, env=environ(tmp_path / "state")) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        opening = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": ABOUT}
+        process.stdin.write(f"{json.dumps(opening)}\n".encode())
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 1
+        process.stdout.close()
+        process.stdin.write(b'{"jsonrpc": "2.0", "id": 2, "method": "ping"}\n')
+        process.stdin.close()
+        assert process.wait(BOUND) == 0
+        assert process.stderr.read() == b""
+
+
 def test_a_relay_whose_server_dies_or_is_started_anew_ends_and_says_why(server: Server, tmp_path: Path) -> None:
     """The last of this module, for it ends the server."""
     env = environ(tmp_path, CC_EXECUTOR_TOKEN=TOKEN)

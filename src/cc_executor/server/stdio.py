@@ -9,7 +9,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -204,6 +204,14 @@ class _Handshake:
         return None
 
 
+def _serve(work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+    """Do the work until the client is gone; that nobody reads the answers any more is its end, too."""
+    try:
+        anyio.run(work, *arguments)
+    except* BrokenPipeError:
+        pass
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
@@ -224,13 +232,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not root.is_dir():
                 _say(f"{root} is no folder: name one with --cwd.")
                 return WRONG_CALL
-            anyio.run(local, root, dict(os.environ))
+            _serve(local, root, dict(os.environ))
             return 0
         token = next((value for name in TOKEN if (value := os.environ.get(name))), "")
         if not given.url.startswith(("http://", "https://")) or not token:
             _say(f"Give the server's address as --url http://HOST:PORT/, and its token in the environment as {TOKEN[0]}.")
             return WRONG_CALL
-        anyio.run(relay, given.url, token)
+        _serve(relay, given.url, token)
     except CCExecutorError as error:
         _say(str(error))
         return NOT_POSSIBLE

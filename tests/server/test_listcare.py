@@ -108,7 +108,7 @@ def test_only_a_list_that_is_to_go_on_wants_a_runner(tmp_path: Path) -> None:
 
 
 async def test_a_list_is_run_once_however_many_take_it_and_let_go_of_at_its_end(tmp_path: Path, care: Care) -> None:
-    folder = listed(tmp_path, {"run": "echo ran >> runs; until [ -e go ]; do sleep 0.02; done"})
+    folder = listed(tmp_path, {"run": "echo ran >> runs; until [ -e go ]; do sleep 0.02; done", "timeout": BOUND})
     await asyncio.gather(*(care.take(folder, starts=True) for _ in range(5)))
     (one,) = care.kept.values()
     assert (one.asked, one.started, one.owner) == (5, 0, "ada")
@@ -185,7 +185,7 @@ async def test_after_a_runner_that_died_the_next_one_has_its_time_to_wait(tmp_pa
 
 
 async def test_a_server_that_ends_lets_go_of_its_lists_and_they_go_on(tmp_path: Path, care: Care) -> None:
-    folder = listed(tmp_path, {"run": "touch begun; until [ -e go ]; do sleep 0.02; done"})
+    folder = listed(tmp_path, {"run": "touch begun; until [ -e go ]; do sleep 0.02; done", "timeout": BOUND})
     await care.take(folder, starts=True)
     await eventually((tmp_path / "begun").exists)
     (one,) = care.kept.values()

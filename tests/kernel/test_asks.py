@@ -6,22 +6,28 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from cc_executor.kernel.asks import CellAsks
+from cc_executor.kernel.display import StaticDisplay
 from cc_executor.model.ask import Answer as Told
 from cc_executor.model.ask import Decision
+from cc_executor.model.event import Question, QuestionAsked
 from cc_executor.model.receipt import RECEIPT_MIME
 from cc_executor.runtime.answers import give, open_asks
 from cc_executor.shim import records
+from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cli.test_answer import TWO
 from kernel.cells import NEWEST_LINE, WIDGET_MIME
@@ -31,7 +37,8 @@ from support import environments
 from support.kernel import Answer, Kernel
 from support.lab import notebook_of
 from support.looks import eventually
-from support.runs import run_folders
+from support.runs import eventually as until
+from support.runs import run_folders, started, to_end
 
 pytestmark = pytest.mark.usefixtures("claude_cli", "kernelspecs")
 
@@ -274,6 +281,25 @@ def test_a_question_of_a_run_that_was_interrupted_takes_nothing_of_what_is_typed
     terminal.child.sendintr()
     assert "cancelled" in terminal.ready()
     assert "42" in terminal.run("await __import__('asyncio').sleep(0.1) or 6 * 7")
+
+
+async def test_a_cell_that_looks_no_longer_takes_nothing_of_what_is_typed_next(
+    tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It watched a run in the background, which goes on and still asks."""
+    run = await started("true", home=home, cwd=tmp_path)
+    typed, person_s = socket.socketpair()
+    with typed, person_s:
+        monkeypatch.setattr(sys, "stdin", typed)
+        asks = CellAsks(SimpleNamespace(), run, StaticDisplay(run), owns=False)
+        asks._put(QuestionAsked(ask_id="a", questions=(Question(text="Which one?"),)))
+        shown: list[str] = []
+        await until(lambda: shown.append(capsys.readouterr().out) or "Which one?" in "".join(shown))
+        asks.close()
+        person_s.sendall(b"6 * 7\n")
+        await to_end(run)  # time enough for whoever reads
+        typed.setblocking(False)
+        assert typed.recv(100) == b"6 * 7\n"
 
 
 def test_nobody_starts_a_run_whose_questions_could_wait_for_ever(terminal: Terminal) -> None:

@@ -26,7 +26,7 @@ from cc_executor.model.listrecord import ListStatus, RetryAsked
 from cc_executor.model.notice import notice
 from cc_executor.policy.redact import MASK, Redactor
 from cc_executor.runtime import hookevents
-from cc_executor.runtime.hookevents import QUEUE, TEXT_CHARS, EventPump
+from cc_executor.runtime.hookevents import BATCH, QUEUE, TEXT_CHARS, EventPump, plain
 from cc_executor.runtime.hooks import ENTRY_POINTS, PROMPT_CHARS, gathered, hooks_given
 from cc_executor.runtime.listhooks import keep_hooks, kept_hooks
 from cc_executor.runtime.result import Result
@@ -337,7 +337,94 @@ def test_a_hook_that_fails_again_and_again_is_called_no_more() -> None:
     assert len(calls) == 3
     assert "not called any more" in told[-1]
     assert report is not None
-    assert "3 events were dropped" in report.detail
+    assert report.detail == "3 events in 3 calls; 3 failed; 3 events were dropped"
+
+
+def one(text: str = "x") -> list[Event]:
+    return [TextWritten(block="m:0", text=text, whole=True)]
+
+
+def pumped(statuses: list[HookStatus], monkeypatch: pytest.MonkeyPatch) -> tuple[EventPump, list[Mapping[str, Any]], list[str]]:
+    """A pump whose calls end so, then well; what they are given, and what is told."""
+    monkeypatch.setattr(hookevents, "PACE", 0.0)
+    parts: list[Mapping[str, Any]] = []
+    told: list[str] = []
+
+    def deliver(each: Hook, part: Mapping[str, Any]) -> HookReport:
+        parts.append(part)
+        status = statuses[len(parts) - 1] if len(parts) <= len(statuses) else HookStatus.OK
+        return HookReport(hook=each.name, moment=each.moment, status=status, detail="" if status is HookStatus.OK else "why")
+
+    return EventPump(Hook(moment=Moment.ON_EVENT, name="it"), deliver, lambda report: told.append(report.detail)), parts, told
+
+
+def test_failures_with_a_success_between_them_are_not_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, good = HookStatus.FAILED, HookStatus.OK
+    pump, parts, told = pumped([bad, bad, good, bad, bad, good], monkeypatch)
+    for count in range(1, 8):
+        pump.feed(one())
+        wait_for(lambda count=count: len(parts) == count)
+    report = pump.close()
+    assert told == ["why"], "that it fails is said once"
+    assert report is not None
+    assert (report.status, report.detail) == (HookStatus.FAILED, "7 events in 7 calls; 4 failed (why)")
+
+
+def test_a_hook_that_hangs_is_called_once_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    pump, parts, told = pumped([HookStatus.HUNG], monkeypatch)
+    pump.feed(one() * (BATCH + 1))
+    wait_for(lambda: len(told) == 2)
+    pump.feed([*one(), *one()])
+    report = pump.close()
+    assert told == ["why", "it hangs, and is not called any more in this run"]
+    assert len(parts) == 1
+    assert report is not None
+    assert (report.status, report.detail) == (HookStatus.HUNG, f"{BATCH} events in 1 call; 1 failed (why); 3 events were dropped")
+
+
+def test_events_come_in_batches_with_how_many_were_dropped_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hookevents, "QUEUE", 450)
+    is_closing, parts = threading.Event(), list[Mapping[str, Any]]()
+
+    def deliver(each: Hook, part: Mapping[str, Any]) -> HookReport:
+        parts.append(part)
+        assert is_closing.wait(BOUND)
+        return report_of(each, HookStatus.OK)
+
+    pump = EventPump(Hook(moment=Moment.ON_EVENT, name="it"), deliver, lambda _: None)
+    pump.feed(one() * 451)
+    pump.dismiss()
+    is_closing.set()
+    assert pump.close() is not None
+    assert [(len(part["events"]), part["dropped"]) for part in parts] == [(BATCH, 1), (BATCH, 1), (50, 1)]
+
+
+def test_who_is_handed_nothing_has_no_thread_and_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    pump, parts, _ = pumped([], monkeypatch)
+    pump.feed([])
+    pump.feed([Noise(what="ping")])
+    assert pump.close() is None
+    assert parts == []
+    other, given, _ = pumped([], monkeypatch)
+    other.feed(one())
+    other.dismiss()
+    wait_for(lambda: not any(thread.name == "cc_executor events it" for thread in threading.enumerate()))
+    assert len(given) == 1, "what waits is handed over first"
+
+
+def test_a_text_is_masked_before_it_is_cut_and_says_how_long_it_was() -> None:
+    def shown(text: str) -> str:
+        return plain(one(text)[0], Redactor((SECRET,)).text)["text"]
+
+    assert shown(f"a {SECRET} b") == f"a {MASK} b"
+    assert shown("x" * TEXT_CHARS) == "x" * TEXT_CHARS
+    assert shown("x" * (TEXT_CHARS + 1)) == "x" * TEXT_CHARS + f"… ({TEXT_CHARS + 1:,} characters)"
+    cut = shown("x" * (TEXT_CHARS - 5) + SECRET + "y" * 100)
+    assert SECRET[:5] not in cut
+    assert shown(f"{SECRET} " * 160) == f"{MASK} " * 160
+    assert shown(SECRET * 20_000).endswith(f"… ({len(SECRET) * 20_000:,} characters)"), "also where masks make it short"
+    assert "pieces" not in plain(TextWritten(block="m:0", text="xx", pieces=2), str)
+    assert plain(Noise(what="ping"), str) == {"kind": "noise", "what": "ping"}
 
 
 # --- who dies, and who goes on ----------------------------------------------------------------------------------------

@@ -232,7 +232,7 @@ async def test_a_spare_that_cannot_be_started_is_nobody_s_concern(tmp_path: Path
     assert spare.take() is None
 
 
-@pytest.mark.parametrize("how", ["dropped", "killed", "too old", "another is made"])
+@pytest.mark.parametrize("how", ["dropped", "killed", "too old", "another is made", "the next can have none"])
 async def test_there_is_at_most_one_and_it_ends(
     tmp_path: Path, home: StateHome, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -247,6 +247,9 @@ async def test_there_is_at_most_one_and_it_ends(
         case "too old":  # it is about to end by itself
             monkeypatch.setattr(spare, "HOLD", spare.MARGIN)
             assert spare.take() is None
+        case "the next can have none":
+            request = asked(tmp_path, rehearse="hello")
+            await anyio.to_thread.run_sync(lambda: spare.prepare(request, home=home, environ=environ, pid=os.getpid()))
         case _:
             other = await kept(asked(tmp_path), home=home, environ=environ)
             assert other != mark

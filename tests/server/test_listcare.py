@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from cc_executor.errors import LaunchFailed
-from cc_executor.model.listrecord import Begun, Closed, Ended, ListStatus, Paused, Stopped
+from cc_executor.model.listrecord import Begun, Closed, Ended, ListStatus, Paused, Resumed, Stopped
 from cc_executor.server import listcare
 from cc_executor.server.listcare import Care, Kept
 from cc_executor.store.home import StateHome
@@ -31,7 +31,7 @@ DYING: Final = {**os.environ, "CC_EXECUTOR_HOOKS": "{"}
 @pytest.fixture
 async def care(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Care]:
     monkeypatch.setattr(listcare, "LOOK", 0.02)
-    made = Care(os.environ, {"": ""}.get)
+    made = Care(os.environ, lambda _: "ada")
     yield made
     await made.aclose()
 
@@ -108,16 +108,29 @@ def test_only_a_list_that_is_to_go_on_wants_a_runner(tmp_path: Path) -> None:
 
 
 async def test_a_list_is_run_once_however_many_take_it_and_let_go_of_at_its_end(tmp_path: Path, care: Care) -> None:
-    folder = listed(tmp_path, {"run": "echo ran >> runs; until [ -e go ]; do sleep 0.02; done"})
+    folder = listed(tmp_path, {"run": "echo ran >> runs; until [ -e go ]; do sleep 0.02; done", "timeout": BOUND})
     await asyncio.gather(*(care.take(folder, starts=True) for _ in range(5)))
     (one,) = care.kept.values()
-    assert (one.asked, one.started, one.owner) == (5, 0, "")
+    assert (one.asked, one.started, one.owner) == (5, 0, "ada")
     assert one.runner is not None
+    assert len([task for task in asyncio.all_tasks() if task.get_name() == f"cc_executor list {folder.list_id}"]) == 1
     await eventually((tmp_path / "runs").exists)
     (tmp_path / "go").touch()
     await eventually(lambda: care.kept == {})
     assert folder.state().status is ListStatus.OK
     assert (tmp_path / "runs").read_text() == "ran\n"
+
+
+async def test_a_list_that_somebody_else_runs_is_taken_up_when_he_lets_go(tmp_path: Path, care: Care) -> None:
+    folder = listed(tmp_path, {"run": "true"})
+    with folder.claimed():
+        await care.take(folder, starts=True)
+        (one,) = care.kept.values()
+        folder.append(Resumed(at=0.0, click="seen"))
+        await eventually(lambda: one.state.clicks == ("seen",))  # it has been looked at
+        assert (one.started, one.runner) == (0, None)
+    await eventually(lambda: care.kept == {})
+    assert folder.state().status is ListStatus.OK
 
 
 async def test_a_list_that_is_taken_without_haste_is_begun_all_the_same(tmp_path: Path, care: Care) -> None:
@@ -157,8 +170,22 @@ async def test_runners_that_cannot_be_started_later_count_as_those_that_died(
     assert folder.state().status is ListStatus.OK, "who asks for it gives it as many runners again"
 
 
+async def test_after_a_runner_that_died_the_next_one_has_its_time_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listcare, "LOOK", 0.02)
+    monkeypatch.setattr(listcare, "WAITS", (0.0, BOUND))
+    care, folder = Care(DYING, lambda _: None), listed(tmp_path, {"run": "true"})
+    await care.take(folder)
+    (one,) = care.kept.values()
+    await eventually(lambda: one.started == 2 and one.runner is None)
+    for click in ("first", "second"):
+        folder.append(Resumed(at=0.0, click=click))
+        await eventually(lambda click=click: click in one.state.clicks)  # it has been looked at
+    assert one.started == 2
+    await care.aclose()
+
+
 async def test_a_server_that_ends_lets_go_of_its_lists_and_they_go_on(tmp_path: Path, care: Care) -> None:
-    folder = listed(tmp_path, {"run": "touch begun; until [ -e go ]; do sleep 0.02; done"})
+    folder = listed(tmp_path, {"run": "touch begun; until [ -e go ]; do sleep 0.02; done", "timeout": BOUND})
     await care.take(folder, starts=True)
     await eventually((tmp_path / "begun").exists)
     (one,) = care.kept.values()

@@ -148,6 +148,16 @@ async def test_a_check_keeps_its_server_alive(service: Service) -> None:
     assert (await service.lookup.results(run_id, who=""))["done"]
 
 
+def test_whose_questions_a_later_server_looks_after_stands_in_the_run_s_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert attendance.kept(folder) is None, "nobody's duty"
+    attendance.keep(folder, Place.CALLBACK)
+    assert attendance.kept(folder) is not None
+    for damage in (b"", b"nobody", b"\xff", b"x" * 200):
+        (tmp_path / "attendance").write_bytes(damage)
+        assert attendance.kept(folder) is None
+
+
 async def test_a_run_whose_request_is_not_written_down_yet_can_be_ended(service: Service, tmp_path: Path) -> None:
     """For some milliseconds after its folder was made; here until it has ended."""
     run = await Run.start(make_request("sleep 600", agent="shell", cwd=tmp_path), home=service.home, environ=service.environ)

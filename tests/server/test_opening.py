@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -40,10 +42,18 @@ class Asker:
 
 
 class App:
-    """As much of a server as is asked for."""
+    """As much of a server as is asked for. `kernels`: the paths of the notebooks of each kernel's process."""
 
-    def __init__(self, manager: Any) -> None:
+    def __init__(self, manager: Any, kernels: Mapping[Any, Sequence[str]] | None = None) -> None:
         self.contents_manager = manager
+        if kernels is not None:
+            self.session_manager, self.kernel_manager, self.kernels = self, self, kernels
+
+    async def list_sessions(self) -> list[dict[str, Any]]:
+        return [{"path": path, "kernel": {"id": pid}} for pid, paths in self.kernels.items() for path in paths]
+
+    def get_kernel(self, kernel_id: Any) -> Any:
+        return SimpleNamespace(provisioner=SimpleNamespace(pid=kernel_id))
 
 
 async def left(state: Path, script: str = "echo one; echo two", *, ago: float = 120, **options: Any) -> str:
@@ -56,9 +66,10 @@ async def left(state: Path, script: str = "echo one; echo two", *, ago: float = 
     return run.run_id
 
 
-async def opened(folder: Path, made: dict[str, Any], *, manager: Any) -> Any:
+async def opened(folder: Path, made: dict[str, Any], *, manager: Any = None, kernels: Mapping[Any, Sequence[str]] | None = None) -> Any:
     (folder / "a.ipynb").write_text(json.dumps(made))
-    register(App(manager))
+    manager = manager or AsyncLargeFileManager(root_dir=str(folder))
+    register(App(manager, kernels))
     found = manager.get("a.ipynb")
     return (found if isinstance(found, dict) else await found)["content"]
 
@@ -71,12 +82,13 @@ def live(run_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", [AsyncLargeFileManager, LargeFileManager])
 async def test_a_run_that_ended_without_its_kernel_shows_its_end(tmp_path: Path, state_folder: Path, kind: type[Any]) -> None:
-    run_id = await left(state_folder)
+    run_id = await left(state_folder, "echo one; echo besides >&2")
     content = await opened(tmp_path, live(run_id), manager=kind(root_dir=str(tmp_path)))
     output = content["cells"][0]["outputs"][0]
     assert WIDGET_MIME not in output["data"]
     assert output["data"][RECEIPT_MIME]["outcome"]["kind"] == "ok"
     assert "one" in output["data"]["text/html"]
+    assert "besides" in output["data"]["text/html"], "the page of the run, and not its receipt alone"
     receipt = StateHome(state_folder).find(run_id).receipt()
     assert receipt is not None
     assert receipt.digest == output["data"][RECEIPT_MIME]["digest"]
@@ -123,6 +135,63 @@ async def test_an_opening_runs_no_check_and_ends_nothing(tmp_path: Path, state_f
         assert going.folder.is_supervised()
     finally:
         await going.end(reason="cancel", by="test", now=True)
+
+
+@pytest.mark.parametrize("lacks", ["the view", "the word"])
+async def test_a_view_is_known_by_its_widget_or_by_its_word(tmp_path: Path, state_folder: Path, lacks: str) -> None:
+    made = live(await left(state_folder))
+    output = made["cells"][0]["outputs"][0]
+    if lacks == "the view":
+        del output["data"][WIDGET_MIME]
+    else:
+        output["metadata"]["cc_executor"]["status"] = ""
+    content = await opened(tmp_path, made)
+    assert RECEIPT_MIME in content["cells"][0]["outputs"][0]["data"]
+
+
+async def test_an_opening_seals_so_many_and_leaves_the_rest_to_the_next(
+    tmp_path: Path, state_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert opening._SEALED_HERE == 20
+    monkeypatch.setattr(opening, "_SEALED_HERE", 1)
+    made = notebook(*[code_cell(str(number), live(await left(state_folder))["cells"][0]["outputs"][0]) for number in range(2)])
+    shown: list[list[bool]] = []
+    for _ in range(2):
+        content = await opened(tmp_path, made)
+        shown.append([RECEIPT_MIME in cell["outputs"][0]["data"] for cell in content["cells"]])
+    assert shown == [[True, False], [True, True]]
+
+
+async def test_a_run_that_cannot_be_sealed_leaves_the_notebook_as_it_is(
+    tmp_path: Path, state_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = await left(state_folder), await left(state_folder)
+    (StateHome(state_folder).find(bad).path / "plan.json").write_bytes(b"{")
+    made = notebook(*(code_cell(run_id, live(run_id)["cells"][0]["outputs"][0]) for run_id in (bad, good)))
+    content = await opened(tmp_path, made)
+    assert [RECEIPT_MIME in cell["outputs"][0]["data"] for cell in content["cells"]] == [False, True]
+    assert [each.getMessage().partition(":")[0] for each in caplog.records if each.name == opening.__name__] == [
+        f"run {bad} could not be sealed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("paths", "is_shown"),
+    [
+        (["original.ipynb"], False),
+        (["a.ipynb"], True),
+        (["RTC:/a.ipynb"], True),
+        (["original.ipynb", "a.ipynb"], True),
+        (["a.ipynb", "original.ipynb"], True),
+        ([], True),
+    ],
+)
+async def test_a_copy_s_view_belongs_to_the_kernel_of_its_original(tmp_path: Path, paths: list[str], is_shown: bool) -> None:
+    made = live("0" * 26)
+    made["cells"][0]["outputs"][0]["metadata"]["cc_executor"]["kernel"] = process_mark()
+    for elsewhere in (None, "a pod"):  # the process of a kernel that runs on another machine
+        content = await opened(tmp_path, made, kernels={os.getpid(): paths, elsewhere: ["elsewhere.ipynb"]})
+        assert (WIDGET_MIME in content["cells"][0]["outputs"][0]["data"]) == is_shown
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import difflib
 import inspect
 import json
 import logging
-import math
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -21,6 +20,7 @@ from cc_executor.agents import agent_named
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.care import Care, OnLimit, OnOutputLimit
 from cc_executor.model.event import Event
+from cc_executor.model.number import is_finite
 from cc_executor.model.paths import EMPTY
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import STALL, SURELY_FITS, Limits, OnKernelExit, RunRequest
@@ -405,7 +405,7 @@ def take_care(options: dict[str, Any]) -> tuple[Care, float | None]:
                 raise InvalidRequest(f"{name} must be one of {known} (given: {given[name]!r}).") from None
     day = options.pop("max_cost_per_day", None)
     for name, value in (("limit_wait_max", given.get("limit_wait_max")), ("max_cost_per_day", day)):
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        if value is not None and not (isinstance(value, int | float) and is_finite(value) and value > 0):
             raise InvalidRequest(f"{name} must be a number greater than 0; leave it out for no limit of your own (given: {value!r}).")
     if given.get("reask") and options.get("schema") is None:
         raise InvalidRequest("reask asks again for a structured result, and there is no schema: give one, or leave reask out.")

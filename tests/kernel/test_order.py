@@ -252,6 +252,24 @@ def test_a_setting_that_bounds_nothing_is_refused_by_its_own_name(name: str, wro
         CCExecutor(environ={}, config=Config({"CCExecutor": {name: wrong}}))
 
 
+@pytest.mark.parametrize("name", ["journal_limit", "max_cost", "timeout"])
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_number_that_no_computer_counts_with_is_refused_wherever_it_stands(name: str, digits: int) -> None:
+    text = "9" * digits
+    with pytest.raises(InvalidRequest, match=name.upper()):
+        CCExecutor(environ={f"CC_EXECUTOR_{name.upper()}": text})
+    with pytest.raises(InvalidRequest):
+        order_of(f"{FLAG[name]} {text}", "prompt", settings=CCExecutor(environ={}), namespace={})
+    options: dict[str, Any] = {name: 10**400}
+    with pytest.raises(InvalidRequest):
+        make_request("prompt", **options)
+
+
+def test_hooks_of_the_environment_are_a_list_or_refused_by_its_name() -> None:
+    with pytest.raises(InvalidRequest, match=r"^The environment variable CC_EXECUTOR_HOOKS is '1'; it must be"):
+        CCExecutor(environ={"CC_EXECUTOR_HOOKS": "1"})
+
+
 @pytest.mark.parametrize(("name", "value"), [("stall_timeout", 0), ("timeout", None), ("journal_limit", "none"), ("max_turns", 1)])
 def test_a_setting_takes_what_stands_for_no_limit(name: str, value: Any) -> None:
     settings = CCExecutor(environ={})

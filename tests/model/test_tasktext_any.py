@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cc_executor.api import option_names
 from cc_executor.errors import InvalidTaskList
+from cc_executor.model.hook import Moment
 from cc_executor.model.reference import Absent, Made, filled
 from cc_executor.model.tasklist import TaskList, problems
 from cc_executor.model.tasktext import Written, from_markdown, from_yaml
@@ -104,9 +105,31 @@ TASKS: Final = VALUES | st.builds(
     st.dictionaries(st.sampled_from(FIELDS), VALUES | WORDS, max_size=2)
     | st.dictionaries(st.sampled_from(sorted(option_names())), VALUES | st.floats(0, 9), max_size=2),
 )
-LISTS: Final = st.lists(TASKS, min_size=1, max_size=3) | st.fixed_dictionaries(
-    {"tasks": st.lists(TASKS, max_size=3) | VALUES},
-    optional=dict.fromkeys(("name", "cwd", "parallel", "max_cost", "on_failure", "on_limit", "defaults", "hooks", "lint_off"), VALUES),
+HOOKS: Final = st.dictionaries(
+    st.sampled_from([*Moment, "when_it_rains"]),
+    st.fixed_dictionaries(
+        {"run": st.sampled_from(["true", "", "\0"])},
+        optional=dict.fromkeys(("when", "timeout", "on_failure", "events", "env", "min_seconds", "name", "\n"), VALUES),
+    ),
+    max_size=2,
+)
+# What is a list mostly, so that the way to what is kept is gone as well.
+RIGHT: Final = st.fixed_dictionaries(
+    {"prompt": st.sampled_from(["look around", "say {{ needs.1.text }}", "a\ud800"])},
+    optional={
+        "id": st.sampled_from(["a", "b", "x-1"]), "title": WORDS, "group": WORDS, "retry": st.integers(0, 3), "model": st.sampled_from(["opus", "é"]),
+        "timeout": st.floats(0.1, 99) | st.integers(1, 10**6), "max_cost": st.floats(0.1, 9), "validate": st.sampled_from(["it works", {"prompt": "v", "max_cost": 1}]),
+        "schema": st.fixed_dictionaries({"type": st.just("object")}, optional={"maximum": st.integers() | st.floats(), "title": WORDS}),
+    },
+)  # fmt: skip
+LISTS: Final = (
+    st.lists(RIGHT, min_size=1, max_size=3)
+    | st.lists(TASKS, min_size=1, max_size=3)
+    | st.fixed_dictionaries(
+        {"tasks": st.lists(TASKS, max_size=3) | VALUES},
+        optional=dict.fromkeys(("name", "cwd", "parallel", "max_cost", "on_failure", "on_limit", "defaults", "lint_off"), VALUES)
+        | {"hooks": HOOKS | VALUES},
+    )
 )
 
 
@@ -123,6 +146,10 @@ def planned(tasks: Any) -> Plan | None:
 
 
 @given(LISTS)
+@example({"tasks": ["x"], "hooks": {"after_list": {"run": "true", "on_failure": ["stop"]}}})
+@example({"tasks": ["x"], "hooks": [{"when": [], "run": "true"}]})
+@example({"tasks": ["x"], "hooks": {"after_list": {"run": "true", "timeout": 10**400}}})
+@example([{"prompt": "x", "journal_limit": 10**400}])
 def test_any_values_are_a_list_that_is_kept_as_it_is_or_problems(tasks: Any) -> None:
     made = planned(tasks)
     if made is None:

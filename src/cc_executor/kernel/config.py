@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, TraitType, Unicode, validate
 from traitlets.config import Configurable
 
 from cc_executor.errors import InvalidRequest
+from cc_executor.model.number import is_finite
 
 PREFIX: Final = "CC_EXECUTOR_"
 _NO_LIMIT: Final = "a number greater than 0, or None for no limit"
@@ -154,7 +154,7 @@ def _is_bound(name: str, value: Any) -> bool:
     if name not in _BOUNDS or value is None:
         return True
     if name != "journal_limit":
-        return math.isfinite(value) and (value > 0 or (value == 0 and name == "stall_timeout"))
+        return is_finite(value) and (value > 0 or (value == 0 and name == "stall_timeout"))
     from cc_executor.model.size import size_of  # here: a kernel that loads has it as it was made
 
     try:
@@ -167,7 +167,10 @@ def _is_bound(name: str, value: Any) -> bool:
 def _parsed(trait: TraitType[Any, Any], text: str) -> Any:
     is_none = text == "" or text.lower() == "none"
     if trait.name == "hooks":
-        return [] if is_none else json.loads(text)
+        hooks: object = [] if is_none else json.loads(text)
+        if not isinstance(hooks, list):
+            raise ValueError
+        return cast("list[object]", hooks)
     if trait.name == "notify":
         from cc_executor.model.notify import split_targets
 

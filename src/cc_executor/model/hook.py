@@ -6,7 +6,6 @@ A hook is a Python callable or a command. Both get one JSON object (`SCHEMA`), a
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,8 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
+
+from cc_executor.model.number import is_finite
 
 SCHEMA: Final = 1  # of what hooks are given; a new field does not raise it, a changed one does
 
@@ -244,8 +245,8 @@ def _hook(given: object, made: WrittenHooks, *, callables: bool) -> Hook | None:
     when = fields.get("when")
     wrong: list[str] = []
     if unknown := sorted(fields.keys() - set(_FIELDS)):
-        wrong.append(f"has no {', '.join(unknown)}; it has {', '.join(_FIELDS)}")
-    if when not in set(Moment):
+        wrong.append(f"has no {', '.join(map(_shown, unknown))}; it has {', '.join(_FIELDS)}")
+    if when not in tuple(Moment):
         wrong.append(f"needs `when`, one of {', '.join(Moment)} (given: {when!r})")
     command, call = fields.get("run"), fields.get("call")
     if (command is None) == (call is None):
@@ -263,7 +264,7 @@ def _hook(given: object, made: WrittenHooks, *, callables: bool) -> Hook | None:
     if least is None or least < 0:
         wrong.append(f"needs min_seconds of 0 or more (given: {fields.get('min_seconds')!r})")
     policy = fields.get("on_failure", OnHookFailure.TELL)
-    if policy not in set(OnHookFailure):
+    if policy not in tuple(OnHookFailure):
         wrong.append(f"has on_failure {policy!r}; it is one of {', '.join(OnHookFailure)}")
     events, env = _words(fields.get("events", ())), _words(fields.get("env", ()))
     if events is None or (events and when != Moment.ON_EVENT):
@@ -287,8 +288,12 @@ def _hook(given: object, made: WrittenHooks, *, callables: bool) -> Hook | None:
     )
 
 
+def _shown(name: str) -> str:
+    return name if name.isprintable() else repr(name)
+
+
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_finite(value):
         return None
     return float(value)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Final
+
+from cc_executor.model.number import is_finite
 
 _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE | re.ASCII)
 NONE: Final = "none"
+LARGEST: Final = 2**63 - 1  # what Linux can count in a file
 
 
 def size_of(text: str | float) -> int | None:
@@ -25,10 +27,10 @@ def size_of(text: str | float) -> int | None:
         found = _SIZE.fullmatch(text)
         if found is None:
             raise ValueError("must be a size such as 20 GB or 500 MB, or none")
-        return round(float(found[1]) * _UNITS[(found[2] or "").lower()])
-    if isinstance(text, bool) or not math.isfinite(text):
-        raise ValueError("must be a number of bytes")
-    return int(text)
+        text = float(found[1]) * _UNITS[(found[2] or "").lower()]
+    if isinstance(text, bool) or not is_finite(text) or text > LARGEST:
+        raise ValueError(f"must be a number of bytes, {LARGEST:,} at most")
+    return round(text)
 
 
 def size_words(size: int) -> str:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from cc_executor.errors import InvalidRequest
+from cc_executor.model.number import is_finite
 from cc_executor.model.request import Limits
 from cc_executor.runtime.caps import standing_caps
 from cc_executor.store.plain import read_plain, write_whole
@@ -41,7 +42,7 @@ def bounds_of(environ: Mapping[str, str]) -> dict[str, float]:
             value = int(text) if name == "max_turns" else float(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and value > 0):
+        if not (is_finite(value) and value > 0):
             raise InvalidRequest(
                 f"The environment variable {variable} is {text!r}; it must be a number greater than 0, or none. Change or unset it."
             )

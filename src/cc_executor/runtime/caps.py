@@ -1,12 +1,12 @@
-"""What nothing that this process runs may cost more than, as a notebook's settings say. Standard library only: a kernel says so while it loads."""
+"""What nothing that this process runs may cost more than, as a notebook's settings say. Nothing heavy: a kernel says so while it loads."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from cc_executor.errors import InvalidRequest
+from cc_executor.model.number import is_finite
 
 _said: Final[dict[int, Callable[[], Mapping[str, float | None]]]] = {}
 
@@ -41,7 +41,7 @@ def standing_caps() -> dict[str, float]:
     for caps in tuple(_said.values()):
         for name, value in caps().items():
             if value is not None:
-                if not (math.isfinite(value) and value > 0):
+                if not (is_finite(value) and value > 0):
                     raise InvalidRequest(
                         f"The setting CCExecutor.{name} is {value!r}; it must be a number greater than 0, or None. Change it."
                     )

@@ -302,6 +302,71 @@ def test_a_notebook_of_any_shape_is_survived_and_lifting_is_idempotent(cells: An
     assert notebook == once
 
 
+# What may stand somewhere in a notebook instead of what was written there.
+_JUNK = _json | st.sampled_from(
+    [
+        "\ud800",
+        "",
+        [],
+        {},
+        10**400,
+        -1,
+        1.5,
+        True,
+        None,
+        run_id(1),
+        run_id(2),
+        "../../x",
+        "application/vnd.jupyter.widget-view+json",
+        {"run_id": run_id(2)},
+    ]
+)
+
+
+def _places(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value in a notebook, its own excepted."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, item in items for place in ((*way, key), *_places(item, (*way, key)))]
+
+
+@st.composite
+def _damaged(draw: st.DrawFn) -> Json:
+    """A notebook of ours in which some values are others, or are gone."""
+    cells = [code_cell("a", final_output(receipt(1))), code_cell("b", live_output(2)), code_cell("c", list_output(receipt(3)))]
+    notebook = copy.deepcopy(receipts.notebook(*cells))
+    if draw(st.booleans()):
+        store.lift(notebook, previous=None, receipt_of=lambda _: None, bundle_of=lambda _: None)
+    for _ in range(draw(st.integers(0, 3))):
+        *way, last = draw(st.sampled_from(_places(notebook)))
+        holder: Any = notebook
+        for key in way:
+            holder = holder[key]
+        if draw(st.booleans()):
+            holder[last] = draw(_JUNK)
+        else:
+            del holder[last]
+    return notebook
+
+
+@given(_damaged(), st.none() | _damaged(), st.booleans())
+def test_a_notebook_that_somebody_has_damaged_is_survived_and_lifting_it_is_idempotent(
+    notebook: Json, previous: Json | None, has_ended: bool
+) -> None:
+    def lifted() -> bool:
+        return store.lift(
+            notebook,
+            previous=previous,
+            receipt_of=lambda name: receipt(2) if has_ended and name == run_id(2) else None,
+            bundle_of=lambda _: receipts.final_bundle(receipt(2)) if has_ended else None,
+            list_bundle_of=lambda _: ({"text/plain": "a table"}, {}) if has_ended else None,
+        )
+
+    lifted()
+    once = copy.deepcopy(notebook)
+    assert not lifted()
+    assert notebook == once
+
+
 # --- files --------------------------------------------------------------------------------------------------------
 
 

@@ -38,7 +38,8 @@ SHELL: Final = "bash"  # for commands whose task names no shell
 _OF_LISTS: Final = frozenset({"defaults", "hooks", "parallel"})  # what people write into a task
 
 # A text without a name: a line that begins with `tasks:`, or nothing before an item that is a mapping. In Markdown `- Task 1: …` is an item, too.
-_YAML: Final = re.compile(r"""(?m)^\s*\{?\s*["']?tasks["']?\s*:|\A(?:\s*(?:#.*)?\n)*\s*-\s+(?:\{|\w+\s*:)""")
+# White space in front is that of its line: with `\s`, which takes line ends too, thirty empty lines took minutes.
+_YAML: Final = re.compile(r"""(?m)^[^\S\n]*(?:\{[^\S\n]*)?["']?tasks["']?\s*:|\A(?:[^\S\n]*(?:#.*)?\n)*[^\S\n]*-\s+(?:\{|\w+\s*:)""")
 
 _BYTE_ORDER_MARK: Final = re.compile(r"\A(\s*)\ufeff")
 

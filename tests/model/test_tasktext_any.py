@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any, Final
 
 import pytest
@@ -70,6 +71,16 @@ def test_any_markdown_is_a_list_or_problems(text: str) -> None:
     if made.tasks is not None and not made.problems:
         prompts = "\n".join(task.text for task in made.tasks.tasks)
         assert prompts.count("keep") == text.count("keep"), "nothing that was written is lost, and nothing is there twice"
+
+
+@pytest.mark.parametrize("gap", ["\n", " \n", "\r\n", " ", "\t", "# x\n", "{", "- "])
+@pytest.mark.parametrize(
+    ("before", "after"), [("", "Task 1: x"), ("Task 1: x", "y"), ("1. x", "y\n"), ("Task 1", ": x"), ("- ", "x: y"), ("tasks", ": []")]
+)
+def test_a_long_gap_in_a_text_takes_no_time(before: str, gap: str, after: str) -> None:
+    begun = time.process_time()
+    planned(f"{before}{gap * 20_000}{after}\n")
+    assert time.process_time() - begun < 5, "some hundredths of a second, where nothing is tried again and again"
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

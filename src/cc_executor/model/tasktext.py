@@ -36,12 +36,12 @@ NODES_LIMIT: Final = 100_000  # values in a YAML file, anchors unfolded
 # "Task 1: …", as a line, a heading or an item of a list, bold or not.
 _MARKDOWN_TASK: Final = re.compile(
     r"^\s{0,3}(?:#{1,6}\s+|[-*+]\s+|\d+[.)]\s+)?(?:\*\*|__)?Task\s+#?(?P<number>\d+)(?:\*\*|__)?(?:\s*(?P<aside>\([^()]*\)))?(?:\*\*|__)?"
-    r"\s*[:.)–—-](?:\*\*|__)?\s*(?P<words>.*?)\s*$"
+    r"\s*[:.)–—-](?:\*\*|__)?\s*(?P<words>.*)$"
     # A heading may have no words of its own.
     r"|^\s{0,3}#{1,6}\s+(?:\*\*|__)?Task\s+#?(?P<alone>\d+)(?:\*\*|__)?\s*$",
     re.IGNORECASE,
 )
-_MARKDOWN_NUMBER: Final = re.compile(r"^(?P<indent>\s{0,3})(?P<number>\d+)[.)]\s+(?P<words>.*?)\s*$")
+_MARKDOWN_NUMBER: Final = re.compile(r"^(?P<indent>\s{0,3})(?P<number>\d+)[.)]\s+(?P<words>.*)$")
 _FENCE: Final = re.compile(r"^\s{0,3}(?P<mark>`{3,}(?=[^`]*$)|~{3,})(?P<rest>.*)$")  # CommonMark 0.31, section 4.5
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")  # what `splitlines` takes for one besides stands in prompts
@@ -419,7 +419,7 @@ def _starts(lines: Sequence[str], pattern: re.Pattern[str], made: Written) -> li
             if len(known.get("indent") or "") >= inside > 0:
                 continue
             inside = match.start("words") if "indent" in known else 0
-            words = " ".join(part for part in (known["words"], known.get("aside")) if part)
+            words = " ".join(part for part in ((known["words"] or "").rstrip(), known.get("aside")) if part)
             found.append((position, known["number"] or known["alone"], words))
     if hides and found:
         made.problems.append(

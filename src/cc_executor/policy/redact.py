@@ -167,9 +167,8 @@ def _as_text(secret: str) -> str:
         text = secret.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     except UnicodeEncodeError:  # halves of another kind: no environment has them
         return secret
-    return (
-        text if len(text.replace("\ufffd", "")) >= SHORTEST else secret
-    )  # of too few letters it would be found in anything that is no text
+    # Of too few letters it would be found in anything that is no text.
+    return text if len(text.replace("\ufffd", "")) >= SHORTEST else secret
 
 
 def _forms(secret: str) -> set[str]:

@@ -32,9 +32,8 @@ def patterns(secrets: Iterable[str]) -> tuple[bytes, ...]:
 def _as_text(secret: str) -> str:
     """The secret as Node, and whoever else takes everything for UTF-8, writes it down: bytes that are none are U+FFFD."""
     text = secret.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if _encodable(secret) else secret
-    return (
-        text if len(text.replace("\ufffd", "")) >= SHORTEST else secret
-    )  # of too few letters it would be found in anything that is no text
+    # Of too few letters it would be found in anything that is no text.
+    return text if len(text.replace("\ufffd", "")) >= SHORTEST else secret
 
 
 def _encodable(text: str) -> bool:

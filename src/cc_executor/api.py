@@ -395,7 +395,8 @@ async def _to_end(run: Run, on_event: EventCallback | None, on_ask: AskCallback 
                     for event in batch.events:
                         has_failed = not await _tell(on_event, event, is_quiet=has_failed) or has_failed
         return await run.finish()
-    except BaseException:
+    except BaseException as error:
+        error.add_note(f"Run {run.run_id} was ended by this; `cc-executor show {run.run_id}` tells what it had done.")
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_BUDGET):
             await run.end(reason="interrupt", by="python")
         raise

@@ -300,7 +300,7 @@ async def test_cancelling_ends_the_whole_tree_and_seals(tmp_path: Path, home: St
     await eventually(lambda: pid.exists() and pid.read_text().strip())
     began = time.monotonic()
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError) as cancelled:
         await task
     assert time.monotonic() - began < 10
     assert not alive(int(pid.read_text()))
@@ -308,6 +308,7 @@ async def test_cancelling_ends_the_whole_tree_and_seals(tmp_path: Path, home: St
     receipt = folder.receipt()
     assert receipt is not None
     assert (receipt.outcome.kind, receipt.text) == (OutcomeKind.CANCELLED, "started\n")
+    assert f"`cc-executor show {folder.run_id}`" in cancelled.value.__notes__[0]
     assert "by python" in receipt.outcome.evidence
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,21 @@ def test_what_is_too_large_or_no_file_is_refused_and_costs_no_descriptor(tmp_pat
         with pytest.raises(OSError, match=words):
             read_plain(tmp_path / name, 4)
     assert len(os.listdir("/dev/fd")) == before
+
+
+def test_of_what_is_read_no_more_memory_is_asked_for_than_there_is_and_what_grows_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    tracemalloc.start()
+    try:
+        assert read_plain(tmp_path / "file", 2**28) == b"12345"
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    status = Path("/proc/self/status")  # whose size is said to be 0
+    assert status.stat().st_size == 0
+    assert b"Name:" in read_plain(status)
+    with pytest.raises(OSError, match="larger than 10 bytes"):
+        read_plain(status, 10)
 
 
 def test_a_writer_waits_for_another_that_is_in_the_midst_of_its_line(tmp_path: Path) -> None:

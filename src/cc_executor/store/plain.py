@@ -56,7 +56,11 @@ def read_plain(path: Path, limit: int = SMALL) -> bytes:
         As for `open_plain`, or it is larger than `limit` bytes.
     """
     with open(open_plain(path), "rb") as file:
-        data = file.read(limit + 1)
+        # As much as there is: Python asks for the memory of all that may come.
+        size = min(os.fstat(file.fileno()).st_size, limit)
+        data = file.read(size + 1)
+        if len(data) > size:  # it has grown meanwhile
+            data += file.read(limit + 1 - len(data))
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
     return data

@@ -193,7 +193,7 @@ def _journal(limit: str | int | None) -> dict[str, int | None]:
     try:
         return {"journal": size_of(limit)}
     except (TypeError, ValueError):
-        raise InvalidRequest(f"journal_limit must be a size such as 20 GB or 500 MB, or none (given: {limit!r}).") from None
+        raise InvalidRequest(f"journal_limit must be a size such as 20 GB or 500 MB, or none {as_given(limit)}.") from None
 
 
 def _several(option: str, values: Any) -> Sequence[Any]:

@@ -202,8 +202,6 @@ class Service:
             return self.admission.rules.applied(make_request(prompt, **options))
         except TypeError as error:
             raise InvalidRequest(str(error)) from error
-        except OverflowError:
-            raise InvalidRequest("A number in the request is larger than anything that it could mean.") from None
 
     async def _start(self, request: RunRequest, who: str, run_id: RunId, asks: Place | None) -> str:
         # Whoever answers the questions of a run over MCP may be gone when its turn comes.

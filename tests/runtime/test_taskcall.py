@@ -123,8 +123,11 @@ async def test_who_waits_can_be_cancelled(*, is_async: bool) -> None:
         scope.cancel()
         await asyncio.Event().wait()
 
+    def brings_an_awaitable() -> object:
+        return wait()
+
     with anyio.fail_after(30), scope:
-        await call(wait if is_async else lambda: wait(), {})  # noqa: PLW0108 - a function that is not async, and gives an awaitable
+        await call(wait if is_async else brings_an_awaitable, {})
     assert scope.cancelled_caught
 
 

@@ -90,6 +90,21 @@ def test_an_error_about_an_id_names_the_tool_that_helps(server: Server) -> None:
     asked(server, work)
 
 
+async def killed_while_waited_for(session: ClientSession, its_id: str, *, prefix: str = "") -> str:
+    """The status that one call for the results gives that waits, while another call ends the run or list."""
+    found: list[dict[str, Any]] = []
+
+    async def wait() -> None:
+        found.append(await tool(session, f"{prefix}results", id=its_id, wait=50))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await tool(session, f"{prefix}control", id=its_id, op="kill")
+    (told,) = found
+    assert told["done"]
+    return str(told["status"])
+
+
 def test_who_waits_for_results_needs_one_call(server: Server) -> None:
     async def work(session: ClientSession) -> None:
         assert "results with wait" in (session.instructions or "")
@@ -97,15 +112,7 @@ def test_who_waits_for_results_needs_one_call(server: Server) -> None:
         told = await tool(session, "results", id=run_id)
         assert (told["done"], told["asks"]) == (False, 0)
         assert told["status"] in {"starting", "running"}
-        found: list[dict[str, Any]] = []
-
-        async def wait() -> None:
-            found.append(await tool(session, "results", id=run_id, wait=50))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait)
-            await tool(session, "control", id=run_id, op="kill")
-        assert [(each["done"], each["status"]) for each in found] == [(True, "cancelled")]
+        assert await killed_while_waited_for(session, run_id) == "cancelled"
 
     asked(server, work)
 
@@ -114,15 +121,7 @@ def test_who_waits_for_a_lists_results_needs_one_call(server: Server) -> None:
     async def work(session: ClientSession) -> None:
         listed = (await tool(session, "execute_list", tasks=[{"run": "sleep 600"}]))["id"]
         assert not (await tool(session, "list_results", id=listed))["done"]
-        found: list[dict[str, Any]] = []
-
-        async def wait() -> None:
-            found.append(await tool(session, "list_results", id=listed, wait=50))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait)
-            await tool(session, "list_control", id=listed, op="kill")
-        assert [(each["done"], each["status"]) for each in found] == [(True, "stopped")]
+        assert await killed_while_waited_for(session, listed, prefix="list_") == "stopped"
 
     asked(server, work)
 

@@ -97,6 +97,8 @@ def attach_in_another_page(lab: Lab, browser: Browser, name: str) -> None:
     """A page that is opened without the run's kernel says what is to be run, and that shows the run live."""
     page = PastPage(lab, browser, name)
     page.wait_for_kernel()
+    # Its outputs may be drawn after that.
+    eventually(lambda: "attach" in page.output(1).inner_text(), within=20, what="the text says what is to be run")
     shown = page.output(1).inner_text()
     assert page.output(1).locator(".ccx").count() == 0
     assert page.asked == [], "nothing is asked for a notebook that is opened"

@@ -48,6 +48,15 @@ def test_what_a_prompt_refers_to_is_needed() -> None:
     assert tasks.task("b").all_needs == ("a",)
 
 
+def test_what_a_prompt_says_of_other_tools_stays_text() -> None:
+    text = "mend ${{ needs.a.outputs.version }} and ${{ needs.a.outputs['x y'] }}, {{ needs.other[0] }} and {{ a.b[0] }}"
+    tasks = listed(agent("a"), {"id": "b", "prompt": text})
+    assert not problems(tasks)
+    assert tasks.task("b").all_needs == ()
+    assert filled(text, {}) == text
+    assert filled("it cost ${{ needs.a.cost }}", {"a": Made(cost=0.5)}) == "it cost $0.5"
+
+
 def test_equal_lists_have_equal_digests_and_others_do_not() -> None:
     assert listed(agent("a")).digest() == listed(agent("a")).digest()
     assert listed(agent("a")).digest() != listed(agent("a"), parallel=2).digest()
@@ -65,6 +74,14 @@ def test_equal_lists_have_equal_digests_and_others_do_not() -> None:
         ([{"id": "a", "prompt": "{{ needs.b.text }}"}], ["refers to {{ needs.b.text }}, and there is no task 'b'"]),
         ([agent("a"), {"id": "b", "prompt": "{{ needs.a.colour }}"}], ["a task has result, text, data, files, status, cost"]),
         ([agent("a"), {"id": "b", "prompt": "{{ needs.a.text.x }}"}], ["only result and data have parts"]),
+        (
+            [agent("a"), {"id": "b", "prompt": "{{ needs.a.data[0]['x'] }} and {{needs['a'].text}}, {{ needs.a.text | upper }}"}],
+            [
+                "holds {{ needs.a.data[0]['x'] }}, which is no reference: write {{ needs.a.data.0.x }}.",
+                "write {{needs.a.text}}.",
+                "holds {{ needs.a.text | upper }}, which is no reference: write {{ needs.ID.FIELD }}, and",
+            ],
+        ),
         ([agent("a"), {"id": "b", "run": "echo {{ needs.a.text }}"}], ["never becomes part of a command", "$CC_NEEDS"]),
         ([{"id": "a b", "prompt": "x"}], ["must be letters, digits, _ and -"]),
         ([{"id": "a\n", "prompt": "x"}], ["must be letters, digits, _ and -"]),

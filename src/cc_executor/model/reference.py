@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final, cast
 
 import msgspec
@@ -16,6 +16,8 @@ NAMED: Final = 10  # parts that are named in a sentence
 DIGITS: Final = 18  # of a place in a list: `int` takes no more than some thousand
 
 _REFERENCE: Final = re.compile(r"\{\{\s*needs\.([A-Za-z0-9][A-Za-z0-9_-]*)(?:\.([A-Za-z_]\w*)((?:\.[\w-]+)*))?\s*\}\}")
+_ALIKE: Final = re.compile(r"""(?<!\$)\{\{\s*needs[\s.\["']*([A-Za-z0-9][A-Za-z0-9_-]*)(?![A-Za-z0-9_-])[^{}\n]*\}\}""")
+_PART: Final = re.compile(r"""\[\s*(["']?)([\w-]+)\1\s*\]""")
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -50,7 +52,26 @@ class Absent(LookupError):
 
 def found(text: str) -> tuple[Reference, ...]:
     """The references in `text`, in order, each once."""
-    return tuple(dict.fromkeys(_of(match) for match in _REFERENCE.finditer(text)))
+    return tuple(dict.fromkeys(_of(match) for match in _REFERENCE.finditer(text) if not _is_foreign(match)))
+
+
+def mistaken(text: str, ids: Container[str]) -> tuple[str, ...]:
+    """What looks like a reference to one of `ids` and is none, in words with the cure: such a thing would reach the agent as it stands."""
+    return tuple(
+        f"holds {match[0]}, which is no reference: write {_cure(match[0])}."
+        for match in _ALIKE.finditer(text)
+        if match[1] in ids and not _REFERENCE.fullmatch(match[0])
+    )
+
+
+def _cure(written: str) -> str:
+    dotted = _PART.sub(r".\2", written).replace("needs .", "needs.")
+    return dotted if _REFERENCE.fullmatch(dotted) else "{{ needs.ID.FIELD }}, and the parts of data with dots: {{ needs.ID.data.steps.0 }}"
+
+
+def _is_foreign(match: re.Match[str]) -> bool:
+    """Whether it is a workflow's of GitHub Actions, ``${{ needs.JOB.outputs.NAME }}``, which a prompt may well speak of."""
+    return match[2] == "outputs" and match.string[: match.start()].endswith("$")
 
 
 def _of(match: re.Match[str]) -> Reference:
@@ -66,7 +87,7 @@ def filled(text: str, made: Mapping[str, Made]) -> str:
     Absent
         A task is not in `made`, or its data has no such part; the message says which.
     """
-    return _REFERENCE.sub(lambda match: _written(_value(_of(match), made)), text)
+    return _REFERENCE.sub(lambda match: match[0] if _is_foreign(match) else _written(_value(_of(match), made)), text)
 
 
 def _value(item: Reference, made: Mapping[str, Made]) -> Any:

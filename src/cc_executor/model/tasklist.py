@@ -300,7 +300,9 @@ def _task_problems(task: Task, ids: Mapping[str, int]) -> list[str]:
             found.append(f"refers to {item}: a task has {', '.join(reference.FIELDS)}.")
         elif item.path and item.field not in reference.DEEP_FIELDS:
             found.append(f"refers to {item}: only {' and '.join(reference.DEEP_FIELDS)} have parts.")
-    if task.kind is not TaskKind.AGENT and reference.found(task.text):
+    if task.kind is TaskKind.AGENT:
+        found += reference.mistaken(task.text, ids)
+    elif reference.found(task.text):
         found.append(
             "refers to other tasks, and only a prompt can: what an agent wrote never becomes part of a command. A command finds the results of "
             "what it needs as files in the folder $CC_NEEDS."

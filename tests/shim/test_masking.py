@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 import cc_executor.shim.records as fmt
+from cc_executor.policy.redact import Redactor
 from cc_executor.shim.mask import MASK, Masker, patterns
 from support.shims import Run, until
 
@@ -59,6 +60,22 @@ def test_a_secret_is_masked_in_its_json_forms() -> None:
             assert count == 1
             assert b"newline" not in data
             json.loads(data)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        r"wJal\/K7<&x=b'9",  # PHP's json_encode
+        r"wJal/K7\u003c\u0026x=b'9",  # Go's encoding/json
+        r"wJal/K7\u003c\u0026x\u003db\u00279",  # Gson
+    ],
+)
+def test_a_secret_is_masked_where_json_escapes_more_than_it_must(written: str) -> None:
+    secret = "wJal/K7<&x=b'9"
+    assert json.loads(f'"{written}"') == secret
+    for text in (written, json.dumps(written)[1:-1]):
+        assert masked([secret], [f"it is {text}.".encode()]) == (b"it is [masked].", 1)
+        assert Redactor([secret]).text(f"it is {text}.") == "it is [masked]."
 
 
 def test_a_secret_that_is_no_text_is_masked_as_the_bytes_that_it_is() -> None:

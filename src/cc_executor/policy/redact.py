@@ -22,6 +22,12 @@ SHORTEST: Final = 8
 # What those leave as it is who write a value into a URL: form fields and `encodeURIComponent` (ECMA-262, 19.2.6.4), paths, `curl -G --data-urlencode`.
 _URL_SAFE: Final = ("", "/", "!'()*")
 
+# What JSON is written with beyond what it must: by most, by PHP, by Go and Rails, by Gson.
+_ESCAPES: Final = tuple(
+    str.maketrans({letter: "\\/" if letter == "/" else f"\\u{ord(letter):04x}" for letter in letters})
+    for letters in ("", "/", "<>&", "<>&='")
+)
+
 # Names are read word by word: GIT_AUTHOR_NAME and KEYBOARD_LAYOUT hold no secret, MY_APIKEY and NPM_CONFIG__AUTH do.
 _SECRET_WORD: Final = re.compile(
     r"(?:.*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?|AUTH|PASS|PAT|BEARER|COOKIE|AUTHORIZATION)", re.IGNORECASE
@@ -113,10 +119,10 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = [form for secret in secrets if len(secret) >= SHORTEST for form in (secret, _as_text(secret))]
+        known = {form for secret in secrets if len(secret) >= SHORTEST for form in (secret, _as_text(secret))}
+        cleaned = {plain for secret in known if len(plain := clean(secret)) >= SHORTEST} - known
         self._forms = frozenset(form for secret in known for form in _forms(secret))
-        cleaned = [plain for secret in known if len(plain := clean(secret)) >= SHORTEST]
-        self._cleaned = self._forms | {form for secret in cleaned for form in _forms(secret)}
+        self._cleaned = self._forms.union(form for secret in cleaned for form in _forms(secret))
 
     def text(self, text: str) -> str:
         """`text` with ``[masked]`` in the place of every secret; of secrets that overlap, nothing is left."""
@@ -172,9 +178,14 @@ def _as_text(secret: str) -> str:
 
 
 def _forms(secret: str) -> set[str]:
-    """The secret as it is, as a JSON string, and as JSON inside of a JSON string: so a tool's input has it. Each may be written in ASCII alone or not."""
+    """The secret as it is, as a JSON string, and as JSON inside of a JSON string: so a tool's input has it. Each as one writer or another has it."""
     forms = newest = {secret}
     for _ in range(2):
-        newest = {json.dumps(form, ensure_ascii=ascii_only)[1:-1] for form in newest for ascii_only in (False, True)}
+        newest = {
+            json.dumps(form, ensure_ascii=ascii_only)[1:-1].translate(more)
+            for form in newest
+            for ascii_only in (False, True)
+            for more in _ESCAPES
+        }
         forms = forms | newest
     return forms

@@ -11,12 +11,17 @@ if TYPE_CHECKING:
 
 MASK: Final = b"[masked]"
 SHORTEST: Final = 8  # characters; what is shorter occurs in ordinary text, and masking it would spoil the journal
+# What JSON is written with beyond what it must: by most, by PHP, by Go and Rails, by Gson.
+ESCAPES: Final = tuple(
+    str.maketrans({letter: "\\/" if letter == "/" else f"\\u{ord(letter):04x}" for letter in letters})
+    for letters in ("", "/", "<>&", "<>&='")
+)
 
 
 def patterns(secrets: Iterable[str]) -> tuple[bytes, ...]:
     """Every form in which a secret may be written: as it is, as a JSON string, and as JSON inside a JSON string (a tool's input in a delta).
 
-    The inner and the outer writer may each keep to ASCII or not.
+    The inner and the outer writer may each keep to ASCII or not, and escape more than they must.
     """
     forms: set[bytes] = set()
     for secret in secrets:
@@ -25,7 +30,12 @@ def patterns(secrets: Iterable[str]) -> tuple[bytes, ...]:
         newest = {secret, _as_text(secret)}
         for _ in range(3):
             forms.update(form.encode("utf-8", "surrogateescape" if _encodable(form) else "replace") for form in newest)
-            newest = {json.dumps(form, ensure_ascii=ascii_only)[1:-1] for form in newest for ascii_only in (False, True)}
+            newest = {
+                json.dumps(form, ensure_ascii=ascii_only)[1:-1].translate(more)
+                for form in newest
+                for ascii_only in (False, True)
+                for more in ESCAPES
+            }
     return tuple(sorted(forms, key=len, reverse=True))
 
 

@@ -167,7 +167,7 @@ def test_an_agent_that_is_not_wanted_hears_the_end_of_its_input_before_it_is_kil
         ({"cwd": "/"}, "another agent"),
         ({"env": {}}, "another agent"),
         ({fmt.SPEC_HOLD: 5.0}, "another agent"),
-        ({"run_dir": "/nonexistent"}, "cannot be used"),
+        ({"run_dir": "/dev/null/run"}, "cannot be used"),
     ],
 )
 def test_a_run_that_it_cannot_take_is_refused_and_the_agent_ended(hold: Hold, fields: dict[str, object], says: str) -> None:
@@ -195,5 +195,5 @@ def test_only_an_agent_that_is_talked_to_can_wait(hold: Hold) -> None:
     held = hold(stdin="none", **{fmt.SPEC_TALK: None})
     assert "hold needs talk" in held.answer["error"]
     assert "kept" not in held.answer
-    held = hold("", argv=["/nonexistent"])
+    held = hold("", argv=["/dev/null/agent"])
     assert "cannot be started" in held.answer["error"]

@@ -170,6 +170,7 @@ def test_who_looks_at_the_page_is_told_nothing_and_who_has_not_pressed_the_bell_
 
 
 def test_a_question_is_told_when_it_waits_long_enough_and_each_once(view: ViewPage, context: BrowserContext) -> None:
+    view.hold_clock()
     begin(view, bell=json.dumps({"after": 2, "on": ["input"]}))
     ring(view)
     elsewhere(context, view.page)

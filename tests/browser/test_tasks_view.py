@@ -305,6 +305,8 @@ def test_a_list_whose_kernel_is_silent_asks_the_server_of_its_page_and_nobody_el
         assert (page.requests, page.sockets) == ([], [])
         page.page.clock.run_for(20_000)
         expect(page.root().get_by_role("alert").first).to_contain_text("The kernel does not answer")
+        if asks:
+            page.happens(lambda: page.requests and page.sockets, "the request and the socket")
         assert page.requests == ([f"{SITE}user/a/cc-executor/api/v1/executions/{page.folder.list_id}/control"] if asks else [])
         assert set(page.sockets) == ({"ws://view.test/user/a/cc-executor/ws"} if asks else set())
     assert page.errors == []

@@ -22,13 +22,14 @@ from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(240)]
 
-# Holds the interpreter in a call of the C library, so that no thread of the kernel can do anything, until the gate is opened for writing.
+# Holds the interpreter in one call of the C library, so that no thread of the kernel can do anything, until the gate is opened for writing. The file
+# `held` says that it does.
 ARM: Final = """%load_ext cc_executor
 import ctypes, os, pathlib, threading, time
 os.chdir({folder!r})
 def hold():
     while not pathlib.Path("busy").exists(): time.sleep(0.05)
-    ctypes.PyDLL(None).open(b"gate", os.O_RDONLY)
+    ctypes.PyDLL(None).system(b"touch held; : < gate")
 threading.Thread(target=hold, daemon=True).start()"""
 LIST: Final = """%%cc_tasks --name past --on-failure continue
 tasks:
@@ -93,7 +94,7 @@ def test_a_list_is_watched_and_steered_past_a_busy_kernel_and_goes_on_without_a_
 
     # Busy in a call that lets nobody in: what is pressed goes to the server, and is done.
     (tmp_path / "busy").touch()
-    page.page.wait_for_timeout(200)
+    eventually((tmp_path / "held").exists, within=BOUND, what="the kernel is busy")
     page.press("Pause")
     page.until("left", "Paused")
     before = ticks(tmp_path)

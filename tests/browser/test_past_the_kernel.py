@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(240)]
 LOAD: Final = "%load_ext cc_executor"
 COUNT: Final = """%%cc_execute --bg --agent shell --shell bash --cwd {folder}
 i=0; while [ ! -e stop ] && [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; echo $i >> ticks.txt; sleep 0.1; done"""
-BUSY: Final = "import time; time.sleep(100)"
+BUSY: Final = "import pathlib, time; pathlib.Path({folder!r}, 'busy').touch(); time.sleep(1000)"  # it is interrupted, or ended
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +83,14 @@ class PastPage(NotebookPage):
 
 def begun(lab: Lab, browser: Browser, folder: Path, name: str, kernel: str) -> PastPage:
     """A page whose second cell has a run in the background, and whose third keeps the kernel busy."""
-    lab.write(name, LOAD, COUNT.format(folder=folder), BUSY, kernel=kernel)
+    lab.write(name, LOAD, COUNT.format(folder=folder), BUSY.format(folder=str(folder)), kernel=kernel)
     page = PastPage(lab, browser, name)
     page.wait_for_kernel()
     page.run(0)
     page.run(1)
     page.grows(1, 3, within=40)
-    page.run(2)
+    page.run(2)  # it is sent then; a slow kernel takes what is pressed before it comes to it
+    eventually((folder / "busy").exists, within=60, what="the kernel is busy")
     return page
 
 

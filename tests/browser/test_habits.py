@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 
 from cc_executor.model.receipt import RECEIPT_MIME
 from support.environments import IPYKERNEL7
-from support.lab import Lab, NotebookPage, running_lab
+from support.lab import Lab, NotebookPage, as_saved, running_lab
 from support.looks import eventually
 
 pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(300)]
@@ -34,7 +34,7 @@ def page(lab: Lab, browser: Browser, tmp_path: Path, request: pytest.FixtureRequ
     page.run(0)
     page.run(1)
     eventually(lambda: "line 2" in page.output(1).inner_text(), within=60, what="the run writes")
-    eventually(lambda: "widget-view" in file.read_text("utf-8"), within=60, what="the notebook is saved with the view")
+    eventually(lambda: "widget-view" in str(as_saved(file)), within=60, what="the notebook is saved with the view")
     return page
 
 
@@ -110,7 +110,7 @@ def test_a_copy_of_a_notebook_whose_cell_runs_says_how_to_see_the_run_and_shows_
     page: NotebookPage, lab: Lab, browser: Browser, tmp_path: Path
 ) -> None:
     name = page.name.replace(".ipynb", "-Copy1.ipynb")
-    (lab.root / name).write_bytes((lab.root / page.name).read_bytes())
+    nbformat.write(eventually(lambda: as_saved(lab.root / page.name), within=60, what="the notebook is whole"), lab.root / name)
     copy = NotebookPage(lab, browser, name)
     copy.wait_for_kernel()
     expect(copy.output(1)).to_contain_text("is going on: `%cc attach")  # and not: "Error displaying widget: model not found"
@@ -174,9 +174,7 @@ def test_a_page_without_anywidget_shows_text_says_what_to_install_and_shows_the_
     page_config.write_text('{"disabledExtensions": {"anywidget": true}}')
     with running_lab(folder) as lab:
         later = WAITS.replace(" --vars", " --bg --vars")
-        file = lab.write(
-            "apart.ipynb", LOAD.format(folder=str(tmp_path)), WAITS, later, LIST.format(folder=tmp_path), kernel=IPYKERNEL7.name
-        )
+        lab.write("apart.ipynb", LOAD.format(folder=str(tmp_path)), WAITS, later, LIST.format(folder=tmp_path), kernel=IPYKERNEL7.name)
         page = NotebookPage(lab, browser, "apart.ipynb")
         page.wait_for_kernel()
         page.run(0)
@@ -203,5 +201,5 @@ def test_a_page_without_anywidget_shows_text_says_what_to_install_and_shows_the_
         (tmp_path / "go").touch()
         for number in (2, 3):
             expect(page.output(number)).to_contain_text("gone")
-        eventually(lambda: page.save() and file.read_text("utf-8").count("widget-view") == 0, within=60, what="the ends are saved")
+        eventually(lambda: "widget-view" not in str(page.save()), within=60, what="the ends are saved")
         page.close()

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import nbformat
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from support import environments
 from support.looks import eventually
@@ -244,14 +246,17 @@ class NotebookPage:
         path = self.lab.root / self.name
         # A view saves when it first appears. JupyterLab takes the first of two saves that overlap for a stranger's change, and asks.
         eventually(lambda: time.time_ns() - path.stat().st_mtime_ns > 10**9, within=30, what="nobody has saved for a second")
-        before = path.stat().st_mtime_ns
-
-        def saved() -> nbformat.NotebookNode | None:
-            return as_saved(path) if path.stat().st_mtime_ns != before else None
-
         # JupyterLab takes no notice of the key while it saves for another reason, as when a view has first appeared (`docmanager:save`).
-        self.page.keyboard.press("Control+s")
-        with contextlib.suppress(AssertionError):
-            return eventually(saved, within=30, what="the notebook is saved")
-        self.page.keyboard.press("Control+s")
-        return eventually(saved, within=30, what="the notebook is saved")
+        eventually(self._save_by_key, within=60, what="the notebook is saved")
+        return eventually(lambda: as_saved(path), within=30, what="the notebook is whole")
+
+    def _save_by_key(self) -> bool:
+        """Press Ctrl+S; whether the page has then sent the notebook as it is now, and the server has taken it. A save that was under way has an older one."""
+        address = f"/api/contents/{quote(self.name)}"
+        try:
+            with self.page.expect_request(lambda request: request.method == "PUT" and address in request.url, timeout=5000) as sent:
+                self.page.keyboard.press("Control+s")
+        except PlaywrightTimeout:
+            return False
+        answer = sent.value.response()
+        return answer is not None and answer.ok

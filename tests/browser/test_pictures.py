@@ -30,7 +30,7 @@ text = "I run the suite **twenty times** and note what fails."
 [[turn.block]]
 tool = "Bash"
 [turn.block.input]
-command = "for run in $(seq 20); do echo run $run; sleep 3; done"
+command = "for run in $(seq 20); do echo run $run; sleep 5; done"
 description = "Run the suite twenty times"
 """
 THEMES = ("Light", "Dark")

@@ -33,8 +33,8 @@ tasks:
     prompt: Mend it.
     rehearse: hello
     needs: lint
-  - {id: api, title: Write the reference, run: 'for n in $(seq 900); do echo "module $n of the reference"; sleep 0.1; done', needs: survey, group: docs}
-  - {id: guide, title: Write the guide, run: 'for n in $(seq 900); do echo "page $n of the guide"; sleep 0.1; done', needs: survey, group: docs}
+  - {id: api, title: Write the reference, run: 'for n in $(seq 3000); do echo "module $n of the reference"; sleep 0.1; done', needs: survey, group: docs}
+  - {id: guide, title: Write the guide, run: 'for n in $(seq 3000); do echo "page $n of the guide"; sleep 0.1; done', needs: survey, group: docs}
   - id: review
     title: Read everything once more with fresh eyes
     prompt: "Review {{ needs.api.text }} and {{ needs.guide.text }}."

@@ -246,7 +246,7 @@ def test_a_list_is_started_followed_commanded_and_read(server: Server) -> None:
 # --- following ---------------------------------------------------------------------------------------------------------
 
 
-def test_who_monitors_a_run_is_told_what_happens_and_that_it_goes_on(server: Server) -> None:
+def test_who_monitors_a_run_is_told_what_happens_and_that_it_goes_on(server: Server, tmp_path: Path) -> None:
     logged: list[types.LoggingMessageNotificationParams] = []
     amounts: list[float] = []
 
@@ -257,11 +257,13 @@ def test_who_monitors_a_run_is_told_what_happens_and_that_it_goes_on(server: Ser
         amounts.append(progress)
         assert message is not None
         assert message.startswith("running")
+        (tmp_path / "go").touch()
 
     async def work(session: ClientSession) -> None:
         await session.send_ping()
         await session.set_logging_level("info")
-        run_id = (await tool(session, "execute", prompt="sleep 2.5", agent="shell"))["id"]
+        script = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+        run_id = (await tool(session, "execute", prompt=script, agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run
         kinds, after, done = [], 0, False
         while not done:
             answer = await session.call_tool("monitor", {"id": run_id, "after": after, "wait": 20}, progress_callback=went_on)

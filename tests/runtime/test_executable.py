@@ -111,10 +111,10 @@ def test_something_else_that_is_called_claude_is_refused(script: str, tmp_path: 
 def test_a_cli_that_does_not_answer_is_ended_with_its_children(
     script: str, tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executable, "VERSION_BUDGET", 0.5)
+    monkeypatch.setattr(executable, "VERSION_BUDGET", 2.0)  # in which it has begun, and said who it is
     hanging = program(tmp_path / "claude", f"echo $$ > {tmp_path}/pid\n{script}")
     began = time.monotonic()
-    with pytest.raises(AgentUnsupported, match=r"did not answer in 0\.5 s"):
+    with pytest.raises(AgentUnsupported, match=r"did not answer in 2 s"):
         find_executable(request(tmp_path, cli=str(hanging)), environ=os.environ, home=home)
     assert time.monotonic() - began < 20
     assert not alive(int((tmp_path / "pid").read_text()))

@@ -192,7 +192,8 @@ async def test_neither_prompt_nor_output_is_sent_and_no_address_stays(
     assert str(tmp_path).encode() not in got.body
     assert CANARY not in "".join(value for name, value in got.headers.items())
     for path in home.root.rglob("*"):
-        assert not path.is_file() or f"tok-{CANARY}".encode() not in path.read_bytes(), path
+        with suppress(FileNotFoundError):  # the history may still be being written
+            assert not path.is_file() or f"tok-{CANARY}".encode() not in path.read_bytes(), path
     assert f"tok-{CANARY}" not in receipt.model_dump_json() + caplog.text
 
 

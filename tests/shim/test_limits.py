@@ -16,9 +16,9 @@ from support.shims import PYTHON, Run, until, watch
 Start = Callable[..., Run]
 
 SILENT = "import time\nwhile True: time.sleep(1)"
-CHATTY = "import os, time\nwhile True: os.write(2, b'.'); time.sleep(0.05)"
-# A shell, because it starts at once: an interpreter may need longer than the limit on a loaded machine, and then nothing has begun.
-TOOL = ("/bin/sh", "-c", "setsid sleep 1.5 >/dev/null 2>&1; exec sleep 60")
+# Shells, because they start at once: an interpreter may need longer than the limit on a loaded machine, and then nothing has begun.
+CHATTY = ("/bin/sh", "-c", "while :; do echo . >&2; sleep 0.05; done")
+TOOL = ("/bin/sh", "-c", "setsid sleep 3 >/dev/null 2>&1; exec sleep 60")
 
 
 def test_the_wall_limit_ends_a_run(start: Start) -> None:
@@ -42,28 +42,28 @@ def test_silence_on_both_streams_is_a_stall(start: Start) -> None:
 
 
 def test_output_on_either_stream_is_life(start: Start) -> None:
-    run = start(CHATTY, stall=1.2, wall=2.5)
+    run = start(CHATTY, stall=3.0, wall=4.5)
     assert run.wait()["stop_reason"] == "timeout"
 
 
 def test_a_tool_in_a_session_of_its_own_is_life_and_so_is_its_end(start: Start) -> None:
-    run = start(TOOL, stall=1.0)
+    run = start(TOOL, stall=2.5)
     facts = run.wait()
     assert facts["stop_reason"] == "stalled"
-    assert run.record("limit_reached")["t"] >= 1.5 + 1.0
+    assert run.record("limit_reached")["t"] >= 3 + 2.5
 
 
 @pytest.mark.row("faults", "pause longer than every limit", "no limit is reached")
 def test_both_clocks_stand_still_while_paused(start: Start) -> None:
-    run = start(SILENT, stall=1.2, wall=1.8)
+    run = start(SILENT, stall=2.5, wall=3.0)
     run.ask(op="pause")
-    watch(2.0)
+    watch(3.2)
     assert run.ask(op="status")["state"] == "paused"
     run.ask(op="resume")
     facts = run.wait()
     assert facts["stop_reason"] == "stalled"
-    assert facts["paused"] >= 2.0
-    assert run.record("limit_reached")["t"] >= 2.0 + 1.2
+    assert facts["paused"] >= 3.2
+    assert run.record("limit_reached")["t"] >= 3.2 + 2.5
 
 
 # Says its last word, cut anywhere, and stays, with a child in a session of its own; then does what `more` says.
@@ -81,13 +81,13 @@ LINGER = {"done": ['{"done"'], "anew": ['{"anew"'], "seconds": 0.6}
 
 
 def test_an_agent_that_lingers_after_its_last_word_is_ended_with_what_it_left(start: Start) -> None:
-    run = start(LINGERER % "", linger=LINGER | {"seconds": 1.5}, stall=0.8, wall=15)  # the silence after a last word is no stall
+    run = start(LINGERER % "", linger=LINGER | {"seconds": 4.0}, stall=3.0, wall=60)  # the silence after a last word is no stall
     facts = run.wait()
     assert facts["stop_reason"] == "linger"
     assert run.kinds()[:3] == ["started", "left_behind", "stop_requested"]
     assert run.record("left_behind")["kept"] is False
     assert [left["command"].split()[0] for left in facts["left_behind"]] == [PYTHON[0]]
-    assert 1.5 <= run.record("stop_requested")["t"] < 8
+    assert 4.0 <= run.record("stop_requested")["t"] < 8
     assert facts["survivors"] == 0
     assert run.marked() == []
 

@@ -165,6 +165,16 @@ def test_ten_thousand_tasks_come_in_frames_of_a_bounded_size() -> None:
     assert [row["id"] for row in wire.sent[-1][2]] == ["t0"]
 
 
+def test_where_nobody_looks_the_end_of_a_long_list_is_one_frame() -> None:
+    wire = Wire(*(shell(f"t{number}") for number in range(3 * FRAME_ROWS)), acks=False)
+    wire.run(3 * HEARTBEAT_SECONDS)
+    assert not wire.feed.is_watched
+    wire.board.dirty.update(dict.fromkeys(task.id for task in wire.board.order))
+    before = len(wire.sent)
+    wire.feed.finish(wire.now)
+    assert [content.get("done") for _, content, _ in wire.sent[before:]] == [True]
+
+
 def test_what_a_row_says_and_takes_in_every_state() -> None:
     wire = Wire(
         Task(id="a", text="do", title="A"), shell("b", "a"), shell("c"), shell("d"), shell("e"), on_failure=OnFailure.CONTINUE, max_cost=2.0

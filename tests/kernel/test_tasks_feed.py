@@ -11,6 +11,7 @@ from cc_executor.model.event import Event, StderrWritten, TextWritten, ToolCalle
 from cc_executor.model.inert import NO_MATH
 from cc_executor.model.listrecord import (
     Begun,
+    Capped,
     Closed,
     Edited,
     Ended,
@@ -164,6 +165,16 @@ def test_ten_thousand_tasks_come_in_frames_of_a_bounded_size() -> None:
     assert [row["id"] for row in wire.sent[-1][2]] == ["t0"]
 
 
+def test_where_nobody_looks_the_end_of_a_long_list_is_one_frame() -> None:
+    wire = Wire(*(shell(f"t{number}") for number in range(3 * FRAME_ROWS)), acks=False)
+    wire.run(3 * HEARTBEAT_SECONDS)
+    assert not wire.feed.is_watched
+    wire.board.dirty.update(dict.fromkeys(task.id for task in wire.board.order))
+    before = len(wire.sent)
+    wire.feed.finish(wire.now)
+    assert [content.get("done") for _, content, _ in wire.sent[before:]] == [True]
+
+
 def test_what_a_row_says_and_takes_in_every_state() -> None:
     wire = Wire(
         Task(id="a", text="do", title="A"), shell("b", "a"), shell("c"), shell("d"), shell("e"), on_failure=OnFailure.CONTINUE, max_cost=2.0
@@ -192,6 +203,20 @@ def test_what_a_row_says_and_takes_in_every_state() -> None:
     wire.add(Closed(at=1, status=ListStatus.FAILED, summary="1 of 5 tasks ended well"))
     assert [wire.board.row(task).can for task in "abcde"] == [(), (), (), (), ()]
     assert wire.board.row("e").line == "was not begun"
+
+
+def test_a_list_that_was_given_another_bound_shows_that_one_at_once() -> None:
+    wire = Wire(Task(id="a", text="do"), max_cost=2.0)
+    wire.run()
+    wire.add(Capped(at=1, max_cost=9.5))
+    wire.run(2 * TICK)
+    assert wire.sent[-1][1]["totals"]["max_cost"] == 9.5
+    wire.add(begun("a"), ended("a", cost=3.0))
+    wire.add(Closed(at=1, status=ListStatus.OK, summary="1 of 1 tasks ended well"))
+    made = EndedList(list_id="l", tasks=wire.board.tasks, state=wire.state, receipts=())
+    assert " · $3.00 of $9.50 · " in list_bundle(made)[0]["text/plain"]
+    wire.add(Capped(at=1))
+    assert wire.board.totals().max_cost is None, "somebody has lifted it"
 
 
 @pytest.mark.parametrize(

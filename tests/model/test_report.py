@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from cc_executor.model import toolcall
 from cc_executor.model.event import Event, Exited, HookRan, Started, ToolCalled, ToolReturned
 from cc_executor.model.hook import HookReport, HookStatus, Moment
-from cc_executor.model.listrecord import Begun, Closed, Ended, HookTold, ListStatus, Record, Skipped
+from cc_executor.model.listrecord import Begun, Capped, Closed, Ended, HookTold, ListStatus, Record, Skipped
 from cc_executor.model.listreport import critical_path, list_report
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.phase import Phase
@@ -246,6 +246,15 @@ def test_what_failed_why_and_what_to_do_next_is_said() -> None:
     assert "- c: Look at what it says, mend the cause, and do it again: `cc-executor tasks retry c abc-1`." in text
     assert "`cc-executor tasks run abc-1` goes on from here" in text
     assert list_page(made).count('<details class="run">') == 1
+
+
+def test_a_report_names_the_bound_that_holds() -> None:
+    tasks, records = listed(*done("a", 0, 1))
+    bounded = tasks.model_copy(update={"max_cost": 2.0})
+    assert r"of \$2.00 " in list_text(list_report("abc-1", bounded, records, {}, {}))
+    text = list_text(list_report("abc-1", bounded, [*records, Capped(at=1002, max_cost=9.5)], {}, {}))
+    assert r"of \$9.50 " in text
+    assert r"of \$2.00 " not in text
 
 
 def test_a_list_that_goes_on_is_reported_as_far_as_it_is() -> None:

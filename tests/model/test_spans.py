@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cc_executor.model.event import Event, Finished, Started, ToolCalled
+from cc_executor.model.event import Event, Finished, Started, ToolCalled, ToolReturned
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import Receipt, Times
 from cc_executor.model.request import RunRequest
@@ -96,6 +96,16 @@ def test_what_was_cut_off_ends_with_the_run() -> None:
     calls: list[Event] = [ToolCalled(tool_id="t", name="Bash")]
     [run, call] = spans(calls, receipt(OutcomeKind.CANCELLED))
     assert (call.end, call.error) == (run.end, "cancelled")
+
+
+def test_a_run_in_which_the_clock_was_set_back_took_as_long_as_it_took() -> None:
+    sealed = receipt()
+    times = sealed.times.model_copy(update={"ended": START - timedelta(hours=1), "elapsed": 20.0})
+    timed: list[tuple[float, list[Event]]] = [(5.0, [ToolCalled(tool_id="t", name="Bash")]), (8.0, [ToolReturned(tool_id="t", text="")])]
+    request = RunRequest(prompt="-", cwd="/")
+    [run, call] = run_spans(sealed.model_copy(update={"times": times}), request, timed, provider="anthropic", mask=str)
+    assert (run.start, run.end) == (START.timestamp(), START.timestamp() + 20)
+    assert (call.start, call.end) == (START.timestamp() + 5, START.timestamp() + 8)
 
 
 def test_a_sleep_of_the_machine_moves_what_comes_after_it() -> None:

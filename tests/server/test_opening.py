@@ -131,6 +131,11 @@ async def test_an_opening_runs_no_check_and_ends_nothing(tmp_path: Path, state_f
         for run_id in (checked, hooked, going.run_id, "0" * 26, "../../x", checked[:8]):
             content = await opened(tmp_path, live(run_id), manager=AsyncLargeFileManager(root_dir=str(tmp_path)))
             assert WIDGET_MIME in content["cells"][0]["outputs"][0]["data"], run_id
+        made = live(going.run_id)
+        gone = await anyio.run_process([sys.executable, "-c", "import os; print(os.getpid())"])
+        made["cells"][0]["outputs"][0]["metadata"]["cc_executor"]["kernel"] = process_mark(int(gone.stdout))
+        content = await opened(tmp_path, made, manager=AsyncLargeFileManager(root_dir=str(tmp_path)))
+        assert RECEIPT_MIME not in content["cells"][0]["outputs"][0]["data"], "it outlives its kernel, and nobody waits for it"
         assert not canary.exists()
         assert [StateHome(state_folder).find(run_id).receipt() for run_id in (checked, hooked)] == [None, None]
         assert going.folder.is_supervised()

@@ -167,6 +167,15 @@ def test_a_manager_without_hooks_is_no_reason_to_fail() -> None:
     assert not register(App(object()))
 
 
+def test_a_receipt_is_known_without_the_mark_beside_it(state_folder: Path, tmp_path: Path) -> None:
+    output = final_output(receipt(1))
+    output["metadata"] = {}
+    content = receipts.notebook(code_cell("a", output))
+    hook = presave.presave_hook(environ={"CC_EXECUTOR_STATE": str(state_folder)})
+    hook(model={"type": "notebook", "content": content}, path="a.ipynb", contents_manager=Manager(tmp_path))
+    assert list(content["metadata"]["cc_executor"]["receipts"]) == [run_id(1)]
+
+
 @pytest.mark.parametrize("content", [None, [], {}, {"nbformat": 4, "cells": [1, {"outputs": [2, {"metadata": {"cc_executor": 3}}]}]}])
 def test_the_hook_never_raises(content: Any, state_folder: Path) -> None:
     hook = presave.presave_hook(environ={"CC_EXECUTOR_STATE": str(state_folder)})

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,63 @@ def test_a_lock_that_is_never_given_back_is_not_waited_for(index: HistoryIndex) 
 
 
 def test_without_an_index_nothing_is_made_by_a_look(index: HistoryIndex) -> None:
-    with pytest.raises(Unusable):
+    with pytest.raises(Unusable) as error:
         found(index)
+    assert error.value.trouble is Trouble.OLD
     assert list(index.root.iterdir()) == []
+
+
+def test_who_puts_a_run_once_more_keeps_the_list_that_it_was_assigned_to_and_replaces_the_rest(index: HistoryIndex) -> None:
+    fill(index, row(1, list_id="l", task_id="t", model="opus"))
+    fill(index, row(1, outcome="failed"))
+    assert found(index) == [row(1, list_id="l", task_id="t", outcome="failed")]
+    fill(index, row(1, list_id="other"))
+    assert found(index) == [row(1, list_id="other", task_id="t")]
+
+
+def test_a_transaction_that_fails_leaves_nothing_and_lets_the_next_begin(index: HistoryIndex) -> None:
+    def broken() -> Iterator[HistoryRow]:
+        yield row(1)
+        raise KeyError
+
+    with index.writing() as connection:
+        with pytest.raises(KeyError), history.transaction(connection):
+            history.put(connection, broken())
+        with history.transaction(connection):
+            history.put(connection, [row(2)])
+    assert found(index) == [row(2)]
+
+
+def test_who_reads_writes_nothing(index: HistoryIndex) -> None:
+    fill(index, row(1))
+    with index.reading() as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        connection.execute("DELETE FROM runs")
+    assert found(index) == [row(1)]
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_neither_opened_nor_waited_for(index: HistoryIndex, put: Any) -> None:
+    put(index.path)
+    with pytest.raises(Unusable) as error:
+        found(index)
+    assert error.value.trouble is Trouble.DAMAGED
+    assert index.heal()
+    fill(index, row(1))
+    assert found(index) == [row(1)]
+
+
+def test_what_belonged_to_a_damaged_file_does_not_get_into_the_next(index: HistoryIndex) -> None:
+    fill(index, row(1))
+    spoil_head(index.path)
+    left = [Path(f"{index.path}{ending}") for ending in ("-wal", "-shm", "-journal")]
+    for path in left:
+        path.write_bytes(b"of the damaged one")
+    assert index.heal()
+    assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("error", [OverflowError("too large"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text")])
+def test_bytes_that_are_no_text_or_no_number_are_damage(error: Exception) -> None:
+    with pytest.raises(Unusable) as told, history.translated():
+        raise error
+    assert told.value.trouble is Trouble.DAMAGED

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from cc_executor.errors import NotebookUnreadable
 from cc_executor.model.listrecord import Closed, ListStatus
+from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.receipt import RECEIPT_MIME, Receipt
 from cc_executor.model.tasklist import Task, TaskList
 from cc_executor.runtime.evidence import verify_file
 from cc_executor.runtime.verification import Verification
+from cc_executor.shim import records
 from cc_executor.store import notebook as store
 from cc_executor.store.bundle import write_list_bundle
-from cc_executor.store.home import StateHome
+from cc_executor.store.home import RunId, StateHome
 from cc_executor.store.tasklists import ListHome
 from support import receipts
 from support.receipts import code_cell, final_output, live_output, receipt, run_id
@@ -439,3 +441,62 @@ def test_a_missing_file_and_a_folder_are_refused(home: StateHome, tmp_path: Path
     for path in (tmp_path / "none.ipynb", tmp_path):
         with pytest.raises(NotebookUnreadable, match="cannot be read"):
             store.lift_file(path, home=home)
+
+
+@pytest.mark.parametrize("moment", ["read_json", "lift"])
+def test_what_somebody_else_writes_meanwhile_is_not_overwritten(
+    home: StateHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(receipts.notebook(code_cell("a", final_output(receipt(1))))))
+    step = getattr(store, moment)
+
+    def step_and_a_save(*arguments: Any, **more: Any) -> Any:
+        found = step(*arguments, **more)
+        path.write_text("what was saved just now")
+        return found
+
+    monkeypatch.setattr(store, moment, step_and_a_save)
+    with pytest.raises(NotebookUnreadable, match="written by somebody else just now"):
+        store.lift_file(path, home=home)
+    assert path.read_text() == "what was saved just now"
+    assert list(tmp_path.glob(".a.ipynb.*")) == [], "and nothing is left beside it"
+
+
+def test_a_name_that_is_no_run_s_hides_no_other(home: StateHome) -> None:
+    strange = final_output(receipt(1, run_id="nonsense"))
+    notebook = receipts.notebook(code_cell("a", strange), code_cell("b", final_output(receipt(2))))
+    assert lift(notebook, home)
+    assert list(notebook["metadata"]["cc_executor"]["receipts"]) == [run_id(2)]
+    notebook["metadata"]["cc_executor"]["receipts"] |= {"nonsense": {}, run_id(3): "no record"}
+    assert list(store.records_in(notebook)) == [run_id(2)]
+
+
+def test_the_output_of_a_list_is_never_that_of_one_of_its_runs(home: StateHome) -> None:
+    sealed = receipt(1)
+    receipts.keep(home, sealed)
+    output = list_output(sealed)
+    del output["metadata"]["cc_executor"]["receipts"][0]["digest"]
+    notebook = receipts.notebook(code_cell("a", output))
+    before = copy.deepcopy(notebook)
+    assert not lift(notebook, home)
+    assert notebook == before
+
+
+def test_a_run_without_a_text_is_told_by_its_outcome(home: StateHome) -> None:
+    sealed = receipt(1, text="", outcome=Outcome(kind=OutcomeKind.TIMEOUT, summary="It took too long."))
+    home.create(RunId(sealed.run_id)).replace(records.RECEIPT, sealed.model_dump_json().encode())
+    notebook = receipts.notebook(code_cell("a", live_output(1)))
+    assert lift(notebook, home)
+    assert notebook["cells"][0]["outputs"][0]["data"]["text/plain"] == "timeout: It took too long."
+
+
+def test_a_list_s_view_is_known_by_its_word_alone(home: StateHome) -> None:
+    bundle = list_output(receipt(1))["data"], list_output(receipt(1))["metadata"]
+    mark = {"list_id": "a", "status": "running"}
+    notebook = receipts.notebook(
+        code_cell("a", {"output_type": "display_data", "data": {"text/plain": "…"}, "metadata": {"cc_executor": mark}})
+    )
+    assert store.lift(notebook, previous=None, receipt_of=lambda _: None, bundle_of=lambda _: None, list_bundle_of=lambda _: bundle)
+    assert notebook["cells"][0]["outputs"][0]["data"] == {"text/plain": "a table"}
+    assert not store.lift(notebook, previous=None, receipt_of=lambda _: None, bundle_of=lambda _: None, list_bundle_of=lambda _: ({}, {}))

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cc_executor.errors import StateUnusable
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.localtime import local, local_day
-from cc_executor.store.spend import DaySpend, spent_today
+from cc_executor.store.spend import DaySpend, EndedRun, ended_run, spent_today
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 HOUR = 3600.0
@@ -57,6 +58,7 @@ def test_what_ended_today_counts_and_nothing_else(home: StateHome) -> None:
     sealed(home, "0.25", began=NOON + 1, ended=NOON + 2)
     assert day.total(NOON) == 1.75
     assert day.total(NOON + 24 * HOUR) == 0
+    assert day.total(NOON - 24 * HOUR) == 64, "what has ended after a day is not that day's"
 
 
 def test_a_long_run_that_waited_for_its_turn_for_a_day_counts(home: StateHome) -> None:
@@ -65,7 +67,28 @@ def test_a_long_run_that_waited_for_its_turn_for_a_day_counts(home: StateHome) -
     assert DaySpend(home).total(NOON) == 2.0
 
 
+def test_what_ends_at_midnight_is_the_new_day_s(home: StateHome) -> None:
+    sealed(home, "2.0", began=NOON, ended=NOON + 12 * HOUR)
+    assert [DaySpend(home).total(NOON + hours * HOUR) for hours in (0, 12, 24)] == [0, 2, 2]
+
+
+def test_tokens_are_those_that_count_and_a_rehearsal_has_none() -> None:
+    times = '"times": {"ended": "2026-11-21T12:00:00Z"}'
+    usage = '"usage": {"input_tokens": 1, "output_tokens": 10, "cache_creation_tokens": 100, "cache_read_tokens": 1000}'
+    assert ended_run("r", f'{{{times}, {usage}, "cost": 0.5}}'.encode()) == EndedRun("r", NOON, 0.5, 111)
+    assert ended_run("r", f'{{{times}, {usage}, "cost": 0.5, "rehearsed": "hello"}}'.encode()) == EndedRun("r", NOON, 0.0, 0)
+    assert ended_run("r", f'{{{times}, "usage": {{}}, "cost": -1}}'.encode()) == EndedRun("r", NOON, 0.0, 0)
+    assert ended_run("r", f"{{{times}}}".encode()) == EndedRun("r", NOON, 0.0, 0)
+
+
 def test_where_nothing_was_ever_run_nothing_is_spent(state_folder: Path) -> None:
+    assert spent_today(StateHome(state_folder), NOON) == 0
+
+
+def test_of_a_folder_that_cannot_be_read_nothing_is_known_to_be_spent(state_folder: Path) -> None:
+    state_folder.write_text("no folder")
+    with pytest.raises(StateUnusable):
+        DaySpend(StateHome(state_folder)).total(NOON)
     assert spent_today(StateHome(state_folder), NOON) == 0
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cc_executor.model.event import Event, Exited, MessageStarted, StderrWritten, TextWritten, ThinkingWritten, ToolCalled, ToolReturned
 from cc_executor.model.transcript import Bounds, Transcript
 from cc_executor.wire.feed import ViewFeed
-from cc_executor.wire.pace import EVERYBODY, FRAME_SECONDS, HEARTBEAT_SECONDS
+from cc_executor.wire.pace import EVERYBODY, FRAME_SECONDS, HEARTBEAT_SECONDS, PacedFeed
 
 TICK: Final = 0.04
 LAST_LOST: Final = 10  # messages, after which nothing is lost any more
@@ -20,12 +20,11 @@ UNSAID: Final = {"state": "done", "lines": 1}  # of an item, where an entry does
 RETRY: Final = 0.4  # seconds until a view that was not answered asks again
 
 
-class View:
-    """One view, as `channel.js` and `view.js` have it. `lost`: the numbers of the messages, to it or from it, that do not arrive."""
+class Channel:
+    """What one view hears, as `channel.js` has it. `lost`: the numbers of the messages, to it or from it, that do not arrive."""
 
-    def __init__(self, name: str, feed: ViewFeed, lost: set[int]) -> None:
+    def __init__(self, name: str, feed: PacedFeed, lost: set[int]) -> None:
         self.name = name
-        self.items: dict[int, dict[str, Any]] = {}
         self._feed = feed
         self._lost = lost
         self._messages = 0
@@ -59,6 +58,22 @@ class View:
                 self._sync(now)
                 return
         self._seq = content["seq"]
+        self.show(content, body, is_reset=is_reset)
+        if content.get("ask"):
+            self._say(op="ack", view=self.name, seq=content["seq"])
+
+    def show(self, content: dict[str, Any], body: dict[str, Any], *, is_reset: bool) -> None:
+        raise NotImplementedError
+
+
+class View(Channel):
+    """The view of a run, as `view.js` has it."""
+
+    def __init__(self, name: str, feed: PacedFeed, lost: set[int]) -> None:
+        super().__init__(name, feed, lost)
+        self.items: dict[int, dict[str, Any]] = {}
+
+    def show(self, content: dict[str, Any], body: dict[str, Any], *, is_reset: bool) -> None:
         if is_reset:
             self.items.clear()
         for number in (*body.get("withdrawn", ()), *body.get("elided", ())):
@@ -69,8 +84,6 @@ class View:
                 known |= {"text": known.get("text", "") + item["append"], "state": item["state"], "lines": item["lines"]}
             else:
                 self.items[item["number"]] = UNSAID | item
-        if content.get("ask"):
-            self._say(op="ack", view=self.name, seq=content["seq"])
 
 
 BLOCKS: Final = st.sampled_from(["m:0", "m:1", "stdout"])

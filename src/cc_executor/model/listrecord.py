@@ -278,6 +278,10 @@ class ListState(msgspec.Struct, frozen=True, kw_only=True):
         """US dollars so far, over all tasks and attempts."""
         return sum(task.spent for task in self.tasks.values())
 
+    def cap(self, own: float | None) -> float | None:
+        """US dollars that the list may cost, by the bounds that hold now. `own`: those of the list as it was made."""
+        return own if self.caps is None else self.caps.max_cost
+
     def word(self, *, is_run: bool) -> str:
         """How the list stands, in one word. `is_run`: whether somebody runs it now."""
         if self.status is not ListStatus.OPEN:

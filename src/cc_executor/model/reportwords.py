@@ -161,7 +161,8 @@ def list_figures(told: ListReport) -> list[tuple[str, str]]:
     for row in told.rows:
         counted[row.state.status.value] = counted.get(row.state.status.value, 0) + 1
     attempts = sum(row.state.begun for row in told.rows)
-    cap = f" of {money(told.tasks.max_cost)}" if told.tasks.max_cost is not None else ""
+    bound = told.state.cap(told.tasks.max_cost)
+    cap = f" of {money(bound)}" if bound is not None else ""
     is_paid = any(row.task.kind is TaskKind.AGENT and row.state.begun for row in told.rows)
     rehearsed = " (rehearsal)" if any(row.rehearsed for row in told.rows) else ""
     rows = [

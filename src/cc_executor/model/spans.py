@@ -101,6 +101,8 @@ def _own(receipt: Receipt, request: RunRequest, provider: str) -> Span:
         attributes["cc_executor.cost_usd"] = receipt.cost
     error = "" if outcome.ok else outcome.kind.value
     start, end = receipt.times.started.timestamp(), receipt.times.ended.timestamp()
+    if end < start:  # the clock was set back in the midst of the run
+        end = start + receipt.times.elapsed
     if not provider:
         return Span(f"run {receipt.agent}", start, end, attributes, error=error)
     attributes |= {

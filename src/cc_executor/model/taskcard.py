@@ -114,7 +114,8 @@ def _said(task: Task, known: TaskState) -> str:
 
 def _figures(ended: EndedList) -> list[str]:
     spent = ended.state.spent
-    cap = f" of ${ended.tasks.max_cost:,.2f}" if ended.tasks.max_cost is not None else ""
+    bound = ended.state.cap(ended.tasks.max_cost)
+    cap = f" of ${bound:,.2f}" if bound is not None else ""
     money = cost_words(spent, is_known=spent > 0 or bool(cap)) + cap
     seconds = sum(ended.state.task(task.id).seconds for task in ended.tasks.tasks)
     return [part for part in (f"{duration(seconds)} of work" if seconds else "", money) if part]

@@ -220,7 +220,7 @@ class TaskBoard:
             self.dirty[task_id] = None
         if (before.status, before.is_paused, before.is_stopped) != (state.status, state.is_paused, state.is_stopped):
             self.dirty.update(dict.fromkeys(self._numbers))  # what can be asked of a row depends on it
-        if before.notes != state.notes and self.order:
+        if (before.notes, before.caps) != (state.notes, state.caps) and self.order:
             self.dirty[self.order[0].id] = None  # the head says it, and comes with any row
         return sorted(changed, key=self._numbers.__getitem__)
 
@@ -373,7 +373,7 @@ class TaskBoard:
             running=counts[TaskStatus.RUNNING],
             tokens=sum(run.tokens for run in self._runs.values()),
             spent=self.state.spent + sum(run.cost or 0.0 for run in live.values()),
-            max_cost=self.tasks.max_cost,
+            max_cost=self.state.cap(self.tasks.max_cost),
             rehearsal=self._is_rehearsal,
             note=toolcall.one_line(clean(self.state.notes[-1]), LINE_CHARS) if self.state.notes else "",
             alone=self._alone if self.state.status is ListStatus.OPEN else "",

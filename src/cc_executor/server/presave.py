@@ -84,8 +84,6 @@ def _previous(path: str, contents_manager: Any) -> bytes:
 
 
 def _has_traces(content: dict[str, Any]) -> bool:
-    if _MARK in _object(content.get("metadata")):
-        return True
     for cell in map(_object, _array(content.get("cells"))):
         for output in map(_object, _array(cell.get("outputs"))):
             if _MARK in _object(output.get("metadata")) or _RECEIPT in _object(output.get("data")):

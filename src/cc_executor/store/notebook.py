@@ -186,7 +186,7 @@ def lift(
     # A run id begins with the time, so the order of the ids is the order of the runs, and the last ones are the newest.
     records = dict(sorted(records.items())[-RECORDS_LIMIT:])
     # Compared as text: a browser writes 2.0 as 2, which is equal to Python and another line in the file.
-    if not records or json.dumps(records, sort_keys=True) == json.dumps(known, sort_keys=True):
+    if json.dumps(records, sort_keys=True) == json.dumps(known, sort_keys=True):
         return changed
     metadata = notebook.get("metadata")
     if not isinstance(metadata, dict):
@@ -348,12 +348,12 @@ def lift_file(path: Path, *, home: StateHome) -> bool:
     """
     with contextlib.suppress(OSError):
         path = path.resolve()  # a link stays a link
+    before = _seen(path)  # before it is read: whatever is written from here on is somebody else's
     notebook = read_json(path)
     if not is_notebook(notebook):
         raise NotebookUnreadable(f"{path} is not a notebook of format 4. Open and save it in Jupyter to bring it to that format.")
     try:
-        before, raw = path.stat(), path.read_bytes()
-        style = _Style.of(raw, notebook)
+        style = _Style.of(path.read_bytes(), notebook)
         if not lift(
             notebook,
             previous=None,
@@ -369,8 +369,7 @@ def lift_file(path: Path, *, home: StateHome) -> bool:
                 file.flush()
                 os.fsync(file.fileno())
             shutil.copymode(path, temporary)
-            now = path.stat()
-            if (now.st_mtime_ns, now.st_size, now.st_ino) != (before.st_mtime_ns, before.st_size, before.st_ino):
+            if _seen(path) != before:
                 raise NotebookUnreadable(f"{path} was written by somebody else just now. Nothing was changed; run this again.")
             os.replace(temporary, path)
         finally:
@@ -379,6 +378,15 @@ def lift_file(path: Path, *, home: StateHome) -> bool:
     except OSError as error:
         raise NotebookUnreadable(f"{path} cannot be written: {error.strerror}. Nothing was changed.") from error
     return True
+
+
+def _seen(path: Path) -> tuple[int, int, int] | None:
+    """What a file differs in once it was written; None where there is none, which whoever reads it says."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class _Style(msgspec.Struct, frozen=True):

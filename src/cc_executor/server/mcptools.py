@@ -111,7 +111,7 @@ class Call(msgspec.Struct, frozen=True):
         """A number from 0 on. Raises `InvalidRequest`."""
         value: Any = self.given.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10**15:
-            raise InvalidRequest(f"{name} must be a number from 0 on (given: {str(value)[:40]}).")
+            raise InvalidRequest(f"{name} must be a number from 0 on (given: {json.dumps(value)[:40]}).")
         return min(value, most)
 
 

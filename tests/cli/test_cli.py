@@ -36,15 +36,17 @@ CLI: Final = (sys.executable, "-m", "cc_executor.cli")
 SHELL: Final = ("--agent", "shell", "--shell", "bash")
 
 
-def environ() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(CHECKOUT / "src"), "COLUMNS": "120"}
+def environ(**more: str) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(CHECKOUT / "src"), "COLUMNS": "120"} | more
 
 
-def cli(*arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run to the end."""
-    argv = [*CLI, *map(str, arguments)]
+def cli(
+    *arguments: str | bytes | Path, stdin: bytes | None = None, cwd: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end. `more`: for the environment."""
+    argv = [*CLI, *map(os.fsdecode, arguments)]
     given: Any = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
-    done = subprocess.run(argv, env=environ(), cwd=cwd, capture_output=True, timeout=BUDGET, check=False, **given)
+    done = subprocess.run(argv, env=environ(**more), cwd=cwd, capture_output=True, timeout=BUDGET, check=False, **given)
     result = subprocess.CompletedProcess(argv, done.returncode, done.stdout.decode(), done.stderr.decode())
     assert "Traceback" not in result.stderr, result.stderr
     return result
@@ -473,6 +475,23 @@ def test_a_prompt_that_is_not_text_is_refused() -> None:
     done = cli("run", "-", stdin=b"caf\xe9")
     assert (done.returncode, done.stdout) == (2, "")
     assert "UTF-8" in done.stderr
+
+
+def test_an_argument_that_is_not_text_is_refused_before_anything_is_spent(state_folder: Path, tmp_path: Path) -> None:
+    for verb in ("run", "estimate"):
+        done = cli(verb, "--rehearse", "hello", b"caf\xe9")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "The prompt is not UTF-8 text (byte 3)" in done.stderr, verb
+    assert list(StateHome(state_folder).runs()) == []
+    named = cli("run", *SHELL, b"touch caf\xe9", cwd=tmp_path)
+    assert named.returncode == 0, named.stderr
+
+
+def test_a_prompt_is_read_as_utf_8_whatever_the_locale(state_folder: Path, tmp_path: Path) -> None:
+    done = cli("run", *SHELL, "printf 'Gr\u00fc\u00dfe' > said", cwd=tmp_path, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 0, done.stderr
+    (folder,) = StateHome(state_folder).runs()
+    assert folder.request().prompt == "printf 'Gr\u00fc\u00dfe' > said"
 
 
 def test_an_unsafe_state_folder_is_refused_with_its_cure(state_folder: Path) -> None:

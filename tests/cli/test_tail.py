@@ -92,3 +92,18 @@ def test_on_a_terminal_a_line_says_how_long_the_run_works_and_goes_away(tmp_path
         terminal.close()
     assert terminal.exitstatus == 0
     assert after.splitlines()[-1].startswith("ok · ")
+
+
+def test_a_dumb_terminal_gets_no_line_that_would_have_to_go_away(tmp_path: Path) -> None:
+    terminal = pexpect.spawn(
+        sys.executable, ["-m", "cc_executor.cli", "run", "--agent", "shell", "--shell", "bash", "sleep 1.5; echo end"], cwd=str(tmp_path),
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src"), "TERM": "dumb"}, timeout=60, encoding="utf-8",
+    )  # fmt: skip
+    try:
+        terminal.expect(pexpect.EOF)
+        said = terminal.before or ""
+    finally:
+        terminal.close()
+    assert terminal.exitstatus == 0, said
+    assert "\x1b" not in said
+    assert [line.split(" ")[0] for line in said.splitlines()] == ["run", "end", "ok"]

@@ -74,6 +74,7 @@ def test_a_list_that_runs_is_commanded_from_elsewhere(file: Path, tmp_path: Path
         return {"list": shown["status"]} | {task["task"]: task["status"] for task in shown["tasks"]}
 
     eventually(lambda: state().get("wait") == "running", within=BUDGET, what="the second task runs")
+    assert "not UTF-8 text (byte 8)" in cli("tasks", "edit", "after", b"echo caf\xe9").stderr
     assert cli("tasks", "edit", "after", "echo edited").returncode == 0
     cli("tasks", "skip", "broken")
     refused = cli("tasks", "edit", "first", "echo no")

@@ -125,6 +125,15 @@ def test_stop_ends_what_runs_and_closes() -> None:
     assert (play.state.status, play.status("a"), play.status("c")) == (ListStatus.STOPPED, "stopped", "waiting")
 
 
+def test_a_list_that_is_stopped_when_all_of_it_has_ended_well_has_ended_well() -> None:
+    play = begun(task("a"), task("b", "a"))
+    play.end("a")
+    play.add(Stopped(at=0.0))
+    assert play.go() == [Cancel("b")]
+    play.end("b")  # it was faster
+    assert (play.state.status, play.status("b")) == (ListStatus.OK, "ok")
+
+
 def test_somebody_leaves_a_task_out() -> None:
     play = begun(task("a"), task("b"), task("c", "b"), task("d"))
     play.add(SkipAsked(at=0.0, task="b"))

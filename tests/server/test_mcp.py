@@ -27,7 +27,7 @@ from cc_executor.server.mcphttp import SHARE
 from cc_executor.shim import records
 from support.looks import eventually
 from support.mcp import BOB, BOUND, LOOKS, PATH, asked, claude_uses, ended, people, tool
-from support.served import TOKEN, Server, control, get, serving
+from support.served import TOKEN, Server, control, get, prune, serving
 from support.served import results as ended_results
 
 READS: Final = {
@@ -336,6 +336,21 @@ def test_the_journal_is_a_resource_byte_for_byte(server: Server) -> None:
         meta = content.meta or {}
         assert meta["cc-executor/size"] == len(whole.encode())
         assert content.text == whole[meta["cc-executor/offset"] :], "the end, and it is said where that begins"
+
+    asked(server, work)
+
+
+def test_what_was_removed_is_not_told_as_nothing(server: Server) -> None:
+    async def work(session: ClientSession) -> None:
+        run_id = (await tool(session, "execute", prompt="echo hello", agent="shell", shell="bash"))["id"]  # noqa: S604 - as above
+        await ended(session, run_id)
+        prune(server, run_id)
+        for name in ("status", "monitor"):
+            wrong = (await tool(session, name, id=run_id))["error"]
+            assert (wrong["kind"], "by `history prune`: the run's results" in wrong["message"]) == ("JournalRemoved", True), name
+        with pytest.raises(MCPError, match="by `history prune`: the run's results"):
+            await session.read_resource(f"cc-executor://runs/{run_id}/journal")
+        assert (await tool(session, "results", id=run_id))["text"] == "hello\n"
 
     asked(server, work)
 

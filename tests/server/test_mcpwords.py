@@ -54,6 +54,7 @@ def test_an_argument_that_there_is_not_names_the_one_that_was_meant(server: Serv
             ("execute", {"prompt": "x", "env": ["A"]}, "execute takes no 'env'. Did you mean env_names?"),
             ("execute_list", {"tasks": ["x"], "paralel": 2}, "Did you mean parallel?"),
             ("execute_list", {"tasks": "x"}, "tasks must be an array of prompts and objects."),
+            ("results", {"id": "0" * 26, "wait": "50"}, 'wait must be a number from 0 on (given: "50").'),
             ("status", {"run": "x"}, "status takes no 'run'. It takes id, offset, wait."),
             ("control", {"id": "0" * 26}, "op is missing. Choose one of pause, resume, cancel, kill."),
             ("list_control", {"id": "0" * 20 + "-1"}, "op is missing. Choose one of pause, "),

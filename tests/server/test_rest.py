@@ -17,7 +17,7 @@ import pytest
 
 from cc_executor.model.receipt import Receipt
 from support.looks import eventually
-from support.served import API, Server, control, get, results, serving
+from support.served import API, Server, control, get, prune, results, serving
 
 BOUND: Final = 90.0
 
@@ -158,6 +158,20 @@ def test_a_stream_of_events_goes_on_where_it_was_left(server: Server) -> None:
                         break
     assert name == "end"
     assert seen == b"".join(b"line %d\n" % number for number in range(1, 201)) + "äöü\n".encode() + b"\xff"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_what_was_removed_is_not_told_as_nothing(server: Server, accept: str) -> None:
+    run_id = start(server, "echo hello")
+    assert results(server, run_id)["text"] == "hello\n"
+    prune(server, run_id)
+    for stream in ("stdout", "stderr", "control.jsonl"):
+        address = f"{API}/executions/{run_id}/events"
+        answer = server.client.get(address, params={"stream": stream, "offset": 3}, headers={"Accept": accept})
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (410, "JournalRemoved"), answer.text
+        assert "by `history prune`: the run's results have the text" in answer.json()["error"]["message"]
+    assert get(server, run_id, "results")["text"] == "hello\n"
+    assert get(server, run_id, "status")["done"]
 
 
 def test_the_runs_newest_first_page_by_page(server: Server) -> None:

@@ -20,7 +20,7 @@ import websocket
 from cc_executor.store.notebook import stored_list_bundles
 from cc_executor.store.tasklists import ListHome
 from support.looks import eventually
-from support.served import TOKEN, Server, serving
+from support.served import TOKEN, Server, prune, serving
 
 BOUND: Final = 90.0
 COUNTER = itertools.count(1)
@@ -153,6 +153,16 @@ def test_the_errors_have_their_codes(server: Server) -> None:
         client.socket.send(json.dumps([{"jsonrpc": "2.0", "id": 1, "method": "list"}, 1, {"jsonrpc": "2.0", "method": "list"}]))
         answers = client.receive()
         assert [("result" in answer, answer["id"]) for answer in answers] == [(True, 1), (False, None)], "a notification is not answered"
+
+
+def test_who_comes_back_to_what_was_removed_is_told(server: Server) -> None:
+    with connected(server) as client:
+        run_id = client.run("echo hello")
+        client.results(run_id)
+        prune(server, run_id)
+        wrong = client.call("subscribe", id=run_id, offset=6)["error"]
+        assert (wrong["data"]["kind"], "by `history prune`" in wrong["message"]) == ("JournalRemoved", True), wrong
+        assert client.ok("results", id=run_id)["text"] == "hello\n"
 
 
 def test_a_socket_has_so_many_subscriptions_and_no_more(server: Server) -> None:

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from cc_executor.runtime import retention
+from cc_executor.runtime.retention import plan_pruning
 from cc_executor.store.home import StateHome
 from support.environments import CHECKOUT
 from support.looks import eventually
@@ -123,3 +126,12 @@ def results(server: Server, name: str) -> Any:
 def control(server: Server, name: str, op: str, **more: str) -> httpx.Response:
     """A command to a run or a list."""
     return server.client.post(f"{API}/executions/{name}/control", json={"op": op, **more})
+
+
+def prune(server: Server, run_id: str) -> None:
+    """Remove the journal of a run that has its receipt, as `cc-executor history prune` does."""
+    now = time.time()
+    planned = plan_pruning(server.home, environ={}, now=now, keep=0)
+    mine = tuple(each for each in planned.candidates if each.row.run_id == run_id)
+    assert mine, planned
+    retention.prune(server.home, replace(planned, candidates=mine), environ={}, now=now)

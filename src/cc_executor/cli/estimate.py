@@ -10,7 +10,7 @@ import typer
 
 from cc_executor.api import make_request
 from cc_executor.cli.kept import AsJson, hint, home, print_json
-from cc_executor.cli.reading import read_prompt
+from cc_executor.cli.reading import given_prompt, read_prompt
 from cc_executor.runtime.forecast import estimate, estimate_lines
 
 
@@ -27,7 +27,7 @@ def estimate_command(
     as_json: AsJson = False,
 ) -> None:
     """Say how long a run will take and what it will cost, from the runs that there were. Starts nothing and asks no model."""
-    text = prompt if prompt != "-" else read_prompt("-")
+    text = given_prompt(prompt, is_command=agent != "claude") if prompt != "-" else read_prompt("-")
     request = make_request(text, agent=agent, model=model, cwd=cwd, label=label, rehearse=rehearse)
     prediction, said = estimate(home(), request, environ=os.environ)
     for line in said:

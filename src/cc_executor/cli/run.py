@@ -18,6 +18,7 @@ from cc_executor.cli.codes import OUTCOME_CODES, outcome_table
 from cc_executor.cli.group import exits_with
 from cc_executor.cli.kept import AsJson, RunName, hint, home, print_json, run_folder
 from cc_executor.cli.lintoptions import Apply, Off, looked_over_prompt
+from cc_executor.cli.reading import given_prompt
 from cc_executor.cli.session import run_to_end, watch
 from cc_executor.cli.streams import OUTPUT_LOST
 from cc_executor.cli.writer import TerminalWriter, closing_lines
@@ -143,7 +144,7 @@ def run_command(
     from cc_executor.api import make_request, take_notify
 
     looked = looked_over_prompt(
-        _prompt(prompt),
+        given_prompt(prompt, is_command=agent != "claude") if prompt != "-" else _prompt(),
         is_command=agent != "claude",
         show=lint,
         apply=lint_apply,
@@ -239,9 +240,7 @@ def _end(receipt: Receipt, *, as_json: bool, lost: OSError | None) -> None:
     raise typer.Exit(OUTPUT_LOST if lost is not None and code == 0 else code)
 
 
-def _prompt(argument: str) -> str:
-    if argument != "-":
-        return argument
+def _prompt() -> str:
     if sys.stdin.isatty():
         raise InvalidRequest("What should the agent do? Write it as an argument, or send it to standard input.")
     raw = sys.stdin.buffer.read(PROMPT_LIMIT + 1)

@@ -16,7 +16,7 @@ import msgspec
 
 from cc_executor.cli.answer import at_terminal
 from cc_executor.cli.signals import ending
-from cc_executor.cli.streams import is_about_output, sentence
+from cc_executor.cli.streams import has_a_cursor, is_about_output, sentence
 from cc_executor.cli.writer import TerminalWriter
 from cc_executor.errors import CCExecutorError, ControlFailed
 from cc_executor.model.ansi import clean
@@ -60,7 +60,7 @@ async def run_to_end(
     found: list[Receipt | CCExecutorError] = []
     async with anyio.create_task_group() as tasks:
         await tasks.start(partial(_end_on_signal, wish, writer))
-        if sys.stderr.isatty():
+        if has_a_cursor(sys.stderr):
             tasks.start_soon(_keep_time, wish, writer)
         try:
             while True:
@@ -87,7 +87,7 @@ async def _waited(again: Again, wish: _Wish, writer: TerminalWriter) -> bool:
     """Wait until the next attempt's time; False when Ctrl-C has ended the waiting. At a terminal the line counts down."""
     wish.run = None
     goes_on = f"{local(again.until):%H:%M:%S}"
-    is_live = sys.stderr.isatty()
+    is_live = has_a_cursor(sys.stderr)
     if again.until > time.time():
         writer.say(f"  · waits: {again.why}; goes on at {goes_on}. Ctrl-C ends the waiting.")
 
@@ -107,7 +107,7 @@ async def watch(run: Run, *, writer: TerminalWriter) -> Receipt | None:
     found: list[Receipt | CCExecutorError] = []
     async with anyio.create_task_group() as tasks:
         await tasks.start(partial(_cancel_on_signal, tasks.cancel_scope))
-        if sys.stderr.isatty():
+        if has_a_cursor(sys.stderr):
             tasks.start_soon(_keep_time, _Wish(run=run), writer)
         try:
             found.append(await _show(run, writer, owns=False))

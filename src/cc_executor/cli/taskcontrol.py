@@ -9,7 +9,7 @@ import typer
 
 from cc_executor.cli.kept import hint, home
 from cc_executor.cli.keptlists import ListName, list_folder
-from cc_executor.cli.reading import read_prompt
+from cc_executor.cli.reading import given_prompt, read_prompt
 from cc_executor.errors import ControlFailed, TaskListNotFound
 from cc_executor.model.listrecord import ListStatus, RetryAsked, TaskStatus
 from cc_executor.policy.schedule import bounded, set_back
@@ -94,7 +94,7 @@ def edit_command(
         why = "is left out" if status is TaskStatus.SKIPPED else "has begun already"
         hint(f"Task {task} {why}. {stop}`cc-executor tasks retry {task} {folder.list_id}` sets it back; then edit it.")
         raise typer.Exit(1)
-    _tell(folder, "edit", task=task, text=read_prompt("-") if text == "-" else text)
+    _tell(folder, "edit", task=task, text=read_prompt("-") if text == "-" else given_prompt(text, is_command=False))
 
 
 def _known(folder: ListFolder, task: str) -> str:

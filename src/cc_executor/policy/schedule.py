@@ -92,7 +92,7 @@ def due(tasks: TaskList, state: ListState, *, now: float, today: float = 0.0) ->
     # What ended well or was left out asks for nothing more; of a long list that is most of it, and this is asked after every record.
     order = tuple(task for task in order if state.task(task.id).status not in _DONE)
     running = [task for task in order if state.task(task.id).status is TaskStatus.RUNNING]
-    if state.is_stopped:
+    if state.is_stopped and order:  # what was stopped when nothing was left to be done has ended by itself
         return [_ending(task, state) for task in running] or [Close(ListStatus.STOPPED, _count(tasks, state))]
     if skips := _skips(tasks, order, state):
         return list(skips)

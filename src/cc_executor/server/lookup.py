@@ -15,6 +15,7 @@ from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound
 from cc_executor.model.ask import Ask
 from cc_executor.model.phase import Phase
 from cc_executor.model.receipt import Receipt
+from cc_executor.runtime.plan import removed
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
 from cc_executor.server.following import Following
@@ -221,6 +222,7 @@ class Lookup:
         folder = self.find(run_id, who=who)
         has_ended = folder.standing(time.time()) not in {RunStanding.STARTING, RunStanding.RUNNING}  # looked at before the last bytes
         data = folder.read(stream, offset, limit)
+        check_journal(folder)  # after the bytes: what was removed while they were read is not said to be all
         return Piece(offset, data, is_last=has_ended and offset + len(data) >= folder.size(stream))
 
     def watching(self, run_id: str, stream: str) -> AbstractAsyncContextManager[Tail]:
@@ -243,6 +245,12 @@ class Lookup:
 
     def _run_row(self, each: RunFolder | Waiting) -> RunSummary:
         return each.row(self._mask) if isinstance(each, Waiting) else summary(each, now=time.time(), mask=self._mask)
+
+
+def check_journal(folder: RunFolder) -> None:
+    """Asked by who reads what a run has written. Blocking. Raises `Refused` where that was removed: it is not the same as nothing."""
+    if said := removed(folder):
+        raise Refused(410, "JournalRemoved", f"{said}: the run's results have the text of the receipt.")
 
 
 def standing(answer: Mapping[str, Any]) -> dict[str, Any]:

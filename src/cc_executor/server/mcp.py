@@ -259,7 +259,7 @@ class Runs:
                 return await method(ctx, params)
             except MCPError:
                 raise
-            except CCExecutorError as error:
+            except (CCExecutorError, Refused) as error:
                 raise MCPError(types.INTERNAL_ERROR, self._service.mask(str(error))) from error
             except Exception as error:  # root of a request: the log has what the client must not see
                 logger.exception("a request for resources failed")

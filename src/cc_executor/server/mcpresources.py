@@ -18,7 +18,7 @@ from cc_executor.agents import AGENTS
 from cc_executor.errors import CCExecutorError, RunNotFound
 from cc_executor.runtime.report import report_of_run
 from cc_executor.server.lists import ListSummary
-from cc_executor.server.lookup import STREAMS
+from cc_executor.server.lookup import STREAMS, check_journal
 from cc_executor.server.service import Service
 from cc_executor.shim import records
 from cc_executor.store.journal import RunFolder
@@ -77,7 +77,7 @@ async def read(service: Service, uri: str, *, who: str) -> types.ReadResourceRes
     ------
     MCPError
         There is no such resource, or it is somebody else's.
-    CCExecutorError
+    CCExecutorError, Refused
     """
     if uri == CONFIG:
         return _text(uri, json.dumps(config(service), ensure_ascii=False, default=str), "application/json")
@@ -118,6 +118,7 @@ def _journal(folder: RunFolder, uri: str, stream: str) -> types.ReadResourceResu
     size = folder.size(stream)
     offset = max(0, size - JOURNAL_LIMIT)
     data = folder.read(stream, offset, JOURNAL_LIMIT)
+    check_journal(folder)
     meta = {"cc-executor/offset": offset, "cc-executor/size": size}
     try:
         text = types.TextResourceContents(uri=uri, text=data.decode(), mime_type="text/plain", _meta=meta)

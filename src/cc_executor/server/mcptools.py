@@ -23,6 +23,7 @@ from cc_executor.policy.ask import Place
 from cc_executor.runtime.hookevents import plain, tells
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.server.lists import OPS
+from cc_executor.server.lookup import check_journal
 from cc_executor.server.mcpasks import Context, Elicitor, can_ask
 from cc_executor.server.openapi import execute_schema
 from cc_executor.server.pieces import LOOK, shown
@@ -110,7 +111,7 @@ class Call(msgspec.Struct, frozen=True):
         """A number from 0 on. Raises `InvalidRequest`."""
         value: Any = self.given.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10**15:
-            raise InvalidRequest(f"{name} must be a number from 0 on (given: {str(value)[:40]}).")
+            raise InvalidRequest(f"{name} must be a number from 0 on (given: {json.dumps(value)[:40]}).")
         return min(value, most)
 
 
@@ -253,6 +254,7 @@ def _events(call: Call, run_id: str, after: int, limit: int) -> list[Event]:
     if call.service.lookup.waiting(run_id, who=call.who) is not None:
         return []
     folder = call.service.lookup.find(run_id, who=call.who)
+    check_journal(folder)
     if folder.standing(time.time()) is RunStanding.STARTING:  # what it was asked may not be written down yet
         return []
     return call.trails.events(folder, after, limit, call.service.mask)

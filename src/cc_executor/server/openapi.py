@@ -94,10 +94,10 @@ _STATUSES: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("get", "/auth/status"): (200, 503),
     ("get", "/openapi.json"): (200,),
     ("get", "/admin/usage"): (200, 400, 503),
-    ("get", "/executions/{id}/events"): (200, 400, 404, 503),
+    ("get", "/executions/{id}/events"): (200, 400, 404, 410, 503),
 }
 _WORDS: Final = {200: "as asked", 202: "accepted", 400: "not understood; the message says why", 403: "not allowed", 404: "no such execution", 409: "not now",
-                 413: "too large", 429: "too many at once", 503: "not possible here; the message says why"}  # fmt: skip
+                 410: "was removed", 413: "too large", 429: "too many at once", 503: "not possible here; the message says why"}  # fmt: skip
 
 
 def document(handlers: Sequence[type[Any]], *, base: str) -> dict[str, Any]:

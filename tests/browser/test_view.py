@@ -418,6 +418,12 @@ def test_no_two_views_save_at_once_nor_while_somebody_else_does(view_page: ViewP
     view_page.page.evaluate("release()")
     view_page.happens(lambda: view_page.page.evaluate("log.length") == 7, "the view's save")
     assert view_page.page.evaluate("log") == ["begun", "done"] * 3 + ["begun"]
+    view_page.page.evaluate("void saves.save()")  # Ctrl+S
+    view_page.settle()
+    assert view_page.page.evaluate("log.length") == 7
+    view_page.page.evaluate("release()")
+    view_page.happens(lambda: view_page.page.evaluate("log.length") == 9, "the person's save")
+    assert view_page.page.evaluate("log") == ["begun", "done"] * 4 + ["begun"]
 
 
 @pytest.mark.parametrize("how", ["off", "elsewhere", "failing", "shared", "ended"])

@@ -25,7 +25,20 @@ async function saveApart(context) {
   if (saves.isBusy) await new Promise((done) => setTimeout((saves.goOn = done), SAVE_WAIT_MS));
   saves.isAwaited = false;
   saves.goOn = null;
-  saves.last = Promise.resolve(context.save()).catch(() => {});
+  saves.last = saveFirst(context);
+}
+
+/** Save; who saves meanwhile (Ctrl+S, just after Shift+Enter) comes after it. */
+async function saveFirst(context) {
+  const save = context.save;
+  const done = (async () => save.call(context))().catch(() => {});
+  const later = async (...options) => {
+    await Promise.race([done, new Promise((late) => setTimeout(late, SAVE_WAIT_MS))]);
+    return save.apply(context, options);
+  };
+  context.save = later;
+  await done;
+  if (context.save === later) context.save = save;
 }
 
 /**

@@ -19,6 +19,7 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 
 from cc_executor.model.hook import Moment, StoredHook
 from cc_executor.model.receipt import RECEIPT_MIME
+from cc_executor.runtime.run import Run
 from cc_executor.server import opening
 from cc_executor.server.asker import SETTING
 from cc_executor.server.extension import register
@@ -104,6 +105,18 @@ async def test_an_end_that_nobody_is_left_to_seal_is_shown_at_once(tmp_path: Pat
         made["cells"][0]["outputs"][0]["metadata"]["cc_executor"]["kernel"] = kernel
         content = await opened(tmp_path, made, manager=AsyncLargeFileManager(root_dir=str(tmp_path)))
         assert (RECEIPT_MIME in content["cells"][0]["outputs"][0]["data"]) == is_shown
+
+
+async def test_an_end_that_was_sealed_without_its_view_is_shown_whole_too(tmp_path: Path, state_folder: Path) -> None:
+    run_id = await left(state_folder, "echo one; echo besides >&2", ago=0)
+    await (
+        await Run.attach(StateHome(state_folder), run_id, environ=os.environ)
+    ).finish()  # as by somebody who asks for its receipt in a terminal
+    for _ in range(2):
+        content = await opened(tmp_path, live(run_id))
+        output = content["cells"][0]["outputs"][0]
+        assert "besides" in output["data"]["text/html"]
+        assert output["data"][RECEIPT_MIME]["outcome"]["kind"] == "ok"
 
 
 async def test_nobody_gets_the_end_of_somebody_elses_run_by_opening_or_saving_its_id(tmp_path: Path, state_folder: Path) -> None:

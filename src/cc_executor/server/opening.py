@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from cc_executor.model.receipt import Receipt
+    from cc_executor.store.bundle import Json
     from cc_executor.store.home import StateHome
+    from cc_executor.store.journal import RunFolder
 
 _logger = logging.getLogger(__name__)
 
 _WIDGET: Final = "application/vnd.jupyter.widget-view+json"
-_SEALED_HERE: Final = 20  # runs of one notebook, at one opening
+_SEALED_HERE: Final = 20  # runs of one notebook, at one opening; and as many whose view is made
 _OTHERS_TURN: Final = 60.0  # seconds in which whoever followed a run to its end seals it
 
 
@@ -92,7 +94,7 @@ def _mend(content: Any, path: str, environ: Mapping[str, str], others: frozenset
     from cc_executor.store.place import is_gone
 
     home = StateHome(state_path(environ))
-    known, sealed = stored_receipts(home), 0
+    known, kept, sealed, made = stored_receipts(home), stored_bundles(home), 0, 0
     # Whoever would have sealed these has ended, so nobody's turn is taken.
     orphans = [mark.get("run_id") for mark in map(as_object, _live_marks(content)) if is_gone(mark.get("kernel"))]
 
@@ -104,12 +106,20 @@ def _mend(content: Any, path: str, environ: Mapping[str, str], others: frozenset
             receipt = _sealed(home, run_id, environ)
         return receipt
 
+    def bundle_of(run_id: str) -> tuple[Json, Json] | None:
+        nonlocal made
+        bundle = kept(run_id)
+        if bundle is None and made < _SEALED_HERE and (receipt := known(run_id)) is not None:
+            made += 1
+            bundle = _shown(home.find(run_id), receipt)
+        return bundle
+
     try:
         lift(
             content,
             previous=None,
             receipt_of=for_who_asks(receipt_of),
-            bundle_of=for_who_asks(stored_bundles(home)),
+            bundle_of=for_who_asks(bundle_of),
             list_bundle_of=for_who_asks(stored_list_bundles(home)),
         )
         without_dead_views(content, others=others)
@@ -137,25 +147,37 @@ def _was_left(home: StateHome, run_id: str, *, for_sure: bool) -> bool:
 
 def _sealed(home: StateHome, run_id: str, environ: Mapping[str, str]) -> Receipt | None:
     from cc_executor.errors import CCExecutorError
-    from cc_executor.model.bundle import static_bundle
-    from cc_executor.model.transcript import Transcript
     from cc_executor.runtime.blocking import run_in_thread
-    from cc_executor.runtime.plan import roots_of
-    from cc_executor.runtime.reader import replay
     from cc_executor.runtime.run import Run
-    from cc_executor.store.bundle import write_bundle
 
-    async def finished() -> tuple[Run, Receipt]:
-        run = await Run.attach(home, run_id, environ=environ)
-        return run, await run.finish()
+    async def finished() -> Receipt:
+        return await (await Run.attach(home, run_id, environ=environ)).finish()
 
     try:
-        run, receipt = run_in_thread(finished())
-        page = Transcript(roots=roots_of(run.request.cwd))
-        for events in replay(run.folder, agent=run.request.agent):
-            page.feed(events)
-        write_bundle(run.folder, static_bundle(receipt, page))
+        return run_in_thread(finished())
     except CCExecutorError as error:
         _logger.warning("run %s could not be sealed: %s", run_id, error)
         return None
-    return receipt
+
+
+def _shown(folder: RunFolder, receipt: Receipt) -> tuple[Json, Json] | None:
+    """What stays of a run whose receipt was made by somebody who shows nothing (a terminal, a client), kept for the next time."""
+    from cc_executor.errors import CCExecutorError
+    from cc_executor.model.bundle import static_bundle
+    from cc_executor.model.transcript import Transcript
+    from cc_executor.runtime.plan import removed, roots_of
+    from cc_executor.runtime.reader import replay
+    from cc_executor.store.bundle import write_bundle
+
+    if removed(folder):
+        return None
+    try:
+        page = Transcript(roots=roots_of(folder.request().cwd))
+        for events in replay(folder, agent=receipt.agent):
+            page.feed(events)
+        bundle = static_bundle(receipt, page)
+        write_bundle(folder, bundle)
+    except CCExecutorError as error:
+        _logger.warning("the view of run %s could not be kept: %s", folder.run_id, error)
+        return None
+    return bundle

@@ -234,12 +234,11 @@ def _intact(raw: Any) -> Receipt | None:
 
 
 def _make_static(found: FoundReceipt, receipt: Receipt, bundle_of: BundleOf) -> None:
-    """Put the stored output in place of a live view. Where none was stored (the kernel died before the end), the plain text stands in."""
+    """Put the stored output in place of a live view. Where none was stored (the kernel died before the end), it shows the receipt alone."""
+    from cc_executor.model.bundle import static_bundle  # here, because the first cell imports this module, and needs no Markdown yet
+
     mark = {"run_id": receipt.run_id, "digest": receipt.digest, "status": receipt.outcome.kind.value}
-    bundle = bundle_of(found.run_id)
-    if bundle is None:
-        text = receipt.text or f"{receipt.outcome.kind.value}: {receipt.outcome.summary}"
-        bundle = ({"text/plain": text, RECEIPT_MIME: receipt.model_dump(mode="json")}, Json())
+    bundle = bundle_of(found.run_id) or static_bundle(receipt)
     data, metadata = bundle
     found.output["data"] = {mime: value for mime, value in data.items() if mime != WIDGET_MIME}
     found.output["metadata"] = {**metadata, MARK: {**as_object(metadata.get(MARK)), **mark}}

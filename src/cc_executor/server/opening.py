@@ -49,13 +49,13 @@ def mending(get: Callable[..., Any], *, environ: Mapping[str, str], app: Any = N
 async def _later(found: Awaitable[Any], path: str, environ: Mapping[str, str], app: Any) -> Any:
     model = await found
     if _is_live(model):
-        others = await _kernels_of_others(app, path)
-        await asyncio.to_thread(_mend, model["content"], path, environ, others)
+        others, is_without_kernel = await _kernels(app, path)
+        await asyncio.to_thread(_mend, model["content"], path, environ, others, is_without_kernel=is_without_kernel)
     return model
 
 
-async def _kernels_of_others(app: Any, path: str) -> frozenset[str]:
-    """The process marks of this server's kernels that are other notebooks' and not this one's."""
+async def _kernels(app: Any, path: str) -> tuple[frozenset[str], bool]:
+    """The process marks of this server's kernels that are other notebooks' and not this one's; and whether this one has none here."""
     from cc_executor.store.place import process_mark
 
     mine: dict[str, bool] = {}
@@ -68,8 +68,8 @@ async def _kernels_of_others(app: Any, path: str) -> frozenset[str]:
         pids = [app.kernel_manager.get_kernel(kernel).provisioner.pid for kernel, is_mine in mine.items() if not is_mine]
     except Exception:  # managers of all kinds, whose kernels may be elsewhere: then nothing is known of them
         _logger.debug("which kernels are whose is not known", exc_info=True)
-        return frozenset()
-    return frozenset(process_mark(pid) for pid in pids if isinstance(pid, int))
+        return frozenset(), False
+    return frozenset(process_mark(pid) for pid in pids if isinstance(pid, int)), not any(mine.values())
 
 
 def _is_live(model: Any) -> bool:
@@ -86,7 +86,9 @@ def _live_marks(content: Any) -> Iterator[Any]:
                     yield mark
 
 
-def _mend(content: Any, path: str, environ: Mapping[str, str], others: frozenset[str] = frozenset()) -> None:
+def _mend(
+    content: Any, path: str, environ: Mapping[str, str], others: frozenset[str] = frozenset(), *, is_without_kernel: bool = False
+) -> None:
     from cc_executor.server.asker import for_who_asks
     from cc_executor.store.bundle import as_object
     from cc_executor.store.home import StateHome, state_path
@@ -122,7 +124,7 @@ def _mend(content: Any, path: str, environ: Mapping[str, str], others: frozenset
             bundle_of=for_who_asks(bundle_of),
             list_bundle_of=for_who_asks(stored_list_bundles(home)),
         )
-        without_dead_views(content, others=others)
+        without_dead_views(content, others=others, is_without_kernel=is_without_kernel)
     except Exception:  # the root of our part of an opening: the user is owed the notebook, and the log the reason
         _logger.exception("the ends of runs could not be put into %s; it is opened as it is", path)
 

@@ -96,12 +96,18 @@ async function addLost(model, context) {
   const cells = [...context.model.cells];
   const names = ({ data, metadata }) => data?.[WIDGET_MIME]?.model_id === place.view || metadata?.cc_executor?.view === place.view;
   if (cells.some((cell) => outputsOf(cell).some(names))) return;
-  const cell = cells.find(({ id }) => id === place.cell);
+  const cell = cells.find(({ id }) => id === place.cell) ?? onlyOne(cells, place.code);
   if (!cell?.outputs) return;
   if (outputsOf(cell).every((output) => SAFE_OUTPUTS.includes(output.output_type))) cell.trusted = true; // else the words below the view are shown
   cell.outputs.add({ output_type: "display_data", data: place.data, metadata: place.metadata });
   model.set("save_on_start", place.save); // the page that was there has taken it back, and has not saved
   saveOnce(model);
+}
+
+/** A notebook of a format before 4.5 has no ids of cells, and every page makes up others. */
+function onlyOne(cells, code) {
+  const alike = cells.filter((cell) => cell.sharedModel.getSource() === code);
+  return alike.length === 1 ? alike[0] : undefined;
 }
 
 function outputsOf({ outputs }) {

@@ -51,7 +51,8 @@ function saveOnce(model) {
   model.save_changes?.();
   const context = model.widget_manager?.context;
   const isOurs = !context?.model?.readOnly && !context?.model?.collaborative;
-  if (typeof context?.save === "function" && isOurs) saveApart(context);
+  const canBeWritten = context?.contentsModel?.writable !== false; // else JupyterLab would say at every run that it cannot
+  if (typeof context?.save === "function" && isOurs && canBeWritten) saveApart(context);
 }
 
 const WIDGET_MIME = "application/vnd.jupyter.widget-view+json";

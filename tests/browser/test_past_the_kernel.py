@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -246,6 +247,28 @@ def test_what_goes_on_is_there_in_a_page_that_was_reloaded_before_it_was_saved(l
     assert away.outputs == []
     assert [output.metadata["cc_executor"]["status"] for output in tasks.outputs] == ["ok"]
     assert page.complaints == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["before_ids.ipynb", "format3.ipynb"])
+def test_what_goes_on_is_there_in_a_reloaded_page_of_a_notebook_whose_cells_have_no_ids(
+    lab: Lab, browser: Browser, tmp_path: Path, name: str
+) -> None:
+    path = lab.write(name, LOAD, COUNT.format(folder=tmp_path), kernel=IPYKERNEL7.name)
+    older = json.loads(path.read_text("utf-8")) | {"nbformat_minor": 4}
+    for cell in older["cells"]:
+        del cell["id"]
+    path.write_text(json.dumps(nbformat.convert(nbformat.from_dict(older), 3) if name == "format3.ipynb" else older))
+    page = PastPage(lab, browser, name)
+    page.wait_for_kernel()
+    reload_unsaved = hold_saves(page)
+    for cell in range(2):
+        page.run(cell)
+    page.grows(1, 3, within=40)
+    reload_unsaved()
+    page.grows(1, 3)
+    (tmp_path / "stop").touch()
+    eventually(lambda: "ok: " in page.output(1).inner_text().lower(), within=60, what="the view says how it ended")
     page.close()
 
 

@@ -424,9 +424,15 @@ def test_no_two_views_save_at_once_nor_while_somebody_else_does(view_page: ViewP
     view_page.page.evaluate("release()")
     view_page.happens(lambda: view_page.page.evaluate("log.length") == 7, "the view's save")
     assert view_page.page.evaluate("log") == ["begun", "done"] * 3 + ["begun"]
+    view_page.page.evaluate("void saves.save()")  # Ctrl+S
+    view_page.settle()
+    assert view_page.page.evaluate("log.length") == 7
+    view_page.page.evaluate("release()")
+    view_page.happens(lambda: view_page.page.evaluate("log.length") == 9, "the person's save")
+    assert view_page.page.evaluate("log") == ["begun", "done"] * 4 + ["begun"]
 
 
-@pytest.mark.parametrize("how", ["off", "elsewhere", "failing", "shared", "ended"])
+@pytest.mark.parametrize("how", ["off", "elsewhere", "failing", "shared", "forbidden", "ended"])
 def test_nothing_is_saved_where_it_cannot_or_should_not_be(view_page: ViewPage, how: str) -> None:
     if how == "off":
         view_page.make_view(save_on_start=False)
@@ -435,6 +441,7 @@ def test_nothing_is_saved_where_it_cannot_or_should_not_be(view_page: ViewPage, 
         "elsewhere": "delete views[0].model.widget_manager",
         "failing": "views[0].model.widget_manager.context.save = async () => { throw new Error('no') }",
         "shared": "views[0].model.widget_manager.context.model = { collaborative: true }",
+        "forbidden": "views[0].model.widget_manager.context.contentsModel = { writable: false }",
     }
     view_page.page.evaluate(f"void ({script.get(how, 0)})")
     if how == "ended":

@@ -19,6 +19,7 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 
 from cc_executor.model.hook import Moment, StoredHook
 from cc_executor.model.receipt import RECEIPT_MIME
+from cc_executor.runtime.run import Run
 from cc_executor.server import opening
 from cc_executor.server.asker import SETTING
 from cc_executor.server.extension import register
@@ -106,6 +107,18 @@ async def test_an_end_that_nobody_is_left_to_seal_is_shown_at_once(tmp_path: Pat
         assert (RECEIPT_MIME in content["cells"][0]["outputs"][0]["data"]) == is_shown
 
 
+async def test_an_end_that_was_sealed_without_its_view_is_shown_whole_too(tmp_path: Path, state_folder: Path) -> None:
+    run_id = await left(state_folder, "echo one; echo besides >&2", ago=0)
+    await (
+        await Run.attach(StateHome(state_folder), run_id, environ=os.environ)
+    ).finish()  # as by somebody who asks for its receipt in a terminal
+    for _ in range(2):
+        content = await opened(tmp_path, live(run_id))
+        output = content["cells"][0]["outputs"][0]
+        assert "besides" in output["data"]["text/html"]
+        assert output["data"][RECEIPT_MIME]["outcome"]["kind"] == "ok"
+
+
 async def test_nobody_gets_the_end_of_somebody_elses_run_by_opening_or_saving_its_id(tmp_path: Path, state_folder: Path) -> None:
     run_id = await left(state_folder)
     manager = AsyncLargeFileManager(root_dir=str(tmp_path))
@@ -189,7 +202,7 @@ async def test_a_run_that_cannot_be_sealed_leaves_the_notebook_as_it_is(
         (["RTC:/a.ipynb"], True),
         (["original.ipynb", "a.ipynb"], True),
         (["a.ipynb", "original.ipynb"], True),
-        ([], True),
+        ([], False),
     ],
 )
 async def test_a_copy_s_view_belongs_to_the_kernel_of_its_original(tmp_path: Path, paths: list[str], is_shown: bool) -> None:
@@ -198,6 +211,23 @@ async def test_a_copy_s_view_belongs_to_the_kernel_of_its_original(tmp_path: Pat
     for elsewhere in (None, "a pod"):  # the process of a kernel that runs on another machine
         content = await opened(tmp_path, made, kernels={os.getpid(): paths, elsewhere: ["elsewhere.ipynb"]})
         assert (WIDGET_MIME in content["cells"][0]["outputs"][0]["data"]) == is_shown
+
+
+@pytest.mark.parametrize(
+    ("paths", "is_shown"),
+    [(["another.ipynb"], False), ([], False), (["a.ipynb"], True), (["RTC:/a.ipynb", "another.ipynb"], True), (None, True)],
+)
+async def test_a_live_view_is_shown_only_where_its_notebook_has_a_kernel(tmp_path: Path, paths: list[str] | None, is_shown: bool) -> None:
+    """A kernel elsewhere may go on, and be this notebook's; one that this server is yet to start has never had the view."""
+    # Of a boot before this one, or another container; of this machine, but perhaps of another server; of a system that cannot tell; of a time before marks.
+    for kernel in ("1@00000000", process_mark(), "", None, [7]):
+        made = live("0" * 26)
+        made["cells"][0]["outputs"][0]["metadata"]["cc_executor"]["kernel"] = kernel
+        kernels = None if paths is None else {"a pod": paths}
+        content = await opened(tmp_path, made, manager=AsyncLargeFileManager(root_dir=str(tmp_path)), kernels=kernels)
+        output = content["cells"][0]["outputs"][0]
+        assert (WIDGET_MIME in output["data"]) == is_shown
+        assert output["data"]["text/plain"] == "cc_executor: running"
 
 
 @pytest.mark.parametrize(

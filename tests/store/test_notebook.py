@@ -222,13 +222,16 @@ def test_a_live_view_whose_run_goes_on_is_left_alone(home: StateHome) -> None:
     assert notebook == before
 
 
-def test_without_a_stored_output_the_plain_text_and_the_receipt_stand_in(home: StateHome) -> None:
+def test_without_a_stored_output_the_card_of_the_receipt_stands_there_and_says_how_it_ended(home: StateHome) -> None:
     sealed = receipt(1)
     receipts.keep(home, sealed, bundle=False)
     notebook = receipts.notebook(code_cell("a", live_output(1)))
     assert lift(notebook, home)
     data = notebook["cells"][0]["outputs"][0]["data"]
-    assert data == {"text/plain": sealed.text, RECEIPT_MIME: sealed.model_dump(mode="json")}
+    assert data[RECEIPT_MIME] == sealed.model_dump(mode="json")
+    assert "It is done." in data["text/html"]
+    assert data["text/plain"].startswith(sealed.text)
+    assert "ok · 2.0 s" in data["text/plain"]
     nbformat.validate(nbformat.from_dict(notebook))
     assert not lift(notebook, home)
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from cc_executor.kernel.display import Bundle, replace_mime, show_mime
 from cc_executor.kernel.loop import own
 from cc_executor.kernel.render import TerminalView, static_bundle
-from cc_executor.kernel.shell_pump import cell_now
+from cc_executor.kernel.shell_pump import cell_now, code_now
 from cc_executor.kernel.standin import LINES, StandIn, needed_version
 from cc_executor.kernel.widgets import RunView
 from cc_executor.model.item import Level
@@ -68,7 +68,8 @@ class Audience:
             return
         data, metadata = output
         view = metadata["cc_executor"]["view"]
-        self._place = json.dumps({"cell": cell, "view": view, "data": data, "metadata": metadata, "save": self._save_on_start})
+        place = {"cell": cell, "code": code_now(), "view": view, "data": data, "metadata": metadata, "save": self._save_on_start}
+        self._place = json.dumps(place)
         self._view.shown_at = self._place
 
     def ended(self) -> None:

@@ -182,6 +182,12 @@ def cell_now() -> str:
     return _cell_of(getattr(get_ipython(), "parent_header", {}))
 
 
+def code_now() -> str:
+    """The text of that cell, by which a notebook without ids of cells knows it."""
+    code: object = (getattr(get_ipython(), "parent_header", {}) or {}).get("content", {}).get("code")
+    return code if isinstance(code, str) else ""
+
+
 def _cell_of(message: dict[str, Any]) -> str:
     """The cell that a request names: JupyterLab, Notebook and VS Code do. Empty where it names none."""
     cell: object = (message or {}).get("metadata", {}).get("cellId")

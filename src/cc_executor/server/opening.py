@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from cc_executor.model.receipt import Receipt
+    from cc_executor.store.bundle import Json
     from cc_executor.store.home import StateHome
+    from cc_executor.store.journal import RunFolder
 
 _logger = logging.getLogger(__name__)
 
 _WIDGET: Final = "application/vnd.jupyter.widget-view+json"
-_SEALED_HERE: Final = 20  # runs of one notebook, at one opening
+_SEALED_HERE: Final = 20  # runs of one notebook, at one opening; and as many whose view is made
 _OTHERS_TURN: Final = 60.0  # seconds in which whoever followed a run to its end seals it
 
 
@@ -47,13 +49,13 @@ def mending(get: Callable[..., Any], *, environ: Mapping[str, str], app: Any = N
 async def _later(found: Awaitable[Any], path: str, environ: Mapping[str, str], app: Any) -> Any:
     model = await found
     if _is_live(model):
-        others = await _kernels_of_others(app, path)
-        await asyncio.to_thread(_mend, model["content"], path, environ, others)
+        others, is_without_kernel = await _kernels(app, path)
+        await asyncio.to_thread(_mend, model["content"], path, environ, others, is_without_kernel=is_without_kernel)
     return model
 
 
-async def _kernels_of_others(app: Any, path: str) -> frozenset[str]:
-    """The process marks of this server's kernels that are other notebooks' and not this one's."""
+async def _kernels(app: Any, path: str) -> tuple[frozenset[str], bool]:
+    """The process marks of this server's kernels that are other notebooks' and not this one's; and whether this one has none here."""
     from cc_executor.store.place import process_mark
 
     mine: dict[str, bool] = {}
@@ -66,8 +68,8 @@ async def _kernels_of_others(app: Any, path: str) -> frozenset[str]:
         pids = [app.kernel_manager.get_kernel(kernel).provisioner.pid for kernel, is_mine in mine.items() if not is_mine]
     except Exception:  # managers of all kinds, whose kernels may be elsewhere: then nothing is known of them
         _logger.debug("which kernels are whose is not known", exc_info=True)
-        return frozenset()
-    return frozenset(process_mark(pid) for pid in pids if isinstance(pid, int))
+        return frozenset(), False
+    return frozenset(process_mark(pid) for pid in pids if isinstance(pid, int)), not any(mine.values())
 
 
 def _is_live(model: Any) -> bool:
@@ -84,7 +86,9 @@ def _live_marks(content: Any) -> Iterator[Any]:
                     yield mark
 
 
-def _mend(content: Any, path: str, environ: Mapping[str, str], others: frozenset[str] = frozenset()) -> None:
+def _mend(
+    content: Any, path: str, environ: Mapping[str, str], others: frozenset[str] = frozenset(), *, is_without_kernel: bool = False
+) -> None:
     from cc_executor.server.asker import for_who_asks
     from cc_executor.store.bundle import as_object
     from cc_executor.store.home import StateHome, state_path
@@ -92,7 +96,7 @@ def _mend(content: Any, path: str, environ: Mapping[str, str], others: frozenset
     from cc_executor.store.place import is_gone
 
     home = StateHome(state_path(environ))
-    known, sealed = stored_receipts(home), 0
+    known, kept, sealed, made = stored_receipts(home), stored_bundles(home), 0, 0
     # Whoever would have sealed these has ended, so nobody's turn is taken.
     orphans = [mark.get("run_id") for mark in map(as_object, _live_marks(content)) if is_gone(mark.get("kernel"))]
 
@@ -104,15 +108,23 @@ def _mend(content: Any, path: str, environ: Mapping[str, str], others: frozenset
             receipt = _sealed(home, run_id, environ)
         return receipt
 
+    def bundle_of(run_id: str) -> tuple[Json, Json] | None:
+        nonlocal made
+        bundle = kept(run_id)
+        if bundle is None and made < _SEALED_HERE and (receipt := known(run_id)) is not None:
+            made += 1
+            bundle = _shown(home.find(run_id), receipt)
+        return bundle
+
     try:
         lift(
             content,
             previous=None,
             receipt_of=for_who_asks(receipt_of),
-            bundle_of=for_who_asks(stored_bundles(home)),
+            bundle_of=for_who_asks(bundle_of),
             list_bundle_of=for_who_asks(stored_list_bundles(home)),
         )
-        without_dead_views(content, others=others)
+        without_dead_views(content, others=others, is_without_kernel=is_without_kernel)
     except Exception:  # the root of our part of an opening: the user is owed the notebook, and the log the reason
         _logger.exception("the ends of runs could not be put into %s; it is opened as it is", path)
 
@@ -137,25 +149,37 @@ def _was_left(home: StateHome, run_id: str, *, for_sure: bool) -> bool:
 
 def _sealed(home: StateHome, run_id: str, environ: Mapping[str, str]) -> Receipt | None:
     from cc_executor.errors import CCExecutorError
-    from cc_executor.model.bundle import static_bundle
-    from cc_executor.model.transcript import Transcript
     from cc_executor.runtime.blocking import run_in_thread
-    from cc_executor.runtime.plan import roots_of
-    from cc_executor.runtime.reader import replay
     from cc_executor.runtime.run import Run
-    from cc_executor.store.bundle import write_bundle
 
-    async def finished() -> tuple[Run, Receipt]:
-        run = await Run.attach(home, run_id, environ=environ)
-        return run, await run.finish()
+    async def finished() -> Receipt:
+        return await (await Run.attach(home, run_id, environ=environ)).finish()
 
     try:
-        run, receipt = run_in_thread(finished())
-        page = Transcript(roots=roots_of(run.request.cwd))
-        for events in replay(run.folder, agent=run.request.agent):
-            page.feed(events)
-        write_bundle(run.folder, static_bundle(receipt, page))
+        return run_in_thread(finished())
     except CCExecutorError as error:
         _logger.warning("run %s could not be sealed: %s", run_id, error)
         return None
-    return receipt
+
+
+def _shown(folder: RunFolder, receipt: Receipt) -> tuple[Json, Json] | None:
+    """What stays of a run whose receipt was made by somebody who shows nothing (a terminal, a client), kept for the next time."""
+    from cc_executor.errors import CCExecutorError
+    from cc_executor.model.bundle import static_bundle
+    from cc_executor.model.transcript import Transcript
+    from cc_executor.runtime.plan import removed, roots_of
+    from cc_executor.runtime.reader import replay
+    from cc_executor.store.bundle import write_bundle
+
+    if removed(folder):
+        return None
+    try:
+        page = Transcript(roots=roots_of(folder.request().cwd))
+        for events in replay(folder, agent=receipt.agent):
+            page.feed(events)
+        bundle = static_bundle(receipt, page)
+        write_bundle(folder, bundle)
+    except CCExecutorError as error:
+        _logger.warning("the view of run %s could not be kept: %s", folder.run_id, error)
+        return None
+    return bundle

@@ -196,16 +196,19 @@ def lift(
     return True
 
 
-def without_dead_views(notebook: Json, *, others: Collection[str] = ()) -> None:
+def without_dead_views(notebook: Json, *, others: Collection[str] = (), is_without_kernel: bool = False) -> None:
     """Take out live views whose kernel is gone, in place: in a page there would be "model not found" instead of the words that say how to see the run.
 
-    `others`: the process marks of kernels that are not this notebook's, as that of its original is not a copy's.
+    `others`: the process marks of kernels that are not this notebook's, as that of its original is not a copy's. `is_without_kernel`: whoever opens the
+    notebook gets a new kernel, which has never had the views. Those that a page finds after all it puts in again (`static/notebook.js` of the kernel's door).
     """
     for cell in map(as_object, _array(notebook.get("cells"))):
         for output in map(as_object, _array(cell.get("outputs"))):
-            data, mark = as_object(output.get("data")), as_object(as_object(output.get("metadata")).get(MARK))
-            kernel = mark.get("kernel")
-            if WIDGET_MIME in data and "text/plain" in data and isinstance(kernel, str) and (is_gone(kernel) or kernel in others):
+            data, metadata = as_object(output.get("data")), as_object(output.get("metadata"))
+            if MARK not in metadata or WIDGET_MIME not in data or "text/plain" not in data:
+                continue
+            kernel = as_object(metadata[MARK]).get("kernel")
+            if is_without_kernel or is_gone(kernel) or (isinstance(kernel, str) and kernel in others):
                 output["data"] = {mime: value for mime, value in data.items() if mime != WIDGET_MIME}
 
 
@@ -234,12 +237,11 @@ def _intact(raw: Any) -> Receipt | None:
 
 
 def _make_static(found: FoundReceipt, receipt: Receipt, bundle_of: BundleOf) -> None:
-    """Put the stored output in place of a live view. Where none was stored (the kernel died before the end), the plain text stands in."""
+    """Put the stored output in place of a live view. Where none was stored (the kernel died before the end), it shows the receipt alone."""
+    from cc_executor.model.bundle import static_bundle  # here, because the first cell imports this module, and needs no Markdown yet
+
     mark = {"run_id": receipt.run_id, "digest": receipt.digest, "status": receipt.outcome.kind.value}
-    bundle = bundle_of(found.run_id)
-    if bundle is None:
-        text = receipt.text or f"{receipt.outcome.kind.value}: {receipt.outcome.summary}"
-        bundle = ({"text/plain": text, RECEIPT_MIME: receipt.model_dump(mode="json")}, Json())
+    bundle = bundle_of(found.run_id) or static_bundle(receipt)
     data, metadata = bundle
     found.output["data"] = {mime: value for mime, value in data.items() if mime != WIDGET_MIME}
     found.output["metadata"] = {**metadata, MARK: {**as_object(metadata.get(MARK)), **mark}}

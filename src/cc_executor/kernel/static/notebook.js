@@ -25,7 +25,20 @@ async function saveApart(context) {
   if (saves.isBusy) await new Promise((done) => setTimeout((saves.goOn = done), SAVE_WAIT_MS));
   saves.isAwaited = false;
   saves.goOn = null;
-  saves.last = Promise.resolve(context.save()).catch(() => {});
+  saves.last = saveFirst(context);
+}
+
+/** Save; who saves meanwhile (Ctrl+S, just after Shift+Enter) comes after it. */
+async function saveFirst(context) {
+  const save = context.save;
+  const done = (async () => save.call(context))().catch(() => {});
+  const later = async (...options) => {
+    await Promise.race([done, new Promise((late) => setTimeout(late, SAVE_WAIT_MS))]);
+    return save.apply(context, options);
+  };
+  context.save = later;
+  await done;
+  if (context.save === later) context.save = save;
 }
 
 /**
@@ -38,7 +51,8 @@ function saveOnce(model) {
   model.save_changes?.();
   const context = model.widget_manager?.context;
   const isOurs = !context?.model?.readOnly && !context?.model?.collaborative;
-  if (typeof context?.save === "function" && isOurs) saveApart(context);
+  const canBeWritten = context?.contentsModel?.writable !== false; // else JupyterLab would say at every run that it cannot
+  if (typeof context?.save === "function" && isOurs && canBeWritten) saveApart(context);
 }
 
 const WIDGET_MIME = "application/vnd.jupyter.widget-view+json";
@@ -83,12 +97,18 @@ async function addLost(model, context) {
   const cells = [...context.model.cells];
   const names = ({ data, metadata }) => data?.[WIDGET_MIME]?.model_id === place.view || metadata?.cc_executor?.view === place.view;
   if (cells.some((cell) => outputsOf(cell).some(names))) return;
-  const cell = cells.find(({ id }) => id === place.cell);
+  const cell = cells.find(({ id }) => id === place.cell) ?? onlyOne(cells, place.code);
   if (!cell?.outputs) return;
   if (outputsOf(cell).every((output) => SAFE_OUTPUTS.includes(output.output_type))) cell.trusted = true; // else the words below the view are shown
   cell.outputs.add({ output_type: "display_data", data: place.data, metadata: place.metadata });
   model.set("save_on_start", place.save); // the page that was there has taken it back, and has not saved
   saveOnce(model);
+}
+
+/** A notebook of a format before 4.5 has no ids of cells, and every page makes up others. */
+function onlyOne(cells, code) {
+  const alike = cells.filter((cell) => cell.sharedModel.getSource() === code);
+  return alike.length === 1 ? alike[0] : undefined;
 }
 
 function outputsOf({ outputs }) {

@@ -404,6 +404,7 @@ def test_no_two_views_save_at_once_nor_while_somebody_else_does(view_page: ViewP
       };
       for (const { model } of views) { model.state.save_on_start = true; model.widget_manager = { context }; }
       window.saves = context;
+      window.save = context.save;
     }""")
     view_page.feed(text("one", whole=True))
     view_page.settle()
@@ -430,6 +431,7 @@ def test_no_two_views_save_at_once_nor_while_somebody_else_does(view_page: ViewP
     view_page.page.evaluate("release()")
     view_page.happens(lambda: view_page.page.evaluate("log.length") == 9, "the person's save")
     assert view_page.page.evaluate("log") == ["begun", "done"] * 4 + ["begun"]
+    assert view_page.page.evaluate("saves.save === window.save"), "it is as it was"
 
 
 @pytest.mark.parametrize("how", ["off", "elsewhere", "failing", "shared", "forbidden", "ended"])

@@ -27,6 +27,7 @@ from IPython.core.getipython import get_ipython
 
 logger = logging.getLogger(__name__)
 
+LONGEST_CODE: Final = 100_000  # characters
 QUESTIONS: Final = frozenset({"kernel_info_request", "comm_info_request"})
 COMMS: Final = frozenset({"comm_open", "comm_msg", "comm_close"})
 
@@ -183,9 +184,9 @@ def cell_now() -> str:
 
 
 def code_now() -> str:
-    """The text of that cell, by which a notebook without ids of cells knows it."""
+    """The text of that cell, by which a notebook without ids of cells knows it. Empty where it is none, or too long to be sent to every page once more."""
     code: object = (getattr(get_ipython(), "parent_header", {}) or {}).get("content", {}).get("code")
-    return code if isinstance(code, str) else ""
+    return code if isinstance(code, str) and len(code) <= LONGEST_CODE else ""
 
 
 def _cell_of(message: dict[str, Any]) -> str:

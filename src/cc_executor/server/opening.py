@@ -25,6 +25,7 @@ _logger = logging.getLogger(__name__)
 
 _WIDGET: Final = "application/vnd.jupyter.widget-view+json"
 _SEALED_HERE: Final = 20  # runs of one notebook, at one opening; and as many whose view is made
+_SHOWN_WHOLE: Final = 200_000_000  # bytes of a run whose view is made: some seconds. Of a longer one there is the card of its receipt
 _OTHERS_TURN: Final = 60.0  # seconds in which whoever followed a run to its end seals it
 
 
@@ -169,9 +170,10 @@ def _shown(folder: RunFolder, receipt: Receipt) -> tuple[Json, Json] | None:
     from cc_executor.model.transcript import Transcript
     from cc_executor.runtime.plan import removed, roots_of
     from cc_executor.runtime.reader import replay
+    from cc_executor.shim import records
     from cc_executor.store.bundle import write_bundle
 
-    if removed(folder):
+    if removed(folder) or folder.size(records.STDOUT) > _SHOWN_WHOLE:
         return None
     try:
         page = Transcript(roots=roots_of(folder.request().cwd))

@@ -28,9 +28,10 @@ async function saveApart(context) {
   saves.last = saveFirst(context);
 }
 
-/** Save; who saves meanwhile (Ctrl+S, just after Shift+Enter) comes after it. */
+/** Save; who saves meanwhile (Ctrl+S, just after Shift+Enter) comes after it. The context is then as it was. */
 async function saveFirst(context) {
-  const save = context.save;
+  const { save } = context;
+  const isOwn = Object.hasOwn(context, "save"); // it is its class's
   const done = (async () => save.call(context))().catch(() => {});
   const later = async (...options) => {
     await Promise.race([done, new Promise((late) => setTimeout(late, SAVE_WAIT_MS))]);
@@ -38,7 +39,9 @@ async function saveFirst(context) {
   };
   context.save = later;
   await done;
-  if (context.save === later) context.save = save;
+  if (context.save !== later) return;
+  if (isOwn) context.save = save;
+  else delete context.save;
 }
 
 /**
@@ -107,7 +110,7 @@ async function addLost(model, context) {
 
 /** A notebook of a format before 4.5 has no ids of cells, and every page makes up others. */
 function onlyOne(cells, code) {
-  const alike = cells.filter((cell) => cell.sharedModel.getSource() === code);
+  const alike = cells.filter((cell) => code && cell.sharedModel.getSource() === code);
   return alike.length === 1 ? alike[0] : undefined;
 }
 

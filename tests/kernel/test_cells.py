@@ -151,7 +151,7 @@ def test_a_cell_that_is_queued_once_more_shows_what_still_runs_in_its_new_output
     output = {mime: live.displays[0][mime] for mime in (WIDGET_MIME, "text/plain")}
     view = output[WIDGET_MIME]["model_id"]
     place = json.loads(fetched_place(own_kernel, view))
-    assert place == {"cell": "a", "view": view, "data": output, "metadata": live.metadata[0], "save": True}
+    assert place == {"cell": "a", "code": cell, "view": view, "data": output, "metadata": live.metadata[0], "save": True}
     updates = [
         message["content"]["data"].get("state", {}) for message in shown.messages + live.messages if message["msg_type"] == "comm_msg"
     ]

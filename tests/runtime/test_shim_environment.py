@@ -30,7 +30,8 @@ async def test_a_supervisor_has_nothing_of_the_kernel_s_environment(
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", CANARY)
     monkeypatch.setenv("MY_OWN_PASSWORD", CANARY)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    run = await started("echo up; sleep 60", home=StateHome(state_folder), cwd=tmp_path, env_names="LD_LIBRARY_PATH")
+    # With something behind `sleep`: a shell that becomes its last command has no environment for a moment.
+    run = await started("echo up; sleep 60; :", home=StateHome(state_folder), cwd=tmp_path, env_names="LD_LIBRARY_PATH")
     try:
         await until(run, lambda state: "up" in state.text)
         first = json.loads(run.folder.read(records.CONTROL, 0).splitlines()[0])

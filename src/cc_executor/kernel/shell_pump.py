@@ -137,7 +137,8 @@ class _Answers:
             return False
         kind = message["header"]["msg_type"]
         if kind == "execute_request" and self._cell and _cell_of(message) == self._cell:
-            with self._as_parent(idents, message):
+            # Not by `deserialize`: the session takes no message twice, and this one is the kernel's own to take, later.
+            with self._as_parent(idents, {**message, "content": session.unpack(message["content"])}):
                 self._again()
         if kind not in self._types:
             return False

@@ -27,7 +27,8 @@ pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(240)]
 LOAD: Final = "%load_ext cc_executor"
 COUNT: Final = """%%cc_execute --bg --agent shell --shell bash --cwd {folder}
 i=0; while [ ! -e stop ] && [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; echo $i >> ticks.txt; sleep 0.1; done"""
-BUSY: Final = "import pathlib, time; pathlib.Path({folder!r}, 'busy').touch(); time.sleep(1000)"  # it is interrupted, or ended
+# What is tested is a kernel that answers nobody, so it sleeps until the test interrupts it or ends it; the file says that it does.
+BUSY: Final = "import pathlib, time; pathlib.Path({folder!r}, 'busy').touch(); time.sleep(1000)"
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def test_an_agent_starts_a_run_follows_it_and_reads_its_result(server: Server) -
         assert all(each.output_schema and each.output_schema["required"] for each in tools.values())
         assert "cli" not in tools["execute"].input_schema["properties"]
         assert "$ref" not in str([tool.input_schema for tool in tools.values()])  # there would be nothing that it names
-        started = await tool(session, "execute", prompt="echo one; sleep 0.3; echo two", agent="shell", shell="bash")  # noqa: S604 - an option of a run
+        started = await tool(session, "execute", prompt="echo one; sleep 0.3; echo two", agent="shell", shell="bash")  # noqa: S604 - an option of a run, no call of a process
         seen, offset = "", 0
         while True:
             told = await tool(session, "status", id=started["id"], offset=offset, wait=10)
@@ -263,7 +263,7 @@ def test_who_monitors_a_run_is_told_what_happens_and_that_it_goes_on(server: Ser
         await session.send_ping()
         await session.set_logging_level("info")
         script = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
-        run_id = (await tool(session, "execute", prompt=script, agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run
+        run_id = (await tool(session, "execute", prompt=script, agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process
         kinds, after, done = [], 0, False
         while not done:
             answer = await session.call_tool("monitor", {"id": run_id, "after": after, "wait": 20}, progress_callback=went_on)
@@ -328,7 +328,7 @@ def test_resources_are_listed_read_completed_and_watched(server: Server) -> None
 
 def test_the_journal_is_a_resource_byte_for_byte(server: Server) -> None:
     async def work(session: ClientSession) -> None:
-        run_id = (await tool(session, "execute", prompt="seq 60000; printf '\\303\\251'", agent="shell", shell="bash"))["id"]  # noqa: S604 - as above
+        run_id = (await tool(session, "execute", prompt="seq 60000; printf '\\303\\251'", agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process
         await ended(session, run_id)
         (content,) = (await session.read_resource(f"cc-executor://runs/{run_id}/journal")).contents
         assert isinstance(content, types.TextResourceContents)
@@ -342,7 +342,7 @@ def test_the_journal_is_a_resource_byte_for_byte(server: Server) -> None:
 
 def test_what_was_removed_is_not_told_as_nothing(server: Server) -> None:
     async def work(session: ClientSession) -> None:
-        run_id = (await tool(session, "execute", prompt="echo hello", agent="shell", shell="bash"))["id"]  # noqa: S604 - as above
+        run_id = (await tool(session, "execute", prompt="echo hello", agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process
         await ended(session, run_id)
         prune(server, run_id)
         for name in ("status", "monitor"):

@@ -36,35 +36,35 @@ def test_where_nobody_ever_worked_nobody_is_at_work(tmp_path: Path) -> None:
 
 
 def test_those_who_work_in_one_folder_are_told_of_each_other_until_they_leave(claims: Claims) -> None:
-    claims.enter(ONE, b"/work/a", met=[THREE, THREE])
-    claims.enter(TWO, b"/work")
+    claims.enter(ONE, b"/project/a", met=[THREE, THREE])
+    claims.enter(TWO, b"/project")
     claims.enter(THREE, b"/elsewhere")
     assert (claims.met(ONE), claims.met(TWO), claims.met(THREE)) == ((THREE, TWO), (ONE,), ())
-    assert sorted(claims.at_work(b"/work/a/deep")) == [ONE, TWO]
+    assert sorted(claims.at_work(b"/project/a/deep")) == [ONE, TWO]
     claims.leave(TWO)
-    assert sorted(claims.working()) == [(ONE, b"/work/a"), (THREE, b"/elsewhere")]
+    assert sorted(claims.working()) == [(ONE, b"/project/a"), (THREE, b"/elsewhere")]
     assert claims.met(ONE) == (THREE, TWO), "it has met it all the same"
 
 
 def test_who_has_ended_is_not_at_work_but_was_met(claims: Claims, runs: Path) -> None:
-    claims.enter(ONE, b"/work")
+    claims.enter(ONE, b"/project")
     (runs / ONE / records.EXIT).touch()
-    assert claims.at_work(b"/work") == []
-    assert claims.working() == [(ONE, b"/work")]
-    claims.enter(TWO, b"/work")
+    assert claims.at_work(b"/project") == []
+    assert claims.working() == [(ONE, b"/project")]
+    claims.enter(TWO, b"/project")
     assert (claims.met(ONE), claims.met(TWO)) == ((), ())
 
 
 def test_what_is_no_run_s_word_hides_no_other_and_that_of_a_removed_run_goes(claims: Claims, runs: Path, tmp_path: Path) -> None:
     working = tmp_path / "undo" / "working"
-    (working / "no run").write_bytes(b"/work")
+    (working / "no run").write_bytes(b"/project")
     (working / ONE).mkdir()
-    claims.enter(TWO, b"/work")
-    claims.enter(THREE, b"/work")
+    claims.enter(TWO, b"/project")
+    claims.enter(THREE, b"/project")
     (runs / THREE).rmdir()
     with (working / TWO).open("ab") as file:
         file.write(b"nonsense\n\xff\n")
-    assert claims.working() == [(TWO, b"/work")]
+    assert claims.working() == [(TWO, b"/project")]
     assert claims.met(TWO) == (THREE,)
     assert claims.met(ONE) == ()
     assert {path.name for path in working.iterdir()} == {"no run", ONE, TWO}
@@ -75,14 +75,14 @@ def test_who_begins_a_run_undoes_nothing_and_who_undoes_lets_none_begin(claims: 
         with claims.beginning(root, patience=60, is_over=lambda: True) as begins:
             return begins
 
-    with claims.beginning(b"/work", patience=0, is_over=lambda: False) as begins:
+    with claims.beginning(b"/project", patience=0, is_over=lambda: False) as begins:
         assert begins
         assert claims.undone_now() == []
-        assert may_begin(b"/work"), "two runs may begin in one folder"
-    with claims.undoing([b"/work", b"/other"]) as instead:
+        assert may_begin(b"/project"), "two runs may begin in one folder"
+    with claims.undoing([b"/project", b"/other"]) as instead:
         assert instead is None
-        assert claims.undone_now() == [b"/work", b"/other"]
-        assert [may_begin(root) for root in (b"/work/below", b"/", b"/elsewhere")] == [False, False, True]
+        assert claims.undone_now() == [b"/project", b"/other"]
+        assert [may_begin(root) for root in (b"/project/below", b"/", b"/elsewhere")] == [False, False, True]
     assert claims.undone_now() == []
 
 

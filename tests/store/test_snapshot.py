@@ -34,7 +34,7 @@ def kept(store: SnapshotStore, number: int) -> RunFolder:
     return RunFolder(path)
 
 
-def act(*runs: RunFolder, root: bytes = b"/work", is_done: bool = True) -> Act:
+def act(*runs: RunFolder, root: bytes = b"/project", is_done: bool = True) -> Act:
     return Act(tuple(run.run_id for run in runs), (), (root,), 1.0, is_done=is_done)
 
 
@@ -61,7 +61,7 @@ def test_an_undo_is_cut_short_until_it_is_done_and_where_nobody_can_tell(store: 
     begun, done = act(one, is_done=False), act(one)
     store.keep_act(begun)
     assert store.is_cut_short(one)
-    for root in (b"/", b"/work", b"/work/below"):
+    for root in (b"/", b"/project", b"/project/below"):
         assert store.cut_short(root) == [begun]
     assert store.cut_short(b"/elsewhere") == []
     store.keep_act(done)
@@ -75,25 +75,25 @@ def test_an_undo_is_cut_short_until_it_is_done_and_where_nobody_can_tell(store: 
 def test_what_somebody_carries_out_at_this_moment_is_not_cut_short(store: SnapshotStore) -> None:
     begun = act(kept(store, 1), is_done=False)
     store.keep_act(begun)
-    with store.claims.undoing([b"/work/below"]):
-        assert store.cut_short(b"/work") == []
-    assert store.cut_short(b"/work") == [begun]
+    with store.claims.undoing([b"/project/below"]):
+        assert store.cut_short(b"/project") == []
+    assert store.cut_short(b"/project") == [begun]
 
 
 def test_an_undo_whose_run_was_removed_is_forgotten(store: SnapshotStore) -> None:
     one = kept(store, 1)
     store.keep_act(act(one, is_done=False))
     shutil.rmtree(one.path)
-    assert store.cut_short(b"/work") == []
+    assert store.cut_short(b"/project") == []
     assert list(begunundos.noted(store.path)) == []
 
 
 def test_a_folder_that_is_too_large_is_looked_at_again_after_a_while(store: SnapshotStore) -> None:
-    assert store.over(b"/work", 0.0) == ""
-    store.keep_over(b"/work", "too many files")
+    assert store.over(b"/project", 0.0) == ""
+    store.keep_over(b"/project", "too many files")
     (path,) = (store.path / "folders").iterdir()
     at = path.stat().st_mtime
-    assert [store.over(b"/work", at + later) for later in (0, AGAIN - 1, AGAIN + 1, -60)] == ["too many files", "too many files", "", ""]
+    assert [store.over(b"/project", at + later) for later in (0, AGAIN - 1, AGAIN + 1, -60)] == ["too many files", "too many files", "", ""]
     assert store.over(b"/other", at) == ""
 
 
@@ -101,7 +101,7 @@ def test_a_folder_that_is_too_large_is_looked_at_again_after_a_while(store: Snap
 def test_where_there_is_no_space_for_all_looks_the_newest_stay(store: SnapshotStore, newest: int) -> None:
     runs = [kept(store, 1), kept(store, 2)]
     for number, run in enumerate(runs, start=1):
-        tree = Tree(b"/work", 0, {b"a": Entry(Kind.FILE, 0o644, 100, bytes([number]) * 32)})
+        tree = Tree(b"/project", 0, {b"a": Entry(Kind.FILE, 0o644, 100, bytes([number]) * 32)})
         store.keep(run, BEFORE, Before(tree))
         at = NOW if number == newest else NOW - 60
         os.utime(run.path / BEFORE, (at, at))

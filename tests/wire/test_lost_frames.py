@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -20,7 +22,7 @@ UNSAID: Final = {"state": "done", "lines": 1}  # of an item, where an entry does
 RETRY: Final = 0.4  # seconds until a view that was not answered asks again
 
 
-class Channel:
+class Channel(ABC):
     """What one view hears, as `channel.js` has it. `lost`: the numbers of the messages, to it or from it, that do not arrive."""
 
     def __init__(self, name: str, feed: PacedFeed, lost: set[int]) -> None:
@@ -62,8 +64,33 @@ class Channel:
         if content.get("ask"):
             self._say(op="ack", view=self.name, seq=content["seq"])
 
-    def show(self, content: dict[str, Any], body: dict[str, Any], *, is_reset: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def show(self, content: dict[str, Any], body: dict[str, Any], *, is_reset: bool) -> None: ...
+
+
+class Way:
+    """The way from a feed to its views, with the clock of both."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.views: list[Channel] = []
+        self.sent_at: list[float] = []
+        self._on_the_way: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def send(self, content: dict[str, Any], buffers: Sequence[bytes]) -> None:
+        self.sent_at.append(self.now)
+        self._on_the_way.append((content, json.loads(buffers[0])))
+
+    def run(self, feed: PacedFeed, ticks: int) -> None:
+        for _ in range(ticks):
+            for view in self.views:
+                view.tick(self.now)
+            feed.tick(self.now)
+            for content, body in self._on_the_way:
+                for view in self.views:
+                    view.hear(self.now, content, body)
+            self._on_the_way.clear()
+            self.now += TICK
 
 
 class View(Channel):
@@ -108,38 +135,24 @@ def test_whatever_is_lost_each_view_shows_what_there_is(
     script: list[tuple[list[Event], int]], lost: set[int], lost_too: set[int], late: int, is_small: bool
 ) -> None:
     transcript = Transcript(Bounds(lines=700, items=6, chars=40_000) if is_small else None)
-    frames: list[tuple[float, dict[str, Any], dict[str, Any]]] = []
-    feed = ViewFeed(transcript, lambda content, buffers: frames.append((now, content, json.loads(buffers[0]))))
+    way = Way()
+    feed = ViewFeed(transcript, way.send)
     early, other = View("early", feed, lost), View("late", feed, lost_too)
-    views, heard, now = [early], 0, 100.0
-
-    def run(ticks: int) -> None:
-        nonlocal now, heard
-        for _ in range(ticks):
-            for view in views:
-                view.tick(now)
-            feed.tick(now)
-            for _, content, body in frames[heard:]:
-                for view in views:
-                    view.hear(now, content, body)
-            heard = len(frames)
-            now += TICK
-
+    way.views.append(early)
     for step, (events, ticks) in enumerate(script):
         if step == late:
-            views.append(other)
+            way.views.append(other)
         transcript.feed(events)
-        run(ticks)
-    if other not in views:
-        views.append(other)
-    run(round((LAST_LOST + 3) * HEARTBEAT_SECONDS / TICK))  # each of them may be the only one between two heartbeats
-    feed.tick(now)
+        way.run(feed, ticks)
+    if other not in way.views:
+        way.views.append(other)
+    way.run(feed, round((LAST_LOST + 3) * HEARTBEAT_SECONDS / TICK))  # each of them may be the only one between two heartbeats
+    feed.tick(way.now)
     assert feed.is_settled
     fresh = View("fresh", feed, set())
-    views.append(fresh)
-    run(round(HEARTBEAT_SECONDS / TICK))
+    way.views.append(fresh)
+    way.run(feed, round(HEARTBEAT_SECONDS / TICK))
     assert sorted(fresh.items) == [item.number for item in transcript.items]
     for view in (early, other):
         assert view.items == fresh.items, view.name
-    times = [at for at, _, _ in frames]
-    assert all(later - earlier >= FRAME_SECONDS / 2 for earlier, later in pairwise(times))
+    assert all(later - earlier >= FRAME_SECONDS / 2 for earlier, later in pairwise(way.sent_at))

@@ -241,8 +241,7 @@ def _make_static(found: FoundReceipt, receipt: Receipt, bundle_of: BundleOf) -> 
     from cc_executor.model.bundle import static_bundle  # here, because the first cell imports this module, and needs no Markdown yet
 
     mark = {"run_id": receipt.run_id, "digest": receipt.digest, "status": receipt.outcome.kind.value}
-    bundle = bundle_of(found.run_id) or static_bundle(receipt)
-    data, metadata = bundle
+    data, metadata = bundle_of(found.run_id) or static_bundle(receipt)
     found.output["data"] = {mime: value for mime, value in data.items() if mime != WIDGET_MIME}
     found.output["metadata"] = {**metadata, MARK: {**as_object(metadata.get(MARK)), **mark}}
 

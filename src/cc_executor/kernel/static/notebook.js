@@ -31,7 +31,7 @@ async function saveApart(context) {
 /** Save; who saves meanwhile (Ctrl+S, just after Shift+Enter) comes after it. The context is then as it was. */
 async function saveFirst(context) {
   const { save } = context;
-  const isOwn = Object.hasOwn(context, "save"); // it is its class's
+  const isOwn = Object.hasOwn(context, "save"); // JupyterLab's is not: its class has it
   const done = (async () => save.call(context))().catch(() => {});
   const later = async (...options) => {
     await Promise.race([done, new Promise((late) => setTimeout(late, SAVE_WAIT_MS))]);

@@ -27,20 +27,24 @@ pytestmark = pytest.mark.usefixtures("claude_cli")
 Serve = Callable[[float], ServedRehearsal]
 
 
+def limited(resets_at: float) -> Script:
+    """A rehearsal that is refused once for a usage limit, which ends at `resets_at`, in seconds since 1970."""
+    headers = {
+        "anthropic-ratelimit-unified-status": "rejected",
+        "anthropic-ratelimit-unified-reset": str(int(resets_at)),
+        "anthropic-ratelimit-unified-representative-claim": "five_hour",
+    }
+    fault = Fault(kind="status", at="headers", status=429, error="rate_limit_error", message="usage limit", times=1)
+    return Script(name="limited", turns=(Turn(blocks=(Block(text="gone on"),), headers=headers, fault=fault),))
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """An API on loopback that refuses each session's first request for a usage limit."""
     with ExitStack() as stack:
 
         def start(resets_at: float) -> ServedRehearsal:
-            headers = {
-                "anthropic-ratelimit-unified-status": "rejected",
-                "anthropic-ratelimit-unified-reset": str(int(resets_at)),
-                "anthropic-ratelimit-unified-representative-claim": "five_hour",
-            }
-            fault = Fault(kind="status", at="headers", status=429, error="rate_limit_error", message="usage limit", times=1)
-            turn = Turn(blocks=(Block(text="gone on"),), headers=headers, fault=fault)
-            return stack.enter_context(serving(Script(name="limited", turns=(turn,)), cwd=str(tmp_path)))
+            return stack.enter_context(serving(limited(resets_at), cwd=str(tmp_path)))
 
         yield start
 

@@ -16,7 +16,7 @@ import msgspec
 
 from cc_executor.cli.answer import at_terminal
 from cc_executor.cli.signals import ending
-from cc_executor.cli.streams import has_a_cursor, is_about_output, sentence
+from cc_executor.cli.streams import is_about_output, sentence
 from cc_executor.cli.writer import TerminalWriter
 from cc_executor.errors import CCExecutorError, ControlFailed
 from cc_executor.model.ansi import clean
@@ -27,6 +27,7 @@ from cc_executor.policy.retry import Again
 from cc_executor.runtime.again import Attempts, wait_until
 from cc_executor.runtime.answers import attended
 from cc_executor.runtime.hooks import hooks_of_environment
+from cc_executor.runtime.narrow import has_a_cursor
 from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.workspace import remark

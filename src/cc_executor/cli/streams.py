@@ -22,11 +22,6 @@ def make_ready() -> None:
         bear_every_character(stream)
 
 
-def has_a_cursor(stream: TextIO) -> bool:
-    """Whether a line can be written over: a terminal, and none that shows the orders for it instead (a shell in Emacs, some logs of builds)."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
 def is_about_output(error: OSError) -> bool:
     """Whether it says that a stream could not be written; an error of a file has that file's name."""
     return error.filename is None and error.errno in _FULL

@@ -38,6 +38,7 @@ from cc_executor.model.wrong import as_given, must
 from cc_executor.runtime.bounds import bounds_of, keep_cap
 from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
+from cc_executor.runtime.narrow import has_a_cursor
 from cc_executor.taskplan import Plan, kept, plan_of_file
 from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, list_result, open_list, reopen, undone_since
 
@@ -209,7 +210,7 @@ class _Lines:
         """At a terminal, say each second how long the list still waits, below its lines."""
         waits = [task.until for task in state.tasks.values() if task.status is TaskStatus.WAITING and task.until]
         self._until = min(waits) if waits and state.status is ListStatus.OPEN else None
-        if self._until is not None and self._ticker is None and not self._silent and sys.stdout.isatty():
+        if self._until is not None and self._ticker is None and not self._silent and has_a_cursor(sys.stdout):
             self._ticker = threading.Thread(target=self._tick, name="cc_executor countdown", daemon=True)
             self._ticker.start()
 

@@ -11,6 +11,7 @@ from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.display import replace_mime, show_mime
 from cc_executor.policy.retry import Again
 from cc_executor.runtime.again import wait_until
+from cc_executor.runtime.narrow import has_a_cursor
 from cc_executor.store.localtime import local
 
 
@@ -74,7 +75,7 @@ class Countdown:
 
     @property
     def _is_live(self) -> bool:
-        return not self._in_notebook and sys.stdout.isatty()
+        return not self._in_notebook and has_a_cursor(sys.stdout)
 
     def _words(self) -> str:
         left = max(0.0, self._again.until - time.time())

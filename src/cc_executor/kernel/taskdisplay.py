@@ -17,6 +17,7 @@ from cc_executor.model.listrecord import TaskStatus
 from cc_executor.model.notice import duration
 from cc_executor.model.taskcard import MARKS, EndedList, cost_words, list_bundle, list_text
 from cc_executor.model.taskrows import TaskBoard, is_rehearsed
+from cc_executor.runtime.narrow import has_a_cursor
 from cc_executor.store.home import StateHome
 from cc_executor.store.localtime import local
 from cc_executor.store.place import process_mark
@@ -128,7 +129,7 @@ class TextListDisplay:
         """Lines are written when something begins or ends; a terminal counts down, while the list waits."""
         until = self._board.totals().until if now >= self._look_at else None
         self._look_at = max(self._look_at, now + 1.0 if now >= self._look_at else 0.0)
-        if until and not self._in_notebook and sys.stdout.isatty():
+        if until and not self._in_notebook and has_a_cursor(sys.stdout):
             print(f"\r\x1b[K  in {duration(max(0, round(until - time.time())))}", end="", flush=True)  # noqa: T201 - as below
             self._is_counting = True
 

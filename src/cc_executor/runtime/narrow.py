@@ -1,8 +1,9 @@
-"""Text streams whose encoding lacks characters that are to be written. Knows streams alone."""
+"""Text streams that bear less than others: an encoding lacks characters, a terminal has no cursor. Knows streams alone."""
 
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from typing import TextIO
 
@@ -24,3 +25,8 @@ def bear_every_character(stream: TextIO | None) -> Callable[[], None]:
 def is_utf8(stream: TextIO | None) -> bool:
     """Whether this stream bears every character by itself."""
     return str(getattr(stream, "encoding", "")).lower().replace("-", "").replace("_", "") == "utf8"
+
+
+def has_a_cursor(stream: TextIO) -> bool:
+    """Whether a line can be written over: a terminal, and none that shows the orders for it instead (a shell in Emacs, some logs of builds)."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"

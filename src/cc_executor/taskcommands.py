@@ -70,8 +70,10 @@ class TaskCommands:
 
         Raises
         ------
+        ControlFailed
+            It is too late for that: the list has ended, the task has begun.
         InvalidRequest
-            It cannot be done, with the reason: the list has ended, the task has begun, the text does not fit.
+            There is no such command or task, or the text does not fit.
         StateUnusable
         """
         state, offset = ListState(), 0
@@ -80,7 +82,7 @@ class TaskCommands:
             if click and click in state.clicks:
                 return
             if state.status is not ListStatus.OPEN and command not in ended:
-                raise InvalidRequest("The list has ended. Run it again: what ended well is not done again.")
+                raise ControlFailed("The list has ended. Run it again: what ended well is not done again.")
             if command == "kill":
                 self.kill(state, click=click)
                 return
@@ -118,7 +120,7 @@ class TaskCommands:
                 self._check_text(wanted, text)
                 return Edited(at=at, task=task, text=text, by=by)
             case _:
-                raise InvalidRequest(f"Task {task} is {status.value}: too late for {command!r}.")
+                raise ControlFailed(f"Task {task} is {status.value}: too late for {command!r}.")
 
     def _check_text(self, task: Task, text: str) -> None:
         if task.kind is TaskKind.CALL:

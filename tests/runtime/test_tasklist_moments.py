@@ -11,7 +11,7 @@ import anyio
 import msgspec
 import pytest
 
-from cc_executor.errors import InvalidRequest
+from cc_executor.errors import ControlFailed
 from cc_executor.model.listrecord import (
     Begun,
     Capped,
@@ -317,7 +317,7 @@ def test_who_asks_a_moment_too_late_is_told_so(
     for record in before:
         folder.append(record)
     just_before(monkeypatch, lambda record: isinstance(record, Edited | RetryAsked | Paused), *between)
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(ControlFailed):
         TaskCommands(folder, planned.tasks, home).obey(command, task="" if command == "pause" else "a", text="echo other")
 
 

@@ -316,6 +316,7 @@ def test_a_list_is_commanded(server: Server, tmp_path: Path) -> None:
     name = start(server, tasks, on_failure="continue")
     with ended(server, name):
         eventually((tmp_path / "ticks").exists, within=BOUND, what="it runs")
+        assert control(server, name, "edit", task="long", text="true").status_code == 409, "it has begun"
         assert control(server, name, "skip", task="left").json()["task"] == "left"
         assert control(server, name, "edit", task="next", text="echo edited").status_code == 200
         assert control(server, name, "edit", task="next", text=" ").status_code == 400
@@ -328,7 +329,10 @@ def test_a_list_is_commanded(server: Server, tmp_path: Path) -> None:
         told = results(server, name)
         assert states(server, name) == {"long": "stopped", "left": "skipped", "next": "ok"}
         assert (told["status"], told["results"][2]["text"]) == ("failed", "edited\n")
-    for op, more in (("pause", {}), ("cancel", {}), ("skip", {"task": "long"}), ("retry", {"task": "next"})):
+    late: list[tuple[str, dict[str, str]]] = [
+        ("pause", {}), ("cancel", {}), ("skip", {"task": "long"}), ("retry", {"task": "next"}), ("edit", {"task": "next", "text": "true"}),
+    ]  # fmt: skip
+    for op, more in late:
         refused = control(server, name, op, **more)
         assert (refused.status_code, refused.json()["error"]["kind"]) == (409, "ControlFailed"), op
     for op, more in (("explode", {}), ("skip", {}), ("pause", {"task": "long"}), ("skip", {"task": "none"})):

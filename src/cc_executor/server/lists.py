@@ -429,12 +429,9 @@ class Lists:
             if state.is_paused:
                 folder.append(Resumed(at=time.time(), by=by, click=click))
             return
-        try:
-            TaskCommands(folder, tasks, self._home).obey(
-                "stop" if op == "cancel" else op, task=task, text=text, by=by, click=click, ended={"retry"}
-            )
-        except InvalidRequest as error:
-            raise error if op == "edit" else ControlFailed(str(error)) from error
+        TaskCommands(folder, tasks, self._home).obey(
+            "stop" if op == "cancel" else op, task=task, text=text, by=by, click=click, ended={"retry"}
+        )
 
 
 def width(tasks: TaskList, state: ListState) -> int:

@@ -291,13 +291,16 @@ async def _until_retried(seen: list[Event]) -> None:
 
 # --- cancelled ----------------------------------------------------------------------------------------------------
 
-TREE: Final = "setsid bash -c 'trap \"\" TERM; echo $$ > pid; while :; do read -t 1 < /dev/zero; done' & echo started; wait"
+# It says that it has started before there is a pid.
+TREE: Final = "echo started; setsid bash -c 'trap \"\" TERM; echo $$ > pid; while :; do read -t 1 < /dev/zero; done' & wait"
 
 
 async def test_cancelling_ends_the_whole_tree_and_seals(tmp_path: Path, home: StateHome) -> None:
-    task = asyncio.get_running_loop().create_task(cc_execute(TREE, **BASH))
+    seen: list[Event] = []
+    task = asyncio.get_running_loop().create_task(cc_execute(TREE, **BASH, on_event=seen.append))
     pid = tmp_path / "pid"
     await eventually(lambda: pid.exists() and pid.read_text().strip())
+    await eventually(lambda: seen)  # the agent may be faster than the launch, which names no run when it is cancelled
     began = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as cancelled:
@@ -317,12 +320,12 @@ async def test_a_timeout_around_it_ends_it_too(tmp_path: Path) -> None:
     script = "echo $$ > pid; echo there; sleep 1000"
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(BOUND) as limit:
-            await cc_execute(script, **BASH, on_event=lambda _: limit.reschedule(0.0) if (tmp_path / "pid").exists() else None)
+            await cc_execute(script, **BASH, on_event=lambda event: limit.reschedule(0.0) if isinstance(event, TextWritten) else None)
     assert not alive(int((tmp_path / "pid").read_text()))
     (tmp_path / "pid").unlink()
 
-    def over(_: Event) -> None:
-        if (tmp_path / "pid").exists():
+    def over(event: Event) -> None:
+        if isinstance(event, TextWritten):
             scope.deadline = 0.0
 
     with anyio.move_on_after(BOUND) as scope:

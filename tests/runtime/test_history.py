@@ -45,6 +45,7 @@ from cc_executor.store.tasklists import ListHome
 from cc_executor.taskplan import plan, request_of
 from cc_executor.tasks import cc_execute_list
 from runtime.test_nemesis import close_off
+from support.locks import as_its_last_sync
 from support.recordings import CLAUDE, Recording, events_of
 from support.runs import BASH, remembered, run_folders
 
@@ -430,6 +431,13 @@ async def test_a_run_that_goes_on_is_not_pruned(home: StateHome, tmp_path: Path)
     assert (planned.candidates, planned.unsealed) == ((), 1)
     (tmp_path / "gate").write_text("go")
     assert (await run.finish()).outcome.ok
+
+
+def test_a_run_whose_supervisor_syncs_its_journal_still_has_ended_and_is_pruned(home: StateHome) -> None:
+    ended = home.folder(shell("echo").run_id)
+    with as_its_last_sync(ended):
+        prune(home, plan_pruning(home, environ=os.environ, now=time.time(), keep=0), environ=os.environ, now=time.time())
+    assert not (ended.path / records.STDOUT).exists()
 
 
 def test_what_is_being_written_into_a_run_s_folder_is_not_pruned(home: StateHome, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from cc_executor.runtime.login import Login, login_of
 from cc_executor.runtime.result import Result
 from cc_executor.shim import records
 from support.leaks import await_none
+from support.runs import eventually
 
 pytestmark = pytest.mark.usefixtures("claude_cli")
 T = TypeVar("T")
@@ -75,13 +76,14 @@ def case(
 
 
 WELL: Final = "result.is_error = false"
-# Those that are asked for their time come first, when the machine has least to do.
+# Those that are asked for their time come first, when the machine has least to do. Where something has to be said before a limit, it leaves
+# a CLI the time that it takes for its first words on a busy machine.
 CASES: Final = {
     "401": case("bad-key", OutcomeKind.AUTH, "last api_retry.error_status = 401", "ANTHROPIC_API_KEY", about="the CLI alone: 180 s"),
-    "stall midway": case("stall-midway", OutcomeKind.STALLED, "limit stall = 8 s", "--stall-timeout", stall_timeout=8),
+    "stall midway": case("stall-midway", OutcomeKind.STALLED, "limit stall = 15 s", "--stall-timeout", stall_timeout=15),
     "wall limit": case("slow-text", OutcomeKind.TIMEOUT, "limit wall = 2 s", "--timeout", timeout=2),
     "stall, pings only": case(
-        "stall-pings", OutcomeKind.STALLED, "limit stall = 8 s", "--stall-timeout", about="a ping is no sign of life", stall_timeout=8
+        "stall-pings", OutcomeKind.STALLED, "limit stall = 15 s", "--stall-timeout", about="a ping is no sign of life", stall_timeout=15
     ),
     "stall before the headers": case("stall-headers", OutcomeKind.STALLED, "limit stall = 2 s", "--stall-timeout", stall_timeout=2),
     "background task left running": case(
@@ -94,7 +96,7 @@ CASES: Final = {
         verify="grep -q tick background.txt && echo ticked",
     ),
     "background task, wall limit": case(
-        "background", OutcomeKind.TIMEOUT, "limit wall = 12 s", "--timeout", about="also after the last word", timeout=12, tools="Bash"
+        "background", OutcomeKind.TIMEOUT, "limit wall = 20 s", "--timeout", about="also after the last word", timeout=20, tools="Bash"
     ),
     "429 for ever, wall limit": case(
         "throttled-forever",
@@ -102,7 +104,7 @@ CASES: Final = {
         "last api_retry.error_status = 429",
         "Wait",
         about="the run's own limit bounds the CLI's 180 s of asking, and the cure is not more time",
-        timeout=10,
+        timeout=20,
     ),
     "success": case("hello", OutcomeKind.OK, WELL),
     "success, verified": case(
@@ -444,7 +446,7 @@ def test_a_command_in_the_background_ends_soon_after_the_last_word(table: dict[s
 def test_a_wall_limit_holds_after_the_last_word_too(table: dict[str, Seen]) -> None:
     background = table["background task, wall limit"]
     assert background.kinds(Finished)
-    assert background.ended.receipt.times.elapsed < 30, "its command alone takes five minutes"
+    assert background.ended.receipt.times.elapsed < 50, "its command alone takes five minutes"
     assert not await_none([background.folder], budget=0)
 
 
@@ -461,10 +463,10 @@ async def test_a_command_that_shall_be_kept_outlives_the_agent_s_linger(tmp_path
         assert any("background.txt" in command for command in receipt.exit.left_behind)
         assert receipt.exit.survivors >= 1
         assert re.search("lives? on", receipt.outcome.summary)
-        before = (tmp_path / "background.txt").stat().st_size
-        with anyio.fail_after(60):
-            while (tmp_path / "background.txt").stat().st_size == before:  # noqa: ASYNC110 - a file, which has no event
-                await anyio.sleep(0.05)
+        ticks = tmp_path / "background.txt"
+        await eventually(ticks.exists)  # the agent may be faster than what it has started
+        before = ticks.stat().st_size
+        await eventually(lambda: ticks.stat().st_size > before)
     finally:
         end_marked(result.folder.name)
 

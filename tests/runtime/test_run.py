@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import json
 import os
@@ -15,6 +16,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import anyio
@@ -34,7 +36,7 @@ from cc_executor.model.receipt import Receipt, Standing
 from cc_executor.model.state import RunState
 from cc_executor.model.transcript import Transcript
 from cc_executor.policy.redact import Redactor
-from cc_executor.runtime import checks, errand, plan, seal
+from cc_executor.runtime import checks, control, errand, plan, seal, supervisor
 from cc_executor.runtime.control import command
 from cc_executor.runtime.reader import replay
 from cc_executor.runtime.run import Run
@@ -45,7 +47,7 @@ from cc_executor.store.journal import RunFolder
 from support.environments import CHECKOUT
 from support.leaks import await_none, marked_processes
 from support.recordings import together
-from support.runs import BASH, eventually, remembered, shell, started, to_end, until
+from support.runs import BASH, BOUND, eventually, remembered, shell, started, to_end, until
 from support.shims import alive
 
 Json = dict[str, Any]
@@ -241,7 +243,8 @@ async def test_a_paused_run_can_be_cancelled(tmp_path: Path, home: StateHome) ->
     assert "by test" in receipt.outcome.evidence
 
 
-async def test_threads_may_command_all_at_once(tmp_path: Path, home: StateHome) -> None:
+async def test_threads_may_command_all_at_once(tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "ANSWER_BUDGET", BOUND)  # twelve stand in a row, and a busy machine takes its time for each
     run = await started("while :; do echo x; sleep 0.01; done", home=home, cwd=tmp_path)
     problems: list[BaseException] = []
 
@@ -264,8 +267,9 @@ async def test_threads_may_command_all_at_once(tmp_path: Path, home: StateHome) 
 
 
 @pytest.mark.row("faults", "more callers than places", "each gets its answer")
-async def test_more_callers_than_there_are_places_wait_for_one(tmp_path: Path, home: StateHome) -> None:
+async def test_more_callers_than_there_are_places_wait_for_one(tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket with a time limit does not wait for room in the queue; without care, cancel would fail when many look on."""
+    monkeypatch.setattr(control, "ANSWER_BUDGET", BOUND)  # the first of them calls while 149 threads are still to be started
     run = await started("sleep 1000", home=home, cwd=tmp_path)
     shim = (await until(run, lambda state: state.started)).started
     assert shim is not None
@@ -431,6 +435,22 @@ async def test_the_check_is_made_in_the_environment_of_whoever_started_the_run(
     assert (tmp_path / "who").read_text() == "owner\n"
 
 
+def test_two_who_only_look_whether_somebody_seals_do_not_see_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would take the other for the one who has started the run, and leave it no head start."""
+    lock, found = fcntl.flock, list[bool]()
+    with (tmp_path / "sealing").open("w+b") as one, (tmp_path / "sealing").open("r+b") as other:
+
+        def flock(descriptor: int, operation: int) -> None:
+            lock(descriptor, operation)
+            if descriptor == one.fileno() and operation != fcntl.LOCK_UN:
+                found.append(seal._is_free(other.fileno()))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        assert seal._is_free(one.fileno())
+        assert seal._is_free(one.fileno(), take=True)
+    assert found == [True, False]
+
+
 async def test_a_watcher_makes_the_check_when_nobody_else_does(tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seal, "HEAD_START", 0.2)
     run = await started("true", home=home, cwd=tmp_path, verify="true")
@@ -518,18 +538,20 @@ async def test_checks_that_go_on_keep_no_other_run_waiting(tmp_path: Path, home:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run.finish)
         await eventually(hangs(tmp_path))
-        with anyio.fail_after(20):
+        with anyio.fail_after(BOUND):
             assert (await cc_execute("true", **BASH, cwd=tmp_path)).ok
         await anyio.to_thread.run_sync(lambda: run.send("cancel", by="test"))
     assert nothing_lives(tmp_path)
 
 
 async def test_a_check_that_does_not_end_in_its_time_is_ended_and_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_there = hangs(tmp_path)
     assert checks.VERIFY_BUDGET == 600
-    monkeypatch.setattr(checks, "VERIFY_BUDGET", 0.4)
+    # A clock on which ten minutes pass as soon as everything of the check is there.
+    monkeypatch.setattr(checks, "time", SimpleNamespace(monotonic=lambda: 600.0 if is_there() else 0.0))
     result = await cc_execute("true", **BASH, cwd=tmp_path, verify=HANGING)
     (check,) = result.receipt.checks
-    assert (check.passed, check.detail) == (None, "did not end in 0 s and was ended")
+    assert (check.passed, check.detail) == (None, "did not end in 600 s and was ended")
     assert (result.ok, result.receipt.standing) == (False, Standing.CLAIMED)
     assert nothing_lives(tmp_path)
 
@@ -722,9 +744,11 @@ async def test_fifty_runs_leave_no_descriptor_no_thread_and_no_zombie(tmp_path: 
     await several(50)
     await anyio.to_thread.run_sync(remembered)
     gc.collect()
-    assert me.num_fds() <= descriptors
-    assert threading.active_count() <= threads + 1
-    assert {child.pid for child in me.children()} <= children
+    # A thread of the last run may be at its end still, and on a busy disk the last supervisors sync what they wrote: the next launch reaps those.
+    await eventually(lambda: me.num_fds() <= descriptors)
+    await eventually(lambda: threading.active_count() <= threads + 1)
+    assert len({child.pid for child in me.children()} - children) < 10
+    await eventually(lambda: supervisor.reap() or {child.pid for child in me.children()} <= children)
 
 
 async def test_twenty_runs_at_once_do_not_disturb_each_other(tmp_path: Path, home: StateHome) -> None:

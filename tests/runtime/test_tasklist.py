@@ -480,17 +480,16 @@ async def test_who_joins_a_list_that_somebody_runs_changes_the_bounds_that_he_na
         group.start_soon(lambda: execute(tmp_path, *tasks, max_cost=5, on_limit="wait"))
         await eventually(lambda: begins(tmp_path) == ["a"])
         folder = next(ListHome(home).folders())
-        joined = asyncio.Event()
+        joined, joined_later = asyncio.Event(), asyncio.Event()
         group.start_soon(lambda: execute(tmp_path, *tasks, on_state=lambda _: joined.set()))
         await joined.wait()
         assert holds(folder) == (5, None, "wait")
         group.start_soon(lambda: execute(tmp_path, *tasks, max_cost=3, max_cost_per_day=20))
         await eventually(lambda: holds(folder) == (3, 20, "wait"))
         # A bound of his environment is for what he starts himself.
-        joined = asyncio.Event()
         environ = {**os.environ, "CC_EXECUTOR_MAX_COST_PER_DAY": "100"}
-        group.start_soon(lambda: execute(tmp_path, *tasks, environ=environ, on_state=lambda _: joined.set()))
-        await joined.wait()
+        group.start_soon(lambda: execute(tmp_path, *tasks, environ=environ, on_state=lambda _: joined_later.set()))
+        await joined_later.wait()
         assert holds(folder) == (3, 20, "wait")
         # What is the usual can be named, too.
         group.start_soon(lambda: execute(tmp_path, *tasks, on_limit="stop"))
@@ -519,6 +518,7 @@ async def test_a_task_that_died_with_its_runner_is_done_again(tmp_path: Path, ho
     process.kill()
     process.wait()
     newest = next(iter(home.runs()))
+    await eventually(lambda: newest.control_records()[0])  # an agent may be faster than what is written of its start
     shim = next(record.shim_pid for record in newest.control_records()[0] if isinstance(record, event.Started))
     os.kill(shim, signal.SIGKILL)
     result = await execute(tmp_path, *tasks)

@@ -174,7 +174,7 @@ def test_a_second_start_is_refused_while_the_first_runs_and_afterwards(start: St
         ("env", {"A=B": "x"}), ("env", {"A": 1}), ("cwd", 3), ("stdin", "tty"), ("wall", 0), ("wall", True), ("stall", "1"),
         ("lease_pid", 0), ("on_lease_end", "wait"), ("secrets", [1]), ("keep_background", 1), ("linger", 60),
         ("linger", {"done": [], "seconds": 1}), ("linger", {"done": ["a"], "anew": [], "seconds": 0}),
-        ("linger", {"done": ["a\nb"], "anew": [], "seconds": 1}), ("run_id", None),
+        ("linger", {"done": ["a\nb"], "anew": [], "seconds": 1}), ("run_id", None), ("quiet", ""), ("quiet", [""]), ("quiet", ["a\nb"]),
     ],
 )  # fmt: skip
 def test_a_spec_that_is_wrong_is_refused_by_name(start: Start, field: str, value: object) -> None:

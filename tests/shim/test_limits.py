@@ -11,6 +11,7 @@ import pytest
 from cc_executor.shim.clock import Clock
 from cc_executor.shim.limits import Limits
 from cc_executor.shim.linger import LastWord
+from cc_executor.shim.quiet import Quiet
 from support.shims import PYTHON, Run, until, watch
 
 Start = Callable[..., Run]
@@ -44,6 +45,30 @@ def test_silence_on_both_streams_is_a_stall(start: Start) -> None:
 def test_output_on_either_stream_is_life(start: Start) -> None:
     run = start(CHATTY, stall=3.0, wall=4.5)
     assert run.wait()["stop_reason"] == "timeout"
+
+
+def test_lines_that_only_say_that_the_line_is_open_are_no_life(start: Start) -> None:
+    pinging = ("/bin/sh", "-c", "echo begun; while :; do echo '{\"ping\": 1}'; sleep 0.05; done")
+    facts = start(pinging, stall=1.0, wall=60, quiet=['{"ping"']).wait()
+    assert facts["stop_reason"] == "stalled"
+    told = start(pinging, stall=3.0, wall=4.5, quiet=['{"pong"']).wait()
+    assert told["stop_reason"] == "timeout"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 64, 6000])
+def test_anything_else_is_heard_wherever_blocks_are_cut(size: int) -> None:
+    lines = [b'{"ping"}', b'{"pi', b'{"ping":' + b"x" * 40, b"", b'x{"ping"}', b'{"ping"}', b"y" * 5000, b'{"ping"}']
+    quiet, buffer = Quiet((b'{"pong"', b'{"ping"')), bytearray(6000)
+    for line in lines:
+        for at in range(0, len(line) + 1, size):
+            piece = (line + b"\n")[at : at + size]
+            buffer[: len(piece)] = piece
+            quiet.look(buffer, len(piece))
+        assert quiet.heard() is not line.startswith(b'{"ping"'), line
+    quiet.look(bytearray(b'{"ping"}\n{"p'), 12)
+    assert not quiet.heard(), "it may become one"
+    quiet.look(bytearray(b'ing"}\n{"pi\n'), 11)
+    assert quiet.heard()
 
 
 def test_a_tool_in_a_session_of_its_own_is_life_and_so_is_its_end(start: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from cc_executor.shim import records
+from cc_executor.store.journal import RunFolder
 
 HOLD: Final = (
     "import fcntl, sys; file = open(sys.argv[1], 'a+'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
@@ -31,3 +35,11 @@ def held_by_a_stopped_process(path: Path) -> Generator[Callable[[], object]]:
             yield release
         finally:
             release()
+
+
+@contextmanager
+def as_its_last_sync(folder: RunFolder) -> Generator[None]:
+    """Hold the lock of a run that has ended, as its supervisor does while a busy disk takes what was written."""
+    with open(folder.path / records.LOCK, "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # when that has gone
+        yield

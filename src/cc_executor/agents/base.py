@@ -25,7 +25,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A process to start: absolute argv[0], what to add to its environment (no secrets), and the bytes for its stdin (None: no stdin).
 
     A line of its stdout that begins with one of `done` is its last word, until one begins with one of `anew`. Without `done` its end is its last word.
-    With `talk`, stdin stays open until then, for answers to what it asks.
+    With `talk`, stdin stays open until then, for answers to what it asks. A line that begins with one of `quiet` is no sign of life.
     """
 
     argv: tuple[str, ...]
@@ -34,6 +34,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     done: tuple[str, ...] = ()
     anew: tuple[str, ...] = ()
     talk: Talk | None = None
+    quiet: tuple[str, ...] = ()
 
 
 class Decoder(Protocol):

@@ -15,6 +15,6 @@ async def receipt_of(home: StateHome, run_id: str) -> Receipt | None:
     """The sealed receipt of a run; made now if the run has ended and nobody was there to seal it, None while it goes on."""
     run = await Run.attach(home, run_id, environ=os.environ)
     known = await anyio.to_thread.run_sync(run.folder.receipt)
-    if known is not None or await anyio.to_thread.run_sync(run.folder.is_supervised):
+    if known is not None or await anyio.to_thread.run_sync(run.folder.is_at_work):
         return known
     return await run.finish()

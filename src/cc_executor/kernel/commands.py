@@ -95,7 +95,7 @@ def _list(shell: Any, _: str) -> None:
 def _show(shell: Any, name: str) -> None:
     folder = _folder(shell, name)
     bundle = read_bundle(folder)
-    if bundle is None and folder.is_supervised():
+    if bundle is None and folder.is_at_work():
         print(f"Run {folder.run_id} is going on: `%cc attach {folder.run_id}` shows it live.")  # noqa: T201 - the command's answer
         return
     show_static(bundle or run_in_thread(ended_bundle(shell, folder.run_id)))
@@ -109,7 +109,7 @@ def _receipt(shell: Any, name: str) -> Receipt:
     folder = _folder(shell, name)
     receipt = folder.receipt()
     if receipt is None:
-        if folder.is_supervised():
+        if folder.is_at_work():
             raise InvalidRequest(f"Run {folder.run_id} is going on; its receipt is sealed when it has ended.")
         receipt = sealed(home_of(shell), folder.run_id)
     return receipt

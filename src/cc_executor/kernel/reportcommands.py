@@ -43,7 +43,7 @@ def _sealed_first(home: StateHome, name: str, error: RunNotFound) -> Report:
         folder = home.pick(name)
     except RunNotFound:
         raise error from None
-    if folder.receipt() is None and folder.is_supervised():
+    if folder.receipt() is None and folder.is_at_work():
         raise InvalidRequest(f"Run {folder.run_id} goes on; it can be reported when it has ended.")
     sealed(home, folder.run_id)
     return report_named(home, folder.run_id)

@@ -26,7 +26,7 @@ def undo_verb(shell: Any, line: str) -> None:
     home = home_of(shell)
     names = [word for word in words if word not in flags] or [home.pick("").run_id]
     for folder in map(home.find, names):
-        if folder.receipt() is None and not folder.is_supervised():
+        if folder.receipt() is None and not folder.is_at_work():
             sealed(home, folder.run_id)  # what a run left is looked at when it is sealed
     dry_run, keep_mine = "--dry-run" in flags, "--keep-mine" in flags
     if "--redo" in flags:

@@ -111,5 +111,6 @@ def spec_of(request: RunRequest, process: AgentProcess, *, run_dir: str, run_id:
         "keep_background": request.keep_background,
         records.SPEC_JOURNAL_LIMIT: request.limits.journal,
         records.SPEC_LINGER: {"done": command.done, "anew": command.anew, "seconds": request.limits.linger} if command.done else None,
+        records.SPEC_QUIET: list(command.quiet),
         records.SPEC_TALK: {"asked": command.talk.asked, "withdrawn": command.talk.withdrawn} if command.talk is not None else None,
     }

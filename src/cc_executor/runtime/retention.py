@@ -161,7 +161,7 @@ def _candidate(home: StateHome, row: HistoryRow, spent: Container[str], *, whole
 def _is_needed(folder: RunFolder, home: StateHome) -> bool:
     """Whether somebody may need the journal still, for all that can be read."""
     try:
-        return folder.is_supervised() or SnapshotStore(home).is_cut_short(folder)
+        return folder.is_at_work() or SnapshotStore(home).is_cut_short(folder)
     except OSError:
         return True
 

@@ -34,7 +34,7 @@ def changes_of(store: SnapshotStore, folder: RunFolder) -> RunChanges:
     """What a run did. Raises `UndoRefused` for one that goes on, or of which that is not known."""
     run_id = folder.run_id
     try:
-        goes_on = folder.is_supervised()
+        goes_on = folder.is_at_work()
     except OSError as error:
         raise UndoRefused(f"Whether run {run_id} has ended cannot be seen: {of_error(error)}. Remove what stands there.") from error
     if goes_on:

@@ -197,8 +197,9 @@ def _claim(folder: RunFolder, *, make: bool = False) -> int | None:
 
 
 def _is_free(descriptor: int, *, take: bool = False) -> bool:
+    """Whether nobody seals; who only looks shares the lock for a moment with all who do so, too."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if take else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     if not take:

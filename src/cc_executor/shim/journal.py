@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from cc_executor.shim.asks import Asks
     from cc_executor.shim.linger import LastWord
+    from cc_executor.shim.quiet import Quiet
 
 BLOCK: Final = 64 * 1024  # what a pipe holds by default; larger buffers were slower
 # Bytes of a stream's end that are held while the disk is full; most closing statements have less. Room for each is set aside (`Ledger.make_room`).
@@ -82,6 +83,7 @@ class Stream:
         self.degraded = False
         self.last_word: LastWord | None = None
         self.asks: Asks | None = None
+        self.quiet: Quiet | None = None
         self._number = number
         self._index = index
         self._masker = Masker(forms) if forms else None
@@ -232,6 +234,8 @@ class Journal:
                 stream.last_word.look(self._buffer, size)
             if stream.asks is not None:
                 stream.asks.look(self._buffer, size)
+            if stream.quiet is not None:
+                stream.quiet.look(self._buffer, size)
             self._keep(stream, stream.filtered(self._view[:size]))
             if size < BLOCK:
                 break

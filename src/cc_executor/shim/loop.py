@@ -19,6 +19,7 @@ from cc_executor.shim.limits import Limits
 from cc_executor.shim.linger import LastWord
 from cc_executor.shim.mask import mask_text
 from cc_executor.shim.poller import IN, Poller
+from cc_executor.shim.quiet import Quiet
 from cc_executor.shim.records import FORMAT_VERSION
 from cc_executor.shim.stdin import Stdin
 from cc_executor.shim.tree import COMMAND_LENGTH, Tree, command_of
@@ -94,6 +95,8 @@ class Shim:
             journal.streams[0].last_word = LastWord(spec.linger.done, spec.linger.anew)
         self._asks = None if spec.talk is None else Asks(spec.talk.asked, spec.talk.withdrawn)
         journal.streams[0].asks = self._asks
+        if spec.quiet and spec.stall is not None:
+            journal.streams[0].quiet = Quiet(spec.quiet)
         self._lease = None if spec.lease_pid is None else Lease(spec.lease_pid)
         self._bell = bell
         self._oom_kills = oom_kills
@@ -258,7 +261,8 @@ class Shim:
     def _took(self, stream: Stream, size: int) -> None:
         if size:
             active = self.clock.active(time.monotonic())
-            self._limits.sign(active)
+            if stream.quiet is None or stream.quiet.heard():
+                self._limits.sign(active)
             if stream.last_word is not None:
                 self._limits.spoke(active, is_done=stream.last_word.said)
                 if self._asks is not None and stream.last_word.said:

@@ -79,6 +79,8 @@ SPEC_FIELDS: Final = (
 # A field that may be missing, or null. `linger`: {"done": list of str, "anew": list of str, "seconds": number}: the run is ended when for so long after a line
 # of stdout that begins with one of `done` nothing else has come there. One that begins with one of `anew` takes it back: the agent works on.
 SPEC_LINGER: Final = "linger"
+# Another one: list of str, beginnings of lines of stdout that are no sign of life, so that the stall limit counts on.
+SPEC_QUIET: Final = "quiet"
 # Another one: bytes that are kept of both streams together at most, or null. Standard error gets a quarter of them. Beyond that a stream's end is kept.
 SPEC_JOURNAL_LIMIT: Final = "journal_limit"
 # Another one: {"asked": list of str, "withdrawn": list of str}, beginnings of lines of stdout that end where a question's id begins. With it stdin is "talk".

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from cc_executor.shim.records import FORMAT_VERSION, SPEC_FIELDS, SPEC_HOLD, SPEC_JOURNAL_LIMIT, SPEC_LINGER, SPEC_TALK
+from cc_executor.shim.records import FORMAT_VERSION, SPEC_FIELDS, SPEC_HOLD, SPEC_JOURNAL_LIMIT, SPEC_LINGER, SPEC_QUIET, SPEC_TALK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class Spec:
         if linger is not None and not is_object(linger):
             raise SpecRefused("linger must be an object or null")
         self.linger = None if linger is None else Linger(linger)
+        quiet = fields.get(SPEC_QUIET)
+        self.quiet = () if quiet is None else _marks("quiet", quiet)
         limit = fields.get(SPEC_JOURNAL_LIMIT)
         if limit is not None and (type(limit) is not int or limit <= 0):
             raise SpecRefused("journal_limit must be a number of bytes above 0, or null")

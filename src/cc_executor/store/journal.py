@@ -198,6 +198,16 @@ class RunFolder:
         """Whether a shim holds the lock."""
         return is_held(self.path / records.LOCK)
 
+    def is_at_work(self) -> bool:
+        """Whether a shim holds the lock and has not said its last words; after them it syncs what was written, for two seconds where the disk is busy.
+
+        Raises
+        ------
+        OSError
+            Something else than a plain file stands there, or the file system has no locks.
+        """
+        return self.is_supervised() and not (self.path / records.EXIT).exists()
+
     def standing(self, now: float, *, grace: float = STARTING_GRACE) -> RunStanding:
         """What the files say.
 

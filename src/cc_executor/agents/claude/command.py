@@ -56,6 +56,9 @@ DONE: Final = ('{"type":"result"', '{"duration_api_ms":')
 # After it a turn may follow: a command in the background has ended, and the model is told.
 ANEW: Final = ('{"type":"system","subtype":"init"',)
 
+# What 2.1.330 writes each 10 s while its API sends nothing but pings: the line is open, and nobody answers.
+QUIET: Final = ('{"type":"stream_event","event":{"type":"ping"}',)
+
 # The first version that was seen to take --include-hook-events: the user's own hooks of Claude Code are events then, and their failures are seen.
 HOOK_EVENTS_SINCE: Final = (2, 1, 197)
 
@@ -111,6 +114,7 @@ class ClaudeAgent:
             done=DONE,
             anew=ANEW,
             talk=Talk(asked=control.ASKED, withdrawn=control.WITHDRAWN) if is_told else None,
+            quiet=QUIET,
         )
 
     def decoder(self) -> ClaudeDecoder:

@@ -102,7 +102,7 @@ text = "Done."
 def test_of_several_questions_the_one_that_is_named_is_answered(tmp_path: Path) -> None:
     script = tmp_path / "two.toml"
     script.write_text(TWO)
-    run_id = cli(*ASK, script, "--detach", "--timeout", "60", "Go.", cwd=tmp_path).stdout.strip()
+    run_id = cli(*ASK, script, "--detach", "--timeout", "600", "Go.", cwd=tmp_path).stdout.strip()
     asks = eventually(
         lambda: len(found := json.loads(cli("answer", run_id, "--json").stdout)) == 2 and found, within=BUDGET, what="the agent asks"
     )
@@ -142,7 +142,7 @@ def test_at_a_terminal_one_question_is_asked_at_a_time_and_one_that_is_answered_
 def test_a_run_without_anybody_waits_only_for_so_long_and_can_be_answered(tmp_path: Path) -> None:
     assert "give --timeout, too" in cli(*ASK, "approval", "--detach", "Go.", cwd=tmp_path).stderr
     assert rows() == []
-    run_id = cli(*ASK, "approval", "--detach", "--timeout", "60", "--tools", "Write", "Go.", cwd=tmp_path).stdout.strip()
+    run_id = cli(*ASK, "approval", "--detach", "--timeout", "600", "--tools", "Write", "Go.", cwd=tmp_path).stdout.strip()
     shown = eventually(
         lambda: (said := cli("answer", run_id)).stdout.count("touch approved.txt") and said, within=BUDGET, what="the agent asks"
     )

@@ -17,7 +17,7 @@ LIST = """
 name: nightly
 hooks:
   before_task: echo $CC_TASK_ID >> called
-  after_list: {run: exit 5, name: notify, timeout: 3}
+  after_list: {run: exit 5, name: notify, timeout: 30}
 tasks:
 - {id: a, run: echo one}
 - {id: b, run: exit 3, needs: a}
@@ -30,7 +30,7 @@ def test_a_lists_hooks_are_shown_called_and_told(tmp_path: Path) -> None:
     checked = cli("tasks", "check", file)
     assert checked.stdout.splitlines()[-2:] == [
         "hook before_task: echo $CC_TASK_ID >> called  (10 s, tell)",
-        "hook after_list: exit 5  (3 s, tell)",
+        "hook after_list: exit 5  (30 s, tell)",
     ]
     assert not (tmp_path / "called").exists()
     done = cli("tasks", "run", file, "--cwd", tmp_path)

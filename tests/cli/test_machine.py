@@ -115,6 +115,7 @@ def test_running_servers_are_found_and_asked_and_the_token_is_not_shown(
 ) -> None:
     running, runtime = server
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(runtime))
+    monkeypatch.setattr("cc_executor.cli.server.PATIENCE", 60.0)  # of five seconds; a busy machine may take longer
     os.mkfifo(tmp_path / "gate")
     started = running.client.post("/cc-executor/api/v1/execute", json={"prompt": "cat gate", **BASH, "cwd": str(tmp_path)})
     assert started.status_code == 202, started.text

@@ -30,6 +30,7 @@ def blocks(page: str, language: str) -> list[str]:
     return [re.sub(r"(?m)^   ", "", each) for each in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)]
 
 
+@pytest.mark.timeout(330)
 def test_every_command_of_the_page_works(page: str, tmp_path: Path) -> None:
     """With a scripted model in the place of a real one, and a check that passes."""
     (tmp_path / "prompt.md").write_text("Say hello, and change nothing.", "utf-8")
@@ -45,7 +46,7 @@ def test_every_command_of_the_page_works(page: str, tmp_path: Path) -> None:
         assert written in script, f"the page does not say {written} any more"
         script = script.replace(written, meant)
     environ = os.environ | {"PYTHONPATH": str(CHECKOUT / "src"), "CC_EXECUTOR_STATE": str(tmp_path / "state"), "HOME": str(tmp_path)}
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     values = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     receipts = [value for value in values if "outcome" in value]

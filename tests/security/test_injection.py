@@ -11,7 +11,7 @@ import pytest
 from cc_executor import cc_execute
 from security.hostile import trap
 
-pytestmark = [pytest.mark.usefixtures("claude_cli"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("claude_cli")
 
 
 def obeying(folder: Path, *calls: tuple[str, dict[str, str]]) -> Path:

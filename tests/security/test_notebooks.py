@@ -16,7 +16,7 @@ from cc_executor.model.receipt import RECEIPT_MIME, Receipt
 from support.environments import CHECKOUT
 from support.receipts import code_cell, final_output, live_output, notebook, receipt, run_id
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 Json = dict[str, Any]
 ROW = pytest.mark.row("threats", "forged notebook or receipt", "lift and verify say what is wrong, start no process and open no connection")
@@ -39,7 +39,7 @@ main()
 def cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, *map(str, arguments)], env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src")},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=40, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "FORBIDDEN" not in done.stderr, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
@@ -151,7 +151,7 @@ def test_loading_the_extension_starts_nothing(tmp_path: Path, state_folder: Path
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=60,
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "seen []", done.stdout

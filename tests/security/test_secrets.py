@@ -23,7 +23,7 @@ from support.lab import notebook_of
 from support.leaks import marked_processes
 from support.runs import run_folders, wait_for
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("claude_cli")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("claude_cli")]
 
 # name → value. The shapes are those of nobody, so only the names and the values give them away.
 WITHHELD: Final = {
@@ -53,9 +53,12 @@ for value in [os.environ["MY_SECRET"], os.environ["ANTHROPIC_API_KEY"]]:
         os.write(1, letter.encode()); os.write(2, letter.encode()); time.sleep(0.002)
     print(value, flush=True)
     Path(value).touch()
-if os.fork() == 0:
+left = os.fork()
+if left == 0:
     os.setsid()
     os.execv("/bin/sh", ["sh", "-c", "sleep 100; : " + os.environ["MY_SECRET"]])
+while b"sleep 100" not in Path(f"/proc/{left}/cmdline").read_bytes():
+    time.sleep(0.01)
 with open("gate") as gate:
     gate.read()
 sys.exit(3)

@@ -40,7 +40,7 @@ from support.runs import BASH, BOUND, remembered, shell, to_end, until
 NOBODY = 65534
 IS_ROOT = os.geteuid() == 0
 SECRET = "canary-of-a-file-elsewhere"
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(2 * BOUND)
 
 PLANTED = pytest.mark.row(
     "threats",
@@ -353,7 +353,7 @@ async def test_another_user_cannot_cancel_a_run(home: StateHome, tmp_path: Path)
         socket_.chmod(0o666)
         call = await anyio.to_thread.run_sync(
             lambda: subprocess.run(
-                [sys.executable, "-I", "-S", "-c", CALL, str(socket_)], capture_output=True, text=True, timeout=40, check=False
+                [sys.executable, "-I", "-S", "-c", CALL, str(socket_)], capture_output=True, text=True, timeout=BOUND, check=False
             )
         )
         assert call.stdout == "b''\n" or "BrokenPipeError" in call.stderr or "ConnectionResetError" in call.stderr, call

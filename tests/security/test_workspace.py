@@ -27,7 +27,7 @@ from support.kernel import running_kernel
 from support.runs import BASH
 
 UNTRUSTED = "The workspace is not trusted: its own settings are not in effect"
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

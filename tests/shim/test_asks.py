@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cc_executor.shim import records as fmt
 from cc_executor.shim.asks import Asks
-from support.shims import Run, until, watch
+from support.shims import Run, changed, until, watch
 
 Start = Callable[..., Run]
 
@@ -25,8 +25,14 @@ TALK: dict[str, Any] = {
     "talk": {"asked": [ASKED], "withdrawn": [WITHDRAWN]},
     "linger": {"done": [DONE], "anew": [], "seconds": 30},
 }
-# Asks at once: a shell starts within any limit, an interpreter on a loaded machine may not.
 ASKER = ("/bin/sh", "-c", """read -r go; echo '{"ask":"q1"}'; while read -r answer; do :; done""")
+# A shim in which no limit is reached before the agent has asked, however slow it is on a loaded machine; its clocks go from the start.
+ONCE_ASKED = changed(
+    "from cc_executor.shim.limits import Limits",
+    "def reached(self, active, tool_runs, reached=Limits.reached):",
+    "    return reached(self, active, tool_runs) if open('stdout').read() else self.sign(active)",
+    "Limits.reached = reached",
+)
 # Says what it is told, line by line; `ask X` asks, `end` is its last word. It ends when its stdin is closed.
 AGENT = """
 import sys
@@ -116,7 +122,7 @@ def test_secrets_are_masked_in_what_is_written_down(talk: Any, tmp_path: Any) ->
 
 
 def test_while_a_question_waits_the_run_does_not_stall_and_its_time_goes_on(talk: Any, tmp_path: Any) -> None:
-    run = talk("go\n", agent=ASKER, folder=tmp_path / "r", stall=0.4)
+    run = talk("go\n", agent=ASKER, folder=tmp_path / "r", stall=0.4, program=ONCE_ASKED)
     until(lambda: run.ask(op="status")["asks"])
     watch(1.2)
     assert run.ask(op="status")["state"] == "running"
@@ -124,7 +130,7 @@ def test_while_a_question_waits_the_run_does_not_stall_and_its_time_goes_on(talk
     assert run.wait()["stop_reason"] == "stalled"
     assert run.record("limit_reached")["t"] >= run.record("answered")["t"] + 0.4
 
-    late = talk("go\n", agent=ASKER, folder=tmp_path / "late", stall=0.4, wall=1.0)
+    late = talk("go\n", agent=ASKER, folder=tmp_path / "late", stall=0.4, wall=1.0, program=ONCE_ASKED)
     assert late.wait()["stop_reason"] == "timeout"
 
 

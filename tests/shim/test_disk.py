@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cc_executor.shim.records as fmt
-from support.shims import SHIM, Run, until
+from support.shims import BOUND, SHIM, Run, until
 
 Start = Callable[..., Run]
 
@@ -33,9 +33,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     folder.mkdir()
     mount = ("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0700", "none", str(folder))
     if os.geteuid() == 0:
-        subprocess.run(mount, check=True, timeout=10)
+        subprocess.run(mount, check=True, timeout=BOUND)
         yield Disk(folder, folder)
-        subprocess.run(("umount", "--lazy", str(folder)), check=True, timeout=10)
+        subprocess.run(("umount", "--lazy", str(folder)), check=True, timeout=BOUND)
         return
     # Without root: in a user and mount namespace of its own, held open by a process and looked into through /proc.
     with subprocess.Popen(
@@ -52,7 +52,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 def fill(disk: Disk) -> None:
     """Write until it is full."""
-    subprocess.run(("dd", "if=/dev/zero", f"of={disk.folder / 'filler'}", "bs=4096"), capture_output=True, timeout=20, check=False)
+    subprocess.run(("dd", "if=/dev/zero", f"of={disk.folder / 'filler'}", "bs=4096"), capture_output=True, timeout=BOUND, check=False)
 
 
 def launch(start: Start, disk: Disk, agent: str | tuple[str, ...], **fields: object) -> Run:
@@ -168,6 +168,7 @@ os.write(1, b"the last line\\n")
     fill(disk)
     (tmp_path / "full").touch()
     until((tmp_path / "written").exists)
+    assert run.ask(op="status")["written"]["stdout"] == 0, "before it answers the supervisor takes what there is"
     (disk.folder / "filler").unlink()
     (tmp_path / "freed").touch()
     facts = run.wait()

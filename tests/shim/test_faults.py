@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 
 import cc_executor.shim.records as fmt
 from support.agents import STUBBORN
-from support.shims import SHIM, Run, alive, memory, until
+from support.shims import SHIM, UNHURRIED, Run, alive, memory, until
 
 Start = Callable[..., Run]
 
@@ -86,15 +84,14 @@ MONTH = 30 * 86400.0
 def test_a_wall_clock_that_jumps_changes_what_is_shown_and_nothing_else(start: Start, tmp_path: Path) -> None:
     sign = tmp_path / "sign"
     code = JUMPING.format(source=str(SHIM.parents[2]), sign=str(sign))
-    run = start("import os, time\nwhile True: os.write(1, b'.'); time.sleep(0.02)", program=("-c", code), wall=3.0, stall=2.0)
-    until(run.read)
+    run = start(("/bin/sleep", "60"), program=("-c", code), wall=5.0, stall=55.0)  # far longer, and far shorter than a jump
     for jump in (MONTH, -MONTH):
         sign.write_text(str(jump))
         assert run.ask(op="pause")["ok"]
         assert run.ask(op="resume")["ok"]
     facts = run.wait()
     assert facts["stop_reason"] == "timeout"
-    assert 3.0 <= facts["active"] <= facts["elapsed"] < 20
+    assert 5.0 <= facts["active"] <= facts["elapsed"] - facts["frozen"] < 20
     assert facts["ended_at"] < facts["started_at"] - MONTH / 2
     records = run.records()
     assert [record["seq"] for record in records] == list(range(len(records)))
@@ -104,9 +101,8 @@ def test_a_wall_clock_that_jumps_changes_what_is_shown_and_nothing_else(start: S
 
 @pytest.mark.row("faults", "agent stopped by somebody else for ever", "stalled: continued, told to end, and ended")
 def test_an_agent_that_somebody_stops_for_ever_has_stalled(start: Start) -> None:
-    run = start("import os, time\nwhile True: os.write(1, b'.'); time.sleep(0.02)", stall=1.0)
-    until(run.read)
-    os.kill(run.agent, signal.SIGSTOP)
+    # It stops itself: anybody else might come when it has stalled already, without having been stopped.
+    run = start(("/bin/sh", "-c", "kill -STOP $$; exit 7"), stall=1.0, program=UNHURRIED)
     facts = run.wait()
     assert facts["stop_reason"] == "stalled"
     assert not alive(run.agent)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 import cc_executor.shim.records as fmt
-from support.shims import PYTHON, SHIM, alive, marked, until
+from support.shims import PYTHON, SHIM, alive, changed, marked, until
 
 # It says at once what it is, hears what it is to do, and ends when nothing more comes.
 WAITER: Final = """
@@ -38,7 +38,7 @@ while True:
 class Holder:
     """A shim that holds an agent, spoken to as a launcher does."""
 
-    def __init__(self, folder: Path, agent: str, **fields: object) -> None:
+    def __init__(self, folder: Path, agent: str, *, program: tuple[str, ...] = (str(SHIM),), **fields: object) -> None:
         self.mark = f"spare-{os.getpid()}-{folder.name}"
         self.spec: dict[str, Any] = {
             "version": fmt.FORMAT_VERSION,
@@ -60,7 +60,7 @@ class Holder:
         self.run_dir = folder / "run"
         self.run_dir.mkdir(mode=0o700)
         (self.run_dir / fmt.PROMPT).write_text("this\n")
-        self.shim = subprocess.Popen([sys.executable, "-I", "-S", str(SHIM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.shim = subprocess.Popen([sys.executable, "-I", "-S", *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self.answer = self.say(**{fmt.SPEC_HOLD: 60.0} | fields)
 
     def say(self, **fields: object) -> dict[str, Any]:
@@ -88,10 +88,10 @@ class Holder:
 def hold(tmp_path: Path) -> Iterator[Callable[..., Holder]]:
     held: list[Holder] = []
 
-    def start(agent: str = WAITER, **fields: object) -> Holder:
+    def start(agent: str = WAITER, *, program: tuple[str, ...] = (str(SHIM),), **fields: object) -> Holder:
         folder = tmp_path / str(len(held))
         folder.mkdir()
-        held.append(Holder(folder, agent, **fields))
+        held.append(Holder(folder, agent, program=program, **fields))
         return held[-1]
 
     yield start
@@ -152,8 +152,9 @@ def test_an_agent_that_gets_no_run_is_ended_with_all_that_it_has_started(hold: H
 
 
 def test_an_agent_that_is_not_wanted_hears_the_end_of_its_input_before_it_is_killed(hold: Hold, tmp_path: Path) -> None:
-    """It may have hooks that run when a session ends."""
-    held = hold(argv=["/bin/sh", "-c", "echo > ready; read -r line || echo > farewell"])
+    """It may have hooks that run when a session ends. Here they have as long as they take."""
+    patient = changed("from cc_executor.shim import hold", "hold.PATIENCE = 60.0")
+    held = hold(program=patient, argv=["/bin/sh", "-c", "echo > ready; read -r line || echo > farewell"])
     until((tmp_path / "0" / "ready").exists)
     held.shim.terminate()
     until(held.is_gone)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import cc_executor.shim.records as fmt
-from support.shims import SHIM, Run, until
+from support.shims import BOUND, SHIM, Run, until
 
 Start = Callable[..., Run]
 
@@ -111,7 +111,7 @@ def test_a_missing_executable_is_a_sentence(start: Start) -> None:
     assert run.answer["ok"] is False
     assert run.answer["errno"] == 2
     assert "/nowhere/agent cannot be started" in run.answer["error"]
-    assert run.process.wait(10) == 1
+    assert run.process.wait(BOUND) == 1
     assert run.marked() == []
     assert {path.name for path in run.folder.iterdir()} <= {fmt.LOCK, fmt.LOG}
 
@@ -193,7 +193,7 @@ def test_what_is_no_spec_is_answered(data: bytes) -> None:
 
 
 def answer_to(data: bytes) -> dict[str, object]:
-    done = subprocess.run((sys.executable, "-I", "-S", str(SHIM)), input=data, capture_output=True, timeout=20, check=False)
+    done = subprocess.run((sys.executable, "-I", "-S", str(SHIM)), input=data, capture_output=True, timeout=BOUND, check=False)
     assert done.returncode == 1
     assert done.stderr == b""
     return json.loads(done.stdout)
@@ -216,9 +216,9 @@ def test_the_shim_holds_nothing_that_its_launcher_held() -> None:
             (sys.executable, "-I", "-S", str(SHIM)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False, start_new_session=True
         )
         theirs.close()
-        ours.settimeout(20)
+        ours.settimeout(BOUND)
         assert ours.recv(1) == b""  # end of file while the shim still waits for its spec
-        child.communicate(b"", timeout=20)
+        child.communicate(b"", timeout=BOUND)
 
 
 def test_the_shim_imports_no_more_than_it_must(start: Start) -> None:
@@ -227,7 +227,7 @@ def test_the_shim_imports_no_more_than_it_must(start: Start) -> None:
     run.wait()
     source = str(SHIM.parents[2])
     code = f"import sys; sys.path.append({source!r}); import cc_executor.shim.start; print(*sys.modules)"
-    done = subprocess.run((sys.executable, "-I", "-S", "-c", code), capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run((sys.executable, "-I", "-S", "-c", code), capture_output=True, text=True, timeout=BOUND, check=True)
     heavy = {
         "asyncio",
         "socket",

@@ -14,7 +14,7 @@ import pytest
 import cc_executor.shim.records as fmt
 from cc_executor.shim import native
 from cc_executor.shim.lease import Lease
-from support.shims import SHIM, Run, marked, until, watch
+from support.shims import BOUND, SHIM, Run, marked, until, watch
 
 Start = Callable[..., Run]
 
@@ -90,7 +90,7 @@ def test_a_launcher_that_ends_before_the_answer_takes_its_run_along(tmp_path: Pa
         "stdin": "none", "wall": None, "stall": None, "lease_pid": None, "on_lease_end": "cancel", "secrets": [], "keep_background": False,
     })  # fmt: skip
     subprocess.run(
-        (sys.executable, "-c", LAUNCHER, sys.executable, "-I", spec, str(SHIM)), check=True, timeout=20, stdout=subprocess.DEVNULL
+        (sys.executable, "-c", LAUNCHER, sys.executable, "-I", spec, str(SHIM)), check=True, timeout=BOUND, stdout=subprocess.DEVNULL
     )
     until((tmp_path / fmt.EXIT).exists)
     assert json.loads((tmp_path / fmt.EXIT).read_bytes())["stop_reason"] == "kernel_exit"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.shims import SHIM, Run, alive, until
+from support.shims import SHIM, UNHURRIED, Run, alive, until
 
 Start = Callable[..., Run]
 
@@ -55,7 +55,7 @@ def test_a_grandchild_that_holds_the_pipe_delays_the_end_by_a_second_at_most(sta
 
 
 def test_what_is_left_behind_is_listed_and_ended(start: Start, tmp_path: Path) -> None:
-    run = start(DAEMON.replace("DEAF", "False"))
+    run = start(DAEMON.replace("DEAF", "False"), program=UNHURRIED)
     facts = run.wait()
     pid = int((tmp_path / "daemon").read_text())
     assert [item["pid"] for item in facts["left_behind"]] == [pid]

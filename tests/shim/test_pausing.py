@@ -11,7 +11,7 @@ import pytest
 
 import cc_executor.shim.records as fmt
 from support.agents import HOPPERS, TICKER
-from support.shims import SHIM, Client, Run, state, until, watch
+from support.shims import LONG_GRACES, UNHURRIED, Client, Run, changed, state, until, watch
 
 Start = Callable[..., Run]
 
@@ -46,7 +46,7 @@ def test_not_one_tick_while_paused_and_then_it_goes_on(start: Start, tmp_path: P
     assert run.record("paused")["processes"] == 2
     assert run.record("paused")["by"] == run.record("resumed")["by"] == "test"
     assert 0.5 <= run.record("resumed")["paused"] <= facts["paused"] + 0.001
-    assert abs(facts["elapsed"] - facts["paused"] - facts["active"]) < 0.01
+    assert abs(facts["elapsed"] - facts["paused"] - facts["frozen"] - facts["active"]) < 0.01
 
 
 def test_a_command_that_comes_late_or_twice_changes_nothing(start: Start, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_what_somebody_else_continues_is_stopped_again(start: Start, tmp_path: P
 
 
 def test_an_agent_that_is_paused_can_be_cancelled(start: Start, tmp_path: Path) -> None:
-    run = start(TICKER)
+    run = start(TICKER, program=UNHURRIED)
     until(lambda: ticks(tmp_path) > 5)
     run.ask(op="pause")
     run.ask(op="cancel", by="test")
@@ -131,26 +131,21 @@ def test_what_is_to_be_kept_does_not_stand_still_for_ever(start: Start, tmp_path
         os.kill(left["pid"], signal.SIGKILL)
 
 
-# A shim whose tree never stands, as one in which somebody else's process (sudo) goes on.
-NEVER_STANDS = """
-import sys
-sys.path.append({source!r})
-from cc_executor.shim import loop, start
-loop.Tree.stop = lambda self: (False, 1)
-loop.STAND_STILL_PATIENCE = {patience}
-start.main()
-"""
+def never_stands(patience: float) -> tuple[str, str]:
+    """A shim whose tree never stands, as one in which somebody else's process (sudo) goes on."""
+    patched = ("loop.Tree.stop = lambda self: (False, 1)", f"loop.STAND_STILL_PATIENCE = {patience}")
+    return changed(*LONG_GRACES, "from cc_executor.shim import loop", *patched)
 
 
 def test_a_pause_of_what_never_stands_is_answered_all_the_same(start: Start) -> None:
-    run = start(("/bin/sleep", "60"), program=("-c", NEVER_STANDS.format(source=str(SHIM.parents[2]), patience=0.3)))
+    run = start(("/bin/sleep", "60"), program=never_stands(0.3))
     assert run.ask(op="pause")["state"] == "paused"
     run.ask(op="cancel", now=True)
     run.wait()
 
 
 def test_who_waits_for_a_pause_is_told_when_the_run_goes_on_instead(start: Start) -> None:
-    run = start(("/bin/sleep", "60"), program=("-c", NEVER_STANDS.format(source=str(SHIM.parents[2]), patience=60.0)))
+    run = start(("/bin/sleep", "60"), program=never_stands(60.0))
     for op in ("resume", "cancel"):
         client = Client(run.folder)
         before = run.ask(op="status")["paused"]

@@ -20,7 +20,8 @@ for owner, name in ((os, "pidfd_open"), (os, "posix_fallocate"), (os, "fdatasync
     delattr(owner, name)
 import _socket
 del _socket.SO_PEERCRED
-from cc_executor.shim import native, tree
+from cc_executor.shim import ladder, native, tree
+for rung in (*ladder.STOP[1:], *ladder.SWEEP): rung.grace = 60.0  # `ps` takes its time
 native._prctl = native._fallocate = None
 tree.HAS_PROC = False
 from cc_executor.shim.start import main
@@ -30,7 +31,7 @@ PROGRAM = ("-c", POSIX_ONLY)
 
 
 def test_output_limits_and_records_are_the_same(start: Start) -> None:
-    run = start(("/bin/sh", "-c", "echo one; printf two >&2; exec sleep 60"), program=PROGRAM, wall=0.5)
+    run = start(("/bin/sh", "-c", "echo one; printf two >&2; exec sleep 60"), program=PROGRAM, wall=3.0)
     facts = run.wait()
     assert run.read() == b"one\n"
     assert run.read(fmt.STDERR) == b"two"

@@ -89,7 +89,14 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def shared(server: RedisServer) -> Iterator[RedisMirror]:
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answers is waited for, however slow the machine is: for what is not about one that does not."""
+    monkeypatch.setattr(mirror, "PATIENCE", 60.0)
+    monkeypatch.setattr(mirror, "PULL_PATIENCE", 60.0)
+
+
+@pytest.fixture
+def shared(server: RedisServer, unhurried: None) -> Iterator[RedisMirror]:
     with closing(server.client) as client:
         client.flushall()
     with closing(RedisMirror(server.url)) as found:
@@ -208,6 +215,7 @@ def test_both_ways_to_a_server_lead_to_the_same_rows(server: RedisServer, shared
         assert other.rows() == ([ALL], 0)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_wrong_password_is_said_and_not_shown(server: RedisServer) -> None:
     with pytest.raises(HistoryNotShared, match="refuses the password") as caught:
         RedisMirror(server.url.replace(PASSWORD, "wrong-horse-battery")).rows()
@@ -250,6 +258,7 @@ def test_the_oldest_go_when_there_are_too_many(shared: RedisMirror, monkeypatch:
     assert [found.run_id for found in shared.rows()[0]] == [row(number).run_id for number in range(299, 289, -1)]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_full_server_is_said() -> None:
     with running_redis("maxmemory 2mb", "maxmemory-policy noeviction") as full, closing(RedisMirror(full.url)) as shared:
         with pytest.raises(HistoryNotShared, match="no memory left"):

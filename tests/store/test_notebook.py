@@ -347,7 +347,7 @@ def _damaged(draw: st.DrawFn) -> Json:
         for key in way:
             holder = holder[key]
         if draw(st.booleans()):
-            holder[last] = draw(_JUNK)
+            holder[last] = copy.deepcopy(draw(_JUNK))  # what is lifted is changed in place, and is not to be what the next example draws
         else:
             del holder[last]
     return notebook

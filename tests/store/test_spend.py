@@ -112,8 +112,8 @@ def test_a_thousand_runs_are_read_in_a_moment_and_once(home: StateHome) -> None:
     for _ in range(1000):
         sealed(home, "0.001", began=NOON, ended=NOON)
     day = DaySpend(home)
-    began = time.perf_counter()
+    began = time.process_time()
     assert day.total(NOON) == pytest.approx(1)
-    first, again = time.perf_counter() - began, time.perf_counter()
+    first, again = time.process_time() - began, time.process_time()
     assert day.total(NOON) == pytest.approx(1)
-    assert time.perf_counter() - again < first < 20
+    assert time.process_time() - again < first < 20

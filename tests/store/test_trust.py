@@ -41,8 +41,8 @@ def test_trust_that_is_taken_back_while_somebody_trusts_another_folder_stays_tak
     monkeypatch.setattr(TrustList, "folders", folders)
     adder = threading.Thread(target=TrustList(home).add, args=(new,))
     adder.start()
-    assert has_read.wait(10)
+    assert has_read.wait(60)
     assert TrustList(home).remove(old) == old
     is_removed.set()
-    adder.join(10)
+    adder.join(60)
     assert [each.path for each in TrustList(home).folders()] == [new]

@@ -23,6 +23,21 @@ BOUND: Final = 40.0  # seconds; generous, because the machine may be busy
 T = TypeVar("T")
 
 
+def changed(*lines: str) -> tuple[str, str]:
+    """The `program` of a shim in which these lines were run first; they may import what they change from `cc_executor.shim`."""
+    return "-c", "\n".join(
+        ("import sys", f"sys.path.append({str(SHIM.parents[2])!r})", *lines, "from cc_executor.shim.start import main", "main()")
+    )
+
+
+# Whoever is told to end, and what an agent leaves, has so long that no busy machine takes longer: for tests of something else than how long that is.
+LONG_GRACES: Final = (
+    "from cc_executor.shim import ladder",
+    "for rung in (*ladder.STOP[1:], *ladder.SWEEP): rung.grace = 60.0",
+)
+UNHURRIED: Final = changed(*LONG_GRACES)
+
+
 def until(what: Callable[[], T], seconds: float = BOUND) -> T:
     """The first true value of `what`; fails after `seconds`."""
     begun = time.monotonic()
@@ -132,7 +147,8 @@ class Run:
         return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
     def kinds(self) -> list[str]:
-        return [record["kind"] for record in self.records()]
+        """What was recorded, in its order, but that the shim stood still, as it does with the whole of a busy machine at any time."""
+        return [kind for record in self.records() if (kind := record["kind"]) != "frozen"]
 
     def record(self, kind: str) -> dict[str, Any]:
         return next(record for record in self.records() if record["kind"] == kind)

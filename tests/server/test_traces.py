@@ -63,7 +63,7 @@ def test_a_run_is_part_of_the_trace_of_its_request_also_when_it_had_to_wait(
 ) -> None:
     gate = tmp_path / "gate"
     before, _, header = traceparent(0xA0)
-    execute(server, header, prompt=f"until [ -e {gate} ]; do sleep 0.05; done", agent="shell", shell="bash")
+    execute(server, header, prompt=f"until [ -e {gate} ]; do sleep 0.05; done", agent="shell", shell="bash")  # noqa: S604 - an option of a run, no call of a process
     first, above_first, header = traceparent(0xA1)
     execute(server, header, prompt="hello", rehearse="hello")
     second, above_second, header = traceparent(0xA2)

@@ -248,15 +248,15 @@ def test_a_list_is_started_followed_commanded_and_read(server: Server) -> None:
 
 def test_who_monitors_a_run_is_told_what_happens_and_that_it_goes_on(server: Server, tmp_path: Path) -> None:
     logged: list[types.LoggingMessageNotificationParams] = []
-    amounts: list[float] = []
+    amounts: list[list[float]] = []  # of each call
+    said: list[str | None] = []
 
     async def log(params: types.LoggingMessageNotificationParams) -> None:
         logged.append(params)
 
     async def went_on(progress: float, total: float | None, message: str | None) -> None:
-        amounts.append(progress)
-        assert message is not None
-        assert message.startswith("running")
+        amounts[-1].append(progress)
+        said.append(message)
         (tmp_path / "go").touch()
 
     async def work(session: ClientSession) -> None:
@@ -266,6 +266,7 @@ def test_who_monitors_a_run_is_told_what_happens_and_that_it_goes_on(server: Ser
         run_id = (await tool(session, "execute", prompt=script, agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process
         kinds, after, done = [], 0, False
         while not done:
+            amounts.append([])
             answer = await session.call_tool("monitor", {"id": run_id, "after": after, "wait": 20}, progress_callback=went_on)
             told: dict[str, Any] = answer.structured_content or {}
             kinds += [event["kind"] for event in told["events"]]
@@ -273,15 +274,19 @@ def test_who_monitors_a_run_is_told_what_happens_and_that_it_goes_on(server: Ser
         assert kinds[0] == "started"
         assert kinds[-1] == "exited"
         assert (await tool(session, "monitor", id=run_id, after=1, limit=1))["events"][0]["kind"] == kinds[1], "from any place again"
-        assert amounts == sorted(amounts)
-        assert len(amounts) >= 1
+        assert amounts == [sorted(each) for each in amounts]
+        assert (said[0] or "").startswith("running"), "the run waited for this"
         while len(logged) <= len(kinds):  # noqa: ASYNC110 - what is told beside an answer comes by itself; the whole is bounded
             await asyncio.sleep(0.02)
         assert [params.data["kind"] for params in logged] == [*kinds, kinds[1]]
         await session.set_logging_level("error")
         logged.clear()
         await tool(session, "monitor", id=run_id)
-        assert not logged
+        await session.set_logging_level("info")
+        await tool(session, "monitor", id=run_id, after=1, limit=1)
+        while not logged:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.02)
+        assert [params.data["kind"] for params in logged] == [kinds[1]], "and nothing before it"
 
     asked(server, work, logging_callback=log)
 
@@ -590,6 +595,24 @@ def _results(answer: httpx.Response) -> Iterator[dict[str, Any]]:
     return (message for message in messages if not message.get("method", "").startswith("notifications/"))
 
 
+def _missed(client: httpx.Client, number: str) -> dict[str, Any]:
+    """What was said on a stream after one event. Who hears nothing comes back for it.
+
+    What is said in the very moment in which a stream is taken up again the SDK (2.3) keeps, and does not send to that one.
+    """
+
+    def asked_for() -> dict[str, Any] | None:
+        patience = httpx.Timeout(BOUND, read=5)
+        with (
+            contextlib.suppress(httpx.ReadTimeout),
+            client.stream("GET", PATH, headers={"Last-Event-ID": number}, timeout=patience) as answer,
+        ):
+            return next(_results(answer), None)
+        return None
+
+    return eventually(asked_for, within=BOUND, what="the answer is given again")
+
+
 def test_an_answer_that_was_missed_is_given_again(server: Server) -> None:
     with _opened(server) as client:
         run_id = server.client.post("/cc-executor/api/v1/execute", json={"prompt": "sleep 1", "agent": "shell"}).json()["id"]
@@ -597,8 +620,7 @@ def test_an_answer_that_was_missed_is_given_again(server: Server) -> None:
         with client.stream("POST", PATH, json=call) as answer:
             number, data = next(_events(answer))
         assert data == "", "an event to come back to, before there is an answer; then the connection breaks"
-        with client.stream("GET", PATH, headers={"Last-Event-ID": number}) as answer:
-            told = next(json.loads(data) for _, data in _events(answer) if data)
+        told = _missed(client, number)
         assert told["id"] == 7
         assert told["result"]["structuredContent"]["id"] == run_id
 
@@ -617,8 +639,7 @@ def test_a_call_whose_client_has_left_waits_for_nothing_and_ends_no_run(server: 
                 number, data = next(_events(answer))
             assert data == ""
             left_at = time.monotonic()
-            with client.stream("GET", PATH, headers={"Last-Event-ID": number}) as answer:
-                told = next(_results(answer))
+            told = _missed(client, number)
             assert time.monotonic() - left_at < 25, "it has not waited for all of its 50 s"
             assert not told["result"]["structuredContent"]["done"]
         assert get(server, started)["status"] == "running"

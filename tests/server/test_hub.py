@@ -34,7 +34,7 @@ MCP: Final = "/cc-executor/mcp"
 BOUND: Final = 60.0
 CACHED: Final = 1  # seconds for which a server believes what the hub has said; 60 in the docs
 # Seconds: the culler's patience, and for how long a run counts. The long variant has the figures that were measured first; here are the same ones smaller.
-CULL_AFTER, MOST = (20, 70) if os.environ.get("CC_EXECUTOR_TEST_LONG") else (15, 30)
+CULL_AFTER, MOST = (20, 70) if os.environ.get("CC_EXECUTOR_TEST_LONG") else (6, 14)
 COUNTS: Final = "n=0; until [ -e go ]; do echo line $n; n=$((n+1)); sleep 0.1; done; echo line $n last"
 Saw = Callable[[str], None]
 ACCESS: Final = "access:servers!server=alice/"

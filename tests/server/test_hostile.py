@@ -280,6 +280,7 @@ with serving(folder, "--CCExecutorServer.max_running=1", "--CCExecutorServer.max
 
 
 @pytest.mark.row("faults", "disk full before the start", "refused, nothing is started")
+@pytest.mark.timeout(300)  # a server, and what it is waited for
 def test_a_full_disk_is_said_and_when_there_is_room_again_all_goes_on(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
@@ -290,7 +291,7 @@ def test_a_full_disk_is_said_and_when_there_is_room_again_all_goes_on(tmp_path: 
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": f"{CHECKOUT / 'tests'}:{CHECKOUT / 'src'}"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr

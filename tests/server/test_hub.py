@@ -362,6 +362,7 @@ def foreign_page() -> Iterator[str]:
 def logged_in(browser: Browser, hub: Hub, name: str) -> Page:
     """A page of alice's server, where somebody has logged in by the hub's form."""
     page = browser.new_context().new_page()
+    page.set_default_timeout(1000 * BOUND)
     page.goto(f"{hub.url}/hub/login?next=/hub/home")
     page.fill("#username_input", name)
     page.fill("#password_input", PASSWORD)

@@ -30,6 +30,8 @@ from support.served import Server, serving
 API: Final = "/cc-executor/api/v1"
 BOUND: Final = 60.0
 LONG_AGO: Final = KEPT_FOR + 3600
+# These tests hold the turn of all servers until what they wait for is there: for as long as a busy machine takes, and not for the 5 s that it is waited for.
+PATIENT: Final = f"from cc_executor.store import lock; lock.PATIENCE = {BOUND}"
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +39,19 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Serv
     """On one state folder; the first has a run that is gone in it, and one that is not."""
     folder = tmp_path_factory.mktemp("keys")
     home = StateHome(folder / "one" / "state")
-    (folder / "one").mkdir()
     home.prepare()
     (home.runs_path / KEPT).mkdir(mode=0o700)
     for run_id in (GONE, KEPT):
         claim(home.root, run_id, "ada")
         _aged(home.root / owners.FOLDER / run_id)
-    with serving(folder / "one", "--CCExecutorServer.max_running=64") as first:
-        (folder / "two").mkdir()
-        with serving(folder / "two", "--CCExecutorServer.max_running=64", state=first.home.root) as second:
-            yield first, second
+    for name in ("one", "two"):
+        (folder / name / "config").mkdir(parents=True)
+        (folder / name / "config" / "jupyter_server_config.py").write_text(PATIENT)
+    with (
+        serving(folder / "one", "--CCExecutorServer.max_running=64") as first,
+        serving(folder / "two", "--CCExecutorServer.max_running=64", state=first.home.root) as second,
+    ):
+        yield first, second
 
 
 GONE: Final = new_run_id(time.time() - LONG_AGO)

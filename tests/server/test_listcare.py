@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -54,30 +53,30 @@ def died(one: Kept) -> None:
 # --- one list ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_runner_that_is_not_up_yet_runs_the_list(tmp_path: Path) -> None:
-    one = kept(listed(tmp_path, {"run": "true"}))
+def test_a_runner_that_is_not_up_yet_runs_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, go, python = kept(listed(tmp_path, {"run": "true"})), tmp_path / "go", tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.02; done; exit 1\n")
+    python.chmod(0o700)
     assert not one.look()
-    one.start(DYING)
-    assert one.runner is not None
-    os.kill(one.runner.pid, signal.SIGSTOP)
+    monkeypatch.setattr(sys, "executable", str(python))
+    one.start(os.environ)
     try:
         assert one.look(), "else another one would be started beside it"
     finally:
-        os.kill(one.runner.pid, signal.SIGCONT)
+        go.touch()
     died(one)
 
 
 def test_runners_that_die_are_followed_more_and_more_slowly_until_a_task_ends(tmp_path: Path) -> None:
     folder = listed(tmp_path, {"id": "a", "run": "true"}, {"id": "b", "run": "true"})
-    one, waits = kept(folder), list[int]()
-    for _ in listcare.WAITS:
+    one = kept(folder)
+    for wait in (0, 1, 10):
         assert one.is_wanted
         began = time.monotonic()
         one.start(DYING)
-        waits.append(round(one.not_before - began))
+        assert began + wait <= one.not_before <= time.monotonic() + wait
         died(one)
         assert one.complaint() == "", "there is another one to come"
-    assert waits == [0, 1, 10]
     one.start(DYING)
     died(one)
     assert (one.is_wanted, one.is_given_up) == (False, True)

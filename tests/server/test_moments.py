@@ -18,6 +18,7 @@ from cc_executor.api import make_request
 from cc_executor.errors import ControlFailed, InvalidRequest, StateUnusable
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.ask import Place
+from cc_executor.runtime import login
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.summary import RunSummary, summary
 from cc_executor.server import attendance
@@ -190,9 +191,9 @@ async def test_a_run_that_is_withdrawn_while_it_is_being_started_is_ended_and_is
         go.set()
         await eventually(lambda: service.home.folder(run_id).exit_facts())
         await line.aclose()
-    receipt = await service.lookup.receipt(run_id, who="")
-    assert receipt is not None
-    assert receipt.outcome.kind.value == "cancelled"
+    await service.lookup.receipt(run_id, who="")  # has it made, and waits for a second alone
+    await eventually(lambda: service.home.folder(run_id).has_receipt)
+    assert (await service.lookup.results(run_id, who=""))["status"] == "cancelled"
     rows, _ = service.lookup.executions(who="", limit=10)
     assert [row.id for row in rows] == [run_id], "what was begun after all is no longer one that was never started"
 
@@ -382,8 +383,11 @@ async def test_many_who_subscribe_at_once_do_not_get_more_than_one_after_the_oth
 # --- many who ask for what takes long ---
 
 
-async def test_many_who_ask_whether_the_agent_is_logged_in_hold_up_nobody(state_folder: Path, tmp_path: Path) -> None:
+async def test_many_who_ask_whether_the_agent_is_logged_in_hold_up_nobody(
+    state_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The agent says nothing until somebody has been answered who asked for something else."""
+    monkeypatch.setattr(login, "LOGIN_BUDGET", BOUND)
     home, cli, gate = StateHome(state_folder), tmp_path / "bin" / "claude", tmp_path / "gate"
     cli.parent.mkdir()
     asked = 'echo >> "$0.asked"; until [ -e "$GATE" ]; do sleep 0.05; done; echo \'{"loggedIn": true, "authMethod": "none"}\''

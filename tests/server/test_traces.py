@@ -58,19 +58,27 @@ def execute(server: Server, headers: dict[str, str], **body: object) -> Json:
     return answer.json()
 
 
-def test_a_run_is_part_of_the_trace_of_its_request_also_when_it_had_to_wait(server: Server, collector: Collector, claude_cli: Path) -> None:
+def test_a_run_is_part_of_the_trace_of_its_request_also_when_it_had_to_wait(
+    server: Server, collector: Collector, claude_cli: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    before, _, header = traceparent(0xA0)
+    execute(server, header, prompt=f"until [ -e {gate} ]; do sleep 0.05; done", agent="shell", shell="bash")  # noqa: S604 - an option of a run, no call of a process
     first, above_first, header = traceparent(0xA1)
     execute(server, header, prompt="hello", rehearse="hello")
     second, above_second, header = traceparent(0xA2)
     waiting = execute(server, header, prompt="echo second", agent="shell")
     assert waiting["status"] == "queued"
-    wait_for(lambda: collector.named("invoke_agent claude", first) and collector.named("run shell", second), within=WITHIN)
+    gate.touch()
+    # A run's own span ends first, and may be sent before those below it.
+    names = (("run shell", before), ("invoke_agent claude", first), ("chat", first), ("run shell", second))
+    wait_for(lambda: all(collector.named(name, trace) for name, trace in names), within=WITHIN)
     [run] = collector.named("invoke_agent claude", first)
     assert run["parent"] == above_first
     assert run["scope"] == "cc_executor"
     assert run["attributes"]["gen_ai.provider.name"] == "anthropic"
     assert [span["parent"] for span in collector.named("chat", first)] == [run["id"]]
-    assert [span["parent"] for span in collector.named("run shell")] == [above_second]
+    assert [span["parent"] for span in collector.named("run shell", second)] == [above_second]
 
 
 def test_a_list_is_told_by_the_process_that_runs_it(server: Server, collector: Collector) -> None:

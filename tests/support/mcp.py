@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import httpx2
 from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
@@ -120,3 +122,46 @@ async def ended(session: ClientSession, run_id: str) -> dict[str, Any]:
     while not (results := await tool(session, "results", id=run_id))["done"]:
         pass
     return results
+
+
+# --- the protocol by hand ---
+
+
+def message(method: str, number: int = 1, **params: Any) -> dict[str, Any]:
+    """A request."""
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+
+
+def opening(client: httpx.Client, capabilities: dict[str, Any] | None = None, /, **headers: str) -> httpx.Response:
+    """The answer to a client that wants a session."""
+    about = {"protocolVersion": "2025-11-25", "capabilities": capabilities or {}, "clientInfo": {"name": "test", "version": "0"}}
+    return client.post(PATH, json=message("initialize", **about), headers=headers)
+
+
+@contextlib.contextmanager
+def opened(server: Server, **capabilities: Any) -> Iterator[httpx.Client]:
+    """A client with a session, by hand."""
+    headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json, text/event-stream"}
+    with httpx.Client(base_url=server.client.base_url, headers=headers, timeout=BOUND, trust_env=False) as client:
+        answer = opening(client, capabilities)
+        assert answer.status_code == 200, answer.text
+        client.headers.update({"Mcp-Session-Id": answer.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"})
+        assert client.post(PATH, json={"jsonrpc": "2.0", "method": "notifications/initialized"}).status_code == 202
+        yield client
+
+
+def events_of(answer: httpx.Response) -> Iterator[tuple[str, str]]:
+    """Ids and data of server-sent events."""
+    number = ""
+    for line in answer.iter_lines():
+        name, _, value = line.partition(": ")
+        if name == "id":
+            number = value
+        elif name == "data":
+            yield number, value
+
+
+def said_in(answer: httpx.Response) -> Iterator[dict[str, Any]]:
+    """What is said in a stream, without signs of life and what is told by the way."""
+    messages = (json.loads(data) for _, data in events_of(answer) if data)
+    return (each for each in messages if not each.get("method", "").startswith("notifications/"))

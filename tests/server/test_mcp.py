@@ -163,7 +163,7 @@ def test_the_real_claude_code_is_a_client(server: Server, tmp_path: Path) -> Non
     entry = {"type": "http", "url": f"{server.client.base_url}{PATH}", "headers": {"Authorization": f"Bearer {TOKEN}"}}
     results = claude_uses(server, entry, tmp_path)
     assert results["status"] == "ok", results
-    assert "from the inner run" in results["text"], "it has read what the other agent has written"
+    assert "41-42-43" in results["text"], "it has read what the other agent has written"
     rows = server.client.get("/cc-executor/api/v1/executions").json()["executions"]
     assert "the inner run" in [row["label"] for row in rows], results
 

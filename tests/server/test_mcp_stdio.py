@@ -136,7 +136,7 @@ def test_the_real_claude_code_is_a_client_over_stdio(server: Server, tmp_path: P
     entry = {"type": "stdio", "command": sys.executable, "args": list(COMMAND), "env": env}
     results = claude_uses(server, entry, tmp_path)
     assert results["status"] == "ok", results
-    assert "from the inner run" in results["text"]
+    assert "41-42-43" in results["text"]
     (folder,) = StateHome(tmp_path / "state").runs()
     assert folder.request().label == "the inner run"
 

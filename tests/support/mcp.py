@@ -45,7 +45,7 @@ description = "an agent that starts another one"
 [[turn.block]]
 tool = "mcp__runs__execute"
 [turn.block.input]
-prompt = "echo from the inner run"
+prompt = "seq -s- 41 43"
 agent = "shell"
 label = "the inner run"
 

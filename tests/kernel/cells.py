@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from cc_executor.shim import ladder
 from cc_executor.shim.records import CONTROL
 from support.environments import KERNELS
 from support.kernel import Answer
@@ -25,6 +26,18 @@ WAIT: Final = "echo $$ > pid; echo sta''rted; cat gate; echo en''ded"
 # Looks up again and again: a signal that comes just before bash blocks in a call is acted on after it only, and at a gate that would be never.
 REST: Final = "read -r -t 0.1 nothing <> gate"
 STUBBORN: Final = f"""trap "echo trap''ped; : > trapped" INT; trap '' TERM; echo $$ > pid; echo sta''rted; while :; do {REST}; done"""
+
+# A supervisor that waits so long for the agent to clean up after an interrupt that no slow machine comes to the next signal by itself.
+PATIENT_SUPERVISOR: Final = """
+import signal, sys
+sys.path.append({source!r})
+from cc_executor.shim import ladder, start
+for rung in ladder.STOP:
+    if rung.signum == signal.SIGINT:
+        rung.grace = 100.0
+start.main()
+"""
+IMPATIENT: Final = "supervisor._SHIM = supervisor_before"
 
 
 def ok(answer: Answer) -> Answer:
@@ -43,6 +56,13 @@ def make_gate(folder: Path) -> Path:
     gate = folder / "gate"
     os.mkfifo(gate)
     return gate
+
+
+def patient(folder: Path) -> str:
+    """Code for a kernel or a terminal: what it starts then has a `PATIENT_SUPERVISOR`, which is written into the folder. `IMPATIENT` takes it back."""
+    script = folder / "patient.py"
+    script.write_text(PATIENT_SUPERVISOR.format(source=str(Path(ladder.__file__).parents[2])))
+    return f"from cc_executor.runtime import supervisor; supervisor_before = supervisor._SHIM; supervisor._SHIM = {str(script)!r}"
 
 
 def wait_for_pid(folder: Path) -> int:

@@ -13,14 +13,12 @@ from typing import Final
 
 import pytest
 
-from cc_executor.shim import records
 from cc_executor.store.tasklists import FOLDER, JOURNAL, LOCK
 from kernel.cells import WAIT, WIDGET_MIME, living, make_gate, shell_cell, wait_for_pid
 from kernel.test_endings import shim_of
 from support.kernel import Kernel
 from support.locks import held_by_a_stopped_process
 from support.looks import eventually
-from support.runs import run_folders
 
 LIST: Final = "%%cc_tasks\ntasks:\n  - {id: a, run: 'exit 1'}"
 WAIT_SHORT: Final = "touch up; cat gate"
@@ -49,8 +47,6 @@ def patched(kernel: Kernel) -> Iterator[Kernel]:
 def stopped(folder: Path, state: Path) -> int:
     """The supervisor of the one run, which stands still from now on."""
     wait_for_pid(folder)
-    (run,) = run_folders(state)
-    eventually(lambda: (run / records.CONTROL).stat().st_size > 0, within=60, what="the supervisor has told who it is")
     shim = shim_of(state)
     os.kill(shim, signal.SIGSTOP)
     return shim
@@ -83,11 +79,12 @@ def test_a_kernel_answers_while_a_stopped_supervisor_is_told_to_end(patched: Ker
     make_gate(tmp_path)
     patched.run(f"control.ANSWER_BUDGET = {LONG}")
     sent = patched.send(shell_cell(WAIT))
+    begun = patched.wait(sent, until=lambda answer: answer.displays)  # before that it is a launch that is interrupted
     shim = stopped(tmp_path, state_folder)
     patched.interrupt()
     still_answers(patched)
     os.kill(shim, signal.SIGCONT)
-    answer = patched.wait(sent)
+    answer = patched.wait(sent, answer=begun)
     assert re.fullmatch(r"run \w{26} was ended; its receipt is kept", answer.evalue)
     assert living(tmp_path) == []
 
@@ -151,9 +148,10 @@ def test_a_cell_is_left_whose_supervisor_cannot_be_told_to_go_on(patched: Kernel
     make_gate(tmp_path)
     patched.run("control.ANSWER_BUDGET = 0.5\ncontrol.wake = run.wake = lambda folder: None")  # as in a control group that is frozen
     sent = patched.send(shell_cell(WAIT))
+    begun = patched.wait(sent, until=lambda answer: answer.displays)  # as above
     shim = stopped(tmp_path, state_folder)
     patched.interrupt()
-    answer = patched.wait(sent)
+    answer = patched.wait(sent, answer=begun)
     os.kill(shim, signal.SIGCONT)
     assert (answer.status, answer.ename) == ("error", "KeyboardInterrupt")
     assert re.fullmatch(r"run (\w{26}) was told to end, and its supervisor stands still; `%cc attach \1` watches it again", answer.evalue)

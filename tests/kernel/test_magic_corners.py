@@ -5,13 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from cc_executor.model.receipt import RECEIPT_MIME
-from kernel.cells import REST, STUBBORN, WAIT, WIDGET_MIME, living, make_gate, ok, shell_cell, signals_of, wait_for_pid
+from kernel.cells import (
+    IMPATIENT,
+    REST,
+    STUBBORN,
+    WAIT,
+    WIDGET_MIME,
+    living,
+    make_gate,
+    ok,
+    patient,
+    shell_cell,
+    signals_of,
+    wait_for_pid,
+)
 from support.kernel import Answer, Kernel, running_kernel
 from support.leaks import await_none
 from support.looks import eventually
@@ -100,15 +114,14 @@ def test_an_interrupt_ends_all_runs_of_a_cell_and_the_kernel_lives(kernel: Kerne
 
 def test_a_body_given_by_code_is_never_taken_for_that_of_the_cell_that_runs(kernel: Kernel, tmp_path: Path) -> None:
     gate = make_gate(tmp_path)
-    kernel.run("import asyncio\nip = get_ipython()\nstarted = asyncio.Event()")
+    kernel.run("import asyncio, pathlib\nip = get_ipython()")
     kernel.run(
-        "async def other():\n    await started.wait()\n"
-        "    return await ip.run_cell_magic('cc_execute_async', '--agent shell --shell bash', 'echo another')\n"
+        "async def other():\n    while not pathlib.Path('pid').exists():\n        await asyncio.sleep(0.01)\n"
+        "    return await ip.run_cell_magic('cc_execute_async', '--agent shell --shell bash', 'echo another | tee other')\n"
         "task = asyncio.ensure_future(other())"
     )
-    kernel.run("asyncio.get_running_loop().call_later(0.05, started.set)")
     cell = kernel.send(shell_cell(WAIT, "-o r"))
-    wait_for_pid(tmp_path)
+    eventually((tmp_path / "other").exists, within=60, what="another runs while the cell does")
     gate.write_text("through\n")
     ok(kernel.wait(cell))
     assert kernel.value("(await task).text.strip(), r.text.split()") == "('another', ['started', 'through', 'ended'])"
@@ -201,8 +214,17 @@ def test_a_background_run_ends_in_its_own_output(kernel: Kernel, tmp_path: Path)
 # --- interrupts -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def patient_kernel(kernel: Kernel, tmp_path: Path) -> Iterator[Kernel]:
+    """A kernel whose runs get no second signal because the machine is slow."""
+    ok(kernel.run(patient(tmp_path)))
+    yield kernel
+    ok(kernel.run(IMPATIENT))
+
+
 @pytest.mark.row("faults", "interrupt of what ignores signals, real kernel", "three of them end it at once")
-def test_three_interrupts_end_what_ignores_signals_at_once(kernel: Kernel, tmp_path: Path, state_folder: Path) -> None:
+def test_three_interrupts_end_what_ignores_signals_at_once(patient_kernel: Kernel, tmp_path: Path, state_folder: Path) -> None:
+    kernel = patient_kernel
     make_gate(tmp_path)
     cell = kernel.send(shell_cell(f"echo {'x' * 20}; {STUBBORN}", "-o r"))
     wait_for_pid(tmp_path)
@@ -274,7 +296,8 @@ def test_an_interrupt_of_a_wait_for_a_background_run_leaves_it_alive(kernel: Ker
     gate = make_gate(tmp_path)
     ok(kernel.run(shell_cell(WAIT, "--bg -o h")))
     wait_for_pid(tmp_path)
-    cell = kernel.send("print('waiting')\nawait h")
+    # Not before the cell waits: what comes earlier is an interrupt of other code.
+    cell = kernel.send("import asyncio\nasyncio.get_running_loop().call_soon(print, 'waiting')\nawait h")
     kernel.wait(cell, until="waiting")
     kernel.interrupt()
     answer = kernel.wait(cell, within=60)
@@ -302,8 +325,11 @@ async def end_when_ready():
     [("async with asyncio.timeout(60)", "scope.reschedule(0.0)"), ("with anyio.fail_after(60)", "scope.deadline = 0.0")],
     ids=["asyncio", "anyio"],
 )
-def test_a_timeout_around_a_cell_lets_its_run_tidy_up_and_stays_a_timeout(kernel: Kernel, tmp_path: Path, scope: str, over: str) -> None:
+def test_a_timeout_around_a_cell_lets_its_run_tidy_up_and_stays_a_timeout(
+    patient_kernel: Kernel, tmp_path: Path, scope: str, over: str
+) -> None:
     make_gate(tmp_path)
+    kernel = patient_kernel
     answer = kernel.run(SCOPED.format(scope=scope, over=over, body=TIDY), within=60)
     assert (answer.status, answer.ename) == ("error", "TimeoutError")
     assert await_none([tmp_path], budget=5) == []
@@ -376,9 +402,10 @@ def test_where_somebody_has_applied_nest_asyncio_it_is_told_once_and_everything_
 
     (tmp_path / "pid").unlink()
     cell = kernel.send(shell_cell(WAIT))
+    begun = kernel.wait(cell, until=lambda answer: answer.displays)  # before that it is a launch that is interrupted
     wait_for_pid(tmp_path)
     kernel.interrupt()
-    assert kernel.wait(cell, within=60).ename == "KeyboardInterrupt"
+    assert kernel.wait(cell, within=60, answer=begun).ename == "KeyboardInterrupt"
     assert living(tmp_path) == []
 
     ok(kernel.run("%%capture out\n" + shell_cell("echo captured", "-o s")))

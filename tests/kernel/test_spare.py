@@ -87,11 +87,12 @@ def kept_for(home: StateHome, folder: Path, line: str = "") -> bool:
     order = order_of(line, "Say hello.\n", settings=settings, namespace={})
     order = replace(order, request=order.request.model_copy(update={"cwd": str(folder)}))
     _keep_spare(SimpleNamespace(configurables=[settings]), order, home)
-    begun = [thread for thread in threading.enumerate() if thread.name == "cc_executor spare"]
-    for thread in begun:
+    for thread in [thread for thread in threading.enumerate() if thread.name == "cc_executor spare"]:
         thread.join()
-    spare.drop()
-    return bool(begun)
+    kept = spare.take()
+    if kept is not None:
+        kept.end()
+    return kept is not None
 
 
 def test_none_waits_that_no_cell_could_take(home: StateHome, tmp_path: Path) -> None:

@@ -82,10 +82,14 @@ def test_the_same_list_again_spends_nothing_and_fresh_does_it_anew(kernel: Kerne
 
 
 def test_a_failure_raises_in_one_line_stops_run_all_and_the_rerun_goes_on_there(kernel: Kernel, tmp_path: Path) -> None:
-    cell = tasks("one: echo x >> runs", "two: test -e now", "three: echo x >> runs")
+    gate = make_gate(tmp_path)
+    cell = tasks("one: cat gate; echo x >> runs", "two: test -e now", "three: echo x >> runs")
     first = kernel.send(cell)
+    begun = kernel.wait(first, until=lambda answer: answer.displays)
     second = kernel.send("print('never')")
-    answer = kernel.wait(first, within=60)
+    kernel.wait_taken()
+    gate.write_text("through\n")
+    answer = kernel.wait(first, within=60, answer=begun)
     assert (answer.status, answer.ename) == ("error", "TaskListFailed")
     assert answer.evalue.startswith("failed: two did not end well (failed); 1 of 3 tasks ended well (list ")
     assert answer.evalue.endswith("run the same list again: what ended well is not done again.")
@@ -283,15 +287,16 @@ def test_a_list_whose_kernel_is_gone_goes_on_when_its_cell_is_run_again(own_kern
         return file.read_text().split() if file.exists() else []
 
     eventually(pids, within=60, what="the second task runs")
+    own_kernel.manager.shutdown_wait_time = 60.0  # a slow one is to end by itself, and not to be killed after some seconds
     if end == "killed":
         os.kill(own_kernel.pid, signal.SIGKILL)
     if end == "told to shut down":
         # Without an interrupt ahead of it, as where that has not got through: the end of the process stops the list.
         own_kernel.client.shutdown(restart=True)
-        eventually(lambda: not own_kernel.manager.is_alive(), within=30, what="the kernel ends")
+        eventually(lambda: not own_kernel.manager.is_alive(), within=60, what="the kernel ends")
     own_kernel.restart()  # this interrupts first, and so stops the list
     if end != "killed":
-        eventually(lambda: not psutil.pid_exists(int(pids()[0])), within=30, what="what it ran ends, though nobody runs the list now")
+        eventually(lambda: not psutil.pid_exists(int(pids()[0])), within=60, what="what it ran ends, though nobody runs the list now")
     own_kernel.run("%load_ext cc_executor")
     sent = own_kernel.send(cell)
     if end != "killed":

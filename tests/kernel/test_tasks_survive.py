@@ -112,7 +112,7 @@ def served_kernel(folder: Path) -> Iterator[tuple[Lab, Kernel]]:
             json.dumps({"name": KERNEL}).encode(),
             {"Authorization": f"token {lab.token}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=START_BUDGET) as answer:
             file = folder / "runtime" / f"kernel-{json.load(answer)['id']}.json"
         manager = KernelManager(kernel_name=KERNEL)
         manager.load_connection_file(str(file))

@@ -19,7 +19,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         terminal.run("%load_ext cc_executor")
         yield terminal
     finally:
-        terminal.child.close(force=True)
+        terminal.close()
 
 
 def test_lines_as_tasks_begin_and_end_and_a_table_and_ctrl_c_stops_the_list(terminal: Terminal, tmp_path: Path) -> None:

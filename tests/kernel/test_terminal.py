@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Final
 import pexpect
 import pytest
 
-from kernel.cells import STUBBORN, WAIT, living, make_gate, shell_cell, signals_of
+from kernel.cells import STUBBORN, WAIT, living, make_gate, patient, shell_cell, signals_of
 from support.looks import eventually
 from support.runs import run_folders
 
@@ -66,6 +67,13 @@ class Terminal:
         """Wait until something is written."""
         self.child.expect_exact(text, timeout=within)
 
+    def close(self) -> None:
+        """End it, however long that takes it: pexpect itself gives up a tenth of a second after its last signal."""
+        if self.child.isalive():
+            self.child.kill(signal.SIGKILL)
+            self.child.wait()
+        self.child.close()
+
 
 @pytest.fixture(params=["prompt-toolkit", "simple-prompt"])
 def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
@@ -75,7 +83,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Termina
         terminal.run("%load_ext cc_executor")
         yield terminal
     finally:
-        terminal.child.close(force=True)
+        terminal.close()
 
 
 @pytest.mark.row("kernels", "IPython in a terminal", "lines appear as they come; Ctrl-C ends the run")
@@ -101,6 +109,7 @@ def test_lines_appear_while_the_run_goes_on_and_ctrl_c_ends_it(terminal: Termina
     assert "'cancelled', 'started'" in terminal.run("second.status, second.text.strip()")
 
     # Twice: what ignores Ctrl-C is ended at once.
+    terminal.run(patient(tmp_path))
     terminal.enter(shell_cell(STUBBORN, "-o third"))
     terminal.see("started")
     terminal.child.sendintr()
@@ -172,7 +181,7 @@ def test_the_verbs_of_cc_are_readable(terminal: Terminal, tmp_path: Path) -> Non
     begun = terminal.run(shell_cell(WAIT, "--bg -o handle"))
     (run_id,) = set(re.findall(r"\b[0-9a-f]{26}\b", begun))
     assert "goes on in the background" in begun
-    eventually((tmp_path / "pid").exists, within=60, what="the script runs")
+    eventually(lambda: len(living(tmp_path)) == 2, within=60, what="the script runs, and what it waits for")
 
     listed = terminal.run("%cc list")
     assert re.search(

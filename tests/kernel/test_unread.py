@@ -31,12 +31,12 @@ LOOKS = """
 import asyncio, time
 stream, looks = get_ipython().kernel.shell_stream, []
 flush = stream.flush
-stream.flush = lambda *words: (looks.append(words), flush(*words))[1]
 begun = time.monotonic()
+stream.flush = lambda *words: (looks.append(words), flush(*words))[1]
 while time.monotonic() < begun + 1 or len(looks) < {least} and time.monotonic() < begun + 60:
     await asyncio.sleep(0.1)
-seconds = time.monotonic() - begun
 del stream.flush
+seconds = time.monotonic() - begun
 """
 
 

@@ -6,13 +6,14 @@ import importlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import pytest
 
+from support.looks import eventually
 from support.runs import wait_for
 from support.served import TOKEN, Json, Server, serving
 
@@ -31,10 +32,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def address(server: Server) -> str:
     """Where the neighbour listens, as it tells its own clients."""
     runtime = server.root.parent / "runtime"
-    wait_for(lambda: list(runtime.glob("jpserver-mcp-*.json")))
-    [file] = runtime.glob("jpserver-mcp-*.json")
-    told: Json = json.loads(file.read_text())
-    return str(told["url"])
+
+    def told() -> str:
+        for file in runtime.glob("jpserver-mcp-*.json"):
+            with suppress(ValueError):  # it is being written
+                return str(json.loads(file.read_text())["url"])
+        return ""
+
+    return str(eventually(told, within=60, what="the neighbour has said where it listens"))
 
 
 async def called(client: Any, name: str, **arguments: Any) -> Json:

@@ -126,6 +126,10 @@ class Kernel:
             if message["parent_header"].get("msg_id") == message_id:
                 return message
 
+    def wait_taken(self) -> None:
+        """Wait until the kernel has what was sent before. It takes messages in their order, and answers this one beside a cell of ours that is shown."""
+        self._reply(self.client.kernel_info(), time.monotonic() + 60)
+
     def run(self, code: str, *, within: float = 60) -> Answer:
         """Run a cell to its end."""
         return self.wait(self.send(code), within=within)

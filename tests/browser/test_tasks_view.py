@@ -213,6 +213,23 @@ def test_a_list_that_somebody_else_stops_under_the_hand_is_not_killed(page: Task
     page.until(lambda: [said["command"] for said in page.said("command")] == ["kill"], "a later click")
 
 
+def test_a_kill_that_was_taken_is_not_said_to_be_unanswered_when_the_end_takes_its_time(page: TasksPage) -> None:
+    page.hold_clock()
+    page.open()
+    page.add(begun("t0"))
+    page.settle()
+    page.button("Stop").click()
+    page.until(lambda: page.folder.state().is_stopped, "the record")
+    page.add(Stopped(at=time.time()))
+    page.until(lambda: page.button("Kill now").count(), "the second rung")
+    page.button("Kill now").click()
+    expect(page.button("Killing…")).to_be_disabled()
+    page.until(lambda: len([each for each in page.folder.read()[0] if isinstance(each, Stopped) and each.click]) == 2, "the record")
+    page.page.clock.run_for(20_000)  # a hook is waited for
+    expect(page.root().get_by_role("alert")).to_be_hidden()
+    expect(page.button("Kill now")).to_be_enabled()
+
+
 def test_a_list_that_is_removed_leaves_no_timer_and_no_listener(page: TasksPage) -> None:
     page.make_view(bell="{}")
     page.hold_clock()

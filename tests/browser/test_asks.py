@@ -58,7 +58,7 @@ def picture(page: NotebookPage, path: Path) -> None:
 def asked(view: Locator, words: str) -> Locator:
     """The question with these words, when it is there."""
     ask = view.locator(".ccx-ask", has_text=words)
-    ask.wait_for(timeout=40_000)
+    ask.wait_for(timeout=60_000)
     return ask
 
 
@@ -105,7 +105,7 @@ def test_a_question_is_still_open_after_the_page_was_reloaded_and_is_answered_th
 ) -> None:
     page, view = opened(lab, browser, tmp_path, QUESTION, "question.ipynb")
     asked(view, "Which data should the report use?")
-    eventually(lambda: page.prompt(1) == "[*]:", within=30, what="the cell waits")
+    eventually(lambda: page.prompt(1) == "[*]:", within=60, what="the cell waits")
 
     page.page.reload()
     page.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
@@ -126,7 +126,7 @@ def test_a_question_is_still_open_after_the_page_was_reloaded_and_is_answered_th
 def test_a_task_of_a_list_is_answered_in_its_row(lab: Lab, browser: Browser, tmp_path: Path) -> None:
     page, view = opened(lab, browser, tmp_path, TASKS.format(folder=tmp_path), "asking-tasks.ipynb")
     row = view.locator(".ccx-task", has_text="begin")
-    expect(row).to_contain_text("Needs you", timeout=40_000)
+    expect(row).to_contain_text("Needs you", timeout=60_000)
     expect(row).to_contain_text("asks: Bash: touch approved.txt; rm -f draft.txt")
     row.get_by_role("button", expanded=False).click()
     asked(row, "touch approved.txt").get_by_role("button", name="Allow for this run").click()

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from anywidget import AnyWidget
 from nbformat.sign import NotebookNotary
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, expect
 
 from browser.view_page import ViewPage
 from cc_executor.kernel.render import static_bundle
@@ -29,7 +29,7 @@ from support.looks import eventually
 from support.receipts import receipt, run_id
 from support.runs import run_folders
 
-pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.usefixtures("kernelspecs", "claude_cli"), pytest.mark.timeout(300)]
 
 SURROGATES: Final = re.compile("[\ud800-\udfff]")
 PAYLOADS: Final = tuple(SURROGATES.sub("\ufffd", payload) for payload in EVERY)  # as decoders hand them on
@@ -222,8 +222,9 @@ def test_nothing_acts_in_a_saved_notebook(lab: Lab, browser: Browser, trusted: b
     page = WatchedPage(lab, browser, name)
     cells = ("✗ failed", "✗ failed", "✗ failed")
     page.look(*cells)
+    expect(page.page.locator(CARD)).to_have_count(len(PAYLOADS))
+    page.look(*cells)  # what was drawn last acts now, if it can
     page.assert_harmless()
-    assert page.page.locator(CARD).count() == len(PAYLOADS)
     assert page.page.evaluate(ACTING, CARD) == []
     page.save()
     page.look_again(*cells)
@@ -238,7 +239,7 @@ def test_the_same_attacks_as_they_are_act_in_a_trusted_notebook(lab: Lab, browse
     raw = [shown({"text/html": payload}) for payload in PAYLOADS if "http-equiv" not in payload and "position:fixed" not in payload]
     write(lab, "raw.ipynb", notebook(*raw), trusted=True)
     page = AttackedPage(lab, browser, "raw.ipynb")
-    eventually(lambda: page.scripts > 2 and sum(HOST in url for url in page.elsewhere) > 5, within=30, what="the attacks act")
+    eventually(lambda: page.scripts > 2 and sum(HOST in url for url in page.elsewhere) > 5, within=60, what="the attacks act")
     page.close()
 
 
@@ -271,7 +272,7 @@ def test_nothing_acts_while_a_cell_runs_nor_when_it_is_opened_again(lab: Lab, br
     assert all(RECEIPT_MIME in cell.outputs[0].data for cell in saved.cells[:2])
     page.look_again("THE END OF IT", "THE END OF IT")
     page.assert_harmless()
-    assert page.page.locator(CARD).count() == 2
+    expect(page.page.locator(CARD)).to_have_count(2)
     assert page.page.evaluate(ACTING, CARD) == []
     page.close()
 
@@ -327,8 +328,8 @@ def forged(canary: Path) -> nbformat.NotebookNode:
 )
 def test_a_forged_notebook_does_nothing_when_it_is_opened_and_saved(lab: Lab, browser: Browser, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
-    before = run_folders(lab.state)
     assert await_none([tmp_path, lab.root], budget=60) == [], "of the tests before"
+    before = run_folders(lab.state)
     write(lab, "forged.ipynb", forged(canary), trusted=False)
     page = WatchedPage(lab, browser, "forged.ipynb")
     page.wait_for_kernel()
@@ -366,7 +367,7 @@ def test_a_saved_anywidget_acts_as_the_docs_say_and_not_where_anywidget_is_switc
     live = {"application/vnd.jupyter.widget-view+json": {"model_id": "5a2c", "version_major": 2, "version_minor": 0}, "text/plain": "live"}
     write(lab, "saved.ipynb", notebook(shown(live), widgets=saved), trusted=False)
     page = AttackedPage(lab, browser, "saved.ipynb")
-    eventually(lambda: page.scripts > 0, within=30, what="the widget's code runs")
+    eventually(lambda: page.scripts > 0, within=60, what="the widget's code runs")
 
     page_config = lab.root.parent / "config" / "labconfig" / "page_config.json"
     page_config.parent.mkdir(parents=True, exist_ok=True)

@@ -41,31 +41,31 @@ def test_pause_resume_and_cancel_reach_the_tools_of_the_agent_while_other_cells_
         page.run(cell)
     view = page.output(2)
 
-    eventually(lambda: ticks(tmp_path) > 2, within=40, what="the agent's tool writes")
+    eventually(lambda: ticks(tmp_path) > 2, within=60, what="the agent's tool writes")
     assert page.prompt(2) == "[*]:"
-    eventually(lambda: "Bash" in view.inner_text(), within=30, what="the view names the tool")
+    eventually(lambda: "Bash" in view.inner_text(), within=60, what="the view names the tool")
 
     view.get_by_role("button", name="Pause").click()
     view.get_by_role("button", name="Resume").wait_for()
-    eventually(lambda: "paused" in view.inner_text().lower(), within=30, what="the view says that it is paused")
+    eventually(lambda: "paused" in view.inner_text().lower(), within=60, what="the view says that it is paused")
     assert still_for(3, page, tmp_path), "the tool wrote while the run was paused"
 
     view.get_by_role("button", name="Resume").click()
     before = ticks(tmp_path)
-    eventually(lambda: ticks(tmp_path) > before + 3, within=30, what="the tool goes on")
+    eventually(lambda: ticks(tmp_path) > before + 3, within=60, what="the tool goes on")
 
     page.cell(1).get_by_role("slider").first.focus()
     page.page.keyboard.press("ArrowRight")
-    eventually((tmp_path / "size").exists, within=30, what="the slider in another cell answers during the run")
+    eventually((tmp_path / "size").exists, within=60, what="the slider in another cell answers during the run")
 
     view.get_by_role("button", name="Cancel").click()
     assert not await_none([tmp_path], budget=3.0), "processes of the run were alive 3 s after Cancel"
     page.wait_done(2)
     for word in ("cancelled", "CCExecutionError"):
-        eventually(lambda word=word: word in view.inner_text(), within=30, what=f"the cell says {word}")
+        eventually(lambda word=word: word in view.inner_text(), within=60, what=f"the cell says {word}")
 
     page.run(3)
-    eventually(lambda: "next 42" in page.output(3).inner_text(), within=20, what="the next cell runs")
+    eventually(lambda: "next 42" in page.output(3).inner_text(), within=60, what="the next cell runs")
     notebook = page.save()
     (static, *_) = [output for output in notebook.cells[2].outputs if output.output_type == "display_data"]
     assert static.data[RECEIPT_MIME]["outcome"]["kind"] == "cancelled"
@@ -85,7 +85,7 @@ def test_text_appears_while_the_cell_runs_and_a_reloaded_or_reopened_page_shows_
     page.run(0)
     page.wait_done(0)
     page.run(1)
-    eventually(lambda: len(numbers(page)) >= 3, within=40, what="text appears")
+    eventually(lambda: len(numbers(page)) >= 3, within=60, what="text appears")
     assert page.prompt(1) == "[*]:"
 
     page.page.reload()
@@ -130,13 +130,10 @@ def test_an_output_that_is_cleared_during_its_run_still_gets_the_end_and_the_rec
         page.run(cell)
         output = page.output(cell)
         eventually(lambda output=output: re.search(r"\bline \d", output.inner_text()), within=60, what="text appears")
-        page.cell(cell).locator(".jp-InputPrompt").click()
-        page.page.get_by_role("menuitem", name="Edit", exact=True).click()
-        page.page.locator(".lm-Menu-itemLabel").get_by_text("Clear Cell Output", exact=True).click()
-        eventually(lambda output=output: "line" not in output.inner_text(), within=30, what="the view is gone")
+        page.clear(cell)
         (lab.root / "go").touch()
         page.wait_done(cell)
-        eventually(lambda output=output: re.search(r"\bline \d", output.inner_text()), within=30, what="the end is there")
+        eventually(lambda output=output: re.search(r"\bline \d", output.inner_text()), within=60, what="the end is there")
     notebook = page.save()
     (run,), (table,) = (notebook.cells[cell].outputs for cell in (1, 2))
     of_list = [receipt["run_id"] for receipt in table.metadata["cc_executor"]["receipts"]]

@@ -20,7 +20,7 @@ from support.environments import IPYKERNEL7
 from support.lab import Lab, ticks
 from support.looks import eventually
 
-pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.usefixtures("kernelspecs"), pytest.mark.timeout(300)]
 
 # Holds the interpreter in one call of the C library, so that no thread of the kernel can do anything, until the gate is opened for writing. The file
 # `held` says that it does.
@@ -37,7 +37,7 @@ tasks:
   - {id: unwanted, run: 'echo never > unwanted.txt'}
   - {id: last, run: 'echo as it was'}
 """
-BOUND: Final = 40.0
+BOUND: Final = 60.0
 
 
 class ListPastPage(PastPage):
@@ -109,7 +109,7 @@ def test_a_list_is_watched_and_steered_past_a_busy_kernel_and_goes_on_without_a_
     page.press("Edit last")
     page.output(1).get_by_label("New text of task last").fill("echo edited past the kernel")
     page.output(1).get_by_role("button", name="Save").click()
-    expect(page.row("last")).to_contain_text("edited")
+    expect(page.row("last").get_by_text("edited", exact=True)).to_be_visible()
     page.press("Pause")
     page.until("left", "Paused")
     assert page.prompt(1) == "[*]:"
@@ -126,8 +126,9 @@ def test_a_list_is_watched_and_steered_past_a_busy_kernel_and_goes_on_without_a_
     page.press("Resume")
     page.until("left", "Running")
     page.opened_grows("left")
-    records = the_list(lab).read()[0]
-    assert [type(record) for record in records if isinstance(record, Paused | Resumed) and record.by != "view"] == [Paused, Resumed, Paused]
+    pressed = [record for record in the_list(lab).read()[0] if isinstance(record, Paused | Resumed)]
+    assert [type(record) for record in pressed] == [Paused, Resumed, Paused, Resumed]
+    assert all(record.by != "view" for record in pressed[:3])  # a kernel that is slow once more leaves the last one to the server, too
 
     # Killed: nobody runs the list, the view says so, and somebody who wants it lets the server go on.
     (pid,) = kernels_of(lab)
@@ -141,9 +142,10 @@ def test_a_list_is_watched_and_steered_past_a_busy_kernel_and_goes_on_without_a_
     (tmp_path / "stop").touch()
     page.says("Done")
     page.until("last", "Done")
-    expect(page.row("last")).to_contain_text("edited past the kernel")
+    expect(page.row("last").locator(".ccx-task-line")).to_have_text("edited past the kernel")
     assert not (tmp_path / "unwanted.txt").exists()
-    assert page.opened("left") == list(range(1, ticks(tmp_path) + 1))
+    lines = list(range(1, ticks(tmp_path) + 1))
+    eventually(lambda: page.opened("left") == lines, within=BOUND, what=f"there are {len(lines)} lines, each once")
     assert page.complaints == []
     page.close()
 

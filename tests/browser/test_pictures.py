@@ -58,7 +58,7 @@ def test_a_live_cell_and_a_finished_one(page: NotebookPage, folder: Path) -> Non
         page.run(cell)
     page.wait_done(1)
     view = page.output(2)
-    eventually(lambda: view.get_by_text("Bash").count(), within=40, what="the agent is at work")
+    eventually(lambda: view.get_by_text("Bash").count(), within=60, what="the agent is at work")
     for theme in THEMES:
         page.use_theme(theme)
         for name, cell in (("live", 2), ("cell", 1)):
@@ -69,7 +69,7 @@ def test_a_live_cell_and_a_finished_one(page: NotebookPage, folder: Path) -> Non
     (page.lab.root / "plan.md").write_text(PLAN)
     page.run(3)
     added = page.output(3).locator(".ccx-ask .ccx-add").first
-    added.wait_for(timeout=40_000)
+    added.wait_for(timeout=60_000)
     for theme in reversed(THEMES):
         page.use_theme(theme)
         red, green, blue = added.evaluate("n => getComputedStyle(n).color.match(/[\\d.]+/g).map(Number)")

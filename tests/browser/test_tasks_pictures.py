@@ -90,7 +90,7 @@ def test_a_live_list_and_an_ended_one(page: NotebookPage, tmp_path: Path) -> Non
         assert low == {}, "texts that are hard to read"
     for task in ("api", "guide"):
         view.get_by_role("button", name=f"Stop {task}").click()
-    page.wait_done(1, within=40)
+    page.wait_done(1, within=120)
     for theme in reversed(THEMES):
         page.use_theme(theme)
         view.screenshot(path=folder / f"tasks-ended-{theme.lower()}.png")

@@ -202,6 +202,7 @@ def test_a_rehearsal_is_marked(view_page: ViewPage) -> None:
 
 
 def test_pause_and_resume_show_what_they_did(view_page: ViewPage) -> None:
+    view_page.hold_clock()
     view_page.open()
     view_page.show("writing", elapsed=1.0, is_ticking=True)
     view_page.until(lambda: view_page.status() == "Writing", "a start")
@@ -272,6 +273,7 @@ def test_a_refused_command_is_said(view_page: ViewPage) -> None:
         raise ControlFailed(f"The run has ended; it cannot {command}.")
 
     view_page.on_command = refuse
+    view_page.hold_clock()
     view_page.open()
     view_page.show("writing", elapsed=1.0)
     view_page.until(lambda: view_page.status() == "Writing", "a start")
@@ -294,6 +296,7 @@ def test_a_kernel_that_does_not_answer_is_said(view_page: ViewPage) -> None:
 
 
 def test_a_lost_frame_is_noticed_and_everything_is_asked_for_again(view_page: ViewPage) -> None:
+    view_page.hold_clock()
     view_page.open()
     view_page.feed(text("one", "a:0", whole=True))
     view_page.settle()
@@ -461,10 +464,14 @@ def test_a_flood_of_100000_lines_stays_bounded(view_page: ViewPage) -> None:
     view_page.open()
     view_page.settle()
     start = time.monotonic()
-    for at in range(0, 100_000, 500):
-        view_page.feed(output(lines(at, at + 500)))
-        view_page.turn()
-    view_page.settle()
+
+    def flood() -> None:
+        for at in range(0, 100_000, 500):
+            view_page.feed(output(lines(at, at + 500)))
+            view_page.turn()
+        view_page.settle()
+
+    view_page.smooth(flood, below=2000)  # a tenth of that, mostly
     seconds = time.monotonic() - start
     assert len(view_page.frames) <= 25 * seconds + 5
     assert view_page.page.evaluate("document.querySelectorAll('.ccx *').length") < 200
@@ -472,7 +479,6 @@ def test_a_flood_of_100000_lines_stays_bounded(view_page: ViewPage) -> None:
     assert shown.endswith("line 099999\n")
     assert 4800 <= shown.count("\n") <= 5200
     assert at_end(view_page)
-    assert max(view_page.page.evaluate("longTasks"), default=0) < 2000  # where nothing else runs, a tenth of that
     expect(view_page.root().locator(".ccx-pager")).to_contain_text("lines in the journal")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from playwright.sync_api import Locator, Route, expect
 
 from browser.test_view import at_end, ended, lines, log_state, output, paged, text
-from browser.view_page import GUARD, SITE, ViewPage
+from browser.view_page import GUARD, ViewPage
 from cc_executor.model.ask import Body, ShownAsk
 from cc_executor.model.event import Option, Question, ToolCalled, ToolReturned
 
@@ -142,7 +142,7 @@ def test_what_somebody_has_opened_and_reads_stays_when_everything_is_sent_anew(v
 
 
 def test_steps_of_an_agent_are_not_read_aloud_but_what_the_run_comes_to_is(view_page: ViewPage) -> None:
-    view_page.page.clock.install()
+    view_page.hold_clock()
     view_page.open()
     spoken = view_page.root().locator("[aria-live=polite]")
     for phase in ("thinking", "tool", "writing"):
@@ -168,8 +168,7 @@ def test_a_view_that_is_removed_leaves_no_timer_no_listener_and_no_socket(view_p
         answers.append(route)
 
     view_page.page.route("**/control", hold)
-    view_page.page.goto(SITE)
-    view_page.page.wait_for_function("window.ready")
+    view_page.hold_clock()
     view_page.page.evaluate(COUNTED)
     view_page.open()
     view_page.feed(output(lines(0, 6000)))
@@ -177,8 +176,10 @@ def test_a_view_that_is_removed_leaves_no_timer_no_listener_and_no_socket(view_p
     view_page.settle()
     view_page.root().get_by_role("log").evaluate("n => { n.scrollTop = 0; }")
     view_page.button("Show earlier").click()  # nobody answers that
+    view_page.page.clock.run_for(GUARD)
     view_page.button("Allow once").click()
     view_page.button("Cancel").click()
+    view_page.page.clock.run_for(2000)  # longer than the kernel has to take it, and shorter than it may be silent
     view_page.happens(lambda: answers, "the command goes past a kernel that says nothing")
     view_page.page.evaluate("""() => {
       const { model } = views[0];
@@ -191,9 +192,9 @@ def test_a_view_that_is_removed_leaves_no_timer_no_listener_and_no_socket(view_p
       views[0].close();
     }""")
     sent = len(view_page.inbox)
-    answers[0].fulfill(status=202, body="{}")
+    with view_page.page.expect_event("requestfinished"):
+        answers[0].fulfill(status=202, body="{}")
     view_page.painted()
-    view_page.page.evaluate("() => new Promise((done) => requestAnimationFrame(done))")
     assert view_page.page.evaluate(LEFT) == {"timeouts": 0, "intervals": 0, "listeners": 0}
     assert view_page.page.evaluate("Object.values(views[0].model.handlers).map((each) => each.size)") == [0, 0]
     assert (view_page.sockets, view_page.errors, len(view_page.inbox)) == ([], [], sent)

@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import nbformat
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, ViewportSize, WebSocket
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from support import environments
@@ -30,6 +30,7 @@ CHROMIUM_ARGUMENTS: Final = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 START_BUDGET: Final = 100.0  # seconds; 4 s on an idle machine
+PATIENCE: Final = 60_000  # milliseconds for what a page is asked to do, as to load; 2 s on an idle machine
 VIEWPORT: Final[ViewportSize] = {"width": 1180, "height": 900}
 # The light of the ground on which the cells' outputs stand, 0 to 255.
 LIGHT: Final = """() => {
@@ -157,7 +158,11 @@ class NotebookPage:
         self.lab = lab
         self.name = name
         self.context = self.context_in(browser)
+        self.context.set_default_timeout(PATIENCE)
+        self.context.set_default_navigation_timeout(PATIENCE)
+        self.channels: list[WebSocket] = []  # to kernels
         self.page: Page = self.context.new_page()
+        self.page.on("websocket", lambda socket: self.channels.append(socket) if "/channels" in socket.url else None)
         # A workspace of its own: the tabs of other notebooks are not restored beside it.
         self.path = f"notebooks/{name}" if classic else f"lab/workspaces/{name.partition('.')[0]}/tree/{name}"
         self.open()
@@ -241,6 +246,34 @@ class NotebookPage:
         """The cell's output area."""
         return self.cell(number).locator(".jp-Cell-outputWrapper")
 
+    def clear(self, number: int) -> None:
+        """Edit > Clear Cell Output, of a cell with a live view; the view is gone then, and the kernel has heard so.
+
+        It answers nothing to that. What it says to the view, once a second, is a sign that it is at work: the second such frame since then counts.
+        """
+        told: list[bytes | str] = []
+        since: list[bytes | str] = []
+
+        def sent(frame: bytes | str) -> None:
+            if b'"cleared"' in (frame.encode() if isinstance(frame, str) else frame):
+                told.append(frame)
+
+        def received(frame: bytes | str) -> None:
+            if told and b'"comm_msg"' in (frame.encode() if isinstance(frame, str) else frame):
+                since.append(frame)
+
+        for socket in self.channels:
+            socket.on("framesent", sent)
+            socket.on("framereceived", received)
+        self.cell(number).locator(".jp-InputPrompt").click()
+        self.page.get_by_role("menuitem", name="Edit", exact=True).click()
+        self.page.locator(".lm-Menu-itemLabel").get_by_text("Clear Cell Output", exact=True).click()
+        view = self.output(number).locator(".ccx")
+        eventually(lambda: not view.count() and len(since) >= 2, within=60, what="the view is gone, and the kernel has heard so")
+        for socket in self.channels:
+            socket.remove_listener("framesent", sent)
+            socket.remove_listener("framereceived", received)
+
     def save(self) -> nbformat.NotebookNode:
         """Press Ctrl+S and read the file when the server has written it, whole."""
         path = self.lab.root / self.name
@@ -251,10 +284,20 @@ class NotebookPage:
         return eventually(lambda: as_saved(path), within=30, what="the notebook is whole")
 
     def _save_by_key(self) -> bool:
-        """Press Ctrl+S; whether the page has then sent the notebook as it is now, and the server has taken it. A save that was under way has an older one."""
+        """Press Ctrl+S; whether the page has then sent the notebook as it is now, and the server has taken it. A save that was under way has an older one.
+
+        JupyterLab asks for the file's date first, with what it is going to send in its hands.
+        """
         address = f"/api/contents/{quote(self.name)}"
+        begun: list[Request] = []
+
+        def is_sent(request: Request) -> bool:
+            if request.method == "GET" and address in request.url and "content=0" in request.url:
+                begun.append(request)
+            return bool(begun) and request.method == "PUT" and address in request.url
+
         try:
-            with self.page.expect_request(lambda request: request.method == "PUT" and address in request.url, timeout=5000) as sent:
+            with self.page.expect_request(is_sent, timeout=5000) as sent:
                 self.page.keyboard.press("Control+s")
         except PlaywrightTimeout:
             return False

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 # What the list's module uses of the run's.
 EXPORTS: Final = (
     "{ initialize, render, element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, "
-    "Bell, Channel, Guard, keepKeys, keepPlace, LIST_ID, ANSWER_MS, KERNEL_MS };"
+    "Bell, Channel, Guard, keepKeys, keepPlace, LIST_ID, ANSWER_MS, KERNEL_MS, SHOWN_MS };"
 )
 LOOK: Final = 0.2  # seconds between looks for a run that is opened before it is there
 OPENED_LIMIT: Final = 8  # runs that are open at once in all views; each holds at most 5,000 lines. The one that was opened first makes room

@@ -2,7 +2,7 @@
 //
 // The protocol is described in ../../wire/taskfeed.py and ../taskview.py. Whatever an agent or a list wrote becomes text nodes.
 
-const { element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, Bell, Channel, Guard, keepKeys, keepPlace, LIST_ID, ANSWER_MS, KERNEL_MS } = RunView;
+const { element, button, uniqueId, setText, disable, yieldFocus, clockText, shortNumber, Bell, Channel, Guard, keepKeys, keepPlace, LIST_ID, ANSWER_MS, KERNEL_MS, SHOWN_MS } = RunView;
 
 const ANNOUNCE_MS = 2500; // what a screen reader is told, at most this often
 
@@ -445,6 +445,17 @@ class Head {
     return this.elapsed + (this.phase === "ended" ? 0 : (performance.now() - this.at) / 1000);
   }
 
+  /** The list has the command; what ends may take its time, as where a hook is waited for. */
+  taken() {
+    if (this.pending === null) return;
+    clearTimeout(this.answerTimer);
+    this.answerTimer = setTimeout(() => {
+      this.settle();
+      this.hasKilled = false;
+      this.draw();
+    }, SHOWN_MS);
+  }
+
   refused() {
     this.settle();
     this.hasKilled = this.hasStopped = false;
@@ -624,7 +635,7 @@ class List {
     this.untaken.delete(said.click);
     detour.control(said).then(
       () => {
-        this.rows.get(said.task)?.taken(said.click);
+        this.taken(said.task, said.click);
         detour.open();
       },
       (error) => error.message && this.refused(said.task, error.message, said.click),
@@ -663,9 +674,15 @@ class List {
         clearTimeout(this.untaken.get(content.click));
         this.untaken.delete(content.click);
         if (content.op === "refused") this.refused(content.task, content.text, content.click);
-        else this.rows.get(content.task)?.taken(content.click);
+        else this.taken(content.task, content.click);
         break;
     }
+  }
+
+  taken(task, click) {
+    const row = this.rows.get(task);
+    if (row) row.taken(click);
+    else this.head.taken();
   }
 
   refused(task, text, click) {

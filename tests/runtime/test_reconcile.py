@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from cc_executor import cc_execute
 from cc_executor.api import make_request
+from cc_executor.cli import listing
 from cc_executor.errors import LaunchFailed, StateUnusable
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Receipt
@@ -33,8 +33,9 @@ from cc_executor.shim import records
 from cc_executor.store import roll
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding, request_json
+from support.commands import command
 from support.leaks import marked_processes
-from support.runs import BASH, eventually, started, to_end, until
+from support.runs import BASH, BOUND, eventually, started, to_end, until
 from support.shims import alive
 
 Saw = Callable[[str], None]
@@ -116,11 +117,12 @@ async def test_a_later_run_settles_what_was_lost_before(tmp_path: Path, home: St
 
 
 @LOST_ROW
-async def test_a_list_of_runs_settles_them(tmp_path: Path, home: StateHome, saw: Saw) -> None:
+async def test_a_list_of_runs_settles_them(tmp_path: Path, home: StateHome, saw: Saw, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, tool = await lost(home, tmp_path)
-    command = [sys.executable, "-m", "cc_executor.cli", "list", "--json"]
-    done = await in_thread(lambda: subprocess.run(command, capture_output=True, text=True, timeout=100, check=True))
-    assert [(row["id"], row["status"]) for row in json.loads(done.stdout)] == [(folder.run_id, "lost")]
+    monkeypatch.setattr(listing, "LIST_PATIENCE", BOUND)  # what is not settled within 2 s is left to the next who comes by
+    said = command("list", "--json")
+    assert said.code == 0, said.err
+    assert [(row["id"], row["status"]) for row in json.loads(said.out)] == [(folder.run_id, "lost")]
     assert not alive(tool)
     assert receipt_of(folder).outcome.kind is OutcomeKind.LOST
     saw("at `cc-executor list`: before it answers")

@@ -95,13 +95,27 @@ async def test_a_launch_that_is_cancelled_again_and_again_leaves_nothing_running
 
 
 @pytest.mark.row("faults", "run cancelled by another process while it is launched", "it ends as soon as it can be told")
-async def test_a_cancel_that_comes_before_the_supervisor_is_not_lost(tmp_path: Path, home: StateHome, at_start: Held) -> None:
+async def test_a_cancel_that_comes_before_the_supervisor_is_not_lost(
+    tmp_path: Path, home: StateHome, at_start: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "ANSWER_BUDGET", BOUND)  # for a supervisor to come, on a busy machine too
+    called, ask = threading.Event(), control._ask
+
+    def seen(*arguments: Any) -> bytes:
+        try:
+            return ask(*arguments)
+        except OSError:  # nobody listens yet
+            called.set()
+            raise
+
+    monkeypatch.setattr(control, "_ask", seen)
     task = asyncio.get_running_loop().create_task(Run.start(shell("sleep 1000", cwd=tmp_path), home=home, environ=os.environ))
     await eventually(at_start.there.is_set)
     (folder,) = home.runs()
     canceller = threading.Thread(target=command, args=(folder, "cancel"), kwargs={"by": "somebody else", "now": True})
     assert folder.standing(time.time()) is RunStanding.STARTING
     canceller.start()
+    await eventually(called.is_set)
     at_start.go.set()
     run = await task
     assert (await run.finish()).outcome.kind.value == "cancelled"

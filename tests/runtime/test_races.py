@@ -32,7 +32,7 @@ from cc_executor.store import roll
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
 from support.runs import BOUND, eventually, run_folders, shell, started, to_end
-from support.shims import alive
+from support.shims import ended
 
 
 class Held:
@@ -164,7 +164,7 @@ async def test_what_an_agent_has_begun_ends_with_a_supervisor_that_dies_before_i
     monkeypatch.setattr(supervising, "_SHIM", program)
     with pytest.raises(LaunchFailed):
         await started("setsid bash -c 'echo $$ > tool; echo > begun; exec sleep 1000'; sleep 1000", home=home, cwd=tmp_path)
-    assert not alive(int((tmp_path / "tool").read_text()))
+    assert ended(int((tmp_path / "tool").read_text()))
     assert run_folders(home.root) == []
 
 
@@ -250,7 +250,7 @@ async def test_leftovers_are_ended_where_there_are_no_pidfds(tmp_path: Path, hom
     os.kill(supervisor(run.folder), signal.SIGKILL)
     monkeypatch.setattr(os, "pidfd_open", refuse)
     assert (await run.finish()).outcome.kind.value == "lost"
-    assert not alive(int((tmp_path / "tool").read_text()))
+    assert ended(int((tmp_path / "tool").read_text()))
 
 
 # --- when it has ended --------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunStanding
 from support import environments
 from support.runs import BOUND, eventually, to_end, until
-from support.shims import alive, marked
+from support.shims import ended, marked
 
 pytestmark = pytest.mark.usefixtures("claude_cli", "noon")  # a spare from before midnight is not used after it
 
@@ -306,6 +306,6 @@ async def test_what_a_killed_supervisor_leaves_of_it_is_found(tmp_path: Path, ho
     await eventually(lambda: run.folder.standing(time.time()) is RunStanding.LOST)
     await anyio.to_thread.run_sync(lambda: reconcile(home, environ=environ))
     await gone(mark)
-    assert not [pid for pid in tools if alive(pid)]
+    assert all(map(ended, tools))
     receipt = await run.finish()
     assert receipt.outcome.kind is OutcomeKind.LOST, receipt.outcome

@@ -194,3 +194,11 @@ def state(pid: int) -> str:
 
 def alive(pid: int) -> bool:
     return state(pid) not in {"", "Z", "X"}
+
+
+def ended(pid: int) -> bool:
+    """Whether a process can do nothing more. Without memory (statm) it is a zombie, or will be one at once: on a busy machine that takes some ms."""
+    try:
+        return not alive(pid) or Path(f"/proc/{pid}/statm").read_bytes().startswith(b"0 ")
+    except OSError:
+        return True

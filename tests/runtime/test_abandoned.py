@@ -34,7 +34,7 @@ from cc_executor.store.journal import request_json
 from cc_executor.store.snapshot import SnapshotStore
 from support.environments import CHECKOUT
 from support.runs import eventually, shell, started, to_end, until
-from support.shims import alive
+from support.shims import alive, ended
 
 HANGING = "echo $$ >> pids; setsid sh -c 'echo $$ >> pids; exec sleep 1000' & exec sleep 1000"
 SEALER = """
@@ -114,7 +114,7 @@ async def test_a_note_of_another_host_is_left_alone(tmp_path: Path, home: StateH
     assert all(map(alive, pids(tmp_path)))
     await anyio.Path(home.root / underway.FOLDER / run.run_id).write_text("")
     await in_thread(lambda: settle(home, environ=os.environ))
-    assert not any(map(alive, pids(tmp_path)))
+    assert all(map(ended, pids(tmp_path)))
 
 
 async def test_the_room_that_a_killed_supervisor_had_set_aside_is_the_receipt_s(tmp_path: Path, home: StateHome) -> None:

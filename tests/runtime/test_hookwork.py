@@ -13,9 +13,11 @@ import pytest
 
 from cc_executor.model.hook import Hook, HookReport, HookStatus, Moment
 from cc_executor.policy.redact import MASK, Redactor
+from cc_executor.runtime import hookwork
 from cc_executor.runtime.hooks import VARIABLE, gathered, hook, hooks_of_environment, mark_of_hooks, unhook
 from cc_executor.runtime.hookwork import MOMENT_VARIABLE, OUTPUT_LIMIT, Surroundings, perform
 from cc_executor.store.home import new_run_id
+from support.clocks import ClockSinceBegun
 from support.runs import wait_for
 from support.shims import alive
 
@@ -86,7 +88,10 @@ def test_what_a_command_leaves_behind_is_ended_though_it_has_no_mark_or_another_
 
 
 @pytest.mark.parametrize("output", ["", "exec >&- 2>&-; "])
-def test_a_command_is_ended_when_its_time_is_over_or_nobody_wants_it_any_more(output: str, tmp_path: Path) -> None:
+def test_a_command_is_ended_when_its_time_is_over_or_nobody_wants_it_any_more(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hookwork, "time", ClockSinceBegun(tmp_path / "pid"))
     hanging = f"{output}echo $$ > pid; exec sleep 600"
     report = performed(after(hanging, timeout=0.2), cwd=tmp_path)
     assert (report.status, report.detail) == (HookStatus.HUNG, "it went on after 0.2 s, and was killed")

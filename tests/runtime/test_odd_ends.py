@@ -74,7 +74,8 @@ async def test_a_killed_cli_has_crashed(tmp_path: Path, home: StateHome, saw: Ca
 
 @pytest.mark.row("outcomes", "CLI stopped (SIGSTOP) for ever", "stalled after the limit without a sign of life, and gone")
 async def test_a_cli_that_somebody_stopped_stalls_and_is_ended(tmp_path: Path, home: StateHome, saw: Callable[[str], None]) -> None:
-    async with talking("slow-text", tmp_path, home, stall_timeout=6) as (run, _):
+    # Long enough for the CLI to begin on a busy machine, where nothing is to be heard of it for a while.
+    async with talking("slow-text", tmp_path, home, stall_timeout=15) as (run, _):
         os.kill(agent_of(run), signal.SIGSTOP)
         stopped = time.monotonic()
         with anyio.fail_after(90):
@@ -82,10 +83,10 @@ async def test_a_cli_that_somebody_stopped_stalls_and_is_ended(tmp_path: Path, h
         seconds = time.monotonic() - stopped
     saw(f"{receipt.outcome.kind.value}, {seconds:.1f} s after the signal; {receipt.outcome.evidence[0]}")
     assert receipt.outcome.kind is OutcomeKind.STALLED, receipt.outcome
-    assert "limit stall = 6 s" in receipt.outcome.evidence
+    assert "limit stall = 15 s" in receipt.outcome.evidence
     assert "--stall-timeout" in receipt.outcome.cure
     assert receipt.exit.survivors == 0
-    assert seconds < 6 + 6
+    assert seconds < 15 + 6
 
 
 @pytest.mark.row("outcomes", "CLI stopped (SIGSTOP) and continued", "ok, nothing lost")

@@ -32,7 +32,7 @@ from cc_executor.store import roll
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding
 from support.runs import BOUND, eventually, run_folders, shell, started, to_end
-from support.shims import alive
+from support.shims import ended
 
 
 class Held:
@@ -95,13 +95,27 @@ async def test_a_launch_that_is_cancelled_again_and_again_leaves_nothing_running
 
 
 @pytest.mark.row("faults", "run cancelled by another process while it is launched", "it ends as soon as it can be told")
-async def test_a_cancel_that_comes_before_the_supervisor_is_not_lost(tmp_path: Path, home: StateHome, at_start: Held) -> None:
+async def test_a_cancel_that_comes_before_the_supervisor_is_not_lost(
+    tmp_path: Path, home: StateHome, at_start: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "ANSWER_BUDGET", BOUND)  # for a supervisor to come, on a busy machine too
+    called, ask = threading.Event(), control._ask
+
+    def seen(*arguments: Any) -> bytes:
+        try:
+            return ask(*arguments)
+        except OSError:  # nobody listens yet
+            called.set()
+            raise
+
+    monkeypatch.setattr(control, "_ask", seen)
     task = asyncio.get_running_loop().create_task(Run.start(shell("sleep 1000", cwd=tmp_path), home=home, environ=os.environ))
     await eventually(at_start.there.is_set)
     (folder,) = home.runs()
     canceller = threading.Thread(target=command, args=(folder, "cancel"), kwargs={"by": "somebody else", "now": True})
     assert folder.standing(time.time()) is RunStanding.STARTING
     canceller.start()
+    await eventually(called.is_set)
     at_start.go.set()
     run = await task
     assert (await run.finish()).outcome.kind.value == "cancelled"
@@ -150,7 +164,7 @@ async def test_what_an_agent_has_begun_ends_with_a_supervisor_that_dies_before_i
     monkeypatch.setattr(supervising, "_SHIM", program)
     with pytest.raises(LaunchFailed):
         await started("setsid bash -c 'echo $$ > tool; echo > begun; exec sleep 1000'; sleep 1000", home=home, cwd=tmp_path)
-    assert not alive(int((tmp_path / "tool").read_text()))
+    assert ended(int((tmp_path / "tool").read_text()))
     assert run_folders(home.root) == []
 
 
@@ -236,7 +250,7 @@ async def test_leftovers_are_ended_where_there_are_no_pidfds(tmp_path: Path, hom
     os.kill(supervisor(run.folder), signal.SIGKILL)
     monkeypatch.setattr(os, "pidfd_open", refuse)
     assert (await run.finish()).outcome.kind.value == "lost"
-    assert not alive(int((tmp_path / "tool").read_text()))
+    assert ended(int((tmp_path / "tool").read_text()))
 
 
 # --- when it has ended --------------------------------------------------------------------------------------------

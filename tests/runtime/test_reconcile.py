@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from cc_executor import cc_execute
 from cc_executor.api import make_request
+from cc_executor.cli import listing
 from cc_executor.errors import LaunchFailed, StateUnusable
 from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.receipt import Receipt
@@ -33,9 +33,10 @@ from cc_executor.shim import records
 from cc_executor.store import roll
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder, RunStanding, request_json
+from support.commands import command
 from support.leaks import marked_processes
-from support.runs import BASH, eventually, started, to_end, until
-from support.shims import alive
+from support.runs import BASH, BOUND, eventually, started, to_end, until
+from support.shims import alive, ended
 
 Saw = Callable[[str], None]
 
@@ -106,7 +107,7 @@ async def test_a_later_run_settles_what_was_lost_before(tmp_path: Path, home: St
     assert (await cc_execute("echo later", **BASH, cwd=tmp_path)).ok
     await eventually((folder.path / records.RECEIPT).exists, within=PROMISE)
     saw(f"at a later run: {time.monotonic() - begun:.1f} s")
-    assert not alive(tool)
+    assert ended(tool)
     assert not marked_processes([tmp_path])
     receipt = receipt_of(folder)
     assert receipt.outcome.kind is OutcomeKind.LOST
@@ -116,12 +117,13 @@ async def test_a_later_run_settles_what_was_lost_before(tmp_path: Path, home: St
 
 
 @LOST_ROW
-async def test_a_list_of_runs_settles_them(tmp_path: Path, home: StateHome, saw: Saw) -> None:
+async def test_a_list_of_runs_settles_them(tmp_path: Path, home: StateHome, saw: Saw, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, tool = await lost(home, tmp_path)
-    command = [sys.executable, "-m", "cc_executor.cli", "list", "--json"]
-    done = await in_thread(lambda: subprocess.run(command, capture_output=True, text=True, timeout=100, check=True))
-    assert [(row["id"], row["status"]) for row in json.loads(done.stdout)] == [(folder.run_id, "lost")]
-    assert not alive(tool)
+    monkeypatch.setattr(listing, "LIST_PATIENCE", BOUND)  # what is not settled within 2 s is left to the next who comes by
+    said = command("list", "--json")
+    assert said.code == 0, said.err
+    assert [(row["id"], row["status"]) for row in json.loads(said.out)] == [(folder.run_id, "lost")]
+    assert ended(tool)
     assert receipt_of(folder).outcome.kind is OutcomeKind.LOST
     saw("at `cc-executor list`: before it answers")
 
@@ -132,7 +134,7 @@ async def test_what_is_lost_after_others_were_settled_is_settled_too(tmp_path: P
         folder, tool = await lost(home, tmp_path / name)
         await in_thread(lambda: reconcile(home, environ=os.environ, patience=PROMISE))
         assert receipt_of(folder).outcome.kind is OutcomeKind.LOST
-        assert not alive(tool)
+        assert ended(tool)
 
 
 async def test_several_are_settled_together_and_only_once(tmp_path: Path, home: StateHome) -> None:
@@ -144,7 +146,7 @@ async def test_several_are_settled_together_and_only_once(tmp_path: Path, home: 
         await kill_supervisor(run)
     assert await settled(home) == sorted(run.run_id for run, _ in many)
     assert [receipt_of(run.folder).outcome.kind for run, _ in many] == [OutcomeKind.LOST] * 3
-    assert not any(alive(tool) for _, tool in many)
+    assert all(ended(tool) for _, tool in many)
     assert await settled(home) == []
 
 
@@ -283,7 +285,7 @@ async def test_a_damaged_run_is_ended_and_not_looked_at_again(tmp_path: Path, ho
     folder, tool = await lost(home, tmp_path)
     (folder.path / records.REQUEST).write_bytes(b"{")
     assert await settled(home) == [folder.run_id]
-    assert not alive(tool)
+    assert ended(tool)
     assert on_the_roll(home) == []
     assert folder.read(records.STDOUT, 0, 100) == b"begun\n", "what it wrote is kept"
 

@@ -27,7 +27,7 @@ from cc_executor.store.redis import PATIENCE, PULL_PATIENCE, RedisMirror
 from cc_executor.store.unshared import Unshared
 from cc_executor.tasks import cc_execute_list
 from support.redis import RedisServer, running_redis
-from support.runs import BASH, eventually
+from support.runs import BASH, eventually, remembered
 
 UNAFFECTED = 5.0  # seconds that a run may take on a busy machine; the retries of redis-py held one up for 45
 
@@ -154,6 +154,7 @@ async def test_a_wrong_password_is_said_and_stands_nowhere(tmp_path: Path, home:
     with running_redis(password="right-horse") as server:
         result = await run("env", tmp_path, server.url.replace("right", "wrong"))
         await eventually(lambda: "refuses the password" in remark(home.find(result.run_id)))
+    remembered()  # while the history is written, it has files that go again
     kept = [path for path in home.root.rglob("*") if path.is_file()]
     assert [path for path in kept if b"wrong-horse" in path.read_bytes()] == []
 

@@ -31,9 +31,9 @@ from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunStanding
 from support import environments
 from support.runs import BOUND, eventually, to_end, until
-from support.shims import alive, marked
+from support.shims import ended, marked
 
-pytestmark = pytest.mark.usefixtures("claude_cli")
+pytestmark = pytest.mark.usefixtures("claude_cli", "noon")  # a spare from before midnight is not used after it
 
 
 @pytest.fixture
@@ -297,14 +297,15 @@ async def test_a_spare_that_ends_just_then_costs_nothing(tmp_path: Path, home: S
 async def test_what_a_killed_supervisor_leaves_of_it_is_found(tmp_path: Path, home: StateHome, environ: dict[str, str]) -> None:
     mark = await kept(asked(tmp_path, linger=600), home=home, environ=environ)
     run = await Run.start(asked(tmp_path, linger=600), home=home, environ=environ, spared=True)
-    state = await until(run, lambda state: state.started is not None and (tmp_path / "background.txt").exists())
+    state = await until(run, lambda state: state.started is not None)
     assert state.started is not None
+    await eventually((tmp_path / "background.txt").exists)  # of which the agent says nothing
     tools = set(marked(mark)) - {state.started.agent_pid}
     assert tools
     os.kill(state.started.shim_pid, signal.SIGKILL)
     await eventually(lambda: run.folder.standing(time.time()) is RunStanding.LOST)
     await anyio.to_thread.run_sync(lambda: reconcile(home, environ=environ))
     await gone(mark)
-    assert not [pid for pid in tools if alive(pid)]
+    assert all(map(ended, tools))
     receipt = await run.finish()
     assert receipt.outcome.kind is OutcomeKind.LOST, receipt.outcome

@@ -11,6 +11,7 @@ from typing import Final
 
 from cc_executor.shim.records import RUN_MARK
 from support.looks import pause_since
+from support.shims import environment
 
 _SHIM: Final = b"/cc_executor/shim/__main__.py"
 GRACE: Final = 5.0  # seconds; a run that has just been cancelled has this long to end (the promise is 3 s)
@@ -34,17 +35,17 @@ def marked_processes(roots: Sequence[Path]) -> list[MarkedProcess]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            environment = (entry / "environ").read_bytes()
+            names = environment(int(entry.name))
             command = (entry / "cmdline").read_bytes()
             # An agent may name its folder nowhere, and a shim, which works in its run's, has no environment.
-            if _SHIM in command or mark in environment:
-                environment += b"\0" + os.fsencode((entry / "cwd").readlink())
+            if _SHIM in command or mark in names:
+                names += b"\0" + os.fsencode((entry / "cwd").readlink())
         except OSError:  # it has ended, or it is somebody else's
             continue
-        runs = [item.removeprefix(mark).decode(errors="replace") for item in environment.split(b"\0") if item.startswith(mark)]
+        runs = [item.removeprefix(mark).decode(errors="replace") for item in names.split(b"\0") if item.startswith(mark)]
         if _SHIM in command:  # it carries no mark itself; it is there as long as anything of its run is
             runs.append("(shim)")
-        if runs and any(needle in environment or needle in command for needle in needles):
+        if runs and any(needle in names or needle in command for needle in needles):
             text = command.replace(b"\0", b" ").decode(errors="replace").strip()
             found.append(MarkedProcess(int(entry.name), runs[0], text[:200]))
     return found

@@ -176,13 +176,26 @@ class Run:
                 os.kill(pid, signal.SIGKILL)
 
 
+def environment(pid: int) -> bytes:
+    """The environment of a process, as it was executed. One in the midst of its execve(2) shows none for a moment: it is waited for."""
+    folder, begun = Path(f"/proc/{pid}"), time.monotonic()
+    while not (found := (folder / "environ").read_bytes()):
+        if (folder / "cmdline").read_bytes():  # it was executed without one; or has got there between the two looks
+            return (folder / "environ").read_bytes()
+        if (folder / "statm").read_bytes().startswith(b"0 "):  # a zombie or a thread of the kernel, which have no memory
+            break
+        assert time.monotonic() < begun + BOUND, f"{pid} does not come out of its execve"
+        time.sleep(pause_since(begun, 0.001))
+    return found
+
+
 def marked(run_id: str) -> list[int]:
     needle = f"{fmt.RUN_MARK}={run_id}".encode()
     found: list[int] = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
-                if needle in Path(f"/proc/{name}/environ").read_bytes().split(b"\0") and alive(int(name)):
+                if needle in environment(int(name)).split(b"\0") and alive(int(name)):
                     found.append(int(name))
     return found
 
@@ -197,3 +210,11 @@ def state(pid: int) -> str:
 
 def alive(pid: int) -> bool:
     return state(pid) not in {"", "Z", "X"}
+
+
+def ended(pid: int) -> bool:
+    """Whether a process can do nothing more. Without memory (statm) it is a zombie, or will be one at once: on a busy machine that takes some ms."""
+    try:
+        return not alive(pid) or Path(f"/proc/{pid}/statm").read_bytes().startswith(b"0 ")
+    except OSError:
+        return True

@@ -8,24 +8,25 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
 from cc_executor.shim import records
 
 BUDGET: Final = 3.0  # seconds; what then still lives is stuck in the kernel
+# Seconds for programs that are just being executed to show what they are: microseconds, or as long as they wait for a core.
+EXEC_BUDGET: Final = 1.0
 PACE: Final = 0.01
 
 
 def end_marked(*marks: str) -> int:
     """End every process whose `CC_EXECUTOR_RUN` is one of `marks`, until none is found. Blocking. Returns how many were met; at most `BUDGET` seconds."""
     wanted = frozenset(f"{records.RUN_MARK}={mark}".encode() for mark in marks)
-    deadline = time.monotonic() + BUDGET
+    begun = time.monotonic()
     met: set[int] = set()
-    while wanted and time.monotonic() < deadline:
-        found = list(_marked(wanted))
-        if not found:
+    while wanted and time.monotonic() < begun + BUDGET:
+        found, is_all = _marked(wanted)
+        if not found and (is_all or time.monotonic() >= begun + EXEC_BUDGET):
             break
         met.update(found)
         for pid in found:
@@ -34,24 +35,35 @@ def end_marked(*marks: str) -> int:
     return len(met)
 
 
-def _marked(wanted: frozenset[bytes]) -> Iterator[int]:
+def _marked(wanted: frozenset[bytes]) -> tuple[list[int], bool]:
+    """Who carries one of the marks, and whether these are all: of a process in the midst of its execve(2) it cannot be said yet."""
     try:
-        names = os.listdir("/proc")
+        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()]
     except OSError:
-        return
-    for name in names:
-        if name.isdecimal() and int(name) != os.getpid() and _carries(int(name), wanted):
-            yield int(name)
+        return [], True
+    carries = {pid: _carries(pid, wanted) for pid in pids}
+    return [pid for pid in pids if carries[pid]], None not in carries.values()
 
 
-def _carries(pid: int, wanted: frozenset[bytes]) -> bool:
-    """Whether a living process has one of the marks: a zombie's environment is empty."""
+def _carries(pid: int, wanted: frozenset[bytes]) -> bool | None:
+    """Whether a living process has one of the marks; None: another program takes its place at this moment, so that it shows no environment yet.
+
+    Linux notes where arguments and environment stand at the end of execve(2) (fs/binfmt_elf.c, create_elf_tables), before which a process may wait for a core.
+    """
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environment = file.read()
+        environment = _read(pid, "environ")
+        if not environment:
+            if not _read(pid, "cmdline"):  # a zombie and a thread of the kernel have no memory (statm), and never show any
+                return False if _read(pid, "statm").startswith(b"0 ") else None
+            environment = _read(pid, "environ")  # it may have got there between the two looks
     except OSError:  # it has ended, or is somebody else's
         return False
     return not wanted.isdisjoint(environment.split(b"\0"))
+
+
+def _read(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read()
 
 
 def _kill(pid: int, wanted: frozenset[bytes]) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from cc_executor.runtime.undo import redo, undo
 from cc_executor.store.home import StateHome
 def end(event, arguments):
-    if event == "os.rename" and os.fsdecode(arguments[1]).endswith("f5"):
+    if event == "os.rename" and os.path.basename(os.fsdecode(arguments[1])) == "f5":
         os.kill(os.getpid(), int(sys.argv[4]))
 sys.addaudithook(end)
 (undo if sys.argv[1] == "undo" else redo)(StateHome(Path(sys.argv[2])), *([[sys.argv[3]]] if sys.argv[1] == "undo" else [sys.argv[3]]))
@@ -52,7 +52,7 @@ if what == "redo":
 remount = lambda how: subprocess.run(["mount", "-o", f"remount,{how}", root], check=True)
 faults = ["ro"]
 def fault(event, arguments):
-    if event == "os.rename" and os.fsdecode(arguments[1]).endswith("f5") and faults:
+    if event == "os.rename" and os.path.basename(os.fsdecode(arguments[1])) == "f5" and faults:
         remount(faults.pop())
 sys.addaudithook(fault)
 try:

@@ -27,7 +27,7 @@ from pathlib import Path
 from cc_executor.runtime.undo import undo
 from cc_executor.store.home import StateHome
 def stop(event, arguments):
-    if event == "os.rename" and os.fsdecode(arguments[1]).endswith("f5"):
+    if event == "os.rename" and os.path.basename(os.fsdecode(arguments[1])) == "f5":
         os.kill(os.getpid(), signal.SIGSTOP)
 sys.addaudithook(stop)
 undo(StateHome(Path(sys.argv[1])), [sys.argv[2]])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +147,20 @@ def test_after_a_failed_start_the_folder_can_be_used_again(start: Start, tmp_pat
     assert not start(("/nowhere",), folder=folder).answer["ok"]
     run = start(("/bin/echo", "now"), folder=folder)
     assert run.answer["ok"]
+    run.wait()
+    assert run.read() == b"now\n"
+
+
+def test_who_only_looks_whether_a_run_goes_on_does_not_keep_it_from_being_started(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "looked-at"
+    folder.mkdir()
+    with (folder / fmt.LOCK).open("wb") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        letting_go = threading.Timer(0.3, fcntl.flock, (looked_at, fcntl.LOCK_UN))  # he has waited for a core so long
+        letting_go.start()
+        run = start(("/bin/echo", "now"), folder=folder)
+        letting_go.join()
+    assert run.answer["ok"], run.answer
     run.wait()
     assert run.read() == b"now\n"
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 FIRST_FREE: Final = 3  # after standard input, output and error
 APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-LOCK_ATTEMPTS: Final = 10  # 45 ms in all
+LOCK_BUDGET: Final = 2.0  # seconds for those who only look to let go of a run's lock
+LOCK_PACE: Final = 0.001
 MADE_HERE: Final = (CONTROL, STDOUT, STDERR, INDEX_FILE, EXIT_PART, SOCKET)
 
 
@@ -197,15 +198,27 @@ def _claim(spec: Spec) -> int:
 
 
 def _locked(lock: int) -> bool:
-    """Take the lock. Who lists the runs at this moment holds it for some microseconds, to see whether anybody else does."""
-    for attempt in range(LOCK_ATTEMPTS):
+    """Take the lock. Who lists the runs shares it, for microseconds or as long as he waits for a core, to see whether anybody has it to himself."""
+    deadline = time.monotonic() + LOCK_BUDGET
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(0.001 * attempt)
+            if not _is_shared(lock) or time.monotonic() >= deadline:
+                return False
+            time.sleep(LOCK_PACE)
         else:
             return True
-    return False
+
+
+def _is_shared(lock: int) -> bool:
+    """Whether nobody has it to himself."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    return True
 
 
 def _unmake() -> None:

@@ -16,6 +16,7 @@ from cc_executor.cli.tail import Held
 from support.commands import command
 from support.environments import CHECKOUT
 from support.runs import run_folders, wait_for
+from support.terminals import written_by
 
 BASH: Final[dict[str, Any]] = {"agent": "shell", "shell": "bash"}
 
@@ -95,15 +96,8 @@ def test_on_a_terminal_a_line_says_how_long_the_run_works_and_goes_away(tmp_path
 
 
 def test_a_dumb_terminal_gets_no_line_that_would_have_to_go_away(tmp_path: Path) -> None:
-    terminal = pexpect.spawn(
-        sys.executable, ["-m", "cc_executor.cli", "run", "--agent", "shell", "--shell", "bash", "sleep 1.5; echo end"], cwd=str(tmp_path),
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src"), "TERM": "dumb"}, timeout=60, encoding="utf-8",
-    )  # fmt: skip
-    try:
-        terminal.expect(pexpect.EOF)
-        said = terminal.before or ""
-    finally:
-        terminal.close()
-    assert terminal.exitstatus == 0, said
+    said = written_by(
+        ["-m", "cc_executor.cli", "run", "--agent", "shell", "--shell", "bash", "sleep 1.5; echo end"], cwd=tmp_path, TERM="dumb"
+    )
     assert "\x1b" not in said
     assert [line.split(" ")[0] for line in said.splitlines()] == ["run", "end", "ok"]

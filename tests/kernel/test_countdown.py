@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Final
 
-import pexpect
 import pytest
 
 from cc_executor.rehearsal.server import serving
 from kernel.test_limits import CELL, LIST, limited
+from support.terminals import written_by
 
 IPYTHON: Final = ("-m", "IPython", "--no-banner", "--colors=NoColor", "--HistoryManager.enabled=False", "-c")
 LOAD: Final = "%load_ext cc_executor"
@@ -36,15 +34,6 @@ def test_a_wait_is_counted_down_where_a_line_can_be_written_over(tmp_path: Path,
     (tmp_path / "list.yaml").write_text(AS_FILE)
     with serving(limited(time.time() + 4), cwd=str(tmp_path)) as served:
         login = {"ANTHROPIC_BASE_URL": served.url, "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-nobody", "CLAUDE_CODE_MAX_RETRIES": "0"}
-        terminal = pexpect.spawn(
-            sys.executable, list(order), cwd=str(tmp_path), env=os.environ | login | {"TERM": kind}, timeout=60, encoding="utf-8",
-            dimensions=(50, 200),
-        )  # fmt: skip
-        try:
-            terminal.expect(pexpect.EOF)
-            said = terminal.before or ""
-        finally:
-            terminal.close()
-    assert terminal.exitstatus == 0, said
+        said = written_by(order, cwd=tmp_path, TERM=kind, **login)
     assert "usage limit" in said
     assert ("\x1b[K" in said) is (kind == "xterm"), said

@@ -17,6 +17,7 @@ from cc_executor.runtime.control import command
 from cc_executor.shim import records
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder, RunStanding
+from support.clocks import ClockOfSleeps
 from support.runs import eventually, started
 
 
@@ -68,20 +69,8 @@ def test_what_goes_to_the_agent_is_not_said_twice(home: StateHome, *, reads: boo
         assert len(calls) == 1
 
 
-class Clock:
-    """A clock that goes on only as long as somebody sleeps, so that a slow machine does not use up what a call may take."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 def test_a_supervisor_that_hangs_up_for_ever_is_called_for_so_long(home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "time", Clock())
+    monkeypatch.setattr(control, "time", ClockOfSleeps())
     monkeypatch.setattr(control, "ANSWER_BUDGET", 25.0)
     monkeypatch.setattr(control, "_CALL_AGAIN", 10.0)
     with supervisor(home, hangs_up=10**6, reads=False) as (folder, calls):

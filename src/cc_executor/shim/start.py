@@ -206,7 +206,7 @@ def _locked(lock: int) -> bool:
         except BlockingIOError:
             if not _is_shared(lock) or time.monotonic() >= deadline:
                 return False
-            time.sleep(LOCK_PACE)
+            time.sleep(LOCK_PACE)  # waiting in flock(2) has no time limit
         else:
             return True
 

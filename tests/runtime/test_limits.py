@@ -360,7 +360,7 @@ async def test_a_bound_holds_for_all_attempts_together(
 
 async def test_an_agent_that_goes_round_in_a_circle_is_ended_by_wish(tmp_path: Path, serve: Serve) -> None:
     same = (Block(tool="Bash", input={"command": "echo same"}),)
-    served = serve(*[Turn(blocks=same)] * 12, Turn(blocks=same, wait=100.0))  # the last one is waited for still when the agent is ended
+    served = serve(*[Turn(blocks=same)] * 12, Turn(blocks=same, wait=100.0))  # nothing but the guard ends the agent
     told: list[Repeated] = []
     result = await cc_execute(
         "go",
@@ -372,7 +372,7 @@ async def test_an_agent_that_goes_round_in_a_circle_is_ended_by_wish(tmp_path: P
     assert [(event.name, event.about, event.count) for event in told] == [("Bash", "echo same", 12)]
     assert (result.status, result.receipt.exit.stopped_for) == ("stalled", "loop")
     assert "by the loop guard: 12 × Bash(echo same), the same result each time" in result.receipt.outcome.evidence
-    assert asked(served) == 13
+    assert asked(served) in (12, 13)  # the last result is judged while the agent sends it
 
 
 # --- validation -------------------------------------------------------------------------------------------------------

@@ -60,8 +60,9 @@ def test_the_receipt_is_that_of_the_prompt_that_was_sent_and_names_the_rules() -
     assert Receipt.model_validate(before).is_intact
 
 
-def test_lint_of_a_command_is_refused() -> None:
-    done = cli("run", "--agent", "shell", "--lint", "true")
+@pytest.mark.parametrize("wish", ["--lint", "--lint-apply=vague", "--lint-off=nonsense"])
+def test_lint_of_a_command_is_refused(wish: str) -> None:
+    done = cli("run", "--agent", "shell", wish, "true")
     assert (done.returncode, "for prompts" in done.stderr) == (2, True)
 
 

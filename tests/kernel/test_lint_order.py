@@ -60,7 +60,7 @@ def test_a_prompt_that_may_be_too_long_is_told_of_in_any_case() -> None:
     assert order("--lint-off context-size", "word " * 160_000).remarks == ""
 
 
-@pytest.mark.parametrize("line", ["--lint", "--lint-apply dialogue"])
+@pytest.mark.parametrize("line", ["--lint", "--lint-apply dialogue", "--lint-off nonsense"])
 def test_a_command_is_not_looked_over(line: str) -> None:
     with pytest.raises(InvalidRequest, match="for prompts"):
         order(f"--agent shell {line}")

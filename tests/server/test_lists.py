@@ -179,6 +179,7 @@ def test_a_failure_skips_only_what_needs_it(server: Server) -> None:
     name = start(server, tasks, on_failure="skip")
     told = results(server, name)
     assert (told["status"], told["completed_tasks"], told["failed_tasks"]) == ("failed", 1, 1)
+    assert told["progress"] == "1/3 tasks completed"
     assert states(server, name) == {"bad": "failed", "after": "skipped", "apart": "ok"}
     assert [row["exit_code"] for row in told["results"]] == [3, 1, 0]
     (server.root / "mended").touch()

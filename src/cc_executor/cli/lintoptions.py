@@ -31,8 +31,8 @@ def looked_over_prompt(
 ) -> Looked:
     """The prompt of a run as its options want it looked over; what is found is said on standard error."""
     if is_command:
-        if show or apply:
-            raise InvalidRequest("--lint and --lint-apply are for prompts, and this is a command: leave them out.")
+        if show or apply or off:
+            raise InvalidRequest("--lint, --lint-apply and --lint-off are for prompts, and this is a command: leave them out.")
         return Looked(prompt)
     from cc_executor.policy.lint import ids_of, looked_over  # here: a command does without the rules
 

@@ -57,8 +57,8 @@ def looked_over_cell(
 
     apply = ids_of(options.lint_apply)
     if (options.agent or settings.agent) != "claude":
-        if options.lint or apply:
-            raise InvalidRequest("--lint and --lint-apply are for prompts, and this cell is a command: leave them out.")
+        if options.lint or apply or options.lint_off:
+            raise InvalidRequest("--lint, --lint-apply and --lint-off are for prompts, and this cell is a command: leave them out.")
         return Looked(prompt)
     return looked_over(
         prompt,

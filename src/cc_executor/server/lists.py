@@ -305,7 +305,7 @@ class Lists:
 
     def _head(self, folder: ListFolder, tasks: TaskList, state: ListState, *, is_run: bool) -> dict[str, Any]:
         """What is told of a list in every answer; `execution_id` and `progress` are words of an earlier system, whose clients still ask."""
-        over = sum(state.task(task.id).status not in NOT_OVER for task in tasks.tasks)
+        completed = sum(state.task(task.id).status is TaskStatus.OK for task in tasks.tasks)
         return {
             "id": folder.list_id,
             "execution_id": folder.list_id,
@@ -315,7 +315,7 @@ class Lists:
             "status": self._word(folder, state, is_run=is_run),
             "done": state.status is not ListStatus.OPEN and not is_run,
             "summary": state.summary,
-            "progress": f"{over}/{len(tasks.tasks)} tasks completed",
+            "progress": f"{completed}/{len(tasks.tasks)} tasks completed",
             "cost": state.spent,
         }
 

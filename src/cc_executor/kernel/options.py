@@ -113,8 +113,8 @@ def parse(line: str, *, magic: str = "%%cc_execute", options: Options = OPTIONS)
         Unknown option, missing or ill-typed value, two dashes alone, text that is no option, unclosed quote.
     """
     parser = _Parser(prog=magic, add_help=False, allow_abbrev=False, exit_on_error=True)
-    for flags, keywords, text in options:
-        parser.add_argument(*flags, help=text, **keywords)
+    for flags, keywords, _ in options:
+        parser.add_argument(*flags, **keywords)  # without the text, which nobody asks of it: since 3.14 argparse takes a % in it for a format
     words = words_of(line)
     if any(
         word == "--" or (word.startswith("-") and word.partition("=")[2] == "--") for word in words

@@ -67,6 +67,8 @@ ENVIRONMENTS: Final = (
     Environment("3.11", "6.29.5", pure=True, oldest=True),
     Environment("3.12", pure=True),
     Environment("3.13", pure=True),
+    Environment("3.14", pure=True),
+    Environment("3.15", pure=True),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import uuid
@@ -250,6 +251,20 @@ def test_a_setting_that_bounds_nothing_is_refused_by_its_own_name(name: str, wro
         CCExecutor(environ={variable: str(wrong)})
     with pytest.raises(InvalidRequest, match=rf"CCExecutor\.{name} is .*; it must be {need}\. Change or remove it\.$"):
         CCExecutor(environ={}, config=Config({"CCExecutor": {name: wrong}}))
+
+
+def test_no_text_of_an_option_is_taken_for_a_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since Python 3.14 argparse looks at a text as soon as it gets it; one with `%cc` in it failed every cell."""
+    add = argparse.ArgumentParser.add_argument
+
+    def looked_at(parser: argparse.ArgumentParser, *flags: str, **keywords: Any) -> argparse.Action:
+        action = add(parser, *flags, **keywords)
+        assert (action.help or "") % {} == (action.help or "")
+        return action
+
+    monkeypatch.setattr(argparse.ArgumentParser, "add_argument", looked_at)
+    assert any("%" in text for _, _, text in OPTIONS)
+    assert parse("--model small").model == "small"
 
 
 @pytest.mark.parametrize("name", ["journal_limit", "max_cost", "timeout"])

@@ -206,7 +206,7 @@ def _carry_out(
         raise undowords.unchanged(error, os.fsdecode(roots[0])) from error
     left = tuple((os.fsdecode(conflict.path), conflict.why) for conflict in made.conflicts)
     if left and not keep_mine and not dry_run:
-        raise UndoRefused(undowords.refusal(left, roots, _together(store, units, made.conflicts, runs, roots)), left)
+        raise UndoRefused(undowords.refusal(left, roots, _together(store, units, made.conflicts, runs, roots), is_redo=is_redo), left)
     todo = tuple(made.changes[path] for path in sorted(made.changes))
     done = Undone(runs=runs, steps=undowords.steps(todo), left=left, is_dry=dry_run, is_redo=is_redo)
     if dry_run:

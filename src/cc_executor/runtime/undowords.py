@@ -35,8 +35,8 @@ def _what(change: Change) -> str:
     return "restored"
 
 
-def refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes], together: Sequence[str]) -> str:
-    """Why nothing was undone. `left`: paths and what is the matter with each; `together`: the runs that would have to be undone as one."""
+def refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes], together: Sequence[str], *, is_redo: bool) -> str:
+    """Why nothing was undone, or taken back. `left`: paths and what is the matter with each; `together`: the runs that would have to be undone as one."""
     base = os.fsdecode(roots[0])
     shown = [f"  {os.path.relpath(path, base) if len(roots) == 1 else path}: {why}" for path, why in left[:SHOWN]]
     if len(left) > SHOWN:
@@ -44,7 +44,7 @@ def refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes], together: S
     count = f"{len(left)} file{' is' if len(left) == 1 else 's are'}"
     return "\n".join(
         (
-            f"{count} not as the run left {'it' if len(left) == 1 else 'them'}, or cannot be brought back; nothing was changed.",
+            f"{count} not as the {'undo' if is_redo else 'run'} left {'it' if len(left) == 1 else 'them'}, or cannot be brought back; nothing was changed.",
             *shown,
             *(
                 [f"What several worked on is brought back when they are undone as one: `cc-executor undo {' '.join(together)}`."]

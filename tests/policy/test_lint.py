@@ -38,6 +38,13 @@ def test_what_is_fine_passes_without_a_word(text: str) -> None:
     assert ids(text) == set()
 
 
+def test_files_to_be_written_are_all_that_is_found_in_fine_prompts_of_which_nothing_is_checked() -> None:
+    found = [text for text in GOOD if lint(text, is_checked=False)]
+    assert set.union(*(ids(text, is_checked=False) for text in found)) == {"unchecked-file"}
+    assert len(found) == 13, "as docs/lint.md says"
+    assert not any("save()" in text for text in found), "a function's name is no wish to write a file"
+
+
 def test_prompts_that_others_have_published_are_rarely_warned_of() -> None:
     warned = {text for text in ELSEWHERE if any(finding.rule.severity is Severity.WARNING for finding in lint(text))}
     hinted = {text for text in ELSEWHERE if ids(text)} - warned

@@ -269,7 +269,7 @@ def _variables(prompt: Prompt) -> Spans:
 
 
 _WRITES: Final = re.compile(
-    r"(?i:\b(?:write|save|put|store|export|create|generate|add|produce)\b)[^.;\n]{0,80}?[\s`'\"](?P<name>[\w~/-][\w./~-]*\.[A-Za-z][A-Za-z0-9]{0,5})\b(?!\()"
+    r"(?i:\b(?:write|save|put|store|export|create|generate|add|produce)\b(?!\())[^.;\n]{0,80}?[\s`'\"](?P<name>[\w~/-][\w./~-]*\.[A-Za-z][A-Za-z0-9]{0,5})\b(?!\()"
 )
 
 

@@ -431,6 +431,18 @@ def test_of_a_long_line_the_end_is_shown_too(command: str, tmp_path: Path) -> No
     assert re.search(r"… \d,\d{3} more characters …", body), "it says how much is left out"
 
 
+def test_of_a_long_path_and_of_much_that_is_allowed_for_the_run_the_end_is_shown_too(tmp_path: Path) -> None:
+    path = f"{tmp_path}/{'./' * 400}../../etc/passwd"
+    assert re.fullmatch(
+        rf"{tmp_path}/.* … \d{{3}} more characters … .*/etc/passwd", page_of("Write", tmp_path, file_path=path, content="").about
+    )
+    rules = [{"toolName": "Bash", "ruleContent": f"echo {number} *"} for number in range(100)]
+    suggestions = json.dumps([{"type": "addRules", "behavior": "allow", "rules": [*rules, {"toolName": "Bash", "ruleContent": "rm *"}]}])
+    ask = PermissionAsked(ask_id="q", tool_id="t", name="Bash", input='{"command": "true"}', suggestions=suggestions)
+    scope = shown(ask, cwd=str(tmp_path), mask=str).scope
+    assert re.fullmatch(r"Bash\(echo 0 \*\), .* … 1,\d{3} more characters … .*, Bash\(rm \*\)", scope)
+
+
 @pytest.mark.parametrize(
     "unseen", ["\u3164", "\uffa0", "\u115f", "\u034f", "\u17b4", "\u180b", "\u206e", "\ufe01", "\U000e0101", "\U0001d173"]
 )

@@ -24,7 +24,6 @@ BODY_LINES: Final = 200
 BODY_CHARS: Final = 8 * 1024
 ROW_CHARS: Final = 600  # of one line, where not all is shown: beginning and end of a text have room for some of these
 LABEL_CHARS: Final = 400
-SCOPE_CHARS: Final = 200
 FILE_LIMIT: Final = 64 * 1024  # characters that are compared; difflib takes some 50 ms for as many that have nothing in common
 CONTEXT: Final = 3  # lines around a change, as diff -u
 NOT_COMPARED: Final = "(What is there already is not compared with this: it is too large, or no text that can be read.)"
@@ -69,7 +68,7 @@ def shown(ask: Ask, *, cwd: str, mask: Callable[[str], str]) -> ShownAsk:
         about=_line(said(about)) if isinstance(about, str) else "",
         body=_ends(said(text)),
         body_kind=kind,
-        scope=toolcall.one_line(said(scope_words(ask)), SCOPE_CHARS),
+        scope=_line(said(scope_words(ask))),
     )
 
 
@@ -79,7 +78,7 @@ def line_of(ask: Ask, *, cwd: str) -> str:
 
 
 def _line(text: str) -> str:
-    return toolcall.one_line(text, LABEL_CHARS)
+    return _row_ends(" ".join(text.split()), LABEL_CHARS)
 
 
 def _seen(text: str) -> str:
@@ -93,10 +92,10 @@ def _ends(text: str, chars: int = BODY_CHARS) -> str:
     return excerpt(text, lines=BODY_LINES, chars=chars).text
 
 
-def _row_ends(row: str) -> str:
-    if len(row) <= ROW_CHARS:
+def _row_ends(row: str, chars: int = ROW_CHARS) -> str:
+    if len(row) <= chars:
         return row
-    half = ROW_CHARS // 2
+    half = chars // 2
     return f"{row[:half]} … {len(row) - 2 * half:,} more characters … {row[-half:]}"
 
 

@@ -74,8 +74,10 @@ def undo(home: StateHome, run_ids: Sequence[str], *, dry_run: bool = False, keep
         try:
             seen.append(changes_of(store, folder))
         except UndoRefused as error:
-            if not keep_mine or len(folders) == 1:
+            if len(folders) == 1:
                 raise
+            if not keep_mine:
+                raise UndoRefused(f"{error} `--keep-mine` (`keep_mine=True`) leaves that run alone and undoes the others.") from error
             unseen.append((f"run {folder.run_id}", str(error)))
     if not seen:
         raise UndoRefused("There is nothing to undo: these runs are undone already, or were not looked at.")

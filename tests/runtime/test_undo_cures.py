@@ -1,4 +1,4 @@
-"""A folder that is too large for undo, and what the cure that is said makes of it."""
+"""What cannot be undone, and whether the cure that is said helps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from cc_executor.api import cc_execute_sync
+from cc_executor.errors import UndoRefused
 from cc_executor.model.receipt import Undo
+from cc_executor.runtime.undo import undo
 from cc_executor.store import lookaround
+from cc_executor.store.home import StateHome
 from support.runs import BASH, BOUND
 
 
@@ -39,3 +42,15 @@ def test_what_git_is_told_to_ignore_counts_for_the_next_run(where: str, work: Pa
     with (work / where).open("a") as file:  # the cure, letter by letter
         file.write("data\n")
     assert run_there(work) == Undo(ready=True)
+
+
+def test_where_one_of_several_runs_was_not_looked_at_the_way_to_undo_the_others_is_said(home: StateHome, tmp_path: Path) -> None:
+    seen = cc_execute_sync("echo a > a", cwd=tmp_path, undo=True, **BASH).receipt.run_id
+    unseen = cc_execute_sync("echo b > b", cwd=tmp_path, undo=False, **BASH).receipt.run_id
+    with pytest.raises(UndoRefused, match=rf"before run {unseen}.* `--keep-mine` .* undoes the others\.$"):
+        undo(home, [unseen, seen])
+    assert {path.name for path in tmp_path.iterdir()} >= {"a", "b"}
+    done = undo(home, [unseen, seen], keep_mine=True)
+    assert (done.runs, [what for what, _ in done.left]) == ((seen,), [f"run {unseen}"])
+    assert not (tmp_path / "a").exists()
+    assert (tmp_path / "b").exists()

@@ -24,7 +24,7 @@ from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import NOT_OPTIONS, Problem, Task, TaskKind, TaskList, place_of, problems
 from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml
 from cc_executor.model.wrong import as_given, must
-from cc_executor.policy.hints import Hint, hints, unknown_rules
+from cc_executor.policy.hints import WHOLE, Hint, hints, unknown_rules
 from cc_executor.policy.schedule import bounded
 from cc_executor.rehearsal import scripts
 from cc_executor.runtime.bounds import bounds_of
@@ -68,9 +68,15 @@ class Plan:
     places: Mapping[int, str] = field(default_factory=dict[int, str])
     list_id: str = ""
 
-    def hints(self) -> tuple[Hint, ...]:
-        """What may be wrong with the prompts; the list can be run all the same."""
-        return hints(self.tasks, off=self.lint_off, places=self.places)
+    def hints(self, *, off: Sequence[str] = ()) -> tuple[Hint, ...]:
+        """What may be wrong with the prompts; the list can be run all the same. `off`: rules that are not asked, besides those that the list itself names.
+
+        Raises
+        ------
+        InvalidRequest
+            There is no such rule.
+        """
+        return hints(self.tasks, off={**self.lint_off, WHOLE: (*self.lint_off.get(WHOLE, ()), *off)}, places=self.places)
 
 
 def plan(

@@ -213,7 +213,17 @@ def test_everything_that_is_wrong_is_said_with_its_place(tmp_path: Path) -> None
     done = command("validate", good)
     assert (done.code, f"{good}: is not UTF-8 text (byte 28): save it as UTF-8." in done.out) == (1, True)
     assert command("validate", tmp_path / "none.yaml").code == 1
-    assert command("validate", tmp_path / "none.txt").code == 2
+    none = tmp_path / "none.txt"
+    assert command("validate", none).code == 2
+    for names in ((none, bad), (bad, none)):
+        done = command("validate", *names)
+        assert (done.code, f"{bad}: error: tasks[1]" in done.out, f"no prompt to read in {none}" in done.err) == (1, True, True), (
+            "all are looked at"
+        )
+    prompt.write_bytes(b"fix it")
+    done = command("validate", none, prompt, "--json")
+    assert (done.code, json.loads(done.out)["ok"], len(json.loads(done.out)["problems"])) == (2, False, 1)
+    assert f"no prompt to read in {none}" in done.err
 
 
 # --- stress -----------------------------------------------------------------------------------------------------------

@@ -61,6 +61,12 @@ def test_a_run_is_undone_and_redone_and_refused_over_later_edits(tmp_path: Path)
     kept = cli("undo", "--keep-mine")
     assert "left as it is" in kept.stdout
     assert {name: content for name, (_, _, content) in walk(work).items()} == {b"a": b"mine"}
+    (work / "b").write_text("made since")
+    refused = cli("undo", "--redo")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(
+        "1 file is not as the undo left it, or cannot be brought back; nothing was changed.\n  b: something stands there again\n"
+    )
 
 
 def test_a_name_in_a_refusal_hides_nothing_of_it(tmp_path: Path) -> None:

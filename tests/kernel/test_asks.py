@@ -244,6 +244,20 @@ def test_a_cell_that_only_watches_refuses_nothing_though_nobody_can_answer_there
     assert kernel.value("(await r).status") == "'ok'"
 
 
+@NEWEST_LINE
+def test_a_secret_in_a_file_that_would_be_written_over_is_masked_in_the_answer_of_a_cell(
+    kernel: Kernel, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "plan.md").write_text("the old plan with a-secret-of-mine in it\n")
+    kernel.run("import os; os.environ['MINE_TOKEN'] = 'a-secret-of-mine'")
+    request.addfinalizer(lambda: kernel.run("%cc cancel\ndel os.environ['MINE_TOKEN']"))
+    assert kernel.wait(person(kernel, f"{APPROVAL} --bg\nGo.")).status == "ok"
+    eventually(lambda: "leave to change a file with Write" in kernel.run("%cc answer").stream, within=BUDGET, what="the agent asks")
+    shown = kernel.run("%cc answer").stream
+    assert "-the old plan with [masked] in it" in shown
+    assert "a-secret-of-mine" not in shown
+
+
 def test_a_terminal_asks_in_its_own_lines(terminal: Terminal, tmp_path: Path) -> None:
     terminal.enter(f"{APPROVAL} --no-raise-error\nGo.")
     terminal.see("leave to change a file with Write")

@@ -238,9 +238,10 @@ def test_any_line_at_all_is_read_or_refused_in_one_sentence(line: str) -> None:
         ("linger", 0, "a number greater than 0"),
         ("limit_wait_max", -1, "a number greater than 0"),
         ("journal_limit", "much", "a size such as 20GB or 500MB, or none for no limit"),
+        ("lint_off", ["vague", "vage"], "ids of lint rules, which `cc-executor lint --rules` prints, or all"),
     ],
 )
-def test_a_setting_that_bounds_nothing_is_refused_by_its_own_name(name: str, wrong: Any, need: str) -> None:
+def test_a_setting_that_means_nothing_is_refused_by_its_own_name(name: str, wrong: Any, need: str) -> None:
     settings = CCExecutor(environ={})
     before = getattr(settings, name)
     with pytest.raises(TraitError, match=rf"^CCExecutor\.{name} is .*; it must be {need}\.$"):

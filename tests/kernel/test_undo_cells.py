@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def test_a_cell_of_an_agent_is_undone_and_redone(kernel: Kernel, tmp_path: Path)
 def test_a_run_that_changed_nothing_has_nothing_to_undo(kernel: Kernel) -> None:
     kernel.run("%%cc_execute --rehearse hello\nHello.")
     assert kernel.run("%cc undo").stream.endswith("changed no file that undo looks at: there was nothing to undo.\n")
+
+
+def test_a_name_that_an_agent_has_chosen_reaches_no_terminal_as_a_command(kernel: Kernel, tmp_path: Path) -> None:
+    ok(kernel.run(shell_cell(r"echo made > $'a\e[8mb\xff'", "-o r --undo")))
+    (odd,) = (path for path in os.listdir(os.fsencode(tmp_path)) if path.startswith(b"a"))
+    shown = f"  removed      {tmp_path}/ab"
+    for code in ("%cc undo --dry-run", "%cc undo", "print(r.rollback(redo=True), r.rollback(dry_run=True))"):
+        said = ok(kernel.run(code)).stream
+        assert (shown in said, "\x1b" in said) == (True, False)
+    Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), odd))).write_text("mine")
+    refused = kernel.run("%cc undo")
+    assert refused.ename == "UndoRefused"
+    assert "\x1b" not in refused.evalue
+    assert "  ab" in refused.evalue
 
 
 def test_the_setting_is_for_agents_and_the_option_wins(kernel: Kernel) -> None:

@@ -38,6 +38,13 @@ def test_what_is_fine_passes_without_a_word(text: str) -> None:
     assert ids(text) == set()
 
 
+def test_files_to_be_written_are_all_that_is_found_in_fine_prompts_of_which_nothing_is_checked() -> None:
+    found = [text for text in GOOD if lint(text, is_checked=False)]
+    assert set.union(*(ids(text, is_checked=False) for text in found)) == {"unchecked-file"}
+    assert len(found) == 13, "as docs/lint.md says"
+    assert not any("save()" in text for text in found), "a function's name is no wish to write a file"
+
+
 def test_prompts_that_others_have_published_are_rarely_warned_of() -> None:
     warned = {text for text in ELSEWHERE if any(finding.rule.severity is Severity.WARNING for finding in lint(text))}
     hinted = {text for text in ELSEWHERE if ids(text)} - warned
@@ -96,6 +103,23 @@ def test_the_suggested_text_keeps_every_word_and_is_put_in_once(rule: Rule) -> N
     assert set(rule.example.lower().split()) - kept <= {"help", "me"}
     again, _ = amended(after, [rule.id])
     assert again == after
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("Walk me through the parser in parse.py.", "dialogue"),  # who wants which text in its place?
+        ("Help me with the parser in parse.py.", "dialogue"),
+        (amended("Tidy app.py, and ask me first.", ["asks-back"])[0], "asks-back"),  # it is there already
+    ],
+)
+def test_a_suggestion_is_offered_where_it_changes_something_and_nowhere_else(text: str, rule: str) -> None:
+    (finding,) = lint(text)
+    assert (finding.rule.id, finding.as_dict()["can_apply"]) == (rule, False)
+    assert "--lint-apply" not in report([finding], tokens.count(text))
+    looked = looked_over(text, show=False, apply=[rule])
+    assert (looked.prompt, looked.amended) == (text, ())
+    assert looked.said == f"Lint: {rule} has nothing to put in here; the prompt is sent as it stands."
 
 
 def test_rules_that_there_are_not_are_refused_with_those_that_there_are() -> None:
@@ -164,3 +188,8 @@ def test_the_page_has_every_rule_with_its_words() -> None:
     for rule in RULES:
         example = f"{rule.example[:20]}…" if len(rule.example) > 80 else rule.example.replace("\n", " ⏎ ")
         assert f"| `{rule.id}` | {rule.severity.value} | {rule.title} | {rule.why} | {rule.suggestion} | {example} |" in page
+    *others, last = (f"`{rule.id}`" for rule in RULES if rule.amend is not None)
+    assert f"Five rules have a text to put in: {', '.join(others)} and {last}." in page
+    for name, count in (("ordinary prompts", len(GOOD)), ("prompts that were", len(ELSEWHERE))):
+        assert f"{count} {name}" in " ".join(page.split())
+    assert f"{len(BAD)} bad ones" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -340,9 +341,16 @@ def test_half_an_answer_is_none(said: object) -> None:
     assert {understood(QUESTIONS, no).decision for no in (False, None)} == {Decision.DENY}
 
 
-def test_true_is_no_answer_to_a_single_question() -> None:
-    with pytest.raises(ValueError, match="True answers no question"):
-        understood(QuestionAsked(ask_id="q", tool_id="t", questions=(PARTS,)), said=True)
+@pytest.mark.parametrize(
+    "said", [True, [True], [[True]], object(), PARTS.options[0], [PARTS.options[0]], [[PARTS.options[0]]], {"Parts": b"Plots"}]
+)
+def test_what_is_neither_a_text_nor_a_number_is_no_answer_to_a_question(said: object) -> None:
+    with pytest.raises(ValueError, match="answers no question"):
+        understood(QuestionAsked(ask_id="q", tool_id="t", questions=(PARTS,)), said)
+
+
+def test_a_number_is_an_answer() -> None:
+    assert understood(QuestionAsked(ask_id="q", tool_id="t", questions=(PARTS,)), 2025).answers == ("2025",)
 
 
 def test_a_command_does_not_ask() -> None:
@@ -368,7 +376,7 @@ def test_what_would_change_is_shown_against_what_is_there(tmp_path: Path) -> Non
     many = page_of("MultiEdit", tmp_path, file_path="b.py", edits=[{"old_string": "a", "new_string": "b", "replace_all": True}])
     assert "-a\n+b\n(everywhere in the file)" in many.body
     os.mkfifo(tmp_path / "pipe")
-    assert page_of("Write", tmp_path, file_path="pipe", content="x").body == "+x", "a pipe is not opened"
+    assert page_of("Write", tmp_path, file_path="pipe", content="x").body.endswith("\n+x"), "a pipe is not opened"
 
 
 def test_a_path_below_the_runs_folder_is_shown_from_there_and_every_other_one_whole(tmp_path: Path) -> None:
@@ -404,3 +412,53 @@ def test_a_command_cannot_hide_what_it_does(tmp_path: Path) -> None:
     assert len(long.body) < 10_000
     assert "4,8" in long.body, "it says how much is left out"
     assert "\n" not in page_of("Web\nFetch", tmp_path, url="x").title
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"echo {'x' * 9000}; rm -rf last",
+        f"echo first\necho {'x' * 9000}; rm -rf last",
+        f"echo first {'x' * 9000}\necho {'x' * 9000}; rm -rf last",
+    ],
+    ids=["one line", "a long one at the end", "nothing but long ones"],
+)
+def test_of_a_long_line_the_end_is_shown_too(command: str, tmp_path: Path) -> None:
+    body = page_of("Bash", tmp_path, command=command).body
+    assert body.startswith(command[:10])
+    assert body.endswith("x; rm -rf last")
+    assert len(body) < 10_000
+    assert re.search(r"… \d,\d{3} more characters …", body), "it says how much is left out"
+
+
+def test_of_a_long_path_and_of_much_that_is_allowed_for_the_run_the_end_is_shown_too(tmp_path: Path) -> None:
+    path = f"{tmp_path}/{'./' * 400}../../etc/passwd"
+    assert re.fullmatch(
+        rf"{tmp_path}/.* … \d{{3}} more characters … .*/etc/passwd", page_of("Write", tmp_path, file_path=path, content="").about
+    )
+    rules = [{"toolName": "Bash", "ruleContent": f"echo {number} *"} for number in range(100)]
+    suggestions = json.dumps([{"type": "addRules", "behavior": "allow", "rules": [*rules, {"toolName": "Bash", "ruleContent": "rm *"}]}])
+    ask = PermissionAsked(ask_id="q", tool_id="t", name="Bash", input='{"command": "true"}', suggestions=suggestions)
+    scope = shown(ask, cwd=str(tmp_path), mask=str).scope
+    assert re.fullmatch(r"Bash\(echo 0 \*\), .* … 1,\d{3} more characters … .*, Bash\(rm \*\)", scope)
+
+
+@pytest.mark.parametrize(
+    "unseen", ["\u3164", "\uffa0", "\u115f", "\u034f", "\u17b4", "\u180b", "\u206e", "\ufe01", "\U000e0101", "\U0001d173"]
+)
+def test_letters_that_are_not_seen_are_shown_as_what_they_are(unseen: str, tmp_path: Path) -> None:
+    (tmp_path / "name").write_text("old\n")
+    said = f"\\u{ord(unseen):04x}" if ord(unseen) <= 0xFFFF else f"\\U{ord(unseen):08x}"
+    assert page_of("Bash", tmp_path, command=f"rm na{unseen}me").body == f"rm na{said}me"
+
+
+def test_a_file_that_is_there_and_is_not_compared_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "large.txt").write_text("x\n" * 50_000)
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
+    for name in ("large.txt", "picture.png"):
+        body = page_of("Write", tmp_path, file_path=name, content="new\n").body
+        assert body == "(What is there already is not compared with this: it is too large, or no text that can be read.)\n+new"
+    long = page_of("Write", tmp_path, file_path="new.txt", content="y\n" * 50_000).body
+    assert long.startswith("+y\n+y"), "nothing is there"
+    gone = page_of("Edit", tmp_path, file_path="large.txt", old_string="x\n" * 50_000, new_string="").body
+    assert gone.startswith("-x\n-x"), "what would be taken away is shown"

@@ -444,6 +444,7 @@ async def test_a_folder_that_is_not_looked_at_costs_the_undo_and_not_the_run(hom
     assert "switch undo off (`--no-undo`)" in result.receipt.undo.note
     with pytest.raises(UndoRefused, match="more than"):
         result.rollback()
+    assert "as was found less than 10 minutes ago" in result.receipt.undo.note
     assert not store.over(os.fsencode(root), time.time() + AGAIN)  # then it is looked at again
 
 

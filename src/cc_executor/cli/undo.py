@@ -15,7 +15,7 @@ from cc_executor.model.ansi import clean
 from cc_executor.model.undone import Undone
 from cc_executor.runtime.undo import last_undone, redo, runs_of_list, undo
 
-CODES: Final = "0 done, 2 refused or wrong call; then nothing was changed"
+CODES: Final = "0 done, 2 refused or wrong call; then nothing was changed, unless it is said that the undo was cut short"
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 Redo = Annotated[bool, typer.Option("--redo", help="Take an undo back.")]

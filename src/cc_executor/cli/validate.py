@@ -9,7 +9,7 @@ import typer
 
 from cc_executor.api import make_request
 from cc_executor.cli.group import exits_with
-from cc_executor.cli.kept import AsJson, print_json
+from cc_executor.cli.kept import AsJson, hint, print_json
 from cc_executor.cli.reading import read_prompt
 from cc_executor.errors import InvalidRequest, InvalidTaskList
 from cc_executor.model.ansi import clean
@@ -32,18 +32,27 @@ def validate_command(
 ) -> None:
     """Say everything that is wrong with files, each problem with its place. YAML, JSON and Markdown are task lists, anything else is a prompt. Starts nothing."""
     rows: list[dict[str, str]] = []
+    unread: list[str] = []
     for file in files:
         is_list = not prompt and file != "-" and Path(file).suffix.lower() in LISTS
-        found = _of_list(file, cwd) if is_list else _of_prompt(file, model)
+        try:
+            found = _of_list(file, cwd) if is_list else _of_prompt(file, model)
+        except InvalidRequest as error:  # the others are looked at all the same
+            unread.append(str(error))
+            continue
         rows += [{"file": file, "severity": severity, "problem": problem} for severity, problem in found]
     is_wrong = any(row["severity"] == ERROR for row in rows)
     if as_json:
-        print_json({"ok": not is_wrong, "problems": rows})
+        print_json({"ok": not is_wrong and not unread, "problems": rows})
     else:
         for row in rows:
             typer.echo(clean(f"{row['file']}: {row['severity']}: {row['problem']}"))
     if is_wrong:
+        for said in unread:
+            hint(clean(said))
         raise typer.Exit(WRONG)
+    if unread:
+        raise InvalidRequest(" ".join(unread))
 
 
 def _of_list(file: str, cwd: str | None) -> list[tuple[str, str]]:

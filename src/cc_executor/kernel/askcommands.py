@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.cell import home_of
 from cc_executor.kernel.options import words_of
 from cc_executor.model.ask import DECISION_WORDS, Answer, Decision
-from cc_executor.policy.redact import Redactor
+from cc_executor.policy.redact import Redactor, secret_values
 from cc_executor.runtime.answers import give, meant_ask, open_asks
 from cc_executor.runtime.askpage import line_of, shown
 from cc_executor.runtime.prompt import heading, question_words
@@ -37,7 +38,8 @@ def answer_verb(shell: Any, line: str) -> None:
         raise InvalidRequest(f"{words[1]} is a run, and no answer: name it before {words[0]!r}. Nothing was answered: {USAGE}.")
     asks = open_asks(folder)
     if not words:
-        mask, cwd = Redactor(()).text, folder.request().cwd
+        # Of the environment, too: what the agent wrote is masked already, and not what stands in a file with which it is compared.
+        mask, cwd = Redactor(secret_values(os.environ)).text, folder.request().cwd
         for page in (shown(each, cwd=cwd, mask=mask) for each in asks):
             print("\n".join(map(question_words, page.questions)) if page.questions else heading(page))  # noqa: T201 - the command's answer
         print(USAGE if asks else f"Run {folder.run_id} asks nothing now.")  # noqa: T201 - the command's answer

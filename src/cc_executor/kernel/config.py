@@ -24,6 +24,7 @@ _BOUNDS: Final = {  # what a value must be besides what its trait says
     "linger": "a number greater than 0",
     "limit_wait_max": "a number greater than 0",
     "journal_limit": "a size such as 20GB or 500MB, or none for no limit",
+    "lint_off": "ids of lint rules, which `cc-executor lint --rules` prints, or all",
 }
 
 
@@ -153,6 +154,12 @@ def _is_bound(name: str, value: Any) -> bool:
     """Whether a value can be that of a setting, as far as `_BOUNDS` says more of it."""
     if name not in _BOUNDS or value is None:
         return True
+    if name == "lint_off":
+        if not value:
+            return True
+        from cc_executor.policy.lint import BY_ID, EVERY  # here: most people switch nothing off
+
+        return BY_ID.keys() | {EVERY} >= set(value)
     if name != "journal_limit":
         return is_finite(value) and (value > 0 or (value == 0 and name == "stall_timeout"))
     from cc_executor.model.size import size_of  # here: a kernel that loads has it as it was made

@@ -29,10 +29,13 @@ def lint_verb(shell: Any, text: str) -> None:
 
 
 def is_only_linted(shell: Any) -> bool:
-    """Whether the cell that runs now is the one that `%cc lint` meant. True once."""
-    wished = bool(getattr(shell, _WISH, False))
+    """Whether the cell that runs now is the one that `%cc lint` meant."""
+    return bool(getattr(shell, _WISH, False))
+
+
+def was_linted(shell: Any) -> None:
+    """The cell that `%cc lint` meant was looked over; the next one starts its run again."""
     setattr(shell, _WISH, False)
-    return wished
 
 
 def looked_over_cell(
@@ -59,7 +62,7 @@ def looked_over_cell(
     if (options.agent or settings.agent) != "claude":
         if options.lint or apply or options.lint_off:
             raise InvalidRequest("--lint, --lint-apply and --lint-off are for prompts, and this cell is a command: leave them out.")
-        return Looked(prompt)
+        return Looked(prompt, said="Lint: this cell is a command, and no prompt; it was not started." if is_asked else "")
     return looked_over(
         prompt,
         show=options.lint or is_asked,

@@ -147,7 +147,8 @@ async def _execute(shell: Any, line: str, body: str) -> ShownListResult | None:
     planned = plan(text, cwd=os.path.expandvars((settings.cwd or ".") if options.cwd is None else options.cwd), **_given(options))
     if options.dry_run:
         expected = await in_thread(lambda: forecast_of(planned.tasks, home_of(shell)))
-        lines = [dry_run(planned.tasks, expected), *map(clean, described(planned.hooks)), *(clean(str(hint)) for hint in planned.hints())]
+        hints = planned.hints(off=settings.lint_off)
+        lines = [dry_run(planned.tasks, expected), *map(clean, described(planned.hooks)), *(clean(str(hint)) for hint in hints)]
         print("\n".join(lines))  # noqa: T201 - the cell's only output
         return None
     raise_error = settings.raise_error and not options.no_raise_error

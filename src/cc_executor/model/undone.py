@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cc_executor.model.ansi import clean
+
 SHOWN: Final = 20  # paths in a message
 
 
@@ -80,4 +82,4 @@ class Undone:
             lines.append(f"  and {len(self.steps) - SHOWN:,} more")
         lines += [f"  left as it is: {path} ({why})" for path, why in self.left]
         lines += [f"  stays, for it holds other things: {folder}" for folder in self.folders]
-        return "\n".join(lines)
+        return clean("\n".join(lines))  # an agent has named the files, and a terminal may show this

@@ -22,13 +22,14 @@ BY_ID: Final = {rule.id: rule for rule in RULES}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule has found in a text. `line` and `column` count from 1."""
+    """What a rule has found in a text. `line` and `column` count from 1; `can_apply`: the rule has a text to put in here."""
 
     rule: Rule
     line: int
     column: int
     excerpt: str
     detail: str = ""
+    can_apply: bool = False
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -41,7 +42,7 @@ class Finding:
             "message": self.detail or self.rule.title,
             "why": self.rule.why,
             "suggestion": self.rule.suggestion,
-            "can_apply": self.rule.amend is not None,
+            "can_apply": self.can_apply,
         }
 
 
@@ -86,16 +87,19 @@ def lint(
         for span in places
         if not any(spans.get(other) for other in BY_ID[name].unless)
     ]
-    return tuple(_finding(prompt, span, rule) for span, rule in sorted(found, key=lambda item: (item[0], item[1].id)))
+    can = {rule.id for rule in RULES if spans.get(rule.id) and rule.amend is not None and rule.amend(text) != text}
+    return tuple(
+        _finding(prompt, span, rule, can_apply=rule.id in can) for span, rule in sorted(found, key=lambda item: (item[0], item[1].id))
+    )
 
 
-def _finding(prompt: Prompt, span: tuple[int, int], rule: Rule) -> Finding:
+def _finding(prompt: Prompt, span: tuple[int, int], rule: Rule, *, can_apply: bool) -> Finding:
     start, end = span
     line = prompt.text.count("\n", 0, start) + 1
     column = start - (prompt.text.rfind("\n", 0, start) + 1) + 1
     excerpt = " ".join(prompt.text[start : min(end, start + EXCERPT)].split())
     detail = tokens.tight(prompt.text, prompt.model) if rule.id == "context-size" else None
-    return Finding(rule, line, column, excerpt, detail or "")
+    return Finding(rule, line, column, excerpt, detail or "", can_apply)
 
 
 def known(ids: Iterable[str]) -> frozenset[str]:
@@ -153,7 +157,7 @@ def _lines(findings: Sequence[Finding], counted: tokens.Count) -> Iterator[str]:
         excerpt = f" ({finding.excerpt})" if finding.excerpt else ""
         place = f"{finding.line}:{finding.column}"
         yield f"{place:<6} {finding.rule.severity.value:<8} {finding.rule.id}: {finding.detail or f'The prompt {finding.rule.title}'}{excerpt}"
-        applied = f" (--lint-apply {finding.rule.id} does it)" if finding.rule.amend is not None else ""
+        applied = f" (--lint-apply {finding.rule.id} does it)" if finding.can_apply else ""
         yield f"       → {finding.rule.suggestion}{applied}"
 
 
@@ -183,7 +187,9 @@ def looked_over(
     if applied:
         said.append(f"The prompt is sent as {', '.join(applied)} suggest{'s' if len(applied) == 1 else ''}:\n{difference(prompt, after)}")
     elif wanted:
-        said.append(f"Lint: {', '.join(wanted)} found nothing; the prompt is sent as it stands.")
+        said.append(
+            f"Lint: {', '.join(wanted)} {'has' if len(wanted) == 1 else 'have'} nothing to put in here; the prompt is sent as it stands."
+        )
     if show:
         found = lint(after, model=model, is_checked=is_checked, names=names, resumes=resumes, off=off)
         said.append(report(found, tokens.count(after, model)))

@@ -269,7 +269,7 @@ def _variables(prompt: Prompt) -> Spans:
 
 
 _WRITES: Final = re.compile(
-    r"(?i:\b(?:write|save|put|store|export|create|generate|add|produce)\b)[^.;\n]{0,80}?[\s`'\"](?P<name>[\w~/-][\w./~-]*\.[A-Za-z][A-Za-z0-9]{0,5})\b(?!\()"
+    r"(?i:\b(?:write|save|put|store|export|create|generate|add|produce)\b(?!\())[^.;\n]{0,80}?[\s`'\"](?P<name>[\w~/-][\w./~-]*\.[A-Za-z][A-Za-z0-9]{0,5})\b(?!\()"
 )
 
 
@@ -407,7 +407,7 @@ RULES: Final = (
         severity=Severity.WARNING,
         title="holds {{name}}, which is sent as it stands",
         why="Variables of the notebook are filled in only when a cell asks for it.",
-        suggestion="Add --vars to fill it in, or put it in backticks if these very braces are meant.",
+        suggestion="In a cell add --vars to fill it in, elsewhere write its value; or put it in backticks if these very braces are meant.",
         example="Summarise the column {{column}} of data.csv.",
         better="Summarise the column price of data.csv.",
         find=_variables,

@@ -286,17 +286,19 @@ def _answers(ask: QuestionAsked, said: object) -> Answer:
         values = [known.get(question.text, known.get(question.name or question.header)) for question in ask.questions]
     elif isinstance(said, list | tuple):
         values = list(cast("list[object]", said))
-    elif said is True and ask.tool_id:  # only a form can want no more than a yes
-        raise ValueError("True answers no question")
     else:
         values = [said]
-    return Answer(decision=Decision.ANSWER, answers=tuple(map(_text, values)))
+    return Answer(decision=Decision.ANSWER, answers=tuple(_text(value, is_form=not ask.tool_id) for value in values))
 
 
-def _text(value: object) -> str:
+def _text(value: object, *, is_form: bool) -> str:
     """An answer in words: several choices as the agent's own dialog joins them, a yes or no as a form takes it."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, cast("list[object]", value)))
+        return ", ".join(_text(each, is_form=is_form) for each in cast("list[object]", value))
     if value is None:
         return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool) and is_form:
+        return str(value).lower()
+    if isinstance(value, bool) or not isinstance(value, str | int | float):  # an option instead of its label, say
+        raise ValueError(f"{value!r} answers no question")
+    return str(value)

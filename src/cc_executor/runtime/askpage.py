@@ -22,15 +22,18 @@ from cc_executor.runtime.plan import resolved, roots_of
 
 BODY_LINES: Final = 200
 BODY_CHARS: Final = 8 * 1024
+ROW_CHARS: Final = 600  # of one line, where not all is shown: beginning and end of a text have room for some of these
 LABEL_CHARS: Final = 400
-SCOPE_CHARS: Final = 200
 FILE_LIMIT: Final = 64 * 1024  # characters that are compared; difflib takes some 50 ms for as many that have nothing in common
 CONTEXT: Final = 3  # lines around a change, as diff -u
+NOT_COMPARED: Final = "(What is there already is not compared with this: it is too large, or no text that can be read.)"
 
 # What is not seen and changes how a line reads: control characters (a carriage return hides what stands before it), directions (CVE-2021-42574), joiners,
-# spaces without width. Here they are shown as what they are: somebody is to decide over the very text.
+# spaces without width, letters without a shape; beside the control characters all that Unicode 16 has as Default_Ignorable_Code_Point, the ends of lines and
+# paragraphs, and the marks of notes between lines. Here they are shown as what they are: somebody is to decide over the very text.
 _UNSEEN: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 # The one field of a call that is shown instead of all of it.
 _TELLING: Final[Mapping[str, str]] = MappingProxyType({"Bash": "command", "ExitPlanMode": "plan"})
@@ -57,16 +60,15 @@ def shown(ask: Ask, *, cwd: str, mask: Callable[[str], str]) -> ShownAsk:
     call = toolcall.fields(ask.input) or {}
     there = toolcall.fields(ask.input, roots_of(cwd)) or {}
     kind, text = _body(ask, call, there, cwd)
-    cut = excerpt(said(text), lines=BODY_LINES, chars=BODY_CHARS)
     about = call.get("description") if ask.name == "Bash" else there.get("file_path") or there.get("notebook_path")
     return ShownAsk(
         id=ask.ask_id,
         kind="permission",
         title=_line(said(ask.name)) or "a tool",
         about=_line(said(about)) if isinstance(about, str) else "",
-        body=cut.text,
+        body=_ends(said(text)),
         body_kind=kind,
-        scope=toolcall.one_line(said(scope_words(ask)), SCOPE_CHARS),
+        scope=_line(said(scope_words(ask))),
     )
 
 
@@ -76,16 +78,30 @@ def line_of(ask: Ask, *, cwd: str) -> str:
 
 
 def _line(text: str) -> str:
-    return toolcall.one_line(text, LABEL_CHARS)
+    return _row_ends(" ".join(text.split()), LABEL_CHARS)
 
 
 def _seen(text: str) -> str:
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}" if found[0] <= "\uffff" else f"\\U{ord(found[0]):08x}", text)
+
+
+def _ends(text: str, chars: int = BODY_CHARS) -> str:
+    """`text`, if it has at most so many characters and `BODY_LINES` lines, else its beginning and its end, also where it is one long line."""
+    if len(text) > chars:
+        text = "\n".join(map(_row_ends, text.rstrip("\n").split("\n")))
+    return excerpt(text, lines=BODY_LINES, chars=chars).text
+
+
+def _row_ends(row: str, chars: int = ROW_CHARS) -> str:
+    if len(row) <= chars:
+        return row
+    half = chars // 2
+    return f"{row[:half]} … {len(row) - 2 * half:,} more characters … {row[-half:]}"
 
 
 def _question(question: Question, said: Callable[[str], str]) -> Question:
     options = tuple(Option(label=_line(said(option.label)), description=_line(said(option.description))) for option in question.options)
-    text = excerpt(said(question.text), lines=BODY_LINES, chars=BODY_CHARS // 4).text
+    text = _ends(said(question.text), BODY_CHARS // 4)
     return Question(text=text, header=_line(said(question.header)), options=options[:20], multiple=question.multiple)
 
 
@@ -102,7 +118,8 @@ def _difference(call: dict[str, Any], cwd: str) -> str | None:
     path = call.get("file_path")
     content = call.get("content")
     if isinstance(path, str) and isinstance(content, str):
-        return _unified(_file(path, cwd), content)
+        there = _file(path, cwd)
+        return _unified(there, content) if there is not None else "\n".join((NOT_COMPARED, *_marked("+", content)))
     edits = call.get("edits") if isinstance(call.get("edits"), list) else [call]
     parts: list[str] = []
     for edit in cast("list[object]", edits):
@@ -114,10 +131,10 @@ def _difference(call: dict[str, Any], cwd: str) -> str | None:
     return "\n".join(parts) or None
 
 
-def _unified(old: str | None, new: str) -> str:
-    """The lines that differ, as diff -u marks them; `old` None: there is nothing to compare with."""
-    if old is None or len(old) + len(new) > FILE_LIMIT:
-        return "\n".join(f"+{row}" for row in _rows(new))
+def _unified(old: str, new: str) -> str:
+    """The lines that differ, as diff -u marks them; all of them, where it would take too long to find those."""
+    if len(old) + len(new) > FILE_LIMIT:
+        return "\n".join((*_marked("-", old), *_marked("+", new)))
     import difflib  # here: few agents ask
 
     rows = list(difflib.unified_diff(_rows(old), _rows(new), lineterm="", n=CONTEXT))
@@ -126,15 +143,21 @@ def _unified(old: str | None, new: str) -> str:
     return "\n".join(row for row in rows[2:] if not row.startswith("@@") or len(old) > 0)
 
 
+def _marked(mark: str, text: str) -> list[str]:
+    return [f"{mark}{row}" for row in _rows(text)]
+
+
 def _rows(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
 def _file(path: str, cwd: str) -> str | None:
-    """The text that is there now; None when there is none that could be compared. A pipe or a device is not opened."""
+    """The text that is there now, empty where nothing is; None when it cannot be compared. A pipe or a device is not opened."""
     try:
         descriptor = os.open(resolved(path, cwd=cwd), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return ""
+    except OSError:
         return None
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)

@@ -33,10 +33,9 @@ async def prompted(ask: ShownAsk, *, fd: int, say: Callable[[str], None]) -> Ans
     say : callable
         Writes a line there.
     """
-    with suppress(termios.error):
-        termios.tcflush(fd, termios.TCIFLUSH)  # what was typed before the question was seen is no answer to it
     if ask.questions:
         return await _questions(ask, fd, say)
+    _forget_typed(fd)
     say(heading(ask))
     while True:
         line = await _line(fd)
@@ -73,6 +72,7 @@ async def _questions(ask: ShownAsk, fd: int, say: Callable[[str], None]) -> Answ
     answers: list[str] = []
     say(f"\n  ? {ask.title} asks")
     for question in ask.questions:
+        _forget_typed(fd)
         say(question_words(question))
         text: str | None = ""
         while text == "":
@@ -103,6 +103,12 @@ def chosen(question: Question, line: str) -> str:
             return ", ".join(question.options[number - 1].label for number in dict.fromkeys(numbers))
         return ""
     return line.strip()
+
+
+def _forget_typed(fd: int) -> None:
+    """Drop what was typed before a question was seen: it is no answer to it."""
+    with suppress(termios.error):
+        termios.tcflush(fd, termios.TCIFLUSH)
 
 
 async def _line(fd: int) -> str | None:

@@ -19,7 +19,7 @@ from cc_executor.store import begunundos
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.lookaround import FILES, FILES_AFTER, SECONDS, Look, TooLarge
-from cc_executor.store.snapshot import AFTER, BEFORE, After, Before, SnapshotStore
+from cc_executor.store.snapshot import AFTER, AGAIN, BEFORE, After, Before, SnapshotStore
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,9 @@ def _before(request: RunRequest, store: SnapshotStore, environ: Mapping[str, str
     if root == state or root.startswith(state + b"/"):
         raise TooLarge("it belongs to the state folder of cc_executor")
     if reason := store.over(root, time.time()):
-        raise TooLarge(reason)
+        raise TooLarge(
+            f"{reason}, as was found less than {AGAIN / 60:.0f} minutes ago; after that, or when .gitignore has changed, it is looked at again"
+        )
     look = _look(root, store, environ, known=store.known(root))
     try:
         tree = look.take()

@@ -74,8 +74,10 @@ def undo(home: StateHome, run_ids: Sequence[str], *, dry_run: bool = False, keep
         try:
             seen.append(changes_of(store, folder))
         except UndoRefused as error:
-            if not keep_mine or len(folders) == 1:
+            if len(folders) == 1:
                 raise
+            if not keep_mine:
+                raise UndoRefused(f"{error} `--keep-mine` (`keep_mine=True`) leaves that run alone and undoes the others.") from error
             unseen.append((f"run {folder.run_id}", str(error)))
     if not seen:
         raise UndoRefused("There is nothing to undo: these runs are undone already, or were not looked at.")
@@ -206,7 +208,7 @@ def _carry_out(
         raise undowords.unchanged(error, os.fsdecode(roots[0])) from error
     left = tuple((os.fsdecode(conflict.path), conflict.why) for conflict in made.conflicts)
     if left and not keep_mine and not dry_run:
-        raise UndoRefused(undowords.refusal(left, roots, _together(store, units, made.conflicts, runs, roots)), left)
+        raise UndoRefused(undowords.refusal(left, roots, _together(store, units, made.conflicts, runs, roots), is_redo=is_redo), left)
     todo = tuple(made.changes[path] for path in sorted(made.changes))
     done = Undone(runs=runs, steps=undowords.steps(todo), left=left, is_dry=dry_run, is_redo=is_redo)
     if dry_run:

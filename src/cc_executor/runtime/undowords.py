@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cc_executor.errors import UndoRefused
+from cc_executor.model.ansi import clean
 from cc_executor.model.tree import Change, Kind, is_folder, same_content
 from cc_executor.model.undone import SHOWN, Step
 from cc_executor.store.restore import HalfDone
@@ -35,16 +36,16 @@ def _what(change: Change) -> str:
     return "restored"
 
 
-def refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes], together: Sequence[str]) -> str:
-    """Why nothing was undone. `left`: paths and what is the matter with each; `together`: the runs that would have to be undone as one."""
+def refusal(left: Sequence[tuple[str, str]], roots: Sequence[bytes], together: Sequence[str], *, is_redo: bool) -> str:
+    """Why nothing was undone, or taken back. `left`: paths and what is the matter with each; `together`: the runs that would have to be undone as one."""
     base = os.fsdecode(roots[0])
-    shown = [f"  {os.path.relpath(path, base) if len(roots) == 1 else path}: {why}" for path, why in left[:SHOWN]]
+    shown = [clean(f"  {os.path.relpath(path, base) if len(roots) == 1 else path}: {why}") for path, why in left[:SHOWN]]
     if len(left) > SHOWN:
         shown.append(f"  and {len(left) - SHOWN:,} more")
     count = f"{len(left)} file{' is' if len(left) == 1 else 's are'}"
     return "\n".join(
         (
-            f"{count} not as the run left {'it' if len(left) == 1 else 'them'}, or cannot be brought back; nothing was changed.",
+            f"{count} not as the {'undo' if is_redo else 'run'} left {'it' if len(left) == 1 else 'them'}, or cannot be brought back; nothing was changed.",
             *shown,
             *(
                 [f"What several worked on is brought back when they are undone as one: `cc-executor undo {' '.join(together)}`."]
@@ -70,4 +71,4 @@ def unchanged(error: OSError, where: str | Path) -> UndoRefused:
 def of_error(error: OSError) -> str:
     """What the system says, and of which path."""
     place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-    return f"{place}{error.strerror or error}"
+    return clean(f"{place}{error.strerror or error}")

@@ -309,6 +309,20 @@ def _entry(kind: Kind, status: os.stat_result, content: bytes = b"") -> Entry:
     )
 
 
+def git_rules(root: bytes) -> list[bytes]:
+    """The files that say what git ignores in a folder, as far as they stand there or above it in its repository, whether there are such or not."""
+    found: list[bytes] = []
+    folder = root
+    while True:
+        found.append(os.path.join(folder, b".gitignore"))
+        if os.path.lexists(os.path.join(folder, GIT)):
+            return [*found, os.path.join(folder, GIT, b"info", b"exclude")]
+        above = os.path.dirname(folder)
+        if above == folder:
+            return []  # there is no repository
+        folder = above
+
+
 def look_at(folder: int, name: bytes) -> Entry | None:
     """What stands under a name in an open folder, read whole but not kept, and without its content where that may not be read; None: nothing.
 

@@ -25,6 +25,7 @@ from cc_executor.store.claims import FOLDERS, Claims, overlap
 from cc_executor.store.held import held_here, taken_within
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
+from cc_executor.store.lookaround import git_rules
 from cc_executor.store.place import RUN_ID
 from cc_executor.store.plain import read_plain, write_whole
 
@@ -212,10 +213,11 @@ class SnapshotStore:
         write_whole(self._known_path(tree.root), msgspec.msgpack.encode(tree), sync=False)
 
     def over(self, root: bytes, now: float) -> str:
-        """Why the folder was over a bound a short while ago; else nothing."""
+        """Why the folder was over a bound a short while ago, if git was not told since then what else to ignore there; else nothing."""
         path = self._known_path(root).with_suffix(OVER)
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if 0 <= now - path.lstat().st_mtime < AGAIN:
+            seen = path.lstat()
+            if 0 <= now - seen.st_mtime < AGAIN and _newest(git_rules(root)) < seen.st_mtime_ns:
                 return read_plain(path, 4096).decode()
         return ""
 
@@ -339,6 +341,15 @@ def _forget(paths: Iterable[Path]) -> None:
 def _forget_looks(paths: Iterable[Path]) -> None:
     """All but that a run is undone: who asks whether its work is there asks for longer than it can be brought back."""
     _forget(path for path in paths if path.name != ACT)
+
+
+def _newest(paths: Iterable[bytes]) -> int:
+    """When the one of these files that was changed last was changed, in nanoseconds; 0 where none can be seen."""
+    found = [0]
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found.append(os.lstat(path).st_ctime_ns)  # not the time of its content: one that is moved here brings an old one along
+    return max(found)
 
 
 def _name_of(root: bytes) -> str:

@@ -265,9 +265,15 @@ def test_a_number_that_no_computer_counts_with_is_refused_wherever_it_stands(nam
         make_request("prompt", **options)
 
 
-def test_hooks_of_the_environment_are_a_list_or_refused_by_its_name() -> None:
-    with pytest.raises(InvalidRequest, match=r"^The environment variable CC_EXECUTOR_HOOKS is '1'; it must be"):
-        CCExecutor(environ={"CC_EXECUTOR_HOOKS": "1"})
+@pytest.mark.parametrize("written", ['{"after_run": "true"}', '{"after_run": [{"run": "true"}]}', '[{"when": "after_run", "run": "true"}]'])
+def test_hooks_of_the_environment_are_written_as_everywhere(written: str) -> None:
+    assert CCExecutor(environ={"CC_EXECUTOR_HOOKS": written}).hooks == [{"when": "after_run", "run": "true"}]
+
+
+@pytest.mark.parametrize("written", ["1", '"true"', "{", "[" * 100_000])
+def test_hooks_of_the_environment_that_are_none_are_refused_by_its_name(written: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^The environment variable CC_EXECUTOR_HOOKS is '.*'; it must be"):
+        CCExecutor(environ={"CC_EXECUTOR_HOOKS": written})
 
 
 @pytest.mark.parametrize(("name", "value"), [("stall_timeout", 0), ("timeout", None), ("journal_limit", "none"), ("max_turns", 1)])

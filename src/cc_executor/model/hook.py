@@ -208,7 +208,12 @@ def hooks_from(value: object, *, callables: bool = True) -> WrittenHooks:
     """
     made = WrittenHooks()
     found: list[Hook] = []
-    for given in _items(value, made):
+    try:
+        several = in_a_list(value)
+    except ValueError as error:
+        made.problems.append(str(error))
+        return made
+    for given in several:
         hook = given if isinstance(given, Hook) else _hook(given, made, callables=callables)
         if hook is not None and hook not in found:
             found.append(hook)
@@ -218,7 +223,8 @@ def hooks_from(value: object, *, callables: bool = True) -> WrittenHooks:
     return made
 
 
-def _items(value: object, made: WrittenHooks) -> list[object]:
+def in_a_list(value: object) -> list[object]:
+    """Hooks as one list of mappings with ``when``, however they are written. Raises `ValueError` for what is neither mapping nor list."""
     if value is None:
         return []
     if isinstance(value, Mapping):
@@ -233,8 +239,7 @@ def _items(value: object, made: WrittenHooks) -> list[object]:
         return found
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return list(cast("Sequence[object]", value))
-    made.problems.append(f"must be a mapping from moments to commands, or a list of mappings, not {type(value).__name__}.")
-    return []
+    raise ValueError(f"must be a mapping from moments to commands, or a list of mappings, not {type(value).__name__}.")
 
 
 def _hook(given: object, made: WrittenHooks, *, callables: bool) -> Hook | None:

@@ -315,6 +315,20 @@ def test_a_detached_run_is_listed_paused_resumed_attached_and_cancelled() -> Non
     assert "has ended" in late.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "is_refused"),
+    [
+        (("--on-limit", "wait"), True),
+        (("--on-output-limit", "concise"), True),
+        (("--on-limit", "stop", "--limit-wait-max", "60", "--on-output-limit", "stop"), False),
+    ],
+)
+def test_a_detached_run_is_refused_where_somebody_would_have_to_try_again(words: tuple[str, ...], is_refused: bool) -> None:
+    done = command("run", *SHELL, "--detach", *words, "true")
+    assert done.code == (2 if is_refused else 0)
+    assert ("Nobody is there to make further attempts" in done.err) == is_refused
+
+
 def test_a_detached_run_says_json_too() -> None:
     told = json.loads(cli("run", *SHELL, "--detach", "--json", "true").stdout)
     assert told["agent"] == "shell"

@@ -265,6 +265,15 @@ def test_a_number_that_no_computer_counts_with_is_refused_wherever_it_stands(nam
         make_request("prompt", **options)
 
 
+def test_a_bg_run_may_say_that_there_is_no_further_attempt() -> None:
+    settings = CCExecutor(environ={})
+    line = "--bg --on-limit stop --on-output-limit stop"
+    assert order_of(line, "prompt", settings=settings, namespace={}).background
+    for more in ("--on-limit wait", "--on-output-limit concise"):
+        with pytest.raises(InvalidRequest, match="Nobody is there"):
+            order_of(f"--bg {more}", "prompt", settings=settings, namespace={})
+
+
 @pytest.mark.parametrize("written", ['{"after_run": "true"}', '{"after_run": [{"run": "true"}]}', '[{"when": "after_run", "run": "true"}]'])
 def test_hooks_of_the_environment_are_written_as_everywhere(written: str) -> None:
     assert CCExecutor(environ={"CC_EXECUTOR_HOOKS": written}).hooks == [{"when": "after_run", "run": "true"}]

@@ -106,7 +106,7 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         "schema": options.schema,
     }
     care, day = take_care(given)
-    if options.bg and (options.on_limit == "wait" or options.on_output_limit or options.reask):
+    if options.bg and (options.on_limit == "wait" or options.on_output_limit not in {None, "stop"} or options.reask):
         raise InvalidRequest("Nobody is there to make further attempts of a --bg run: leave --bg out, or make it a task of %%cc_tasks.")
     return Order(
         request=request,

@@ -315,6 +315,16 @@ def test_a_detached_run_is_listed_paused_resumed_attached_and_cancelled() -> Non
     assert "has ended" in late.stderr
 
 
+def test_a_detached_run_tells_when_somebody_looks_and_says_so(tmp_path: Path) -> None:
+    words = ("--notify", f"command:tee {tmp_path}/told.json", "--notify-after", "0")
+    started = cli("run", *SHELL, "--detach", *words, "true")
+    run_id = started.stdout.strip()
+    assert f"nobody is told before somebody looks: `cc-executor attach {run_id}`" in started.stderr
+    assert cli("attach", run_id).returncode == 0
+    assert json.loads((tmp_path / "told.json").read_text())["data"]["run_id"] == run_id
+    assert "nobody is told" not in cli("run", *SHELL, "--detach", "true").stderr
+
+
 @pytest.mark.parametrize(
     ("words", "is_refused"),
     [

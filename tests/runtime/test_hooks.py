@@ -223,6 +223,7 @@ async def test_a_run_that_fails_or_cannot_start_is_told_to_on_error(tmp_path: Pa
     with pytest.raises(AgentNotFound):
         await cc_execute(str(script), agent="shell", hooks={"on_error": seen.append})
     assert seen[-1]["error"]["outcome"] == "not_started"
+    assert {tuple(given["error"]) for given in seen} == {("of", "outcome", "summary", "cure")}
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -545,6 +546,7 @@ async def test_a_list_calls_around_itself_its_tasks_and_their_runs(tmp_path: Pat
         "states": {"a": "ok", "b": "failed", "c": "failed"},
     }  # fmt: skip
     assert {given["list"]["id"] for given in seen} == {result.list_id}
+    assert {tuple(given["error"]) for given in seen if "error" in given} == {("of", "outcome", "summary", "cure")}
 
 
 async def test_a_list_that_has_ended_calls_nobody_again(tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ class RunHooks(Caller):
 
     async def could_not_start(self, request: RunRequest, run_id: str, error: CCExecutorError) -> None:
         """Tell whoever wants to hear of errors that the run was not started."""
-        said = {"of": "run", "outcome": "not_started", "summary": str(error)}
+        said = {"of": "run", "outcome": "not_started", "summary": str(error), "cure": ""}
         for each in self._at(Moment.ON_ERROR):
             given = payload(each.moment, each, run=asked(request, run_id), error=said, **self._context())
             await self.call(each, given, where=self._where(request, run_id))

@@ -161,8 +161,9 @@ def _installed() -> tuple[Hook, ...]:
             found.append(_loaded(point, moment, name or point.value))
         except Exception as error:  # somebody else's package: it is told of with every run, and breaks none
             logger.warning("the hook %s of an installed package cannot be loaded", point.name, exc_info=True)
-            if moment in set(Moment):
-                found.append(Hook(moment=Moment(moment), call=partial(_broken, str(error)), name=point.name))
+            # Whatever its moment was to be, and also where that is none: each run has these two.
+            when = Moment.AFTER_RUN if moment == Moment.AFTER_RUN else Moment.BEFORE_RUN
+            found.append(Hook(moment=when, call=partial(_broken, str(error)), name=point.name))
     return tuple(found)
 
 

@@ -75,7 +75,7 @@ def hook(moment: str, **options: Any) -> Callable[[F], F]:
         ``before_run``, ``after_run``, ``before_task``, ``after_task``, ``before_list``, ``after_list``, ``on_event`` or ``on_error``.
     **options
         name; timeout (seconds for one call, 10 if not given); on_failure (``"tell"`` or ``"stop"``); events (for ``on_event``: kinds of events);
-        min_seconds (for ``after_run`` and ``on_error``).
+        min_seconds (for ``after_run``, ``after_task`` and ``on_error``).
 
     Returns
     -------

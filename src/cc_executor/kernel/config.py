@@ -41,7 +41,9 @@ class CCExecutor(Configurable):
     cwd = Unicode(None, allow_none=True, help="Folder in which agents work; none: the kernel's.").tag(config=True)
     cli = Unicode(None, allow_none=True, help="Path of the agent's executable; none: PATH, then the bundled one.").tag(config=True)
     timeout = Float(None, allow_none=True, help="Seconds for a run; none: no limit.").tag(config=True)
-    stall_timeout = Float(600.0, allow_none=True, help="Seconds without a sign of life; none: no limit.").tag(config=True)
+    stall_timeout = Float(
+        600.0, allow_none=True, help="Seconds without a sign of life; none: no limit. Unless it is set, a command has none."
+    ).tag(config=True)
     max_cost = Float(None, allow_none=True, help="US dollars for a run; none: no limit.").tag(config=True)
     max_cost_per_day = Float(
         None,

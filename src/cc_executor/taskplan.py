@@ -35,7 +35,7 @@ from cc_executor.store.tasklists import ListFolder
 
 FILE_LIMIT: Final = 4_000_000  # bytes of a list's file
 SHELL: Final = "bash"  # for commands whose task names no shell
-_OF_LISTS: Final = frozenset({"defaults", "hooks", "parallel"})  # what people write into a task
+_OF_LISTS: Final = frozenset({"defaults", "hooks", "parallel", "max_cost_per_day"})  # what people write into a task
 
 # A text without a name: a line that begins with `tasks:`, or nothing before an item that is a mapping. In Markdown `- Task 1: …` is an item, too.
 # White space in front is that of its line: with `\s`, which takes line ends too, thirty empty lines took minutes.

@@ -68,11 +68,11 @@ class ListResult:
         """US dollars, over all attempts."""
         return sum(task.spent for task in self.tasks.values())
 
-    def __getitem__(self, task_id: str) -> Any:
+    def __getitem__(self, task_id: str | int) -> Any:
         """What a task has made: the structured data if there is any, else the text. Raises `KeyError` with the tasks that there are."""
         return self._task(task_id).made.result
 
-    def result(self, task_id: str) -> Result:
+    def result(self, task_id: str | int) -> Result:
         """The whole result of a task's newest run.
 
         Raises
@@ -91,9 +91,9 @@ class ListResult:
                     return Result(receipt=receipt, folder=folder.path)
         raise RunNotFound(f"Task {task_id!r} has no run that has ended{f': {known.summary}' if known.summary else '.'}")
 
-    def _task(self, task_id: str) -> TaskState:
+    def _task(self, task_id: str | int) -> TaskState:
         try:
-            return self.tasks[task_id]
+            return self.tasks[str(task_id)]  # a task that is given no id has its number
         except KeyError:
             raise KeyError(f"The list {self.list_id} has no task {task_id!r}. It has {', '.join(self.tasks)}.") from None
 

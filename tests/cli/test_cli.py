@@ -315,6 +315,30 @@ def test_a_detached_run_is_listed_paused_resumed_attached_and_cancelled() -> Non
     assert "has ended" in late.stderr
 
 
+def test_a_detached_run_tells_when_somebody_looks_and_says_so(tmp_path: Path) -> None:
+    words = ("--notify", f"command:tee {tmp_path}/told.json", "--notify-after", "0")
+    started = cli("run", *SHELL, "--detach", *words, "true")
+    run_id = started.stdout.strip()
+    assert f"nobody is told before somebody looks: `cc-executor attach {run_id}`" in started.stderr
+    assert cli("attach", run_id).returncode == 0
+    assert json.loads((tmp_path / "told.json").read_text())["data"]["run_id"] == run_id
+    assert "nobody is told" not in cli("run", *SHELL, "--detach", "true").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "is_refused"),
+    [
+        (("--on-limit", "wait"), True),
+        (("--on-output-limit", "concise"), True),
+        (("--on-limit", "stop", "--limit-wait-max", "60", "--on-output-limit", "stop"), False),
+    ],
+)
+def test_a_detached_run_is_refused_where_somebody_would_have_to_try_again(words: tuple[str, ...], is_refused: bool) -> None:
+    done = command("run", *SHELL, "--detach", *words, "true")
+    assert done.code == (2 if is_refused else 0)
+    assert ("Nobody is there to make further attempts" in done.err) == is_refused
+
+
 def test_a_detached_run_says_json_too() -> None:
     told = json.loads(cli("run", *SHELL, "--detach", "--json", "true").stdout)
     assert told["agent"] == "shell"

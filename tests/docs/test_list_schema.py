@@ -64,8 +64,10 @@ FITTING: Final = {
         defaults: {model: sonnet, timeout: 60, tools: [Bash]}
         tasks:
           - {id: 1, prompt: Read a.py, expect: [a, b], verify: "true", max_turns: 3, trust_workspace: true, schema: {type: object}}
-          - {id: b, title: B, run: "true", needs: "1", group: g, retry: 2, on_failure: continue, shell: zsh, env_names: HOME}
+          - {id: b, title: B, run: "true", needs: [1], group: g, retry: 2, on_failure: continue, shell: zsh, env_names: HOME}
         """,
+    "a number that is needed": "tasks: [{run: 'true'}, {run: 'true', needs: 1}]",
+    "a look at the work of all agents": "{tasks: [{prompt: Greet.}], defaults: {validate: It is polite., on_unchecked: accept}}",
 }
 # What the schema can say; the rest (circles, needs that there are not) is the code's.
 WRONG: Final = {

@@ -23,7 +23,7 @@ from cc_executor.errors import InvalidRequest
 from cc_executor.kernel.config import CCExecutor
 from cc_executor.kernel.options import OPTIONS, parse
 from cc_executor.kernel.order import order_of
-from cc_executor.model.request import RunRequest
+from cc_executor.model.request import STALL, RunRequest
 from cc_executor.model.toollist import split_tools
 
 SESSION: Final = str(uuid.UUID(int=1))
@@ -136,7 +136,7 @@ def words_of(options: dict[str, Any], *, joined: bool) -> list[str]:
 
 def asked(prompt: str, options: dict[str, Any]) -> RunRequest:
     """The same from Python, with the magic's own default."""
-    return make_request(prompt, **({"stall_timeout": 600.0, "permission_mode": "acceptEdits", "cwd": Path.cwd()} | options))
+    return make_request(prompt, **({"permission_mode": "acceptEdits", "cwd": Path.cwd()} | options))
 
 
 def test_every_option_is_written_here() -> None:
@@ -281,9 +281,35 @@ def test_a_number_that_no_computer_counts_with_is_refused_wherever_it_stands(nam
         make_request("prompt", **options)
 
 
-def test_hooks_of_the_environment_are_a_list_or_refused_by_its_name() -> None:
-    with pytest.raises(InvalidRequest, match=r"^The environment variable CC_EXECUTOR_HOOKS is '1'; it must be"):
-        CCExecutor(environ={"CC_EXECUTOR_HOOKS": "1"})
+def test_a_command_may_be_silent_for_as_long_as_it_likes_unless_somebody_says_otherwise() -> None:
+    settings = CCExecutor(environ={})
+    shell, own = (order_of(f"--agent shell {more}", "make", settings=settings, namespace={}) for more in ("", "--stall-timeout 60"))
+    assert (shell.request.limits.stall, own.request.limits.stall) == (None, 60)
+    assert order_of("", "Go.", settings=settings, namespace={}).request.limits.stall == STALL
+    settings.agent = "shell"
+    assert order_of("", "make", settings=settings, namespace={}).request.limits.stall is None
+    settings.stall_timeout = 90
+    assert order_of("", "make", settings=settings, namespace={}).request.limits.stall == 90
+
+
+def test_a_bg_run_may_say_that_there_is_no_further_attempt() -> None:
+    settings = CCExecutor(environ={})
+    line = "--bg --on-limit stop --on-output-limit stop"
+    assert order_of(line, "prompt", settings=settings, namespace={}).background
+    for more in ("--on-limit wait", "--on-output-limit concise"):
+        with pytest.raises(InvalidRequest, match="Nobody is there"):
+            order_of(f"--bg {more}", "prompt", settings=settings, namespace={})
+
+
+@pytest.mark.parametrize("written", ['{"after_run": "true"}', '{"after_run": [{"run": "true"}]}', '[{"when": "after_run", "run": "true"}]'])
+def test_hooks_of_the_environment_are_written_as_everywhere(written: str) -> None:
+    assert CCExecutor(environ={"CC_EXECUTOR_HOOKS": written}).hooks == [{"when": "after_run", "run": "true"}]
+
+
+@pytest.mark.parametrize("written", ["1", '"true"', "{", "[" * 100_000])
+def test_hooks_of_the_environment_that_are_none_are_refused_by_its_name(written: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^The environment variable CC_EXECUTOR_HOOKS is '.*'; it must be"):
+        CCExecutor(environ={"CC_EXECUTOR_HOOKS": written})
 
 
 @pytest.mark.parametrize(("name", "value"), [("stall_timeout", 0), ("timeout", None), ("journal_limit", "none"), ("max_turns", 1)])

@@ -53,8 +53,10 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         {"when": "after_run", "run": "x", "timeout": True},
         {"when": "after_run", "run": "x", "on_failure": "explode"},
         {"when": "after_run", "run": "x", "events": ["tool_called"]},
+        {"when": "on_event", "run": "x", "events": ["exited", "ToolCalled"]},
         {"when": "after_run", "run": "x", "env": ["A B"]},
         {"when": "after_run", "run": "x", "min_seconds": -1},
+        {"when": "after_list", "run": "x", "min_seconds": 60},
         {"when": "after_run", "run": "x", "shell": "zsh"},
         "after_run",
     ]
@@ -63,6 +65,8 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     assert len(made.problems) == len(wrong)
     assert all(problem.endswith(".") for problem in made.problems)
     assert "one of before_run, after_run" in made.problems[0]
+    assert "waits for 'ToolCalled', which no event is; there are agent_failed, answered, " in made.problems[7]
+    assert "takes min_seconds for after_run, after_task, on_error only" in made.problems[10]
 
 
 def test_a_file_holds_commands_only() -> None:

@@ -97,6 +97,25 @@ def test_json_is_a_list_however_it_is_indented(tmp_path: Path, indent: str | int
             ],
         ),
         (
+            "what each task says by itself.yaml",
+            "defaults: {retry: 2, run: x, timeout: 3}\ntasks:\n- {run: y, max_cost_per_day: 2}\n- {run: z}\n",
+            [
+                "defaults: retry is said of each task by itself: they hold options for the runs of all.",
+                "defaults: run is said of each task by itself: they hold options for the runs of all.",
+                "tasks[0] '1' (line 3): max_cost_per_day is said of the whole list: put it beside tasks.",
+            ],
+        ),
+        (
+            "what is for the runs of all.yaml",
+            "model: haiku\ntasks:\n- {run: x}\n",
+            [
+                (
+                    "model: is nothing that a list has; it has name, cwd, parallel, max_cost, max_cost_per_day, on_failure, on_limit, "
+                    "limit_wait_max, defaults (options for all its runs), hooks and tasks."
+                )
+            ],
+        ),
+        (
             "alone.yaml",
             "tasks:\n- {id: a, run: 12}\n",
             ["tasks[0] 'a' (line 2): run must be a valid string (given: 12). Put it in quotes."],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -223,6 +224,7 @@ async def test_a_run_that_fails_or_cannot_start_is_told_to_on_error(tmp_path: Pa
     with pytest.raises(AgentNotFound):
         await cc_execute(str(script), agent="shell", hooks={"on_error": seen.append})
     assert seen[-1]["error"]["outcome"] == "not_started"
+    assert {tuple(given["error"]) for given in seen} == {("of", "outcome", "summary", "cure")}
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -545,6 +547,7 @@ async def test_a_list_calls_around_itself_its_tasks_and_their_runs(tmp_path: Pat
         "states": {"a": "ok", "b": "failed", "c": "failed"},
     }  # fmt: skip
     assert {given["list"]["id"] for given in seen} == {result.list_id}
+    assert {tuple(given["error"]) for given in seen if "error" in given} == {("of", "outcome", "summary", "cure")}
 
 
 async def test_a_list_that_has_ended_calls_nobody_again(tmp_path: Path) -> None:
@@ -718,19 +721,24 @@ def test_an_installed_package_may_bring_hooks_and_a_broken_one_is_told(tmp_path:
     info = tmp_path / "audit-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: audit\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\nbefore_run.audit = audit:check\nafter_run.gone = nowhere:check\n")
+    (info / "entry_points.txt").write_text(
+        f"[{ENTRY_POINTS}]\nbefore_run.audit = audit:check\nafter_run.gone = nowhere:check\n"
+        "on_error.gone = nowhere:check\nbefore_runs.audit = audit:check\n"
+    )
     (tmp_path / "audit.py").write_text("def check(given): assert given['run']['prompt'] == 'true'\n")
     done = subprocess.run(
         [sys.executable, "-c", PACKAGE],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.stdout.splitlines()[-1] == (
-        "[('audit', 'ok', ''), ('after_run.gone', 'failed', \"InvalidRequest: it cannot be loaded: No module named 'nowhere'\")]"
-    )
+    told = {name: (status, why) for name, status, why in ast.literal_eval(done.stdout.splitlines()[-1])}
+    gone = ("failed", "InvalidRequest: it cannot be loaded: No module named 'nowhere'")
+    assert told.keys() == {"audit", "after_run.gone", "on_error.gone", "before_runs.audit"}
+    assert (told["audit"], told["after_run.gone"], told["on_error.gone"]) == (("ok", ""), gone, gone)
+    assert "needs `when`, one of before_run" in told["before_runs.audit"][1]
 
 
 def test_a_redactor_masks_what_a_hook_says() -> None:

@@ -472,3 +472,12 @@ def about_to_be_looked_at(home: StateHome, cwd: Path, *, spent: float = 0.0) -> 
     folder.append(Ended(at=time.time(), task="a", attempt=1, outcome="ok", cost=spent, to_validate=True))
     folder.append(Validating(at=time.time(), task="a", attempt=1, run_id=run_id))
     return planned, run_id
+
+
+async def test_a_look_that_names_no_bound_has_that_of_every_run(tmp_path: Path, home: StateHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC_EXECUTOR_MAX_COST", "0.1")
+    look = {"prompt": "It is polite.", "rehearse": "schema"}
+    tasks = [{"id": "a", "run": "true", "validate": look}, {"id": "b", "run": "true", "validate": look | {"max_cost": 0.3}}]
+    assert (await cc_execute_list(tasks, cwd=tmp_path)).ok
+    costs = [folder.request().limits.cost for folder in home.runs() if folder.request().agent == "claude"]
+    assert costs == [0.3, 0.1]

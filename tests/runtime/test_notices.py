@@ -142,6 +142,25 @@ async def test_the_environment_names_targets_and_a_word_of_the_call_wins(
     assert CANARY not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "given"),
+    [
+        ("CC_EXECUTOR_NOTIFY_ON", "ended", "notify"),
+        ("CC_EXECUTOR_NOTIFY_ON", "ended", "CC_EXECUTOR_NOTIFY"),
+        ("CC_EXECUTOR_NOTIFY_AFTER", "-3", "CC_EXECUTOR_NOTIFY"),
+        ("CC_EXECUTOR_NOTIFY_AFTER", "soon", "notify"),
+        ("CC_EXECUTOR_NOTIFY_SECRET", "whsec_c2hvcnQ=", "notify"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_told_by_the_variable_s_name(variable: str, value: str, given: str) -> None:
+    environ = {variable: value, "CC_EXECUTOR_NOTIFY": "command:true"}
+    with pytest.raises(InvalidRequest, match=rf"{variable}\b"):
+        telling.wish_of("command:true" if given == "notify" else None, environ=environ)
+    for option in ("after", "on"):
+        with pytest.raises(InvalidRequest, match=f"notify_{option} "):
+            telling.wish_of(None, **{option: "never"}, environ={"CC_EXECUTOR_NOTIFY": "command:true"})
+
+
 @pytest.mark.row(
     "faults", "nobody can be told: a webhook is refused, a command fails", "it is told in the view and kept; the run and its verdict stand"
 )

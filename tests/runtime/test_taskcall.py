@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -61,6 +62,7 @@ def raiser(error: BaseException) -> Callable[[], object]:
         (lambda needs=None: needs and needs["a"].text, "made", None),
         (lambda: {"n": (1, 2)}, "{'n': (1, 2)}", {"n": [1, 2]}),
         (lambda: float("nan"), "nan", None),
+        (lambda: Path("a/table.csv"), "a/table.csv", None),
         (lambda needs: needs["a"].text, "made", None),
         (len, "1", 1),
         (later, "made", None),
@@ -76,6 +78,15 @@ def raiser(error: BaseException) -> Callable[[], object]:
 async def test_what_comes_back_is_text_and_data(work: Callable[..., object], text: str, data: object) -> None:
     returned = await call(work, NEEDS)
     assert (returned.text, returned.data, returned.error) == (text, data, "")
+
+
+async def test_what_data_looks_like_is_cut_with_a_word_and_the_data_is_whole() -> None:
+    data = {"k": "x" * TEXT_LIMIT}
+    returned = await call(lambda: data, NEEDS)
+    assert (returned.data, returned.error) == (data, "")
+    assert len(returned.text) <= TEXT_LIMIT
+    begun, said = returned.text.split("\n")
+    assert said == f"[cut here: {len(repr(data)) - len(begun):,} of {len(repr(data)):,} characters are left out]"
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -132,7 +143,12 @@ async def test_who_waits_can_be_cancelled(*, is_async: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("x" * (TEXT_LIMIT + 1), "32,001 characters"), ({"x": "y" * DATA_LIMIT}, "65,545 bytes of JSON")]
+    ("value", "said"),
+    [
+        ("x" * (TEXT_LIMIT + 1), "32,001 characters"),
+        ({"x": "y" * DATA_LIMIT}, "65,545 bytes of JSON"),
+        ({complex(n) for n in range(TEXT_LIMIT)}, "characters, and a list keeps 32,000"),
+    ],
 )
 async def test_a_result_that_cannot_be_kept_whole_is_none(value: object, said: str) -> None:
     returned = await call(lambda: value, {})

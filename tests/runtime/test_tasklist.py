@@ -554,6 +554,8 @@ async def test_a_task_that_was_never_launched_says_why_and_names_no_run(tmp_path
         with pytest.raises(KeyError, match=r"has no task .word.\. It has words, use"):
             look("word")
     assert listed.tasks["use"].run_id == ""  # there is none to show
+    numbered = await execute(tmp_path, {"run": "echo hello"})
+    assert (numbered[1], numbered["1"], numbered.result(1).status) == ("hello\n", "hello\n", "ok")
     assert ListHome(home).find(listed.list_id).state().task("use").run_id == ""
 
 

@@ -68,6 +68,8 @@ def test_without_a_secret_nothing_is_signed(receiver: Receiver) -> None:
     [
         ([500, 503], 3, ""),
         ([429, 500, 502], 3, "it answered 502"),
+        ([408, 425], 3, ""),
+        ([520, 507], 3, ""),
         ([404], 1, "it answered 404"),
         ([302], 1, "it answered 302 (redirects are not followed)"),
     ],

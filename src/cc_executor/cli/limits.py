@@ -42,6 +42,6 @@ def attempts(request: RunRequest, further: Mapping[str, Any], *, max_cost_per_da
     from cc_executor.api import take_care
 
     care, day = take_care({**further, "max_cost_per_day": max_cost_per_day, "schema": request.output_schema})
-    if detach and any(further.values()):
+    if detach and care.wants_more:
         raise InvalidRequest("Nobody is there to make further attempts of a --detach run: leave --detach out, or make it a task list.")
     return Attempts(request, care, max_cost_per_day=day, home=home, environ=os.environ)

@@ -34,9 +34,7 @@ _FLAGS: Final[Mapping[str, str]] = {"add_dirs": "add_dir", "env_names": "env"}
 # A field that people write by another name.
 _WRITTEN: Final[Mapping[str, str]] = {"validation": "validate"}
 # What `defaults` cannot say for all tasks.
-_SAID_BY_EACH: Final = frozenset(
-    {"id", "kind", "text", "title", "needs", "group", "on_failure", "retry", "options", "validation", "on_unchecked"}
-)
+_SAID_BY_EACH: Final = frozenset({"id", "kind", "text", "title", "needs", "group", "on_failure", "retry", "options"})
 _POSITIVE: Final = frozenset({"timeout", "max_cost", "linger"})
 _SHELLS: Final = ("bash", "sh", "zsh")
 
@@ -88,8 +86,12 @@ def _list() -> Schema:
 
 def _task() -> Schema:
     fields = Task.model_json_schema()["properties"]
-    name = {"type": ["string", "integer"], "pattern": ID_PATTERN, "description": "Letters, digits, _ and -; its number if not given."}
-    needs = {"description": "Tasks that have to end well before.", **_several({"type": "string", "pattern": ID_PATTERN})}
+    name = {
+        "type": ["string", "integer"],
+        "pattern": ID_PATTERN,
+        "description": "Letters, digits, _ and -; made of the title if not given, or its number.",
+    }
+    needs = {"description": "Tasks that have to end well before.", **_several({"type": ["string", "integer"], "pattern": ID_PATTERN})}
     return {
         "type": "object",
         "oneOf": [{"required": ["prompt"]}, {"required": ["run"]}],

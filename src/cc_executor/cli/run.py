@@ -209,6 +209,10 @@ def _detach(attempts: Attempts, notify: Notify | None, *, as_json: bool) -> None
         return
     typer.echo(run.run_id)
     hint(f"It goes on by itself. `cc-executor attach {run.run_id}` shows it, `cc-executor cancel {run.run_id}` ends it.")
+    if notify is not None and notify.targets:
+        hint(
+            f"Nobody follows it, and so nobody is told before somebody looks: `cc-executor attach {run.run_id}` waits for its end and tells."
+        )
 
 
 def attach_command(run: RunName = "", *, as_json: AsJson = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, TraitType, Unicode, validate
 from traitlets.config import Configurable
@@ -42,7 +42,9 @@ class CCExecutor(Configurable):
     cwd = Unicode(None, allow_none=True, help="Folder in which agents work; none: the kernel's.").tag(config=True)
     cli = Unicode(None, allow_none=True, help="Path of the agent's executable; none: PATH, then the bundled one.").tag(config=True)
     timeout = Float(None, allow_none=True, help="Seconds for a run; none: no limit.").tag(config=True)
-    stall_timeout = Float(600.0, allow_none=True, help="Seconds without a sign of life; none: no limit.").tag(config=True)
+    stall_timeout = Float(
+        600.0, allow_none=True, help="Seconds without a sign of life; none: no limit. Unless it is set, a command has none."
+    ).tag(config=True)
     max_cost = Float(None, allow_none=True, help="US dollars for a run; none: no limit.").tag(config=True)
     max_cost_per_day = Float(
         None,
@@ -142,7 +144,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             found[name] = _parsed(trait, text)
             if not _is_bound(name, found[name]):
                 raise ValueError
-        except (ValueError, TraitError):
+        except (ValueError, RecursionError, TraitError):
             said = "no JSON list" if name == "notify" else repr(text)  # an address may be secret
             raise InvalidRequest(
                 f"The environment variable {PREFIX}{name.upper()} is {said}; it must be {_BOUNDS.get(name) or trait.info()}. Change or unset it."
@@ -174,10 +176,9 @@ def _is_bound(name: str, value: Any) -> bool:
 def _parsed(trait: TraitType[Any, Any], text: str) -> Any:
     is_none = text == "" or text.lower() == "none"
     if trait.name == "hooks":
-        hooks: object = [] if is_none else json.loads(text)
-        if not isinstance(hooks, list):
-            raise ValueError
-        return cast("list[object]", hooks)
+        from cc_executor.model.hook import in_a_list  # here, as below: few kernels are told of any
+
+        return [] if is_none else in_a_list(json.loads(text))
     if trait.name == "notify":
         from cc_executor.model.notify import split_targets
 

@@ -23,7 +23,7 @@ OPTIONS: Final[Options] = (
     (("--tools",), {"metavar": "LIST"}, 'Tools allowed without asking, comma-separated: "Bash(git *),Write".'),
     (("--permission-mode",), {"metavar": "MODE"}, "acceptEdits (the default), default, plan, dontAsk or bypassPermissions."),
     (("--timeout",), {"metavar": "SECONDS", "type": float}, "End the run after this time; the clock stands still while it is paused."),
-    (("--stall-timeout",), {"metavar": "SECONDS", "type": float}, "End the run after this time without a sign of life (600); 0 for no limit."),
+    (("--stall-timeout",), {"metavar": "SECONDS", "type": float}, "End the run after this time without a sign of life: 600 for an agent; 0 for no limit."),
     (("--max-cost",), {"metavar": "DOLLARS", "type": float}, "End the run when it has cost this much."),
     (("--max-cost-per-day",), {"metavar": "DOLLARS", "type": float}, "Start nothing when today's runs have cost this much; what is left of it bounds the run."),
     (("--on-limit",), {"metavar": "POLICY", "choices": ("stop", "wait")}, "What a usage limit with a known end does: stop (the default), or wait until then and go on."),

@@ -69,7 +69,7 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         agent=options.agent or settings.agent,
         cwd=_path((settings.cwd or None) if options.cwd is None else options.cwd),
         timeout=_given(options.timeout, settings.timeout),
-        stall_timeout=_given(options.stall_timeout, settings.stall_timeout) or 0,
+        stall_timeout=_given(options.stall_timeout, _stall_of(settings, options.agent or settings.agent)),
         max_cost=_given(options.max_cost, settings.max_cost),
         max_turns=_given(options.max_turns, settings.max_turns),
         linger=_given(options.linger, settings.linger),
@@ -106,7 +106,7 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         "schema": options.schema,
     }
     care, day = take_care(given)
-    if options.bg and (options.on_limit == "wait" or options.on_output_limit or options.reask):
+    if options.bg and (options.on_limit == "wait" or options.on_output_limit not in {None, "stop"} or options.reask):
         raise InvalidRequest("Nobody is there to make further attempts of a --bg run: leave --bg out, or make it a task of %%cc_tasks.")
     return Order(
         request=request,
@@ -120,6 +120,12 @@ def order_of(line: str, body: str, *, settings: CCExecutor, namespace: Mapping[s
         rehearse_without_login=without_login,
         remarks=looked.said,
     )
+
+
+def _stall_of(settings: CCExecutor, agent: str) -> float:
+    """Seconds; 0 for no limit. What nobody has set is for agents: a command may be silent for as long as it works, as it may elsewhere."""
+    is_set = settings.stall_timeout != CCExecutor.class_traits()["stall_timeout"].default()
+    return (settings.stall_timeout or 0) if is_set or agent != "shell" else 0
 
 
 def _given(option: float | None, setting: float | None) -> Any:

@@ -70,6 +70,11 @@ class Care(msgspec.Struct, frozen=True, kw_only=True):
     retry: int = 0
     backs_off: bool = True
 
+    @property
+    def wants_more(self) -> bool:
+        """Whether a single run may be followed by another attempt, for which somebody has to be there."""
+        return self.on_limit is not OnLimit.STOP or self.on_output_limit is not OnOutputLimit.STOP or self.reask
+
 
 NO_CARE: Final = Care()  # nothing is done that was not asked for
 

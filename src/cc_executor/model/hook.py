@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast, get_args
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
+from cc_executor.model.event import Event
 from cc_executor.model.number import is_finite
 
 SCHEMA: Final = 1  # of what hooks are given; a new field does not raise it, a changed one does
@@ -127,7 +128,7 @@ class Hook:
     env : tuple of str
         For a command: names of further environment variables.
     min_seconds : float
-        For ``after_run`` and ``on_error``: not called for what took less.
+        For ``after_run``, ``after_task`` and ``on_error``: not called for what took less.
     """
 
     moment: Moment
@@ -185,6 +186,8 @@ class StoredHook(BaseModel):
 
 # --- as people write them ---------------------------------------------------------------------------------------------
 
+_KINDS: Final = frozenset(str(each.__struct_config__.tag) for each in get_args(Event))
+_TIMED: Final = (Moment.AFTER_RUN, Moment.AFTER_TASK, Moment.ON_ERROR)  # of what these tell there is a time that it took
 _FIELDS: Final = ("when", "run", "call", "name", "timeout", "on_failure", "events", "env", "min_seconds")
 
 
@@ -208,7 +211,12 @@ def hooks_from(value: object, *, callables: bool = True) -> WrittenHooks:
     """
     made = WrittenHooks()
     found: list[Hook] = []
-    for given in _items(value, made):
+    try:
+        several = in_a_list(value)
+    except ValueError as error:
+        made.problems.append(str(error))
+        return made
+    for given in several:
         hook = given if isinstance(given, Hook) else _hook(given, made, callables=callables)
         if hook is not None and hook not in found:
             found.append(hook)
@@ -218,7 +226,8 @@ def hooks_from(value: object, *, callables: bool = True) -> WrittenHooks:
     return made
 
 
-def _items(value: object, made: WrittenHooks) -> list[object]:
+def in_a_list(value: object) -> list[object]:
+    """Hooks as one list of mappings with ``when``, however they are written. Raises `ValueError` for what is neither mapping nor list."""
     if value is None:
         return []
     if isinstance(value, Mapping):
@@ -233,8 +242,7 @@ def _items(value: object, made: WrittenHooks) -> list[object]:
         return found
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return list(cast("Sequence[object]", value))
-    made.problems.append(f"must be a mapping from moments to commands, or a list of mappings, not {type(value).__name__}.")
-    return []
+    raise ValueError(f"must be a mapping from moments to commands, or a list of mappings, not {type(value).__name__}.")
 
 
 def _hook(given: object, made: WrittenHooks, *, callables: bool) -> Hook | None:
@@ -269,6 +277,10 @@ def _hook(given: object, made: WrittenHooks, *, callables: bool) -> Hook | None:
     events, env = _words(fields.get("events", ())), _words(fields.get("env", ()))
     if events is None or (events and when != Moment.ON_EVENT):
         wrong.append("takes `events` (kinds of events) for on_event only")
+    elif unknown_kinds := [kind for kind in events if kind not in _KINDS]:
+        wrong.append(f"waits for {', '.join(map(repr, unknown_kinds))}, which no event is; there are {', '.join(sorted(_KINDS))}")
+    if least and when not in _TIMED:
+        wrong.append(f"takes min_seconds for {', '.join(_TIMED)} only")
     if env is None or not all(_ENV_NAME.fullmatch(name) for name in env):
         wrong.append("takes names of environment variables as `env`")
     name = fields.get("name") or (_called(call) if call is not None else _first_word(command)) or when

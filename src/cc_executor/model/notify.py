@@ -82,7 +82,15 @@ class Notify(BaseModel):
 
 
 def notify_from(
-    targets: object, *, after: object = None, on: object = None, environ: Mapping[str, str], secret: str = "", what: str = "notify"
+    targets: object,
+    *,
+    after: object = None,
+    on: object = None,
+    environ: Mapping[str, str],
+    secret: str = "",
+    what: str = "notify",
+    what_after: str = "notify_after",
+    what_on: str = "notify_on",
 ) -> Notify:
     """What people wrote, checked.
 
@@ -97,8 +105,8 @@ def notify_from(
         Where ``env:NAME`` looks.
     secret : str
         ``whsec_`` and base64; empty: messages are not signed.
-    what : str
-        The option's name, for the sentence.
+    what, what_after, what_on : str
+        Where each was said, for the sentence: the option's name, or a variable's.
 
     Raises
     ------
@@ -112,16 +120,17 @@ def notify_from(
         raise InvalidRequest(f"{what}: {NONE} is for nobody at all, and somebody else is named beside it: leave one of them out.")
     given = [_from_variable(text.strip(), environ, what) for text in several if text.strip() not in {"", NONE}]
     found = tuple(dict.fromkeys(_checked(text, what) for text in given if text != BROWSER))
-    words = _texts(tuple(NotifyOn) if on is None else on, f"{what}_on")
+    several_words = on.split(",") if isinstance(on, str) else tuple(NotifyOn) if on is None else on
+    words = [word.strip() for word in _texts(several_words, what_on)]
     if unknown := [word for word in words if word not in set(NotifyOn)]:
-        raise InvalidRequest(f"{what}_on takes {', '.join(NotifyOn)} (given: {unknown[0][:40]!r}).")
+        raise InvalidRequest(f"{what_on} takes {', '.join(NotifyOn)} (given: {unknown[0][:40]!r}).")
     seconds = AFTER if after is None else after
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= AFTER_LIMIT:
-        raise InvalidRequest(f"{what}_after must be a number of seconds, 0 or more (given: {str(seconds)[:40]}).")
+        raise InvalidRequest(f"{what_after} must be a number of seconds, 0 or more (given: {str(seconds)[:40]}).")
     chosen = tuple(word for word in NotifyOn if word in words)
     if secret and len(secret_bytes(secret)) not in SECRET_BYTES:
         raise InvalidRequest(
-            f"The secret of {what} must be {_PREFIX} and 24 to 64 bytes in base64, as `openssl rand -base64 32` makes them."
+            f"The secret in CC_EXECUTOR_NOTIFY_SECRET must be {_PREFIX} and 24 to 64 bytes in base64, as `openssl rand -base64 32` makes them."
         )
     return Notify(targets=found, browser=BROWSER in given, after=float(seconds), on=chosen, secret=secret)
 
@@ -145,10 +154,10 @@ def split_targets(text: str) -> list[str]:
 
 
 def _texts(value: object, what: str) -> Sequence[str]:
-    several = tuple(value.split(",")) if isinstance(value, str) and what.endswith("_on") else (value,) if isinstance(value, str) else value
+    several = (value,) if isinstance(value, str) else value
     if not isinstance(several, list | tuple) or not all(isinstance(each, str) for each in cast("Sequence[object]", several)):
         raise InvalidRequest(f"{what} must be a text or a list of texts, not {type(value).__name__}.")
-    return [each.strip() if what.endswith("_on") else each for each in cast("Sequence[str]", several)]
+    return cast("Sequence[str]", several)
 
 
 def _from_variable(text: str, environ: Mapping[str, str], what: str) -> str:

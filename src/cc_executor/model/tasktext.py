@@ -23,6 +23,7 @@ _CARE_KEYS: Final = ("on_limit", "limit_wait_max", "on_output_limit", "reask", "
 TASK_KEYS: Final = ("id", "title", "needs", "group", "on_failure", "retry", *_CARE_KEYS)
 _LIST_KEYS: Final = ("name", "cwd", "parallel", "max_cost", "max_cost_per_day", "on_failure", "on_limit", "limit_wait_max")
 _WORK: Final = {"prompt": TaskKind.AGENT, "run": TaskKind.SHELL, "call": TaskKind.CALL}
+_SAID_BY_EACH: Final = frozenset({*TASK_KEYS, *_WORK}) - frozenset(_CARE_KEYS)
 # Options that mean nothing to a command; the list's defaults hand them to agents alone.
 _AGENT_OPTIONS: Final = frozenset(
     {
@@ -111,6 +112,10 @@ def _listed(items: Sequence[object], made: Written, given: dict[str, Any]) -> Wr
     if not isinstance(defaults, Mapping):
         made.problems.append(Problem("defaults", "must be a mapping of options."))
         defaults = {}
+    usual = {str(name): value for name, value in cast("Mapping[object, Any]", defaults).items()}
+    for name in [name for name in usual if name in _SAID_BY_EACH]:
+        made.problems.append(Problem("defaults", f"{name} is said of each task by itself: they hold options for the runs of all."))
+        del usual[name]
     _take_lint("", given, "", made)
     said = hooks_from(given.pop("hooks", None), callables=False)
     made.hooks = said.hooks
@@ -118,11 +123,15 @@ def _listed(items: Sequence[object], made: Written, given: dict[str, Any]) -> Wr
     tasks: list[Task] = []
     taken: set[str] = set()
     for number, item in enumerate(items):
-        task = _task(number, item, cast("Mapping[str, Any]", defaults), taken, made)
+        task = _task(number, item, usual, taken, made)
         tasks.append(task)
         taken.add(task.id)
     for name in sorted(given.keys() - set(_LIST_KEYS)):
-        made.problems.append(Problem(name, f"is nothing that a list has; it has {', '.join(_LIST_KEYS)}, defaults, hooks and tasks."))
+        made.problems.append(
+            Problem(
+                name, f"is nothing that a list has; it has {', '.join(_LIST_KEYS)}, defaults (options for all its runs), hooks and tasks."
+            )
+        )
         del given[name]
     whole = {name: value for name, value in given.items() if value is not None} | {"tasks": tuple(tasks)}
     try:

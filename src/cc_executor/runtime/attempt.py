@@ -12,7 +12,7 @@ import anyio
 import msgspec
 
 from cc_executor.errors import ControlFailed, InvalidRequest, RunNotFound, StateUnusable
-from cc_executor.model.care import Verdict
+from cc_executor.model.care import VALIDATOR_COST, Verdict
 from cc_executor.model.listrecord import (
     INTERRUPTED,
     TEXT_LIMIT,
@@ -207,6 +207,11 @@ class TaskAttempts:
         text = self._journal.state.texts.get(task.id, task.text)
         here = RunRequest(prompt=task.text, agent="shell", cwd=self._tasks.cwd)  # a callable has no run; it worked where the list does
         base = here if task.kind is TaskKind.CALL else self._request_of(task, text, None, "")
+        if (
+            task.validation is not None and task.validation.max_cost == VALIDATOR_COST
+        ):  # nobody has named another: what holds for every run does
+            plain = task.model_copy(update={"kind": TaskKind.AGENT, "options": {}})
+            max_cost = min(max_cost, self._request_of(plain, "-", None, "").limits.cost or max_cost)
         if task.kind is TaskKind.AGENT:
             with suppress(Absent):  # it was filled in when the task was begun
                 text = filled(text, self._taken_in(task))

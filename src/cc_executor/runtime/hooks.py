@@ -75,7 +75,7 @@ def hook(moment: str, **options: Any) -> Callable[[F], F]:
         ``before_run``, ``after_run``, ``before_task``, ``after_task``, ``before_list``, ``after_list``, ``on_event`` or ``on_error``.
     **options
         name; timeout (seconds for one call, 10 if not given); on_failure (``"tell"`` or ``"stop"``); events (for ``on_event``: kinds of events);
-        min_seconds (for ``after_run`` and ``on_error``).
+        min_seconds (for ``after_run``, ``after_task`` and ``on_error``).
 
     Returns
     -------
@@ -161,8 +161,9 @@ def _installed() -> tuple[Hook, ...]:
             found.append(_loaded(point, moment, name or point.value))
         except Exception as error:  # somebody else's package: it is told of with every run, and breaks none
             logger.warning("the hook %s of an installed package cannot be loaded", point.name, exc_info=True)
-            if moment in set(Moment):
-                found.append(Hook(moment=Moment(moment), call=partial(_broken, str(error)), name=point.name))
+            # Whatever its moment was to be, and also where that is none: each run has these two.
+            when = Moment.AFTER_RUN if moment == Moment.AFTER_RUN else Moment.BEFORE_RUN
+            found.append(Hook(moment=when, call=partial(_broken, str(error)), name=point.name))
     return tuple(found)
 
 
@@ -335,7 +336,7 @@ class RunHooks(Caller):
 
     async def could_not_start(self, request: RunRequest, run_id: str, error: CCExecutorError) -> None:
         """Tell whoever wants to hear of errors that the run was not started."""
-        said = {"of": "run", "outcome": "not_started", "summary": str(error)}
+        said = {"of": "run", "outcome": "not_started", "summary": str(error), "cure": ""}
         for each in self._at(Moment.ON_ERROR):
             given = payload(each.moment, each, run=asked(request, run_id), error=said, **self._context())
             await self.call(each, given, where=self._where(request, run_id))

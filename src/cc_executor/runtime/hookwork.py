@@ -167,12 +167,12 @@ def _environment(hook: Hook, where: Surroundings) -> dict[str, str]:
 
 
 def _refusal_in(text: str) -> str | None:
-    if not text.startswith("{"):
-        return None
-    try:
-        return refusal(json.loads(text))
-    except (ValueError, RecursionError):
-        return None
+    """Why a command refuses, by all that it has written or by its last line: a guard may say other things before, and is to be heard all the same."""
+    for said in (text, text.rpartition("\n")[2]):
+        if said.startswith("{"):
+            with suppress(ValueError, RecursionError):
+                return refusal(json.loads(said))
+    return None
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float, unwanted: threading.Event) -> tuple[bytes, bytes, str]:

@@ -213,7 +213,7 @@ class ListHooks(Caller):
         part = {"id": task.id, "title": task.title, "kind": task.kind.value, **(known or {})} if task is not None else None
         error = None
         if each.moment is Moment.ON_ERROR and known is not None:
-            error = {"of": "task", "outcome": known.get("outcome"), "summary": known.get("summary")}
+            error = {"of": "task", "outcome": known.get("outcome"), "summary": known.get("summary"), "cure": ""}
         given = payload(each.moment, each, list=whole, task=part, error=error)
         report = await self.call(each, given, where=where, log=self._log, key=key)
         if not report.ok:

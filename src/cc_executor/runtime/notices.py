@@ -77,15 +77,19 @@ def wish_of(
     if targets is None and after is None and on is None:
         return None
     targets = BROWSER if targets is None else targets
+    what_after, what_on = "notify_after", "notify_on"
     if after is None and (text := environ.get(AFTER, "").strip()):
+        what_after = AFTER
         try:
             after = float(text)
         except ValueError:
             raise InvalidRequest(
                 f"The environment variable {AFTER} is {text!r}; it must be a number of seconds. Change or unset it."
             ) from None
-    on = on if on is not None else environ.get(ON, "").strip() or None
-    return notify_from(targets, after=after, on=on, environ=environ, secret=environ.get(NOTIFY_SECRET, ""), what=what)
+    if on is None and (text := environ.get(ON, "").strip()):
+        what_on, on = ON, text
+    secret = environ.get(NOTIFY_SECRET, "")
+    return notify_from(targets, after=after, on=on, environ=environ, secret=secret, what=what, what_after=what_after, what_on=what_on)
 
 
 # --- telling ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ _HERE: Final = str(Path(__file__).parent)
 Call = Callable[..., object]
 
 DATA_LIMIT: Final = 64 * 1024  # bytes of structured data that the list's journal keeps; a run's receipt has all of it, a callable has none
+CUT_CHARS: Final = 100  # for the line that says how much of a text is left out
 ERROR_LIMIT: Final = 2_000  # characters of an error's own words: a sentence for a row, and not a dump
 
 
@@ -74,13 +75,17 @@ async def call(work: Call, made: Mapping[str, Made]) -> Returned:
     except (KeyboardInterrupt, Exception) as error:  # the user's own code: the list is owed an answer, the developer the trace
         logger.error("%s, which a task list calls, raised", call_named(work), exc_info=(type(error), error, _beyond_us(error)))
         return ended(error=_words(error))
+    if isinstance(value, PurePath):  # the name of a file, as a text is one
+        value = str(value)
     data = None if isinstance(value, str) else _plain(value)
-    size = len(value) if isinstance(value, str) else len(json.dumps(data)) if data is not None else 0
-    limit = TEXT_LIMIT if isinstance(value, str) else DATA_LIMIT
+    text = value if isinstance(value, str) else "" if value is None else _shown(value)
+    size, what, limit = (len(text), "characters", TEXT_LIMIT) if data is None else (len(json.dumps(data)), "bytes of JSON", DATA_LIMIT)
     if size > limit:  # cut off, it would be another result
-        what = "characters" if isinstance(value, str) else "bytes of JSON"
         return ended(error=f"It returned {size:,} {what}, and a list keeps {limit:,}: write it to a file, and return the file's name.")
-    return ended(value if isinstance(value, str) else "" if value is None else _shown(value), data)
+    if len(text) > TEXT_LIMIT:  # the data is whole
+        kept = TEXT_LIMIT - CUT_CHARS
+        text = f"{text[:kept]}\n[cut here: {len(text) - kept:,} of {len(text):,} characters are left out]"
+    return ended(text, data)
 
 
 def _beyond_us(error: BaseException) -> TracebackType | None:

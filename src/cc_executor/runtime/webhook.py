@@ -24,7 +24,7 @@ from cc_executor.model.notify import address, is_loopback, secret_bytes
 
 TIMEOUT: Final = 10.0  # seconds for one attempt
 WAITS: Final = (1.0, 3.0)  # seconds between attempts: somebody who restarts is there again, and nobody's terminal stands still for long
-_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})  # what a receiver may say that is well in a moment
+_AGAIN: Final = frozenset({408, 425, 429})  # what a receiver may say that is well in a moment, besides all that it takes upon itself (5xx)
 _PORTS: Final = {"https": 443, "http": 80}
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -121,7 +121,8 @@ def _attempt(parts: SplitResult, body: bytes, message_id: str, secret: str, *, c
         raise _NotSent(said or f"the connection failed ({type(error).__name__})") from error
     if not http.HTTPStatus.OK <= status < http.HTTPStatus.MULTIPLE_CHOICES:
         is_redirect = http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST
-        raise _NotSent(f"it answered {status}{' (redirects are not followed)' if is_redirect else ''}", is_final=status not in _AGAIN)
+        is_passing = status in _AGAIN or status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
+        raise _NotSent(f"it answered {status}{' (redirects are not followed)' if is_redirect else ''}", is_final=not is_passing)
 
 
 def _connected(places: Sequence[str], port: int, until: float) -> socket.socket:

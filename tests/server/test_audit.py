@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import logging
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,6 +175,25 @@ async def test_a_listener_hears_a_run_that_was_refused_and_one_that_fails_costs_
     told.tell("refused", {"unfit": 1})
     assert await asyncio.wait_for(heard.get(), BOUND) == {"door": "mcp", "status": 429, "kind": "QueueFull"}
     assert heard.empty()
+
+
+@pytest.mark.parametrize(
+    ("door", "what"),
+    [
+        ("rest", "POST /execute"),
+        ("websocket", "execute"),
+        ("mcp", "execute"),
+        ("mcp", "execute_list"),
+        ("queue", "execute"),
+        ("jupyter-ai", "execute"),
+    ],
+)
+def test_a_refusal_is_told_whichever_door_it_was_at(door: str, what: str) -> None:
+    log, written = EventLogger(), io.StringIO()
+    log.register_handler(logging.StreamHandler(written))
+    RunEvents(log).audited({"door": door, "what": what, "status": 429, "decision": "refused", "reason": "TooManyRuns: more words"})
+    told = json.loads(written.getvalue() or "{}")
+    assert {name: told.get(name) for name in ("door", "status", "kind")} == {"door": door, "status": 429, "kind": "TooManyRuns"}
 
 
 def test_logs_are_json_with_the_requests_ids(server: Server) -> None:

@@ -34,6 +34,7 @@ from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
 from cc_executor.server.leftovers import sweep
 from cc_executor.server.line import WAITS, Line
+from cc_executor.server.listrequest import as_asked
 from cc_executor.server.lists import OPS, Lists
 from cc_executor.server.login import LoginLook
 from cc_executor.server.lookup import Lookup, standing
@@ -171,11 +172,14 @@ class Service:
         """
         if "tasks" in body:
             return await self.lists.execute(body, who=who, key=key)
-        request = self.request(body)
+        asked = self._asked(body)
         await asyncio.to_thread(self.home.prepare)
-        async with self._keys.held(key, who=who, digest=_digest(request)) as held:
+        # By what was asked for, and not by what this server makes of it: another one may have other rules and another folder.
+        digest = _digest(asked.model_copy(update={"cwd": as_asked(body.get("cwd"))}))
+        async with self._keys.held(key, who=who, digest=digest) as held:
             if held.id and await asyncio.to_thread(self._is_known, held.id):
                 return held.id, False
+            request = self.admission.rules.applied(asked)
             # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
             run_id = RunId(held.id) if held.id else new_run_id(time.time())
             await asyncio.to_thread(held.keep, run_id)
@@ -188,6 +192,10 @@ class Service:
 
     def request(self, body: Mapping[str, Any]) -> RunRequest:
         """A checked request under the server's rules. Raises `Refused`, `InvalidRequest`."""
+        return self.admission.rules.applied(self._asked(body))
+
+    def _asked(self, body: Mapping[str, Any]) -> RunRequest:
+        """A checked request, whatever the rules say of it. Raises as `request`: where messages may be sent is looked at here."""
         options = dict(body)
         prompt = options.pop("prompt", None)
         if not isinstance(prompt, str):
@@ -199,7 +207,7 @@ class Service:
             options["cwd"] = os.path.join(self._root, os.path.expanduser(where or ""))
         options.setdefault("on_kernel_exit", "continue")
         try:
-            return self.admission.rules.applied(make_request(prompt, **options))
+            return make_request(prompt, **options)
         except TypeError as error:
             raise InvalidRequest(str(error)) from error
 

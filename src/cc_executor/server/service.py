@@ -21,6 +21,7 @@ from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.ask import Place
 from cc_executor.policy.redact import Redactor, secret_values
+from cc_executor.rehearsal import scripts
 from cc_executor.runtime.control import command
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import hooks_of_environment
@@ -47,6 +48,7 @@ from cc_executor.shim import records
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.tasklists import LIST_ID
+from cc_executor.taskplan import seen_from
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +207,10 @@ class Service:
             raise InvalidRequest(f"{unfit[0]} is not an option of a request.")
         if (where := options.get("cwd")) is None or isinstance(where, str):
             options["cwd"] = os.path.join(self._root, os.path.expanduser(where or ""))
+        if "add_dirs" in options:
+            options["add_dirs"] = seen_from(str(self._root), options["add_dirs"])
+        if isinstance(script := options.get("rehearse"), str):
+            options["rehearse"] = scripts.whole(script, folder=self._root)
         options.setdefault("on_kernel_exit", "continue")
         try:
             return make_request(prompt, **options)

@@ -39,6 +39,8 @@ SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 # What an address may say besides; the rest of redis-py's options would take our bounds away.
 OPTIONS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "username", "password"})
 
+UNREADABLE: Final = "The address of Redis cannot be read. It looks like redis://:PASSWORD@HOST:6379/0; in a password write / as %2F, ? as %3F, # as %23 and % as %25."
+
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(HistoryRow)
 
@@ -54,8 +56,10 @@ def check_url(url: str) -> None:
         parts = urlsplit(url)
         host, named = parts.hostname or "", dict(parse_qsl(parts.query))
         _ = parts.port
-    except ValueError as error:
-        raise InvalidRequest(f"The address of Redis cannot be read ({error}). It looks like redis://:PASSWORD@HOST:6379/0.") from None
+    except ValueError:  # whose words would show a part of the password
+        raise InvalidRequest(UNREADABLE) from None
+    if parts.netloc and "@" not in parts.netloc and "@" in parts.path + parts.fragment:  # the password has ended the name of the host
+        raise InvalidRequest(UNREADABLE)
     if parts.scheme not in SCHEMES:
         raise InvalidRequest("The address of Redis must begin with redis://, rediss:// (TLS) or unix:// (a socket's path).")
     if unknown := named.keys() - OPTIONS:

@@ -64,7 +64,17 @@ def check_url(url: str) -> None:
         raise InvalidRequest("The address of Redis must begin with redis://, rediss:// (TLS) or unix:// (a socket's path).")
     if unknown := named.keys() - OPTIONS:
         raise InvalidRequest(f"The address of Redis has an option that is not taken: {', '.join(sorted(unknown))}. Remove it.")
-    if parts.scheme != "unix" and not _is_loopback(host) and not (parts.password or named.get("password")):
+    if parts.scheme != "rediss" and (tls := sorted(name for name in named if name.startswith("ssl_"))):
+        raise InvalidRequest(f"The address of Redis has {tls[0]}, which is for TLS alone: begin with rediss://, or remove it.")
+    is_socket = parts.scheme == "unix"
+    if is_socket and not parts.path:
+        raise InvalidRequest("The address of Redis names no socket. It looks like unix:///run/redis.sock.")
+    database = named.get("db") or ("" if is_socket else parts.path.strip("/"))
+    if database and not (database.isascii() and database.isdigit()):
+        raise InvalidRequest(
+            f"The database in the address of Redis must be a number, as in redis://:PASSWORD@HOST:6379/0 (given: {database[:40]!r})."
+        )
+    if not is_socket and not _is_loopback(host) and not (parts.password or named.get("password")):
         raise InvalidRequest(
             f"Redis on {host} has no password in its address: anybody there could read and forge the history. "
             "Use rediss://USER:PASSWORD@HOST, or a Redis of this machine."

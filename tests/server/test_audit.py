@@ -76,6 +76,8 @@ def test_what_was_started_refused_and_looked_for_is_noted_and_nothing_else(serve
     post(server, "r-agent", agent="claude")
     post(server, "r-bad", prompt="")
     server.client.get(f"{API}/executions/{run_id}/status", headers={"X-Request-Id": "r-look"})
+    for what in ("validate", "estimate"):
+        server.client.post(f"{API}/{what}", json={"prompt": "true", "agent": "shell"}, headers={"X-Request-Id": "r-look"}).raise_for_status()
     server.client.get(f"{API}/executions/{NOBODY}/status", headers={"X-Request-Id": "r-foreign"})
     server.client.post(f"{API}/executions/{run_id}/control", json={"op": "dance"}, headers={"X-Request-Id": "r-dance"})
     httpx.post(f"{server.client.base_url}{API}/execute", json={}, headers={"X-Request-Id": "r-nobody"}, trust_env=False, timeout=BOUND)
@@ -90,7 +92,7 @@ def test_what_was_started_refused_and_looked_for_is_noted_and_nothing_else(serve
     assert (of(rows, "r-foreign")["what"], of(rows, "r-foreign")["run"]) == ("GET /executions/{id}/status", NOBODY)
     assert of(rows, "r-dance")["decision"] == "refused"
     assert (of(rows, "r-nobody")["who"], of(rows, "r-nobody")["reason"]) == (None, "NotLoggedIn")
-    assert not [row for row in rows if row["request"] == "r-look"], "looking at one's own is nobody's business"
+    assert not [row for row in rows if row["request"] == "r-look"], "looking at one's own is nobody's business, nor is what starts nothing"
     assert [row["request"] for row in audited(server, decision="allowed") if row["request"].startswith("r-")] == ["r-started"]
     # Times have milliseconds, and two requests may be noted in one: these have three others between them.
     assert of(audited(server, before=of(rows, "r-dance")["at"]), "r-agent")

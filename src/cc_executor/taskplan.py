@@ -216,7 +216,7 @@ def _with_plain_options(tasks: TaskList, written: Written, found: list[Problem])
     for number, task in enumerate(tasks.tasks):
         options: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in task.options.items()}
         if "add_dirs" in options:
-            options["add_dirs"] = _seen_from(tasks.cwd, options["add_dirs"])
+            options["add_dirs"] = seen_from(tasks.cwd, options["add_dirs"])
         if isinstance(options.get("rehearse"), str):
             options["rehearse"] = scripts.whole(options["rehearse"], folder=tasks.cwd)
         validation = task.validation
@@ -233,11 +233,17 @@ def _with_plain_options(tasks: TaskList, written: Written, found: list[Problem])
     return tasks.model_copy(update={"tasks": tuple(plain)})
 
 
-def _seen_from(folder: str, paths: Any) -> Any:
-    """Absolute paths of one or several; what is neither stays as it is, for whoever says so."""
-    if isinstance(paths, str | bytes | os.PathLike):
-        return os.path.join(folder, os.path.expanduser(os.fsdecode(cast("str | bytes | os.PathLike[str]", paths))))
-    return [_seen_from(folder, path) for path in cast("Iterable[Any]", paths)] if isinstance(paths, Iterable) else paths
+def seen_from(folder: str, paths: Any) -> Any:
+    """Absolute paths of one or several; what is neither, or empty, stays as it is, for whoever says so."""
+
+    def seen(path: Any) -> Any:
+        if not path or not isinstance(path, str | bytes | os.PathLike):
+            return path
+        return os.path.join(folder, os.path.expanduser(os.fsdecode(cast("str | bytes | os.PathLike[str]", path))))
+
+    if isinstance(paths, str | bytes | os.PathLike | Mapping) or not isinstance(paths, Iterable):
+        return seen(paths)
+    return [seen(path) for path in cast("Iterable[Any]", paths)]
 
 
 def _option_problems(tasks: TaskList, written: Written) -> list[Problem]:

@@ -97,6 +97,12 @@ def test_what_is_kept_lies_in_volumes_that_the_user_owns(instructions: list[Inst
     assert hub.Authenticator.allowed_users == {"alice", "bob"}
 
 
+def test_a_later_container_settles_the_runs_of_the_one_before_it(compose: dict[str, Any]) -> None:
+    """It is known by the name of its host, which would be another random one each time."""
+    assert compose["services"]["hub"]["hostname"]
+    assert "--hostname" in (CHECKOUT / "docs" / "deployment.md").read_text(encoding="utf-8")
+
+
 def test_each_service_says_whether_it_is_well(compose: dict[str, Any], instructions: list[Instruction]) -> None:
     built = compose["services"]["hub"]["build"]
     assert (FOLDER / built["context"]).resolve() == CHECKOUT

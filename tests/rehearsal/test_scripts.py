@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,10 @@ def test_the_last_turn_is_played_as_often_as_the_script_says_and_then_no_more() 
     script = scripts.parse('repeat = 2\n[[turn]]\n[[turn.block]]\ntext = "a"\n[[turn]]\n[[turn.block]]\ntext = "b"', name="x")
     played = [script.turn(index) for index in range(5)]
     assert [turn and turn.blocks[0].text for turn in played] == ["a", "b", "b", None, None]
+
+
+def test_a_pipe_is_no_script_and_nobody_waits_for_its_writer(tmp_path: Path) -> None:
+    """A server reads a script for whoever sends a request: who waits there answers nobody else."""
+    os.mkfifo(tmp_path / "script.toml")
+    with pytest.raises(InvalidRequest, match=r"script\.toml is no plain file"):
+        scripts.load(tmp_path / "script.toml")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import logging
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +76,8 @@ def test_what_was_started_refused_and_looked_for_is_noted_and_nothing_else(serve
     post(server, "r-agent", agent="claude")
     post(server, "r-bad", prompt="")
     server.client.get(f"{API}/executions/{run_id}/status", headers={"X-Request-Id": "r-look"})
+    for what in ("validate", "estimate"):
+        server.client.post(f"{API}/{what}", json={"prompt": "true", "agent": "shell"}, headers={"X-Request-Id": "r-look"}).raise_for_status()
     server.client.get(f"{API}/executions/{NOBODY}/status", headers={"X-Request-Id": "r-foreign"})
     server.client.post(f"{API}/executions/{run_id}/control", json={"op": "dance"}, headers={"X-Request-Id": "r-dance"})
     httpx.post(f"{server.client.base_url}{API}/execute", json={}, headers={"X-Request-Id": "r-nobody"}, trust_env=False, timeout=BOUND)
@@ -88,7 +92,7 @@ def test_what_was_started_refused_and_looked_for_is_noted_and_nothing_else(serve
     assert (of(rows, "r-foreign")["what"], of(rows, "r-foreign")["run"]) == ("GET /executions/{id}/status", NOBODY)
     assert of(rows, "r-dance")["decision"] == "refused"
     assert (of(rows, "r-nobody")["who"], of(rows, "r-nobody")["reason"]) == (None, "NotLoggedIn")
-    assert not [row for row in rows if row["request"] == "r-look"], "looking at one's own is nobody's business"
+    assert not [row for row in rows if row["request"] == "r-look"], "looking at one's own is nobody's business, nor is what starts nothing"
     assert [row["request"] for row in audited(server, decision="allowed") if row["request"].startswith("r-")] == ["r-started"]
     # Times have milliseconds, and two requests may be noted in one: these have three others between them.
     assert of(audited(server, before=of(rows, "r-dance")["at"]), "r-agent")
@@ -173,6 +177,25 @@ async def test_a_listener_hears_a_run_that_was_refused_and_one_that_fails_costs_
     told.tell("refused", {"unfit": 1})
     assert await asyncio.wait_for(heard.get(), BOUND) == {"door": "mcp", "status": 429, "kind": "QueueFull"}
     assert heard.empty()
+
+
+@pytest.mark.parametrize(
+    ("door", "what"),
+    [
+        ("rest", "POST /execute"),
+        ("websocket", "execute"),
+        ("mcp", "execute"),
+        ("mcp", "execute_list"),
+        ("queue", "execute"),
+        ("jupyter-ai", "execute"),
+    ],
+)
+def test_a_refusal_is_told_whichever_door_it_was_at(door: str, what: str) -> None:
+    log, written = EventLogger(), io.StringIO()
+    log.register_handler(logging.StreamHandler(written))
+    RunEvents(log).audited({"door": door, "what": what, "status": 429, "decision": "refused", "reason": "TooManyRuns: more words"})
+    told = json.loads(written.getvalue() or "{}")
+    assert {name: told.get(name) for name in ("door", "status", "kind")} == {"door": door, "status": 429, "kind": "TooManyRuns"}
 
 
 def test_logs_are_json_with_the_requests_ids(server: Server) -> None:

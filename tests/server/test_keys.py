@@ -25,7 +25,7 @@ from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.lock import taken
 from cc_executor.store.owners import claim, owner_of
 from support.looks import eventually
-from support.served import Server, serving
+from support.served import Server, results, serving
 
 API: Final = "/cc-executor/api/v1"
 BOUND: Final = 60.0
@@ -49,7 +49,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Serv
         (folder / name / "config" / "jupyter_server_config.py").write_text(PATIENT)
     with (
         serving(folder / "one", "--CCExecutorServer.max_running=64") as first,
-        serving(folder / "two", "--CCExecutorServer.max_running=64", state=first.home.root) as second,
+        serving(folder / "two", "--CCExecutorServer.max_running=64", "--CCExecutorServer.max_cost=3", state=first.home.root) as second,
     ):
         yield first, second
 
@@ -107,6 +107,22 @@ def test_one_key_is_one_run_whichever_server_gets_it(two: tuple[Server, Server],
     assert not list((two[0].home.root / "server" / "keys").glob("*.lock"))
     other = two[1].client.post(f"{API}/execute", json=body(two[0], prompt="false"), headers={"Idempotency-Key": f"{what} 0"})
     assert (other.status_code, other.json()["error"]["kind"]) == (409, "KeyReused")
+
+
+GREETING: Final = {"prompt": "Greet.", "rehearse": "hello"}
+
+
+@pytest.mark.parametrize("asked", [GREETING, {"tasks": [GREETING], "fresh": True}], ids=["run", "list"])
+def test_a_key_is_of_what_was_asked_for_and_not_of_what_a_server_makes_of_it(two: tuple[Server, Server], asked: dict[str, Any]) -> None:
+    """They have other folders and other rules."""
+
+    def post(server: Server) -> httpx.Response:
+        return server.client.post(f"{API}/execute", json=asked, headers={"Idempotency-Key": f"of both: {sorted(asked)}"})
+
+    first = post(two[1]).raise_for_status().json()
+    again = post(two[0])
+    assert (again.status_code, again.json().get("id"), again.json().get("new")) == (202, first["id"], False), again.text
+    results(two[1], first["id"])
 
 
 def test_what_a_server_had_promised_that_was_killed_is_made_by_the_other_and_once(two: tuple[Server, Server]) -> None:

@@ -112,6 +112,17 @@ def ended(server: Server, name: str) -> Iterator[None]:
         results(server, name)
 
 
+def test_a_server_whose_names_mean_nobody_says_so_in_its_log(server: Server) -> None:
+    (line,) = [line for line in server.log.splitlines() if "owner_mode" in line]
+    assert "W" in line.split()[0]
+    with httpx.Client(
+        base_url=server.client.base_url, headers={"Authorization": f"token {TOKEN}"}, timeout=BOUND, trust_env=False
+    ) as nobody:
+        run_id = nobody.post(f"{API}/execute", json={"prompt": "true", "agent": "shell"}).json()["id"]
+        nobody.cookies.clear()
+        assert nobody.get(f"{API}/executions/{run_id}/status").status_code == 404, "as the line says"
+
+
 def test_a_list_from_its_request_to_its_receipts(server: Server) -> None:
     log = server.root / "order.txt"
     tasks: list[Json] = [

@@ -113,6 +113,7 @@ def test_nobody_takes_all_sessions(server: Server) -> None:
         refused = opening(server.client, **accept)
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
         assert "End a client" in refused.json()["error"]["message"]
+        assert refused.json()["error"]["data"] == {"kind": "TooManySessions", "retry_after": 10}
         assert opening(server.client, **accept, Authorization=f"Bearer {BOB}").status_code == 200, "somebody else gets one"
         streams[5].close()
         eventually(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from traitlets import TraitError
 
 from cc_executor.api import make_request
 from cc_executor.errors import CCExecutorError, InvalidRequest, StateUnusable
@@ -31,6 +33,7 @@ from cc_executor.server.policy import Admission, Rules
 from cc_executor.server.queue import Queue
 from cc_executor.server.refusal import Refused
 from cc_executor.server.service import Service
+from cc_executor.server.settings import ServerSettings
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.place import LONGEST_WAIT
 from support import runs
@@ -500,3 +503,18 @@ def test_a_request_is_never_wider_than_the_rules(rules: Rules, options: dict[str
 )
 def test_what_is_allowed_is_taken_as_it_was_asked_for_or_narrower(rules: Rules, options: dict[str, Any], field: str, value: Any) -> None:
     assert getattr(rules.applied(make_request(**ASKED, **options)), field) == value
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_cost": 0.0}, {"max_cost": -1.0}, {"max_cost": math.nan}, {"max_cost_per_day": -1.0}, {"max_cost_per_day": math.inf}]
+)
+def test_a_bound_of_dollars_that_is_none_is_refused_and_no_run_is_started_under_it(wrong: dict[str, float]) -> None:
+    """A run under it would spend, and what it was asked could not be read again."""
+    with pytest.raises(TraitError, match=r"^max_cost.* US dollars"):
+        ServerSettings(**wrong)
+
+
+def test_bounds_of_dollars_are_taken() -> None:
+    rules = ServerSettings(max_cost=0.5, max_cost_per_day=0.0).rules()
+    assert (rules.max_cost, rules.day_cost) == (0.5, 0.0)
+    assert ServerSettings(max_cost=None).rules().max_cost is None

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from cc_executor.model.receipt import Receipt
+from cc_executor.rehearsal import scripts
 from support.looks import eventually
 from support.served import API, Server, control, get, prune, results, serving
 
@@ -251,6 +252,26 @@ def test_only_so_many_at_once_and_each_is_a_whole_run(server: Server) -> None:
             control(server, run_id, "kill")
     for run_id in started:
         assert results(server, run_id)["status"] == "cancelled"
+
+
+def test_the_paths_of_a_request_are_seen_from_the_servers_folder(server: Server) -> None:
+    (server.root / "played.toml").write_text(scripts.FOLDER.joinpath("hello.toml").read_text("utf-8"), "utf-8")
+    (server.root / "more").mkdir()
+    options = {"prompt": "Greet.", "rehearse": "played.toml", "add_dirs": ["more", "/tmp"]}
+    answer = server.client.post(f"{API}/execute", json=options)
+    assert answer.status_code == 202, answer.text
+    request = server.home.find(answer.json()["id"]).request()
+    assert (request.rehearse, request.add_dirs) == (str(server.root / "played.toml"), (str(server.root / "more"), "/tmp"))
+    assert results(server, answer.json()["id"])["status"] == "ok"
+
+
+@pytest.mark.parametrize("wrong", ["", [""], {"more": 1}, 3, [["more"]], [3]])
+def test_what_is_no_path_is_refused_and_no_folder_that_nobody_has_meant(server: Server, wrong: Any) -> None:
+    said: list[str] = []
+    for body in ({"prompt": "true", "agent": "shell", "add_dirs": wrong}, {"tasks": [{"run": "true", "add_dirs": wrong}]}):
+        told = server.client.post(f"{API}/validate", json=body).json()
+        said += told["problems"]
+    assert ["add_dirs" in each for each in said] == [True, True], said
 
 
 def test_one_key_is_one_run(server: Server) -> None:

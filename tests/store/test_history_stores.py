@@ -181,7 +181,7 @@ def test_filters(kept: Store, filters: Filters, numbers: list[int]) -> None:
     "url",
     [
         "redis://", "redis://localhost", "redis://127.0.0.1:1/0", "redis://[::1]:6379", "rediss://u:p@example.org", "redis://:p@10.0.0.1",
-        "unix:///run/redis.sock", "rediss://u:p@h?ssl_ca_certs=/ca.pem", "unix:///s?db=2",
+        "unix:///run/redis.sock", "unix:///run/a@b/redis.sock", "rediss://u:p@h?ssl_ca_certs=/ca.pem", "unix:///s?db=2",
     ],
 )  # fmt: skip
 def test_addresses_that_are_taken(url: str) -> None:
@@ -200,6 +200,11 @@ def test_addresses_that_are_taken(url: str) -> None:
         ("", "redis://"),
         ("redis://localhost:port", "cannot be read"),
         ("redis://[::1", "cannot be read"),
+        ("redis://localhost/staging", "must be a number"),
+        ("redis://localhost/0?db=staging", "must be a number"),
+        ("unix:///s?db=-1", "must be a number"),
+        ("redis://localhost?ssl_ca_certs=/ca.pem", "ssl_ca_certs.*rediss://"),
+        ("unix://", "socket"),
         ("redis://localhost?socket_timeout=100", "socket_timeout"),
         ("redis://localhost?retry_on_timeout=yes&db=1", "retry_on_timeout"),
     ],
@@ -207,6 +212,22 @@ def test_addresses_that_are_taken(url: str) -> None:
 def test_addresses_that_are_refused(url: str, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
         check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:part-of-it/x@127.0.0.1:6379/0",
+        "redis://:part-of-it?x@127.0.0.1/0",
+        "redis://:#part-of-it@127.0.0.1/0",
+        "redis://:/part-of-it@127.0.0.1/0",
+        "unix://:part-of-it/x@/run/redis.sock",
+    ],
+)
+def test_a_password_that_ends_the_address_too_early_is_not_shown_and_the_cure_is(url: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"cannot be read.*%2F") as refused:
+        check_url(url)
+    assert "part" not in str(refused.value)
 
 
 def test_both_ways_to_a_server_lead_to_the_same_rows(server: RedisServer, shared: RedisMirror) -> None:

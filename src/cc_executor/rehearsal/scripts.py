@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
@@ -260,7 +261,9 @@ def _is_path(wanted: str) -> bool:
 
 def _file(path: str) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidRequest(f"rehearsal script {path} is no plain file")
             data = file.read(FILE_LIMIT + 1)
     except OSError as error:
         raise InvalidRequest(f"rehearsal script {path} cannot be read: {error.strerror or error}") from error
@@ -270,6 +273,11 @@ def _file(path: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"rehearsal script {path} is not UTF-8 (byte {error.start})") from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opening a pipe would wait for its writer, and with it a server that answers others, too."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _not_finite(value: object, place: str) -> str:

@@ -80,6 +80,12 @@ class CCExecutorServer(ServerSettings, ExtensionApp):
         self.settings["cc_executor_audit"] = self.audit
         event_logger: Any = self._server.event_logger
         self._events = RunEvents(event_logger)  # now, so that others can listen
+        if self.owner_mode == "user" and not self._knows_names:
+            self.log.warning(
+                "CCExecutorServer.owner_mode is 'user', and %s knows no names: without a cookie each request comes from somebody else, who finds no run"
+                " of the one before. Leave it out, or take an identity provider with names.",
+                type(self._server.identity_provider).__name__,
+            )
         if self.json_logs:
             self._log_handler = log_as_json(os.environ, sys.stderr)
 
@@ -117,9 +123,11 @@ class CCExecutorServer(ServerSettings, ExtensionApp):
         return self._mcp
 
     def _by_name(self) -> bool:
-        if self.owner_mode == "auto":
-            return type(self._server.identity_provider) not in _NAMELESS
-        return self.owner_mode == "user"
+        return self._knows_names if self.owner_mode == "auto" else self.owner_mode == "user"
+
+    @property
+    def _knows_names(self) -> bool:
+        return type(self._server.identity_provider) not in _NAMELESS
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """After all extensions are loaded, one of which may have replaced the contents manager (jupytext does)."""

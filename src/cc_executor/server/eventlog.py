@@ -11,6 +11,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMAS: Final = Path(__file__).with_name("schemas")
 NAMES: Final = ("started", "ended", "refused")
+_STARTS: Final = ("execute", "execute_list")  # how what starts something ends, at every door
 _BASE: Final = "https://events.jupyter.org/cc_executor"
 
 
@@ -48,5 +49,5 @@ class RunEvents:
 
     def audited(self, row: Mapping[str, Any]) -> None:
         """Tell of a run that was refused, out of a row of the audit."""
-        if row["decision"] != "allowed" and str(row["what"]).endswith("execute"):
+        if row["decision"] != "allowed" and str(row["what"]).endswith(_STARTS):
             self.tell("refused", {"door": row["door"], "status": row["status"], "kind": str(row["reason"]).partition(":")[0]})

@@ -74,6 +74,10 @@ class ListRequests(msgspec.Struct, frozen=True, kw_only=True):
         Refused
             Everything that is against the rules, likewise.
         """
+        return self.under_rules(self.asked(body))
+
+    def asked(self, body: Mapping[str, Any]) -> Plan:
+        """The same, whatever the rules say of it. Blocking. Raises as `plan`: where messages may be sent is looked at here."""
         given = dict(body)
         self.told(given)
         found = [f"{name}: {words}" for name, words in _NOT_HERE.items() if given.pop(name, None) is not None]
@@ -97,6 +101,10 @@ class ListRequests(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidTaskList([*found, f"tasks: hold what is no text or no number ({str(error).splitlines()[0][:200]})."]) from error
         if found:
             raise InvalidTaskList(found)
+        return planned
+
+    def under_rules(self, planned: Plan) -> Plan:
+        """What was asked for under the server's rules. Raises `Refused`, with everything that is against them."""
         return replace(planned, tasks=self._under_rules(planned))
 
     def _unfit_options(self, given: Mapping[str, Any]) -> list[str]:
@@ -136,6 +144,11 @@ class ListRequests(msgspec.Struct, frozen=True, kw_only=True):
         named = wanted.max_cost if "max_cost" in wanted.model_fields_set else None
         granted = self.allowed(RunRequest(prompt="-", cwd=cwd, limits=Limits(cost=named), rehearse=wanted.rehearse)).limits.cost
         return wanted if granted is None else wanted.model_copy(update={"max_cost": min(granted, wanted.max_cost)})
+
+
+def as_asked(cwd: object) -> str:
+    """The folder that a request names, as it names it: what it is seen from is the server's own affair."""
+    return os.path.normpath(cwd) if isinstance(cwd, str) else "."
 
 
 def _options_between(before: RunRequest, after: RunRequest, tasks: TaskList, task: Task) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from cc_executor.policy.schedule import bounded
 from cc_executor.runtime.listhooks import keep_notify
 from cc_executor.server.keys import Held, Keys
 from cc_executor.server.listcare import Care
-from cc_executor.server.listrequest import ListRequests
+from cc_executor.server.listrequest import ListRequests, as_asked
 from cc_executor.server.listwatch import ListWatch, calls_left, why_alone
 from cc_executor.server.owners import Owners
 from cc_executor.server.queue import Waiting
@@ -138,14 +138,19 @@ class Lists:
         Refused, CCExecutorError
             Nothing was started.
         """
-        tasks, fresh = (await asyncio.to_thread(self.requests.plan, body)).tasks, body.get("fresh", False)
+        asked, fresh = await asyncio.to_thread(self.requests.asked, body), body.get("fresh", False)
         notify = self.requests.told(dict(body))
         await asyncio.to_thread(self._home.prepare)
-        async with self._keys.held(key, who=who, digest=canonical_digest([tasks.digest(), fresh])) as held:
-            known = await asyncio.to_thread(self._known, tasks, who, held.id, fresh=fresh)
+        # As for a run: by what was asked for.
+        digest = canonical_digest([asked.tasks.model_copy(update={"cwd": as_asked(body.get("cwd"))}).digest(), fresh])
+        async with self._keys.held(key, who=who, digest=digest) as held:
+            if held.id and await asyncio.to_thread(self._is_there, ListFolder(self._lists.path / held.id), who):
+                return held.id, False
+            tasks = (await asyncio.to_thread(self.requests.under_rules, asked)).tasks
+            known = None if fresh else await asyncio.to_thread(self._known, tasks, who)
             if known is not None:
                 folder, state = known
-                if held.id or state.status is ListStatus.OK or self._goes_on(folder, state):
+                if state.status is ListStatus.OK or self._goes_on(folder, state):
                     await asyncio.to_thread(held.keep, folder.list_id)
                     return folder.list_id, False
             state = ListState() if known is None else known[1]
@@ -162,14 +167,13 @@ class Lists:
                     raise
         return folder.list_id, known is None
 
-    def _known(self, tasks: TaskList, who: str, promised: str, *, fresh: bool) -> tuple[ListFolder, ListState] | None:
-        """The list that is asked for, if it is there already."""
-        folder = None if fresh else self._lists.known(tasks, apart=self._owners.apart(who))
-        if promised:
-            folder = ListFolder(self._lists.path / promised)
-        if folder is None or not (folder.path / LIST).exists() or not self._owners.is_own(folder.list_id, who):
-            return None
-        return folder, folder.state()
+    def _known(self, tasks: TaskList, who: str) -> tuple[ListFolder, ListState] | None:
+        """An equal list, if there is one."""
+        folder = self._lists.known(tasks, apart=self._owners.apart(who))
+        return (folder, folder.state()) if folder is not None and self._is_there(folder, who) else None
+
+    def _is_there(self, folder: ListFolder, who: str) -> bool:
+        return (folder.path / LIST).exists() and self._owners.is_own(folder.list_id, who)
 
     def _goes_on(self, folder: ListFolder, state: ListState) -> bool:
         """Whether nothing is to be done for a list. Raises `ControlFailed` while it is being stopped."""

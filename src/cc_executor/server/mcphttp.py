@@ -150,7 +150,8 @@ class McpHandler(Traced, ExtensionHandlerMixin, JupyterHandler):  # pyright: ign
         if refused.retry_after is not None:
             self.set_header("Retry-After", str(refused.retry_after))
         self.set_header("Content-Type", "application/json")
-        self.finish({"jsonrpc": "2.0", "id": None, "error": {"code": Code.REFUSED.value, "message": str(refused)}})  # pyright: ignore[reportUnknownMemberType] - as above
+        data = {"kind": refused.kind, "retry_after": refused.retry_after}
+        self.finish({"jsonrpc": "2.0", "id": None, "error": {"code": Code.REFUSED.value, "message": str(refused), "data": data}})  # pyright: ignore[reportUnknownMemberType] - as above
 
     def _same(self, origin: str) -> bool:
         return origin.split("://", 1)[-1] == self.request.host

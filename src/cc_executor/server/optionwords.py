@@ -27,7 +27,7 @@ OF_RUN: Final[Mapping[str, str]] = {
     "expect": "Files that must be new or changed afterwards.",
     "ask": "Put what the agent asks to the user; if not, it is refused at once.",
     "rehearse": "Play this script instead of calling a model, hello for one; nothing is spent.",
-    "shell": "For agent shell: what reads the command (bash, sh, zsh); no shell if not given.",
+    "shell": "For agent shell: what reads the command (bash, sh, zsh). If not given it is one command's words: ; | > and $ mean nothing.",
     "env_names": "Names of more environment variables for the agent.",
     "keep_background": "Leave processes alone that outlive the agent.",
     "trust_workspace": "Let the folder's own settings, hooks and MCP servers take effect.",

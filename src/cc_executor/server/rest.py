@@ -278,6 +278,8 @@ def _whole(text: str) -> int | None:
 class _Estimate(Api):
     """What a run or a list is expected to take and to cost. Nothing is started."""
 
+    starts_nothing = True
+
     @endpoint("read")
     async def post(self) -> None:
         self.answer(await asyncio.to_thread(self.service.foresight.estimate, self.body(), who=self.who))
@@ -285,6 +287,8 @@ class _Estimate(Api):
 
 class _Validate(Api):
     """What is wrong with a request or a list, and what may be. Nothing is started."""
+
+    starts_nothing = True
 
     @endpoint("read")
     async def post(self) -> None:

@@ -21,6 +21,7 @@ from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.ask import Place
 from cc_executor.policy.redact import Redactor, secret_values
+from cc_executor.rehearsal import scripts
 from cc_executor.runtime.control import command
 from cc_executor.runtime.errand import in_thread
 from cc_executor.runtime.hooks import hooks_of_environment
@@ -34,6 +35,7 @@ from cc_executor.server.foresight import Foresight
 from cc_executor.server.keys import Keys
 from cc_executor.server.leftovers import sweep
 from cc_executor.server.line import WAITS, Line
+from cc_executor.server.listrequest import as_asked
 from cc_executor.server.lists import OPS, Lists
 from cc_executor.server.login import LoginLook
 from cc_executor.server.lookup import Lookup, standing
@@ -46,6 +48,7 @@ from cc_executor.shim import records
 from cc_executor.store.home import StateHome, new_run_id
 from cc_executor.store.journal import RunFolder
 from cc_executor.store.tasklists import LIST_ID
+from cc_executor.taskplan import seen_from
 
 logger = logging.getLogger(__name__)
 
@@ -171,11 +174,14 @@ class Service:
         """
         if "tasks" in body:
             return await self.lists.execute(body, who=who, key=key)
-        request = self.request(body)
+        asked = self._asked(body)
         await asyncio.to_thread(self.home.prepare)
-        async with self._keys.held(key, who=who, digest=_digest(request)) as held:
+        # By what was asked for, and not by what this server makes of it: another one may have other rules and another folder.
+        digest = _digest(asked.model_copy(update={"cwd": as_asked(body.get("cwd"))}))
+        async with self._keys.held(key, who=who, digest=digest) as held:
             if held.id and await asyncio.to_thread(self._is_known, held.id):
                 return held.id, False
+            request = self.admission.rules.applied(asked)
             # Written before anything is started: a server that dies in between has promised a run, and the next request makes it.
             run_id = RunId(held.id) if held.id else new_run_id(time.time())
             await asyncio.to_thread(held.keep, run_id)
@@ -188,6 +194,10 @@ class Service:
 
     def request(self, body: Mapping[str, Any]) -> RunRequest:
         """A checked request under the server's rules. Raises `Refused`, `InvalidRequest`."""
+        return self.admission.rules.applied(self._asked(body))
+
+    def _asked(self, body: Mapping[str, Any]) -> RunRequest:
+        """A checked request, whatever the rules say of it. Raises as `request`: where messages may be sent is looked at here."""
         options = dict(body)
         prompt = options.pop("prompt", None)
         if not isinstance(prompt, str):
@@ -197,9 +207,13 @@ class Service:
             raise InvalidRequest(f"{unfit[0]} is not an option of a request.")
         if (where := options.get("cwd")) is None or isinstance(where, str):
             options["cwd"] = os.path.join(self._root, os.path.expanduser(where or ""))
+        if "add_dirs" in options:
+            options["add_dirs"] = seen_from(str(self._root), options["add_dirs"])
+        if isinstance(script := options.get("rehearse"), str):
+            options["rehearse"] = scripts.whole(script, folder=self._root)
         options.setdefault("on_kernel_exit", "continue")
         try:
-            return self.admission.rules.applied(make_request(prompt, **options))
+            return make_request(prompt, **options)
         except TypeError as error:
             raise InvalidRequest(str(error)) from error
 

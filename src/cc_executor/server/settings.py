@@ -5,11 +5,12 @@ Light: a server that never sees a run imports this, too, and `cc-executor config
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Bool, Enum, Float, HasTraits, Int, List, Unicode, default
+from traitlets import Bool, Enum, Float, HasTraits, Int, List, TraitError, Unicode, default, validate
 
 if TYPE_CHECKING:
     from cc_executor.server.policy import Rules
@@ -76,6 +77,16 @@ class ServerSettings(HasTraits):
     @default("heartbeat")
     def _heartbeat_of_hub(self) -> float:
         return max(1.0, min(30.0, float(os.environ.get("JUPYTERHUB_ACTIVITY_INTERVAL") or 300) / 3))
+
+    @validate("max_cost", "max_cost_per_day")
+    def _is_bound(self, proposal: Any) -> float | None:
+        name, value = proposal["trait"].name, proposal["value"]
+        if value is None or 0 < value < math.inf or (value == 0 and name == "max_cost_per_day"):
+            return value
+        least = "greater than 0" if name == "max_cost" else "from 0 on"
+        raise TraitError(
+            f"{name} must be a number of US dollars {least}; leave it out for no bound, and allow no agent but shell where nothing may be spent."
+        )
 
     def own_notify(self) -> dict[str, Any]:
         """The server's own wish, by the names of the options."""

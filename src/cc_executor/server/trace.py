@@ -52,6 +52,7 @@ class Traced(JupyterHandler):
     kind = ""  # of the error that was answered
     reason = ""
     about = ""  # the run
+    starts_nothing = False  # whatever its method: it is a look
     _request_id = ""
 
     @property
@@ -105,7 +106,8 @@ class Traced(JupyterHandler):
         logger.info(
             "%s %s %d %.0f ms", method, self.route, status, 1000 * self.request.request_time(), extra={"request_id": self.request_id}
         )
-        is_noted = method not in _LOOKS or self.route.startswith(_ADMIN) or status in _NOTED_LOOKS
+        is_look = method in _LOOKS or self.starts_nothing
+        is_noted = not is_look or self.route.startswith(_ADMIN) or status in _NOTED_LOOKS
         if not is_noted or (self.door == "mcp" and status < 400):  # noqa: PLR2004 - HTTP's first error; the tools note themselves
             return
         try:

@@ -39,6 +39,8 @@ SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 # What an address may say besides; the rest of redis-py's options would take our bounds away.
 OPTIONS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "username", "password"})
 
+UNREADABLE: Final = "The address of Redis cannot be read. It looks like redis://:PASSWORD@HOST:6379/0; in a password write / as %2F, ? as %3F, # as %23 and % as %25."
+
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(HistoryRow)
 
@@ -54,13 +56,25 @@ def check_url(url: str) -> None:
         parts = urlsplit(url)
         host, named = parts.hostname or "", dict(parse_qsl(parts.query))
         _ = parts.port
-    except ValueError as error:
-        raise InvalidRequest(f"The address of Redis cannot be read ({error}). It looks like redis://:PASSWORD@HOST:6379/0.") from None
+    except ValueError:  # whose words would show a part of the password
+        raise InvalidRequest(UNREADABLE) from None
+    if parts.netloc and "@" not in parts.netloc and "@" in parts.path + parts.fragment:  # the password has ended the name of the host
+        raise InvalidRequest(UNREADABLE)
     if parts.scheme not in SCHEMES:
         raise InvalidRequest("The address of Redis must begin with redis://, rediss:// (TLS) or unix:// (a socket's path).")
     if unknown := named.keys() - OPTIONS:
         raise InvalidRequest(f"The address of Redis has an option that is not taken: {', '.join(sorted(unknown))}. Remove it.")
-    if parts.scheme != "unix" and not _is_loopback(host) and not (parts.password or named.get("password")):
+    if parts.scheme != "rediss" and (tls := sorted(name for name in named if name.startswith("ssl_"))):
+        raise InvalidRequest(f"The address of Redis has {tls[0]}, which is for TLS alone: begin with rediss://, or remove it.")
+    is_socket = parts.scheme == "unix"
+    if is_socket and not parts.path:
+        raise InvalidRequest("The address of Redis names no socket. It looks like unix:///run/redis.sock.")
+    database = named.get("db") or ("" if is_socket else parts.path.strip("/"))
+    if database and not (database.isascii() and database.isdigit()):
+        raise InvalidRequest(
+            f"The database in the address of Redis must be a number, as in redis://:PASSWORD@HOST:6379/0 (given: {database[:40]!r})."
+        )
+    if not is_socket and not _is_loopback(host) and not (parts.password or named.get("password")):
         raise InvalidRequest(
             f"Redis on {host} has no password in its address: anybody there could read and forge the history. "
             "Use rediss://USER:PASSWORD@HOST, or a Redis of this machine."

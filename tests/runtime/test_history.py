@@ -41,6 +41,7 @@ from cc_executor.shim import records
 from cc_executor.store.bundle import BUNDLE
 from cc_executor.store.history import DAMAGED, FILE, HistoryIndex, Trouble, transaction
 from cc_executor.store.home import StateHome
+from cc_executor.store.keys import own_keys
 from cc_executor.store.tasklists import ListHome
 from cc_executor.taskplan import plan, request_of
 from cc_executor.tasks import cc_execute_list
@@ -360,6 +361,9 @@ def test_pruned_journals_are_told_and_receipts_stay(home: StateHome) -> None:
     found = verify(receipts[0], home=home, transcript_roots=())
     assert found.verdict is Verdict.UNVERIFIABLE
     assert f"The journal was removed on {datetime.fromtimestamp(now, UTC):%Y-%m-%d} by `history prune`" in found.reasons[0]
+    named = verify(receipts[0], home=home, transcript_roots=(), keys=own_keys(home))
+    assert named.verdict is Verdict.VERIFIED, "as where the run's folder is not at hand"
+    assert found.reasons[0] in named.reasons
     assert home.folder(receipts[0].run_id).receipt() == receipts[0]
     assert verify(receipts[2], home=home, transcript_roots=()).verdict is Verdict.VERIFIED
     rows = history()

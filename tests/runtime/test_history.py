@@ -326,13 +326,14 @@ def test_times_and_filters_as_people_write_them() -> None:
         ({"label": ["a", "b"]}, "label must be a text"),
         ({"text": "x" * 100_000}, "text must be"),
         ({"cwd": 5}, "cwd must be"),
+        ({"rehearsed": "no"}, "rehearsed must be"),
     ]
     for wrong, complaint in refused:
         with pytest.raises(InvalidRequest, match=complaint):
             history(**wrong)
     assert len(history(text="\ud800")) == 0, "half a pair of surrogates is in no text"
-    with pytest.raises(InvalidRequest, match="no filter 'colour'"):
-        history(colour="red")
+    with pytest.raises(InvalidRequest, match=r"no filter 'list'. It is one of agent, .*list_id, .*rehearsed"):
+        history(list="nightly")
 
 
 def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.wakeup import felt_at_once
-from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.home import home_named
 from cc_executor.store.place import NOTIFY_VARIABLE
 
 if TYPE_CHECKING:
@@ -367,7 +367,7 @@ async def cc_execute(
     care, day = take_care(options)
     notify = take_notify(options, environment)
     request = make_request(prompt, **_asking(options, on_ask))
-    home = StateHome(Path(state) if state is not None else state_path(environment))
+    home = home_named(state, environment)
     called = (*hooks_of_environment(environment), *hooks_given(hooks))
     attempts = Attempts(request, care, max_cost_per_day=day, home=home, environ=environment)
     while True:

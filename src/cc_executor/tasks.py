@@ -29,7 +29,7 @@ from cc_executor.runtime.once import is_undone
 from cc_executor.runtime.report import Report, report_of_list
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.tasklist import run_list
-from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.home import StateHome, home_named
 from cc_executor.store.tasklists import ListFolder, ListHome
 from cc_executor.taskplan import Plan, plan, request_of
 
@@ -206,7 +206,7 @@ async def cc_execute_list(
     notify = take_notify(more, environment)
     given = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
     planned = day_bounded(given, environment)
-    home = StateHome(Path(state) if state is not None else state_path(environment))
+    home = home_named(state, environment)
     folder = open_list(planned, home, fresh=fresh)
     watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()
 

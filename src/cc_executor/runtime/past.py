@@ -29,7 +29,7 @@ from cc_executor.runtime.history import ask
 from cc_executor.store import history as store
 from cc_executor.store.history import Unusable
 from cc_executor.store.historyrow import COLUMNS, Filters, HistoryRow
-from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.home import StateHome, home_named
 from cc_executor.store.localtime import local
 
 JUDGED: Final = 1_000  # newest predicted runs that the calibration looks at
@@ -277,7 +277,7 @@ def history(*, state: str | Path | None = None, environ: Mapping[str, str] | Non
     InvalidRequest, StateUnusable
     """
     environment = os.environ if environ is None else environ
-    home = StateHome(Path(state) if state is not None else state_path(environment))
+    home = home_named(state, environment)
     known = (filters_of.__kwdefaults__ or {}).keys()
     if unknown := filters.keys() - known:
         raise InvalidRequest(f"There is no filter {min(unknown)!r}. It is one of {', '.join(known)}.")

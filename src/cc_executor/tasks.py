@@ -31,7 +31,7 @@ from cc_executor.runtime.result import Result
 from cc_executor.runtime.tasklist import run_list
 from cc_executor.store.home import StateHome, home_named
 from cc_executor.store.tasklists import ListFolder, ListHome
-from cc_executor.taskplan import Plan, plan, request_of
+from cc_executor.taskplan import Plan, as_plan, request_of
 
 NAMED: Final = 5  # tasks in a sentence
 STOP_BUDGET: Final = 30.0  # seconds; the stop ladder takes 3 for each run, and they end side by side
@@ -204,13 +204,12 @@ async def cc_execute_list(
     check_callback("on_state", on_state)
     environment = os.environ if environ is None else environ
     notify = take_notify(more, environment)
-    given = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
+    given = as_plan(tasks, more)
     planned = day_bounded(given, environment)
+    called = (*hooks_of_environment(environment), *planned.hooks, *hooks_given(hooks))
     home = home_named(state, environment)
     folder = open_list(planned, home, fresh=fresh)
     watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()
-
-    called = (*hooks_of_environment(environment), *planned.hooks, *hooks_given(hooks))
     keep_hooks(folder, planned.hooks)
     keep_notify(folder, notify)
     keep_cap(folder, bounds_of(environment))

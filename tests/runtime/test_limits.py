@@ -358,6 +358,14 @@ async def test_a_bound_holds_for_all_attempts_together(
     assert result.remark == ("Not tried again: $0.40 of the $0.41 are spent that it may cost. Raise max_cost." if cap < 1 else "")
 
 
+@pytest.mark.usefixtures("noon")
+async def test_an_attempt_for_which_the_day_has_nothing_left_leaves_the_one_before_it(tmp_path: Path, serve: Serve) -> None:
+    serve(*[says("In prose: one.", usage=TWENTY_CENTS)] * (2 * PROSE + 2))
+    result = await cc_execute("count", schema={"type": "object"}, reask=True, max_cost_per_day=0.405, cwd=tmp_path)
+    assert (result.status, result.cost) == ("schema", pytest.approx(0.4))
+    assert result.remark == "Not tried again: $0.40 of the day's $0.41 are spent. Go on tomorrow, or raise max_cost_per_day."
+
+
 async def test_an_agent_that_goes_round_in_a_circle_is_ended_by_wish(tmp_path: Path, serve: Serve) -> None:
     same = (Block(tool="Bash", input={"command": "echo same"}),)
     served = serve(*[Turn(blocks=same)] * 12, Turn(blocks=same, wait=100.0))  # nothing but the guard ends the agent

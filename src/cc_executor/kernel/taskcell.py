@@ -122,7 +122,10 @@ async def cc_tasks(
 
     Raises
     ------
-    InvalidTaskList, TaskListFailed, StateUnusable
+    InvalidTaskList, InvalidRequest, StateUnusable
+        Nothing was started.
+    TaskListFailed
+        The list did not end well; not with ``raise_error=False``.
     """
     from IPython.core.getipython import get_ipython
 

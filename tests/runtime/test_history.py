@@ -384,7 +384,7 @@ def test_whole_runs_go_but_a_known_notebook_or_list_keeps_its_receipts(home: Sta
     reasons = {each.row.run_id: (each.is_whole, each.because) for each in planned.candidates}
     assert reasons[plain.run_id] == (True, "")
     assert reasons[shown.run_id] == (False, "the notebook analysis.ipynb shows it")
-    assert any("keep their receipt all the same" in line for line in planned.words())
+    assert any("1 keeps its receipt all the same" in line for line in planned.words())
     prune(home, planned, environ=os.environ, now=time.time())
     assert [path.name for path in run_folders(home.root)] == [shown.run_id]
     assert home.folder(shown.run_id).receipt() == shown

@@ -294,7 +294,7 @@ async def test_what_was_paid_today_stays_spent_whatever_is_pruned(tmp_path: Path
     done = await anyio.run_process(command, check=True)
     (kept,) = [line for line in done.stdout.decode().splitlines() if line.startswith(paid.run_id)]
     assert "journal; what it has cost counts for the bound of its day" in kept
-    assert "1 keep their receipt all the same" in done.stderr.decode()
+    assert "1 keeps its receipt all the same" in done.stderr.decode()
     with pytest.raises(DaySpent, match=r"\$0\.20 of the day's \$0\.20 are spent"):
         await cc_execute("two", cwd=tmp_path, max_cost_per_day=0.2)
     assert asked(served) == 1

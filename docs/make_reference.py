@@ -25,6 +25,7 @@ from cc_executor.cli.listschema import list_schema
 from cc_executor.kernel import taskoptions
 from cc_executor.kernel.config import settings_table
 from cc_executor.kernel.options import option_table
+from cc_executor.model.receipt import AskedFor, Check, Exit, FileChange, Standing, StreamDigest, Times, TokenUsage, Undo
 from cc_executor.policy.environment import DEPTH
 from cc_executor.server.settings import ServerSettings
 from cc_executor.server.stdio import TOKEN
@@ -45,6 +46,9 @@ SETTINGS: Final = (
     "`CC_EXECUTOR_MAX_COST_PER_DAY` also for lists; "
     "and so do `CC_EXECUTOR_HOOKS` and those that begin with `CC_EXECUTOR_NOTIFY`. A server has [settings of its own](#settings-of-a-server)."
 )
+PARTS: Final[dict[str, tuple[type, ...]]] = {
+    "Receipt": (Times, Exit, TokenUsage, FileChange, Check, Standing, Undo, AskedFor, StreamDigest)
+}
 ERRORS: Final = "What is raised on purpose is a `CCExecutorError`, and stands in `cc_executor.errors`. Its text names the cure."
 _UNDERLINE: Final = re.compile(r"-{3,}\s*\Z")
 
@@ -119,6 +123,9 @@ def python_names() -> Iterator[str]:
         yield docstring(value)
         if inspect.isclass(value):
             yield members(value)
+        for part in PARTS.get(name, ()):
+            yield f"```python signature\n{declaration(part.__name__, part)}\n```"
+            yield docstring(part)
 
 
 def error_table() -> Iterator[tuple[str, str]]:
@@ -179,9 +186,16 @@ def members(value: type) -> str:
         if name.startswith("_") or not (inspect.isfunction(member) or isinstance(member, property)):
             continue
         doc = inspect.getdoc(member) or ""
-        shown = f"{name}()" if inspect.isfunction(member) else name
+        shown = f"{name}{taken(member)}" if inspect.isfunction(member) else name
         lines.append(f"- `{shown}`: {doc.splitlines()[0] if doc else ''}")
     return "\n".join(lines)
+
+
+def taken(method: Any) -> str:
+    """What a method takes, in brackets, without kinds: `(task_id)`."""
+    signature = inspect.signature(method)
+    parameters = [each.replace(annotation=inspect.Parameter.empty) for each in list(signature.parameters.values())[1:]]
+    return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
 
 
 def docstring(value: Any) -> str:

@@ -36,7 +36,7 @@ from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
 from cc_executor.runtime.wakeup import felt_at_once
-from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.home import home_named
 from cc_executor.store.place import NOTIFY_VARIABLE
 
 if TYPE_CHECKING:
@@ -339,8 +339,11 @@ async def cc_execute(
     environ : mapping, optional
         The environment to choose the agent's from; `os.environ` if not given.
     **options
-        See `make_request`: agent, cwd, model, fallback_model, permission_mode, tools, timeout, stall_timeout, max_cost, max_turns, linger, journal_limit, schema, resume,
-        add_dirs, append_system_prompt, verify, expect, ask, undo, loop_guard, rehearse, cli, shell, env_names, keep_background, trust_workspace, label.
+        Each means what the option of `%%cc_execute` with this name does: agent, cwd, model, fallback_model, permission_mode, tools, resume, add_dirs,
+        append_system_prompt, verify, expect, ask, undo (True or False), loop_guard, rehearse, cli, shell, env_names, keep_background, trust_workspace, label;
+        timeout, stall_timeout and linger in seconds; max_cost in US dollars; max_turns; journal_limit in bytes, or as ``"500MB"``; limits, a `Limits` that says
+        all of these at once; schema, a dict or a pydantic model class; on_kernel_exit (``"cancel"``, or ``"continue"`` when this process ends).
+        Of tools, add_dirs, expect and env_names one or several.
         And what makes further attempts, each a run with its own receipt, of which the last is returned: on_limit (``"stop"``, or ``"wait"`` for the end of a
         usage limit at most limit_wait_max seconds away), on_output_limit (``"stop"``, ``"continue"``, ``"concise"``, ``"outline"``), reask (ask once more for a
         missing structured result); max_cost_per_day (US dollars for everything that is run today); and who is told of the run: notify (``"command:…"``,
@@ -356,7 +359,7 @@ async def cc_execute(
     Raises
     ------
     InvalidRequest, AgentNotFound, AgentUnsupported, StateUnusable, LaunchFailed, HookRefused, DaySpent
-        Nothing was started.
+        Nothing was started; or, if a further attempt was wished for, that one was not.
     CCExecutionError
         With `raise_error`, for an outcome other than ok.
     """
@@ -367,7 +370,7 @@ async def cc_execute(
     care, day = take_care(options)
     notify = take_notify(options, environment)
     request = make_request(prompt, **_asking(options, on_ask))
-    home = StateHome(Path(state) if state is not None else state_path(environment))
+    home = home_named(state, environment)
     called = (*hooks_of_environment(environment), *hooks_given(hooks))
     attempts = Attempts(request, care, max_cost_per_day=day, home=home, environ=environment)
     while True:

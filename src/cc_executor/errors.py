@@ -50,7 +50,10 @@ class NestedTooDeep(LaunchFailed):
 
 
 class HookRefused(CCExecutorError):
-    """A hook did not let a run, a task or a list start. Nothing was started or spent; the message names the hook and what it said."""
+    """A hook did not let a run start. Nothing was started or spent; the message names the hook and what it said.
+
+    In a list nothing is raised: a task that is refused has failed, and a list that is refused is stopped.
+    """
 
 
 class DaySpent(CCExecutorError):

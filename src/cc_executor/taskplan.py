@@ -22,7 +22,16 @@ from cc_executor.model.hook import Hook, call_named
 from cc_executor.model.paths import EMPTY
 from cc_executor.model.request import RunRequest
 from cc_executor.model.tasklist import NOT_OPTIONS, Problem, Task, TaskKind, TaskList, place_of, problems
-from cc_executor.model.tasktext import TASK_KEYS, Written, from_items, from_mapping, from_markdown, from_yaml
+from cc_executor.model.tasktext import (
+    TASK_KEYS,
+    Written,
+    from_items,
+    from_mapping,
+    from_markdown,
+    from_yaml,
+    nothing_of_lists,
+    with_defaults,
+)
 from cc_executor.model.wrong import as_given, must
 from cc_executor.policy.hints import WHOLE, Hint, hints, unknown_rules
 from cc_executor.policy.schedule import bounded
@@ -92,7 +101,7 @@ def plan(
     cwd : path, optional
         Where the tasks work; the current folder if not given.
     **more
-        name, parallel, max_cost, on_failure, defaults.
+        name, parallel, max_cost, on_failure, … and defaults: options for every run, which win over those of a file's own.
 
     Raises
     ------
@@ -104,12 +113,17 @@ def plan(
     folder = absolute("cwd", "." if cwd is None else cwd)
     if isinstance(tasks, TaskList):
         written = Written(tasks=tasks)
+        _overrule(written, tasks, more if cwd is None else {**more, "cwd": folder})
     elif isinstance(tasks, str | os.PathLike):
-        written = _read(tasks, folder)
-        if more and written.tasks is not None:
+        written = _read(tasks, folder, more.pop("defaults", None))
+        if written.tasks is not None:
             _overrule(written, written.tasks, more)
     elif isinstance(tasks, Mapping):
-        written = from_mapping(dict(tasks) | more, cwd=folder)
+        defaults = more.pop("defaults", None)
+        written = from_mapping(with_defaults(dict(tasks) | more, defaults), cwd=folder)
+    elif isinstance(tasks, bytes) or not isinstance(tasks, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - what users write
+        what = "prompts, callables and mappings, or a file's path, or a text"
+        written = Written(problems=[Problem("tasks", f"must be {what}, not {type(tasks).__name__}.")])
     else:
         written = from_items(tasks, cwd=folder, name_of=_name_of, **more)
     found = list(written.problems)
@@ -122,6 +136,15 @@ def plan(
     if found or checked is None:
         raise InvalidTaskList([str(problem) for problem in found])
     return Plan(checked, written.calls, written.hooks, dict(written.lint_off), dict(written.places))
+
+
+def as_plan(tasks: Sequence[object] | TaskList | str | os.PathLike[str] | Plan, more: Mapping[str, Any]) -> Plan:
+    """As `plan`, or the plan itself where it was made already. Raises `InvalidRequest` where it was, and something more is said that would be lost."""
+    if not isinstance(tasks, Plan):
+        return plan(tasks, **more)
+    if more:
+        raise InvalidRequest(f"This list is planned already: say {', '.join(more)} where the plan is made.")
+    return tasks
 
 
 def plan_of_file(file: str, *, cwd: str | None = None) -> Plan:
@@ -182,7 +205,7 @@ def _said(value: object, depth: int = 5) -> str:
             return call_named(value if callable(value) else type(value))
 
 
-def _read(source: str | os.PathLike[str], cwd: str) -> Written:
+def _read(source: str | os.PathLike[str], cwd: str, defaults: object) -> Written:
     text, name, is_yaml = str(source), "", True
     if isinstance(source, os.PathLike) or "\n" not in text:
         path = Path(os.path.join(cwd, os.path.expanduser(text)))
@@ -198,16 +221,21 @@ def _read(source: str | os.PathLike[str], cwd: str) -> Written:
     text = _BYTE_ORDER_MARK.sub(r"\1", text)
     if not name:  # no file
         is_yaml = _YAML.search(text) is not None
-    return (from_yaml if is_yaml else from_markdown)(text, cwd=cwd, name=name)
+    return (from_yaml if is_yaml else from_markdown)(text, cwd=cwd, name=name, defaults=defaults)
 
 
 def _overrule(written: Written, tasks: TaskList, more: Mapping[str, Any]) -> None:
     """What the caller says wins over what the text says."""
+    if not more:
+        return
     try:
         written.tasks = tasks.overruled(more)
     except ValidationError as error:
         for wrong in error.errors(include_url=False, include_context=False):
-            written.problems.append(Problem(str(wrong["loc"][0]), f"{must(wrong['msg'])} {as_given(wrong['input'])}."))
+            name, is_unknown = str(wrong["loc"][0]), wrong["type"] == "extra_forbidden"
+            written.problems.append(
+                nothing_of_lists(name) if is_unknown else Problem(name, f"{must(wrong['msg'])} {as_given(wrong['input'])}.")
+            )
 
 
 def _with_plain_options(tasks: TaskList, written: Written, found: list[Problem]) -> TaskList:

@@ -29,9 +29,9 @@ from cc_executor.runtime.once import is_undone
 from cc_executor.runtime.report import Report, report_of_list
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.tasklist import run_list
-from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.home import StateHome, home_named
 from cc_executor.store.tasklists import ListFolder, ListHome
-from cc_executor.taskplan import Plan, plan, request_of
+from cc_executor.taskplan import Plan, as_plan, request_of
 
 NAMED: Final = 5  # tasks in a sentence
 STOP_BUDGET: Final = 30.0  # seconds; the stop ladder takes 3 for each run, and they end side by side
@@ -39,7 +39,7 @@ STOP_BUDGET: Final = 30.0  # seconds; the stop ladder takes 3 for each run, and 
 
 @dataclass(frozen=True, slots=True)
 class ListResult:
-    """What became of a list.
+    """What became of a list. `result["id"]` is what a task has made: its structured data if there is any, else its text; of a callable its value.
 
     Attributes
     ----------
@@ -49,7 +49,8 @@ class ListResult:
     summary : str
         One sentence.
     tasks : dict of str to TaskState
-        In the order of the list.
+        In the order of the list. Each has status, outcome, summary, text, data, files, run_id, begun (attempts), spent (US dollars, all attempts) and
+        seconds (the newest attempt).
     """
 
     list_id: str
@@ -188,8 +189,9 @@ async def cc_execute_list(
         The environment to choose the agents' from; `os.environ` if not given.
     **more
         cwd, name, parallel, max_cost (US dollars for the list), max_cost_per_day (for everything that is run today), on_failure (``stop``, ``skip``,
-        ``continue``), on_limit (``stop`` or ``wait`` for the end of a usage limit), limit_wait_max (seconds), defaults (options for every run); and
-        notify, notify_after, notify_on, as for `cc_execute`: of the list's end once, and of what its runs ask.
+        ``continue``), on_limit (``stop`` or ``wait`` for the end of a usage limit), limit_wait_max (seconds), defaults (options for every run, as
+        `cc_execute` takes them); they win over what a file or a text says itself. And notify, notify_after, notify_on, as for `cc_execute`: of the list's
+        end once, and of what its runs ask.
 
     Returns
     -------
@@ -198,19 +200,21 @@ async def cc_execute_list(
 
     Raises
     ------
-    InvalidTaskList, StateUnusable
+    InvalidTaskList, InvalidRequest, StateUnusable
+        Nothing was started. What keeps a task from starting later, such as a missing agent, is no error: the task has failed, with a summary that says why.
+    TaskListFailed
+        With `raise_error`, for a status other than ok.
     """
     require_asyncio()
     check_callback("on_state", on_state)
     environment = os.environ if environ is None else environ
     notify = take_notify(more, environment)
-    given = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
+    given = as_plan(tasks, more)
     planned = day_bounded(given, environment)
-    home = StateHome(Path(state) if state is not None else state_path(environment))
+    called = (*hooks_of_environment(environment), *planned.hooks, *hooks_given(hooks))
+    home = home_named(state, environment)
     folder = open_list(planned, home, fresh=fresh)
     watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()
-
-    called = (*hooks_of_environment(environment), *planned.hooks, *hooks_given(hooks))
     keep_hooks(folder, planned.hooks)
     keep_notify(folder, notify)
     keep_cap(folder, bounds_of(environment))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from cc_executor.model import toolcall
 from cc_executor.model.event import Event, Exited, HookRan, Started, ToolCalled, ToolReturned
 from cc_executor.model.hook import HookReport, HookStatus, Moment
-from cc_executor.model.listrecord import Begun, Capped, Closed, Ended, HookTold, ListStatus, Record, Skipped
+from cc_executor.model.listrecord import Begun, Capped, Closed, Ended, HookTold, ListStatus, Record, Skipped, Waiting
 from cc_executor.model.listreport import critical_path, list_report
 from cc_executor.model.outcome import Outcome, OutcomeKind
 from cc_executor.model.phase import Phase
@@ -224,7 +224,16 @@ def test_the_critical_path_is_the_chain_of_needs_that_took_longest() -> None:
     assert (made.wall, made.work) == (7.0, 9.0)
     assert made.next_steps == ()
     assert "Critical path (7.0 s): a → b → d." in list_text(made)
-    assert critical_path(TaskList(cwd="/x", tasks=()), made.state) == ((), 0)
+    assert critical_path(TaskList(cwd="/x", tasks=()), {}) == ((), 0)
+
+
+def test_what_was_tried_again_took_its_time_as_well() -> None:
+    again = Waiting(at=1004, task="c", until=1004, why="it failed", cause="retry")
+    tasks, records = listed(*done("a", 0, 1), *done("b", 1, 5), *done("c", 1, 3, outcome="failed"), again, *done("c", 4, 4, attempt=2))
+    made = list_report("abc-1", tasks, records, {}, {})
+    assert made.work == 13.0
+    assert (made.path[:2], made.path_seconds) == (("a", "c"), 8.0)
+    assert "| 7.0 s |" in next(line for line in list_text(made).splitlines() if line.startswith("| 3 | c |"))
 
 
 def test_what_failed_why_and_what_to_do_next_is_said() -> None:

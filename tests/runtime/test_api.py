@@ -20,7 +20,7 @@ import pydantic
 import pytest
 
 import cc_executor
-from cc_executor import CCExecutionError, CCExecutorError, Limits, OutcomeKind, cc_execute, cc_execute_sync
+from cc_executor import CCExecutionError, CCExecutorError, Limits, OutcomeKind, cc_execute, cc_execute_sync, cc_execute_task_list, history
 from cc_executor.api import make_request
 from cc_executor.errors import AgentNotFound, InvalidRequest
 from cc_executor.model.event import ApiRetried, Event, Exited, Started, TextWritten
@@ -569,3 +569,18 @@ async def test_nothing_is_kept_of_what_was_refused(state_folder: Path) -> None:
     with pytest.raises(AgentNotFound):
         await cc_execute("no-such-command-anywhere", agent="shell")
     assert run_folders(state_folder) == []
+
+
+def test_a_state_folder_that_nobody_has_named_is_not_made_of_the_current_one(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)  # as a state folder is
+    calls: list[Callable[[Any], object]] = [
+        lambda state: cc_execute_sync("true", agent="shell", state=state),
+        lambda state: cc_execute_task_list([{"run": "true"}], state=state),
+        lambda state: history(state=state),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidRequest, match="state is empty, mostly of a variable that was not set"):
+            call("")
+        with pytest.raises(InvalidRequest, match="state must be a path, not int"):
+            call(5)
+    assert list(tmp_path.iterdir()) == []

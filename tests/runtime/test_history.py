@@ -41,6 +41,7 @@ from cc_executor.shim import records
 from cc_executor.store.bundle import BUNDLE
 from cc_executor.store.history import DAMAGED, FILE, HistoryIndex, Trouble, transaction
 from cc_executor.store.home import StateHome
+from cc_executor.store.keys import own_keys
 from cc_executor.store.tasklists import ListHome
 from cc_executor.taskplan import plan, request_of
 from cc_executor.tasks import cc_execute_list
@@ -325,13 +326,14 @@ def test_times_and_filters_as_people_write_them() -> None:
         ({"label": ["a", "b"]}, "label must be a text"),
         ({"text": "x" * 100_000}, "text must be"),
         ({"cwd": 5}, "cwd must be"),
+        ({"rehearsed": "no"}, "rehearsed must be"),
     ]
     for wrong, complaint in refused:
         with pytest.raises(InvalidRequest, match=complaint):
             history(**wrong)
     assert len(history(text="\ud800")) == 0, "half a pair of surrogates is in no text"
-    with pytest.raises(InvalidRequest, match="no filter 'colour'"):
-        history(colour="red")
+    with pytest.raises(InvalidRequest, match=r"no filter 'list'. It is one of agent, .*list_id, .*rehearsed"):
+        history(list="nightly")
 
 
 def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
@@ -360,6 +362,9 @@ def test_pruned_journals_are_told_and_receipts_stay(home: StateHome) -> None:
     found = verify(receipts[0], home=home, transcript_roots=())
     assert found.verdict is Verdict.UNVERIFIABLE
     assert f"The journal was removed on {datetime.fromtimestamp(now, UTC):%Y-%m-%d} by `history prune`" in found.reasons[0]
+    named = verify(receipts[0], home=home, transcript_roots=(), keys=own_keys(home))
+    assert named.verdict is Verdict.VERIFIED, "as where the run's folder is not at hand"
+    assert found.reasons[0] in named.reasons
     assert home.folder(receipts[0].run_id).receipt() == receipts[0]
     assert verify(receipts[2], home=home, transcript_roots=()).verdict is Verdict.VERIFIED
     rows = history()
@@ -379,7 +384,7 @@ def test_whole_runs_go_but_a_known_notebook_or_list_keeps_its_receipts(home: Sta
     reasons = {each.row.run_id: (each.is_whole, each.because) for each in planned.candidates}
     assert reasons[plain.run_id] == (True, "")
     assert reasons[shown.run_id] == (False, "the notebook analysis.ipynb shows it")
-    assert any("keep their receipt all the same" in line for line in planned.words())
+    assert any("1 keeps its receipt all the same" in line for line in planned.words())
     prune(home, planned, environ=os.environ, now=time.time())
     assert [path.name for path in run_folders(home.root)] == [shown.run_id]
     assert home.folder(shown.run_id).receipt() == shown

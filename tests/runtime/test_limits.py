@@ -294,7 +294,7 @@ async def test_what_was_paid_today_stays_spent_whatever_is_pruned(tmp_path: Path
     done = await anyio.run_process(command, check=True)
     (kept,) = [line for line in done.stdout.decode().splitlines() if line.startswith(paid.run_id)]
     assert "journal; what it has cost counts for the bound of its day" in kept
-    assert "1 keep their receipt all the same" in done.stderr.decode()
+    assert "1 keeps its receipt all the same" in done.stderr.decode()
     with pytest.raises(DaySpent, match=r"\$0\.20 of the day's \$0\.20 are spent"):
         await cc_execute("two", cwd=tmp_path, max_cost_per_day=0.2)
     assert asked(served) == 1
@@ -356,6 +356,14 @@ async def test_a_bound_holds_for_all_attempts_together(
     options = [word for each in receipts(home) for word in each.argv if word.startswith("--max-budget-usd=")]
     assert [float(word.partition("=")[2]) for word in options] == pytest.approx(bounds)
     assert result.remark == ("Not tried again: $0.40 of the $0.41 are spent that it may cost. Raise max_cost." if cap < 1 else "")
+
+
+@pytest.mark.usefixtures("noon")
+async def test_an_attempt_for_which_the_day_has_nothing_left_leaves_the_one_before_it(tmp_path: Path, serve: Serve) -> None:
+    serve(*[says("In prose: one.", usage=TWENTY_CENTS)] * (2 * PROSE + 2))
+    result = await cc_execute("count", schema={"type": "object"}, reask=True, max_cost_per_day=0.405, cwd=tmp_path)
+    assert (result.status, result.cost) == ("schema", pytest.approx(0.4))
+    assert result.remark == "Not tried again: $0.40 of the day's $0.41 are spent. Go on tomorrow, or raise max_cost_per_day."
 
 
 async def test_an_agent_that_goes_round_in_a_circle_is_ended_by_wish(tmp_path: Path, serve: Serve) -> None:

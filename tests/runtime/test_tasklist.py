@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
 
-from cc_executor.errors import InvalidTaskList, RunNotFound, StateUnusable, TaskListFailed
+from cc_executor.errors import InvalidRequest, InvalidTaskList, RunNotFound, StateUnusable, TaskListFailed
 from cc_executor.listpage import ListPage
 from cc_executor.model import event
 from cc_executor.model.listrecord import (
@@ -583,7 +583,28 @@ async def test_bad_input_is_said_whole_and_nothing_is_started(tmp_path: Path, ho
     assert "tasks[1] 'b': There is no option 'colour'." in str(caught.value)
     with pytest.raises(InvalidTaskList, match=r"tasks\[0\] 'a': title must have at most 200 characters \(given: 't{79}…\)\.$"):
         await execute(tmp_path, {"id": "a", "run": "y", "title": "t" * 1000})
+    for wrong in (5, None, b"Task 1: x"):
+        with pytest.raises(InvalidTaskList, match="tasks: must be prompts, callables and mappings, or a file's path, or a text, not "):
+            await cc_execute_list(cast("Any", wrong))
+    with pytest.raises(InvalidRequest, match="needs `when`"):
+        await execute(tmp_path, step("a"), hooks={"soon": "true"})
     assert not home.root.exists()
+
+
+def test_what_the_caller_says_of_the_whole_list_holds_in_whatever_form_the_list_is(tmp_path: Path) -> None:
+    text = "defaults: {model: file, timeout: 9}\ntasks:\n- prompt: x\n"
+    (tmp_path / "plan.md").write_text("Task 1: x\n")
+    said: dict[str, Any] = {"cwd": tmp_path, "max_cost": 2.0, "defaults": {"timeout": 5}}
+    made = [plan(given, **said).tasks for given in (["x"], text, tmp_path / "plan.md", {"tasks": ["x"], "defaults": {"timeout": 9}})]
+    assert [(tasks.max_cost, tasks.tasks[0].options["timeout"]) for tasks in made] == [(2.0, 5)] * 4
+    assert made[1].tasks[0].options["model"] == "file"
+    for given in (["x"], text, made[0]):
+        with pytest.raises(InvalidTaskList, match="paralel: is nothing that a list has; it has name"):
+            plan(given, paralel=3)
+    checked = plan(made[0], max_cost=0.5, cwd=tmp_path / "other")
+    assert (checked.tasks.max_cost, checked.tasks.cwd) == (0.5, str(tmp_path / "other"))
+    with pytest.raises(InvalidRequest, match="planned already: say max_cost"):
+        cc_execute_task_list(checked, max_cost=1.0)
 
 
 async def test_a_file_that_is_not_there_and_a_state_folder_that_cannot_be_used_are_told(tmp_path: Path) -> None:

@@ -130,6 +130,9 @@ def test_public_keys_are_read_as_pem_and_as_lines(home: StateHome) -> None:
     assert list(public_keys(pem_of(one.public).encode())) == [one.fingerprint]
     lines = f"# ours\n{line_of(one.public)}\n\n{line_of(two.public)}\n"
     assert list(public_keys(lines.encode())) == [one.fingerprint, two.fingerprint]
+    several = f"from Ann\n{pem_of(one.public)}from Bob\n{pem_of(two.public)}"
+    assert list(public_keys(several.encode())) == [one.fingerprint, two.fingerprint]
+    assert list(public_keys(f"{pem_of(one.public)}{line_of(two.public)}\n".encode())) == [one.fingerprint, two.fingerprint]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ from cc_executor.runtime.tasklist import run_list
 from cc_executor.store.home import StateHome
 from cc_executor.store.tasklists import ListFolder
 from cc_executor.taskcommands import TaskCommands
-from cc_executor.taskplan import Plan, plan, request_of
+from cc_executor.taskplan import Plan, as_plan, plan, request_of
 from cc_executor.tasks import ListResult, forecast_of, list_result, open_list, reopen, undone_since
 
 if TYPE_CHECKING:
@@ -122,12 +122,15 @@ async def cc_tasks(
 
     Raises
     ------
-    InvalidTaskList, TaskListFailed, StateUnusable
+    InvalidTaskList, InvalidRequest, StateUnusable
+        Nothing was started.
+    TaskListFailed
+        The list did not end well; not with ``raise_error=False``.
     """
     from IPython.core.getipython import get_ipython
 
     said = {name: more.pop(name, None) for name in NOTIFY}
-    planned = tasks if isinstance(tasks, Plan) else plan(tasks, **more)
+    planned = as_plan(tasks, more)
     planned = replace(planned, hooks=(*planned.hooks, *hooks_given(hooks)))
     shell: Any = get_ipython()
     if shell is None:  # no notebook, no view

@@ -22,12 +22,13 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One task. `run` is the report of its newest run, if that is kept; `next_step` says what a person can do."""
+    """One task. `run` is the report of its newest run, if that is kept; `seconds` of all attempts; `next_step` says what a person can do."""
 
     task: Task
     state: TaskState
     run: RunReport | None = None
     usage: TokenUsage = msgspec.field(default_factory=TokenUsage)
+    seconds: float = 0.0
     rehearsed: bool = False
     next_step: str = ""
 
@@ -45,9 +46,9 @@ class ListReport(msgspec.Struct, frozen=True, kw_only=True):
     wall : float
         Seconds from the first attempt's beginning to the last one's end.
     work : float
-        Seconds of all tasks' newest attempts together.
+        Seconds of all tasks together, with every attempt.
     path : tuple of str
-        The critical path: the chain of needs that took longest. No list with these times ends earlier, whatever runs beside it.
+        The critical path: the chain of needs that took longest, likewise. No list with these times ends earlier, whatever runs beside it.
     path_seconds : float
     usage : TokenUsage
         Of all runs that are kept, also of attempts that were made again.
@@ -93,8 +94,12 @@ def list_report(
     for record in begun:
         if record.run_id in receipts:
             by_task.setdefault(record.task, []).append(receipts[record.run_id])
-    rows = tuple(_row(list_id, task, state.task(task.id), runs, by_task.get(task.id, [])) for task in tasks.in_order())
-    path, path_seconds = critical_path(tasks, state)
+    seconds = _seconds(records)
+    rows = tuple(
+        _row(list_id, task, state.task(task.id), runs, by_task.get(task.id, []), seconds=seconds.get(task.id, 0.0))
+        for task in tasks.in_order()
+    )
+    path, path_seconds = critical_path(tasks, seconds)
     return ListReport(
         list_id=list_id,
         tasks=tasks,
@@ -103,7 +108,7 @@ def list_report(
         spans=spans,
         started_at=started,
         wall=round(max((span.end for span in spans if span.end is not None), default=0.0), 3),
-        work=round(sum(row.state.seconds for row in rows), 3),
+        work=round(sum(row.seconds for row in rows), 3),
         path=path,
         path_seconds=round(path_seconds, 3),
         usage=_sum(receipt.usage for several in by_task.values() for receipt in several),
@@ -111,14 +116,23 @@ def list_report(
     )
 
 
-def critical_path(tasks: TaskList, state: ListState) -> tuple[tuple[str, ...], float]:
-    """The chain of needs that took longest, and its seconds."""
+def critical_path(tasks: TaskList, seconds: Mapping[str, float]) -> tuple[tuple[str, ...], float]:
+    """The chain of needs that took longest, and its seconds; from the seconds of each task that took any."""
     best: dict[str, tuple[float, tuple[str, ...]]] = {}
     for task in tasks.in_order():
         before = max((best[need] for need in task.all_needs if need in best), key=lambda item: item[0], default=(0.0, ()))
-        best[task.id] = (before[0] + state.task(task.id).seconds, (*before[1], task.id))
-    seconds, path = max(best.values(), key=lambda item: item[0], default=(0.0, ()))
-    return path, seconds
+        best[task.id] = (before[0] + seconds.get(task.id, 0.0), (*before[1], task.id))
+    longest, path = max(best.values(), key=lambda item: item[0], default=(0.0, ()))
+    return path, longest
+
+
+def _seconds(records: Sequence[Record]) -> dict[str, float]:
+    """How long each task was worked at, over all attempts: what was tried again took its time as well."""
+    attempts = {(record.task, record.attempt): record.seconds for record in records if isinstance(record, Ended)}
+    found: dict[str, float] = {}
+    for (task, _), took in attempts.items():
+        found[task] = found.get(task, 0.0) + took
+    return found
 
 
 def _spans(records: Sequence[Record], started: float) -> tuple[Span, ...]:
@@ -133,13 +147,16 @@ def _spans(records: Sequence[Record], started: float) -> tuple[Span, ...]:
     return tuple(sorted(found, key=lambda span: (span.begin, span.task)))
 
 
-def _row(list_id: str, task: Task, known: TaskState, runs: Mapping[str, RunReport], receipts: Sequence[Receipt]) -> TaskReport:
+def _row(
+    list_id: str, task: Task, known: TaskState, runs: Mapping[str, RunReport], receipts: Sequence[Receipt], *, seconds: float
+) -> TaskReport:
     run = runs.get(known.run_id)
     return TaskReport(
         task=task,
         state=known,
         run=run,
         usage=_sum(receipt.usage for receipt in receipts),
+        seconds=seconds,
         rehearsed=bool(receipts) and receipts[-1].rehearsed is not None,
         next_step=_cure(list_id, task, known, run),
     )

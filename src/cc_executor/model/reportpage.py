@@ -327,7 +327,7 @@ def _list_tasks(told: ListReport) -> str:
                 str(number),
                 f"<b>{_t(row.task.id)}</b>" + (f'<br><span class="quiet">{_line(row.task.title)}</span>' if row.task.title else ""),
                 _mark(f"{mark} {known.status.value}", colour) + (f" ({known.begun} attempts)" if known.begun > 1 else ""),
-                _t(duration(known.seconds)) if known.seconds else "",
+                _t(duration(row.seconds)) if row.seconds else "",
                 _t(spent),
                 _t(token_sum(row.usage)),
                 checked,

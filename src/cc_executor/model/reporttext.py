@@ -172,7 +172,7 @@ def list_text(told: ListReport) -> str:
     rows = [
         (
             str(number), row.task.id, row.task.title, row.state.status.value, str(row.state.begun) if row.state.begun > 1 else "",
-            duration(row.state.seconds) if row.state.seconds else "", "rehearsal" if row.rehearsed else money(row.state.spent) if row.state.spent else "",
+            duration(row.seconds) if row.seconds else "", "rehearsal" if row.rehearsed else money(row.state.spent) if row.state.spent else "",
             token_sum(row.usage), standing.value if (standing := checked_of(row)) is not None else "", ", ".join(row.task.all_needs),
         )
         for number, row in enumerate(told.rows, 1)

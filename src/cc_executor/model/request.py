@@ -61,6 +61,11 @@ class Limits(_Frozen):
     journal : int or None
         Bytes of output that are kept, standard error with at most a quarter of them. Of a longer stream the beginning and the end are kept and the rest is
         counted. It stops nothing and decides no result, so it is no part of a request's digest.
+
+    Raises
+    ------
+    ValueError
+        A bound that bounds nothing; pydantic's `ValidationError`, which says what it must be.
     """
 
     wall: float | None = None

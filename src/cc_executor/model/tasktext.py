@@ -127,11 +127,7 @@ def _listed(items: Sequence[object], made: Written, given: dict[str, Any]) -> Wr
         tasks.append(task)
         taken.add(task.id)
     for name in sorted(given.keys() - set(_LIST_KEYS)):
-        made.problems.append(
-            Problem(
-                name, f"is nothing that a list has; it has {', '.join(_LIST_KEYS)}, defaults (options for all its runs), hooks and tasks."
-            )
-        )
+        made.problems.append(nothing_of_lists(name))
         del given[name]
     whole = {name: value for name, value in given.items() if value is not None} | {"tasks": tuple(tasks)}
     try:
@@ -144,6 +140,18 @@ def _listed(items: Sequence[object], made: Written, given: dict[str, Any]) -> Wr
             {name: value for name, value in whole.items() if name not in {item["loc"][0] for item in wrong}}
         )
     return made
+
+
+def nothing_of_lists(name: str) -> Problem:
+    """That a list has no field of this name, and which it has."""
+    return Problem(name, f"is nothing that a list has; it has {', '.join(_LIST_KEYS)}, defaults (options for all its runs), hooks and tasks.")
+
+
+def with_defaults(given: Mapping[str, Any], defaults: object) -> dict[str, Any]:
+    """A list as a mapping, with options for every run that somebody else has said: they win over those of its own `defaults`."""
+    own: Any = given.get("defaults") or {}
+    both = {**own, **cast("Mapping[str, Any]", defaults)} if isinstance(own, Mapping) and isinstance(defaults, Mapping) else defaults or own
+    return {**given, "defaults": both} if both else dict(given)
 
 
 def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str], made: Written) -> Task:
@@ -263,8 +271,8 @@ def _words(error: Any) -> str:
     return f"{message} {as_given(error['input'])}.{' Put it in quotes.' if is_read_otherwise else ''}"
 
 
-def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:
-    """A list out of YAML: a mapping with `tasks`, or just the tasks."""
+def from_yaml(text: str, *, cwd: str, name: str = "", defaults: object = None) -> Written:
+    """A list out of YAML: a mapping with `tasks`, or just the tasks. `defaults`: as for `with_defaults`."""
     import yaml
 
     made = Written()
@@ -302,7 +310,7 @@ def from_yaml(text: str, *, cwd: str, name: str = "") -> Written:
     made.problems += [
         Problem(made.places[number], words) for number, node in enumerate(_task_nodes(root)) for words in _other_numbers(node)
     ]
-    return from_mapping({"name": name} | {str(key): item for key, item in top.items()}, cwd=cwd, made=made)
+    return from_mapping(with_defaults({"name": name} | {str(key): item for key, item in top.items()}, defaults), cwd=cwd, made=made)
 
 
 def from_mapping(given: Mapping[str, Any], *, cwd: str, made: Written | None = None) -> Written:
@@ -383,10 +391,10 @@ def _task_nodes(root: Any) -> Sequence[Any]:
     return cast("list[Any]", root.value) if isinstance(root, yaml.SequenceNode) else []
 
 
-def from_markdown(text: str, *, cwd: str, name: str = "") -> Written:
+def from_markdown(text: str, *, cwd: str, name: str = "", defaults: object = None) -> Written:
     """A list out of Markdown: ``Task 1: …`` in lines, headings or list items; without any, the items of a numbered list.
 
-    A task's prompt is everything from its words to the next task, code blocks included.
+    A task's prompt is everything from its words to the next task, code blocks included. `defaults`: options for every run.
     """
     lines = _LINE_END.split(text)
     made = Written()
@@ -408,7 +416,7 @@ def from_markdown(text: str, *, cwd: str, name: str = "") -> Written:
         items.append(
             {"id": str(len(items) + 1) if counts_by_itself else number, "title": title[:200], "prompt": f"{title}\n{body}".strip()}
         )
-    return _listed(items, made, {"cwd": cwd, "name": name})
+    return _listed(items, made, with_defaults({"cwd": cwd, "name": name}, defaults))
 
 
 def _starts(lines: Sequence[str], pattern: re.Pattern[str], made: Written) -> list[tuple[int, str, str]]:

@@ -56,8 +56,12 @@ class Attempts:
         Raises
         ------
         DaySpent
+            Before the first one; or others have spent it while the next one waited.
         """
-        return await in_thread(partial(within_day, self._request, self._day, home=self._home, now=time.time()))
+        return await self._bounded(time.time())
+
+    async def _bounded(self, now: float) -> RunRequest:
+        return await in_thread(partial(within_day, self._request, self._day, home=self._home, now=now))
 
     async def after(self, receipt: Receipt, state: RunState) -> Again | None:
         """What follows an attempt; None: nothing does."""
@@ -82,6 +86,11 @@ class Attempts:
         session = await in_thread(partial(resumable, receipt, self._environ)) if again.is_resumed else ""
         changes = {"prompt": said(self._whole.prompt, again.say, is_resumed=bool(session)), "limits": limits}
         self._request = self._whole.model_copy(update=changes | ({"resume": session} if session else {}))
+        try:  # here, where there still is a receipt to be returned, and for the day on which it would be
+            await self._bounded(max(time.time(), again.until))
+        except DaySpent as error:
+            self.remark = f"Not tried again: {error}"
+            return None
         return again
 
 

@@ -29,7 +29,7 @@ from cc_executor.runtime.history import ask
 from cc_executor.store import history as store
 from cc_executor.store.history import Unusable
 from cc_executor.store.historyrow import COLUMNS, Filters, HistoryRow
-from cc_executor.store.home import StateHome, state_path
+from cc_executor.store.home import StateHome, home_named
 from cc_executor.store.localtime import local
 
 JUDGED: Final = 1_000  # newest predicted runs that the calibration looks at
@@ -212,6 +212,8 @@ def filters_of(
     words = {kind.value for kind in OutcomeKind}
     if outcome and outcome not in words:
         raise InvalidRequest(f"There is no outcome {outcome!r}. It is one of {', '.join(sorted(words))}.")
+    if not isinstance(rehearsed, bool | None):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+        raise InvalidRequest(f"rehearsed must be True, False or left out (given: {rehearsed!r:.60}).")
     if limit is not None and not (isinstance(limit, int) and 1 <= limit < 2**63):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
         raise InvalidRequest(f"limit must be a number, 1 or more (given: {limit!r:.60}); leave it out for all.")
     return Filters(
@@ -262,7 +264,8 @@ def history(*, state: str | Path | None = None, environ: Mapping[str, str] | Non
         `os.environ` if not given.
     **filters
         agent, model, outcome (``"ok"``, ``"failed"``, …), label, cwd (a folder), category, list_id, text (occurs in the label or the prompt's first line),
-        since and until (``"7d"``, ``"2026-01-31"``, a datetime), rehearsed (True, False; both if not given), limit (the newest so many).
+        since and until (``"7d"``, ``"2026-01-31"``, a datetime), rehearsed (True, False; both if not given), limit (the newest so many; all if not given),
+        before (a run's id: only older ones).
 
     Returns
     -------
@@ -274,7 +277,8 @@ def history(*, state: str | Path | None = None, environ: Mapping[str, str] | Non
     InvalidRequest, StateUnusable
     """
     environment = os.environ if environ is None else environ
-    home = StateHome(Path(state) if state is not None else state_path(environment))
-    if unknown := filters.keys() - (filters_of.__kwdefaults__ or {}).keys():
-        raise InvalidRequest(f"There is no filter {min(unknown)!r}.")
+    home = home_named(state, environment)
+    known = (filters_of.__kwdefaults__ or {}).keys()
+    if unknown := filters.keys() - known:
+        raise InvalidRequest(f"There is no filter {min(unknown)!r}. It is one of {', '.join(known)}.")
     return past(home, filters_of(**filters, now=time.time()), environ=environment)

@@ -77,19 +77,23 @@ class Pruning:
         """What it comes to, in sentences."""
         whole = sum(candidate.is_whole for candidate in self.candidates)
         journals = len(self.candidates) - whole
-        said = [f"{size_words(self.freed)} of {size_words(self.total)} in {len(self.candidates)} runs."]
+        count = len(self.candidates)
+        said = [f"{size_words(self.freed)} of {size_words(self.total)} in {count} {'run' if count == 1 else 'runs'}."]
         if journals:
+            what = "loses its journal" if journals == 1 else "lose their journal"
+            keeps, them = ("keeps its", "it") if journals == 1 else ("keep their", "them")
             said.append(
-                f"{journals} lose their journal (output, transcript) and keep their receipt: `verify` can then no longer compare the two, nor `undo` undo them."
+                f"{journals} {what} (output, transcript) and {keeps} receipt: `verify` can then no longer compare the two, nor `undo` undo {them}."
             )
         if whole:
-            said.append(
-                f"{whole} go whole, with their receipts: a notebook that shows one of them keeps its own copy, and nothing here confirms it."
-            )
-        if kept := [candidate for candidate in self.candidates if candidate.because]:
-            said.append(f"{len(kept)} keep their receipt all the same, for a notebook, a task list or the bound of the day needs it.")
+            goes = "goes whole, with its receipt" if whole == 1 else "go whole, with their receipts"
+            said.append(f"{whole} {goes}: a notebook that shows one of them keeps its own copy, and nothing here confirms it.")
+        if kept := sum(bool(candidate.because) for candidate in self.candidates):
+            keeps = "keeps its" if kept == 1 else "keep their"
+            said.append(f"{kept} {keeps} receipt all the same, for a notebook, a task list or the bound of the day needs it.")
         if self.unsealed:
-            said.append(f"{self.unsealed} that go on, or have no readable receipt, are left alone.")
+            goes = "goes on, or has no readable receipt, is" if self.unsealed == 1 else "go on, or have no readable receipt, are"
+            said.append(f"{self.unsealed} that {goes} left alone.")
         return said
 
 

@@ -158,8 +158,8 @@ def verify(receipt: Receipt, *, home: StateHome, transcript_roots: Sequence[Path
         its own for this (a rehearsal) is looked up there, too.
 
     keys : mapping of str to Ed25519PublicKey, optional
-        By fingerprint: one of these must have signed the receipt. Where one has, the run's folder may be missing. If not given, the keys of this state
-        folder are known, and nothing demands a signature.
+        By fingerprint: one of these must have signed the receipt. Where one has, the run's folder or its journal may be missing. If not given, the keys of
+        this state folder are known, and nothing demands a signature.
 
     Returns
     -------
@@ -195,7 +195,8 @@ def examine(receipt: Receipt, *, home: StateHome, transcript_roots: Sequence[Pat
         return found
     _compare_sealed(receipt, folder, found)
     if said := removed(folder):
-        found.missing.append(f"{said}: the receipt can no longer be compared with it.")
+        is_vouched = keys is not None and found.signature is SignatureStanding.VALID  # as where the run's folder is not here
+        (found.notes if is_vouched else found.missing).append(f"{said}: the receipt can no longer be compared with it.")
         return found
     whole = _compare_streams(receipt, folder, found)
     if whole and not found.against:

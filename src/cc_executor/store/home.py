@@ -12,11 +12,12 @@ import secrets
 import shlex
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from cc_executor.errors import RunNotFound, StateUnusable
+from cc_executor.errors import InvalidRequest, RunNotFound, StateUnusable
+from cc_executor.model.paths import EMPTY
 from cc_executor.model.request import RunId
 from cc_executor.store import roll
 from cc_executor.store.filesystem import lacking
@@ -24,7 +25,7 @@ from cc_executor.store.journal import RunFolder
 from cc_executor.store.place import RUN_ID, RUNS, STATE_VARIABLE, state_path
 from cc_executor.store.plain import unwritable
 
-__all__ = ["RUN_ID", "STATE_VARIABLE", "StateHome", "new_run_id", "state_path"]
+__all__ = ["RUN_ID", "STATE_VARIABLE", "StateHome", "home_named", "new_run_id", "state_path"]
 
 _SHORTEST_PREFIX: Final = 4
 _able: Final[set[tuple[int, int]]] = set()  # device and inode of state folders that have all that runs need
@@ -34,6 +35,27 @@ _CURE: Final = f"Mend it, or set {STATE_VARIABLE} to a folder of your own."
 def new_run_id(now: float) -> RunId:
     """A fresh id. `now`: seconds since the epoch."""
     return RunId(f"{int(now * 1000):012x}{secrets.token_hex(7)}")
+
+
+def home_named(state: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> StateHome:
+    """The state folder that a caller names, or the usual one.
+
+    Raises
+    ------
+    InvalidRequest
+        What is named is no path, or empty: that would be the current folder, in which nobody has meant to keep runs and a key.
+    StateUnusable
+        As for `StateHome` and `state_path`.
+    """
+    if state is None:
+        return StateHome(state_path(environ))
+    try:
+        named = os.fsdecode(state)
+    except TypeError:
+        raise InvalidRequest(f"state must be a path, not {type(state).__name__}.") from None
+    if not named:
+        raise InvalidRequest(f"state {EMPTY}")
+    return StateHome(Path(named))
 
 
 class StateHome:

@@ -35,6 +35,7 @@ LOCK: Final = "signing.lock"
 NO_LIBRARY: Final = "Signatures need the library `cryptography`: `pip install 'cc-executor[signing]'`."
 _LIMIT: Final = 1024 * 1024  # bytes; thousands of keys
 _RAW: Final = 32  # bytes of either half
+_BEGIN: Final = b"-----BEGIN"  # of a key as PEM
 _BLOB: Final = b"\0\0\0\x0bssh-ed25519\0\0\0\x20"  # RFC 8709, section 4: then the public half
 
 
@@ -130,7 +131,7 @@ def own_keys(home: StateHome) -> dict[str, Ed25519PublicKey]:
 
 
 def public_keys(text: bytes) -> dict[str, Ed25519PublicKey]:
-    """The keys in a file, by fingerprint: one as PEM, or one in each line as OpenSSH writes them (``ssh-ed25519 AAAA… comment``).
+    """The keys in a file, by fingerprint: as PEM, several below each other too, or one in each line as OpenSSH writes them (``ssh-ed25519 AAAA… comment``).
 
     Raises
     ------
@@ -143,9 +144,12 @@ def public_keys(text: bytes) -> dict[str, Ed25519PublicKey]:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_public_key
 
+    blocks = text.split(_BEGIN)[1:]
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(b"#")]
+    if blocks:  # their lines, and what is written around them for people
+        lines = [line for line in lines if line.startswith(b"ssh-")]
     try:
-        keys = [load_pem_public_key(text)] if b"-----BEGIN" in text else [load_ssh_public_key(line) for line in lines]
+        keys = [*(load_pem_public_key(_BEGIN + block) for block in blocks), *map(load_ssh_public_key, lines)]
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InvalidRequest(
             f"This is no public key that can be read ({str(error).rstrip('.')}): `cc-executor key export` writes one."

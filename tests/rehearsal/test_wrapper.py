@@ -93,6 +93,8 @@ def test_a_command_that_cannot_be_started_says_so(tmp_path: Path) -> None:
         (("--script", "hello", "--pace", "fast", "--", "true"), "fast is not a number from 0 to 100"),
         (("--script", "hello", "--pace", "nan", "--", "true"), "nan is not a number"),
         (("--scr", "hello", "--", "true"), "unrecognized arguments"),
+        (("--script", "hello", "--request-log", "/dev/null/log", "--", "true"), "/dev/null/log: Not a directory"),
+        (("--script", "hello", "--config-dir", "/dev/null/folder", "--", "true"), "/dev/null/folder: Not a directory"),
     ],
 )
 def test_a_wrong_call_starts_nothing_and_exits_with_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:

@@ -84,8 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_dir: str = options.config_dir or stack.enter_context(
             TemporaryDirectory(prefix="cc-executor-rehearsal-", ignore_cleanup_errors=True)
         )
-        Path(config_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = stack.enter_context(open(options.request_log, "a", encoding="utf-8")) if options.request_log else None
+        try:
+            Path(config_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+            log = stack.enter_context(open(options.request_log, "a", encoding="utf-8")) if options.request_log else None
+        except OSError as error:
+            print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+            return USAGE_ERROR
         return _run(command, script, config_dir=os.path.abspath(config_dir), log=log, pace=options.pace)
 
 

@@ -34,6 +34,12 @@ NOT_FOUND: Final = 127
 FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP)
 PACE_LIMIT: Final = 100.0
 END_BUDGET: Final = 5.0  # seconds for the CLI to end its tools, should the server fail
+# Settings have an environment, too, and it goes before that of the process: a gateway that they name would be asked, and paid. With this variable the CLI
+# leaves out of all settings what says whom to ask (2.1.197 and 2.1.330). Not for every rehearsal: a refused key is then tried once only.
+HOSTED: Final = "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST"
+NO_FOLDER_SETTINGS: Final = "--setting-sources=user"  # the option without which it reads the folder's
+# The machine's are read in any case.
+MACHINE_SETTINGS: Final = Path("/Library/Application Support/ClaudeCode" if sys.platform == "darwin" else "/etc/claude-code")
 REQUEST_LOG_LIMIT: Final = 10_000  # lines
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -137,10 +143,13 @@ def _run(command: list[str], script: scripts.Script, *, config_dir: str, log: Te
     signal.signal(signal.SIGINT, _ignore)
     for number in FORWARDED:
         signal.signal(number, forward)
+    inside = environment(os.environ, url=url_of(listener), key=API_KEY, config_dir=config_dir)
+    if NO_FOLDER_SETTINGS not in command or MACHINE_SETTINGS.exists():
+        inside[HOSTED] = "1"
     try:
         child = subprocess.Popen(
             command,
-            env=environment(os.environ, url=url_of(listener), key=API_KEY, config_dir=config_dir),
+            env=inside,
             preexec_fn=_die_with_me(),  # noqa: PLW1509 - there is one thread here; nothing else sets a parent-death signal
         )
     except OSError as error:

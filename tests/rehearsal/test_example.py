@@ -38,6 +38,14 @@ TREE: dict[str, Any] = {
         {"type": "integer", "maximum": -3},
         {"type": "integer", "minimum": 7, "multipleOf": 5},
         {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.25},
+        {"type": "number", "minimum": 0, "exclusiveMaximum": 0.1},
+        {"type": "number", "exclusiveMinimum": 0.9, "maximum": 1},
+        {"type": "number", "minimum": 5, "exclusiveMinimum": 0},
+        {"type": "number", "minimum": -5, "exclusiveMaximum": -1},
+        {"type": "integer", "minimum": 0, "maximum": 4, "multipleOf": 5},
+        {"type": "integer", "minimum": 5, "exclusiveMinimum": 0},
+        {"type": "integer", "maximum": -3, "multipleOf": 5},
         {"type": ["null", "boolean"]},
         {"type": "array", "items": {"type": "integer"}, "minItems": 3, "maxItems": 4},
         {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "items": False},
@@ -66,7 +74,20 @@ def test_the_instance_meets_its_schema(schema: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "schema", [None, 3, [], {"$ref": "#/nowhere"}, {"$ref": "http://127.0.0.1:9/x"}, {"$ref": "#"}, {"type": 7}, {"items": 3}]
+    "schema",
+    [
+        None,
+        3,
+        [],
+        {"$ref": "#/nowhere"},
+        {"$ref": "http://127.0.0.1:9/x"},
+        {"$ref": "#"},
+        {"type": 7},
+        {"items": 3},
+        {"type": "integer", "maximum": 10**400},
+        {"type": "integer", "minimum": float("inf")},
+        {"type": "number", "multipleOf": "2"},
+    ],
 )
 def test_an_odd_schema_is_no_error(schema: Any) -> None:
     instance(schema)

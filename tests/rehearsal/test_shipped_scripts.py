@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from cc_executor.rehearsal import scripts
+from cc_executor.rehearsal.__main__ import NO_FOLDER_SETTINGS
 from support.cli import STREAM, Ended, assert_interrupted, rehearsed, text_of
 from support.runs import wait_for
 
@@ -87,7 +88,7 @@ PLAYED: Final = (
     Played("denied", 0, 2, OK | {"result": "Done: I have run the command and denied.txt is written."}, also=was_not_allowed),
     Played("approval", 0, 4, OK | {"result": "That is all that I was allowed to do."}, also=asked_for_leave_in_vain),
     Played("question", 0, 2, OK | {"result": "Thank you: I know what to do now."}),
-    Played("bad-key", 1, 2, failed(401), env=ONE_RETRY, retries=(401,)),
+    Played("bad-key", 1, 2, failed(401), arguments=(NO_FOLDER_SETTINGS,), env=ONE_RETRY, retries=(401,)),
     Played("forbidden", 1, 1, failed(403)),
     Played("no-credit", 1, 1, failed(400) | {"result": "Credit balance is too low"}),
     Played("unknown-model", 1, 2, failed(404)),

@@ -27,6 +27,7 @@ from support.kernel import running_kernel
 from support.runs import BASH
 
 UNTRUSTED = "The workspace is not trusted: its own settings are not in effect"
+HOOK_THAT_TELLS = {"SessionStart": [{"hooks": [{"type": "command", "command": "env > environment"}]}]}
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -79,6 +80,33 @@ async def test_the_traps_are_real_and_trust_puts_the_settings_into_effect(worksp
     assert "--setting-sources=user,project,local" in result.receipt.argv
     assert result.receipt.permission_mode == "acceptEdits"  # that of the request: a folder never chooses how much is asked
     assert remark(RunFolder(result.folder)).startswith("The workspace is trusted: its own settings are in effect")
+
+
+@pytest.mark.parametrize(
+    "elsewhere_by",
+    [
+        lambda url: {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_AUTH_TOKEN": "sk-theirs"},
+        lambda url: {"ANTHROPIC_API_KEY": "sk-theirs", "HTTP_PROXY": url, "HTTPS_PROXY": url, "ALL_PROXY": url},
+        lambda url: {"CLAUDE_CODE_USE_BEDROCK": "1", "ANTHROPIC_BEDROCK_BASE_URL": url, "CLAUDE_CODE_SKIP_BEDROCK_AUTH": "1"},
+        lambda url: {"CLAUDE_CODE_USE_VERTEX": "1", "ANTHROPIC_VERTEX_BASE_URL": url, "CLAUDE_CODE_SKIP_VERTEX_AUTH": "1"},
+        lambda url: {"CLAUDE_CODE_USE_FOUNDRY": "1", "ANTHROPIC_FOUNDRY_BASE_URL": url, "ANTHROPIC_FOUNDRY_API_KEY": "sk-theirs"},
+    ],
+    ids=["gateway", "proxy", "bedrock", "vertex", "foundry"],
+)
+@pytest.mark.usefixtures("claude_cli")
+async def test_a_rehearsal_asks_nobody_else_whatever_a_trusted_folder_names(
+    elsewhere_by: Callable[[str], dict[str, str]], workspace: Path, home: StateHome
+) -> None:
+    """Companies name their gateway in a project's settings. A rehearsal that went there would cost money, and its receipt would say that it cost none."""
+    trust(str(workspace), home=home, environ={})
+    (workspace / ".claude").mkdir()
+    with trap() as elsewhere:
+        told = elsewhere_by(f"http://127.0.0.1:{elsewhere.port}") | {"OF_THE_FOLDER": "1"}
+        (workspace / ".claude" / "settings.json").write_text(json.dumps({"env": told, "hooks": HOOK_THAT_TELLS}))
+        result = await cc_execute("write hello.txt", cwd=workspace, rehearse="write-file", timeout=30)
+    assert elsewhere.callers == []
+    assert result.ok, result.receipt.outcome
+    assert "OF_THE_FOLDER=1" in (workspace / "environment").read_text()  # all else that the settings say is in effect
 
 
 # --- whom trust is in ---------------------------------------------------------------------------------------------

@@ -206,6 +206,7 @@ def rehearsed(
     options: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     prompt: str = "do it",
+    before: Sequence[str] = (),
 ) -> Watched:
     """The wrapper around the real CLI, as a run would start it, in ``folder/project`` with the home ``folder/home``."""
     project, home = folder / "project", folder / "home"
@@ -217,7 +218,7 @@ def rehearsed(
     wrapper = [sys.executable, "-P", "-m", "cc_executor.rehearsal", "--script", script, "--request-log", log, *options, "--"]
     allowed = ["--allowedTools", *allow] if allow else []
     return Watched(
-        [*wrapper, find_cli() if cli is None else cli, *arguments, *allowed],
+        [*before, *wrapper, find_cli() if cli is None else cli, *arguments, *allowed],
         cwd=project,
         env=bare_environment(home, TMPDIR=str(scratch), **(env or {})),
         prompt=prompt,

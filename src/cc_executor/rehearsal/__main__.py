@@ -34,6 +34,12 @@ NOT_FOUND: Final = 127
 FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP)
 PACE_LIMIT: Final = 100.0
 END_BUDGET: Final = 5.0  # seconds for the CLI to end its tools, should the server fail
+# Settings have an environment, too, and it goes before that of the process: a gateway that they name would be asked, and paid. With this variable the CLI
+# leaves out of all settings what says whom to ask (2.1.197 and 2.1.330). Not for every rehearsal: a refused key is then tried once only.
+HOSTED: Final = "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST"
+NO_FOLDER_SETTINGS: Final = "--setting-sources=user"  # the option without which it reads the folder's
+# The machine's are read in any case.
+MACHINE_SETTINGS: Final = Path("/Library/Application Support/ClaudeCode" if sys.platform == "darwin" else "/etc/claude-code")
 REQUEST_LOG_LIMIT: Final = 10_000  # lines
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -84,8 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_dir: str = options.config_dir or stack.enter_context(
             TemporaryDirectory(prefix="cc-executor-rehearsal-", ignore_cleanup_errors=True)
         )
-        Path(config_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = stack.enter_context(open(options.request_log, "a", encoding="utf-8")) if options.request_log else None
+        try:
+            Path(config_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+            log = stack.enter_context(open(options.request_log, "a", encoding="utf-8")) if options.request_log else None
+        except OSError as error:
+            print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+            return USAGE_ERROR
         return _run(command, script, config_dir=os.path.abspath(config_dir), log=log, pace=options.pace)
 
 
@@ -133,10 +143,13 @@ def _run(command: list[str], script: scripts.Script, *, config_dir: str, log: Te
     signal.signal(signal.SIGINT, _ignore)
     for number in FORWARDED:
         signal.signal(number, forward)
+    inside = environment(os.environ, url=url_of(listener), key=API_KEY, config_dir=config_dir)
+    if NO_FOLDER_SETTINGS not in command or MACHINE_SETTINGS.exists():
+        inside[HOSTED] = "1"
     try:
         child = subprocess.Popen(
             command,
-            env=environment(os.environ, url=url_of(listener), key=API_KEY, config_dir=config_dir),
+            env=inside,
             preexec_fn=_die_with_me(),  # noqa: PLW1509 - there is one thread here; nothing else sets a parent-death signal
         )
     except OSError as error:

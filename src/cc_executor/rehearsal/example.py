@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, cast
 
 DEPTH_FULL: Final = 5  # a schema may refer to itself: deeper, only what it requires is made
@@ -10,6 +11,7 @@ SPARSE: Final = 500
 STOP: Final = 5_000
 ITEMS_LIMIT: Final = 100
 CHARACTERS_LIMIT: Final = 10_000
+NUMBER_LIMIT: Final = 1e300  # a bound beyond it, to which nothing could be added, is none
 
 _FORMATS: Final = {
     "date": "2026-01-31",
@@ -165,22 +167,21 @@ def _string(schema: dict[str, Any], name: str) -> str:
 
 
 def _number(schema: dict[str, Any], *, whole: bool) -> float:
-    step = 1 if whole else 0.5
-    low, high = schema.get("minimum"), schema.get("maximum")
-    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    if isinstance(above, int | float) and not isinstance(above, bool):
-        low = above + step
-    if isinstance(below, int | float) and not isinstance(below, bool):
-        high = below - step
-    value: float = 1
-    if isinstance(low, int | float):
-        value = max(value, low)
-    if isinstance(high, int | float):
-        value = min(value, high)
-    multiple = schema.get("multipleOf")
-    if isinstance(multiple, int | float) and multiple > 0:
-        value = -(-value // multiple) * multiple
+    low, high = _bound(schema, "minimum", -math.inf), _bound(schema, "maximum", math.inf)
+    above, below = _bound(schema, "exclusiveMinimum", -math.inf), _bound(schema, "exclusiveMaximum", math.inf)
+    step = 1 if whole else min(0.5, abs(min(high, below) - max(low, above)) / 2 or 0.5)
+    low, high = max(low, above + step), min(high, below - step)
+    value = min(max(1, low), high)
+    multiple = _bound(schema, "multipleOf", 0)
+    if multiple > 0:
+        up = -(-value // multiple) * multiple
+        value = up if up <= high else high // multiple * multiple
     return -(-value // 1) if whole else value
+
+
+def _bound(schema: dict[str, Any], keyword: str, default: float) -> float:
+    value = schema.get(keyword)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= NUMBER_LIMIT else default
 
 
 def _list(value: Any) -> list[Any]:

@@ -21,6 +21,7 @@ QUEUE: Final = 2_000  # events that wait for one hook; with 32 MB lines that is 
 BATCH: Final = 200  # events in one call
 PACE: Final = 0.25  # seconds that a batch gathers before a call: a command a second is a lot, a callable is not
 COMMAND_PACE: Final = 1.0
+LOOK: Final = 0.05  # seconds between two looks at whether the rest of the events is still to be waited for
 STRIKES: Final = 3  # calls that fail one after another; then it is not called any more
 TEXT_CHARS: Final = 4_000  # of one text in an event; the journal has all of it
 MASKED_CHARS: Final = 64_000  # in which secrets are looked for until then
@@ -91,12 +92,21 @@ class EventPump:
             self._is_closing = True
             self._news.notify()
 
-    def close(self) -> HookReport | None:
-        """Hand over the rest, for one call's time at most, and tell what became of all of it; None when there was nothing. Blocking."""
+    def close(self, patience: Callable[[], float] | None = None) -> HookReport | None:
+        """Hand over the rest, for one call's time at most, and tell what became of all of it; None when there was nothing. Blocking.
+
+        `patience`: seconds for that call, asked again and again, for whoever waits may go away; the hook's own time if not given.
+        """
         self.dismiss()
         if self._thread is None:
             return None
-        self._thread.join(self._hook.timeout + COMMAND_PACE)
+        begun = time.monotonic()
+        while self._thread.is_alive():
+            seconds = self._hook.timeout if patience is None else patience()
+            left = begun + seconds + COMMAND_PACE - time.monotonic()
+            if left <= 0 or not seconds:
+                break
+            self._thread.join(min(LOOK, left))
         with self._news:
             self._dropped += len(self._waiting)
             self._waiting.clear()

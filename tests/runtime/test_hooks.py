@@ -16,12 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cc_executor import cc_execute, cc_execute_list, hook, unhook
 from cc_executor.errors import AgentNotFound, ControlFailed, HookRefused, InvalidRequest
 from cc_executor.model import hook as hook_of_model
-from cc_executor.model.event import Event, HookRan, Noise, TextWritten
+from cc_executor.model.event import Event, Finished, HookRan, Noise, TextWritten
 from cc_executor.model.hook import DETAIL_CHARS, Hook, HookReport, HookStatus, Moment
 from cc_executor.model.item import Level
 from cc_executor.model.listrecord import ListStatus, RetryAsked
@@ -373,6 +374,22 @@ def test_pieces_and_noise_are_left_out_unless_they_are_named() -> None:
 
     assert given_to(Hook(moment=Moment.ON_EVENT, name="n")) == ["True"]
     assert len(given_to(Hook(moment=Moment.ON_EVENT, name="n", events=("text_written", "noise")))) == 3
+
+
+@pytest.mark.parametrize("structured", [b"9" * 5000, b"1e999"])
+def test_a_number_that_python_takes_for_none_keeps_no_event_from_a_hook(structured: bytes) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def deliver(each: Hook, part: Any) -> HookReport:
+        seen.extend(part["events"])
+        return report_of(each, HookStatus.OK)
+
+    pump = EventPump(Hook(moment=Moment.ON_EVENT, name="n", timeout=BOUND), deliver, lambda _: None)
+    pump.feed([Finished(subtype="success", is_error=False, text="done", structured=msgspec.Raw(b'{"n": ' + structured + b"}"))])
+    report = pump.close()
+    assert report is not None
+    assert report.status is HookStatus.OK
+    assert [event["structured"][:10] for event in seen] == [f'{{"n": {structured.decode()}}}'[:10]]
 
 
 def test_a_hook_that_fails_again_and_again_is_called_no_more() -> None:

@@ -5,7 +5,6 @@ The run's own way is never held up: what has no room is dropped, counted and tol
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
@@ -13,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
-from cc_executor.model.event import Event, Noise, TextWritten, ThinkingWritten, ToolCalled, UsageCounted
+from cc_executor.model.event import Event, Finished, Noise, TextWritten, ThinkingWritten, ToolCalled, UsageCounted
 from cc_executor.model.hook import Hook, HookReport, HookStatus
 
 QUEUE: Final = 2_000  # events that wait for one hook; with 32 MB lines that is the run's own memory, held some moments longer
@@ -167,11 +167,19 @@ def tells(event: Event) -> bool:
 
 
 _encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder()
 
 
 def plain(event: Event, mask: Callable[[str], str]) -> dict[str, Any]:
     """An event as JSON values, its texts bounded and without secrets."""
-    value: dict[str, Any] = json.loads(_encoder.encode(event))
+    value: dict[str, Any]
+    try:
+        value = _decoder.decode(_encoder.encode(event))
+    except (ValueError, RecursionError):  # a structured output with a number beyond every double: a text, as in the receipt
+        if not isinstance(event, Finished) or event.structured is None:
+            raise
+        text = _encoder.encode(bytes(event.structured).decode(errors="replace"))
+        value = _decoder.decode(_encoder.encode(structs.replace(event, structured=msgspec.Raw(text))))
     return {name: _bounded(item, mask) if isinstance(item, str) else item for name, item in value.items() if name != "pieces"}
 
 

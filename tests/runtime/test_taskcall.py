@@ -85,6 +85,7 @@ async def test_what_comes_back_is_text_and_data(work: Callable[..., object], tex
         (ZeroDivisionError("no"), "ZeroDivisionError: no"),
         (Wordless(), "Wordless"),
         (SystemExit(3), "SystemExit: 3"),
+        (SystemExit(["no", "such"]), "SystemExit: ['no', 'such']"),
         (KeyboardInterrupt(), "KeyboardInterrupt"),
         (asyncio.CancelledError("mine"), "CancelledError: mine"),
         (CancelledError(), "CancelledError"),

@@ -69,7 +69,7 @@ async def call(work: Call, made: Mapping[str, Made]) -> Returned:
             raise
         return ended(error=_words(error))  # its own
     except SystemExit as error:  # a `main()` that ends as programs do; it must not take the kernel along
-        return ended() if error.code in {None, 0} else ended(error=_words(error))
+        return ended() if error.code in (None, 0) else ended(error=_words(error))
     except (KeyboardInterrupt, Exception) as error:  # the user's own code: the list is owed an answer, the developer the trace
         logger.error("%s, which a task list calls, raised", call_named(work), exc_info=(type(error), error, _beyond_us(error)))
         return ended(error=_words(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import inspect
 import json
@@ -32,6 +33,7 @@ from cc_executor.runtime.again import Attempts, wait_until
 from cc_executor.runtime.answers import AskCallback, attended
 from cc_executor.runtime.blocking import run_blocking
 from cc_executor.runtime.bounds import bounded
+from cc_executor.runtime.errand import is_cancelled
 from cc_executor.runtime.hooks import hooks_given, hooks_of_environment
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
@@ -462,8 +464,10 @@ async def _tell(callback: EventCallback, event: Event, *, is_quiet: bool) -> boo
         answer = callback(event)
         if inspect.isawaitable(answer):
             await answer
-    except Exception:  # the user's own code: the run is owed its life, the developer the trace, once: a run has thousands of events
-        if not is_quiet:
+    except (asyncio.CancelledError, Exception) as error:  # the user's own code: the run is owed its life, the developer the trace
+        if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            raise
+        if not is_quiet:  # once: a run has thousands of events
             logger.exception("on_event failed for %s; of more failures in this run nothing is said", type(event).__name__)
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -177,6 +178,17 @@ async def test_code_that_fails_or_says_nothing_sensible_is_a_no(tmp_path: Path) 
     odd: Any = iter((17, Answer(decision=cast("Decision", "everything")), Answer(decision=Decision.ALLOW, text=cast("str", None))))
     assert [one.decision for one in (await asked(tmp_path, on_ask=lambda _: next(odd))).receipt.asked] == ["deny"] * 3
     assert names(tmp_path) == set()
+
+
+@needs_cli
+@pytest.mark.parametrize("error", [asyncio.CancelledError("mine"), SystemExit(3)])
+async def test_code_that_was_cancelled_or_ends_the_program_is_a_no(error: BaseException, tmp_path: Path) -> None:
+    async def fail(_: Ask) -> object:
+        raise error
+
+    result = await asked(tmp_path, on_ask=fail)
+    assert {one.decision for one in result.receipt.asked} == {"deny"}
+    assert type(error).__name__ in result.receipt.asked[0].note
 
 
 @needs_cli

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import pickle
@@ -86,6 +87,17 @@ async def test_what_is_no_function_is_no_callback(name: str, state_folder: Path)
 async def test_a_callback_that_always_fails_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     def broken(_: object) -> None:
         raise RuntimeError("mine")
+
+    with caplog.at_level(logging.WARNING, logger="cc_executor"):
+        assert (await cc_execute("echo hello", **BASH, on_event=broken)).ok
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
+
+
+async def test_a_callback_that_awaits_what_was_cancelled_breaks_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(_: object) -> None:
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        gone.cancel()
+        await gone
 
     with caplog.at_level(logging.WARNING, logger="cc_executor"):
         assert (await cc_execute("echo hello", **BASH, on_event=broken)).ok

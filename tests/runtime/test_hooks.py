@@ -13,15 +13,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cc_executor import cc_execute, cc_execute_list, hook, unhook
-from cc_executor.errors import AgentNotFound, HookRefused, InvalidRequest
+from cc_executor.errors import AgentNotFound, ControlFailed, HookRefused, InvalidRequest
 from cc_executor.model import hook as hook_of_model
-from cc_executor.model.event import Event, HookRan, Noise, TextWritten
+from cc_executor.model.event import Event, Finished, HookRan, Noise, TextWritten
 from cc_executor.model.hook import DETAIL_CHARS, Hook, HookReport, HookStatus, Moment
 from cc_executor.model.item import Level
 from cc_executor.model.listrecord import ListStatus, RetryAsked
@@ -35,10 +37,11 @@ from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
 from cc_executor.store.home import StateHome
 from cc_executor.store.hooklog import HOOKS, HookLog
+from cc_executor.store.journal import RunFolder
 from cc_executor.store.tasklists import ListHome
 from cc_executor.taskplan import plan
 from support.leaks import await_none
-from support.runs import BASH, BOUND, eventually, run_folders, wait_for
+from support.runs import BASH, BOUND, eventually, run_folders, shell, wait_for
 
 SECRET = "sk-ant-api03-abcdefghijklmnop"  # a key's shape, and nobody's
 
@@ -312,6 +315,50 @@ def test_events_whose_call_goes_on_when_the_time_is_over_are_told_of(monkeypatch
     assert (report.status, report.detail) == (HookStatus.FAILED, "5 events in 1 call; 7 events were still being handed over")
 
 
+def left_waiting() -> tuple[Hook, threading.Event, threading.Event]:
+    """A function for events that does not come to an end, with what says that it was called, and what lets it go."""
+    called, goes_on = threading.Event(), threading.Event()
+
+    def stuck(_: object) -> None:
+        called.set()
+        goes_on.wait(4 * BOUND)
+
+    return Hook(moment=Moment.ON_EVENT, call=stuck, name="stuck", timeout=4 * BOUND), called, goes_on
+
+
+async def test_whoever_leaves_waits_for_no_hook_of_events_and_the_run_is_sealed(state_folder: Path) -> None:
+    each, called, goes_on = left_waiting()
+    try:
+        async with asyncio.TaskGroup() as group:
+            run = group.create_task(ran("echo said; sleep 300", hooks=[each]))
+            await eventually(called.is_set)
+            run.cancel()
+    finally:
+        goes_on.set()
+    [folder] = run_folders(state_folder)
+    receipt = RunFolder(folder).receipt()
+    assert receipt is not None
+    [report] = receipt.hooks
+    assert (report.status, "still being handed over" in report.detail) == (HookStatus.FAILED, True)
+
+
+async def test_a_cancel_ends_the_wait_for_a_hook_of_events() -> None:
+    each, called, goes_on = left_waiting()
+    home = StateHome(Path(os.environ["CC_EXECUTOR_STATE"]))
+    run = await Run.start(shell("echo said"), home=home, environ=os.environ, hooks=[each])
+    try:
+        async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+            ending = group.create_task(run.finish())
+            await eventually(lambda: called.is_set() and run.folder.exit_facts() is not None)
+            while not ending.done():  # it may not have come to the hooks yet
+                with suppress(ControlFailed):
+                    await run.cancel()
+                await asyncio.sleep(0.02)
+    finally:
+        goes_on.set()
+    assert [report.status for report in ending.result().hooks] == [HookStatus.FAILED]
+
+
 def test_pieces_and_noise_are_left_out_unless_they_are_named() -> None:
     events = [TextWritten(block="m:0", text="a"), TextWritten(block="m:0", text="ab", whole=True), Noise(what="ping")]
 
@@ -329,6 +376,22 @@ def test_pieces_and_noise_are_left_out_unless_they_are_named() -> None:
 
     assert given_to(Hook(moment=Moment.ON_EVENT, name="n")) == ["True"]
     assert len(given_to(Hook(moment=Moment.ON_EVENT, name="n", events=("text_written", "noise")))) == 3
+
+
+@pytest.mark.parametrize("structured", [b"9" * 5000, b"1e999"])
+def test_a_number_that_python_takes_for_none_keeps_no_event_from_a_hook(structured: bytes) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def deliver(each: Hook, part: Any) -> HookReport:
+        seen.extend(part["events"])
+        return report_of(each, HookStatus.OK)
+
+    pump = EventPump(Hook(moment=Moment.ON_EVENT, name="n", timeout=BOUND), deliver, lambda _: None)
+    pump.feed([Finished(subtype="success", is_error=False, text="done", structured=msgspec.Raw(b'{"n": ' + structured + b"}"))])
+    report = pump.close()
+    assert report is not None
+    assert report.status is HookStatus.OK
+    assert [event["structured"][:10] for event in seen] == [f'{{"n": {structured.decode()}}}'[:10]]
 
 
 def test_a_hook_that_fails_again_and_again_is_called_no_more() -> None:

@@ -60,6 +60,17 @@ def test_a_command_is_what_its_exit_code_and_its_answer_say(command: str, status
     assert (report.status, report.detail) == (status, detail)
 
 
+def answering(chars: int) -> str:
+    return f"""printf '{{"refuse": "no'; head -c {chars} /dev/zero | tr '\\0' x; printf '"}}'"""
+
+
+def test_a_long_refusal_is_one_and_one_that_is_too_long_to_be_understood_is_no_leave() -> None:
+    report = performed(Hook(moment=Moment.BEFORE_RUN, command=answering(100_000), name="it"))
+    assert (report.status, report.detail[:5]) == (HookStatus.REFUSED, "noxxx")
+    report = performed(Hook(moment=Moment.BEFORE_RUN, command=answering(OUTPUT_LIMIT), name="it"))
+    assert (report.status, report.detail) == (HookStatus.FAILED, f"its answer is longer than {OUTPUT_LIMIT:,} bytes: make it shorter")
+
+
 @pytest.mark.parametrize("sign", ["-", "+"])
 def test_a_command_whose_name_begins_with_a_sign_is_no_option_of_the_shell(sign: str, tmp_path: Path) -> None:
     program = tmp_path / f"{sign}n"

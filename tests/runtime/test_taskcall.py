@@ -96,6 +96,7 @@ async def test_what_data_looks_like_is_cut_with_a_word_and_the_data_is_whole() -
         (ZeroDivisionError("no"), "ZeroDivisionError: no"),
         (Wordless(), "Wordless"),
         (SystemExit(3), "SystemExit: 3"),
+        (SystemExit(["no", "such"]), "SystemExit: ['no', 'such']"),
         (KeyboardInterrupt(), "KeyboardInterrupt"),
         (asyncio.CancelledError("mine"), "CancelledError: mine"),
         (CancelledError(), "CancelledError"),

@@ -5,6 +5,7 @@ An answer goes over the run's control socket, which only the owner's user can re
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -25,7 +26,7 @@ from cc_executor.model.state import RunState
 from cc_executor.policy.ask import Answerer, message_for_agent, note_of
 from cc_executor.runtime.askpage import line_of
 from cc_executor.runtime.control import Status, command
-from cc_executor.runtime.errand import in_thread
+from cc_executor.runtime.errand import in_thread, is_cancelled
 from cc_executor.runtime.reader import replay
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.store.journal import RunFolder
@@ -243,7 +244,13 @@ async def _put_to(callback: AskCallback, run: Run, ask: Ask, *, by: str) -> None
                 said = await said
         answer = understood(ask, said)
         answer_line(ask, answer)
-    except Exception as error:  # the user's own code: the agent is owed an answer, the developer the trace
+    except (
+        SystemExit,
+        asyncio.CancelledError,
+        Exception,
+    ) as error:  # the user's own code: the agent is owed an answer, the developer the trace
+        if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            raise
         logger.exception("on_ask failed for %s", what_of(ask))
         answer = Answer(decision=Decision.DENY, text=f"The code that was to answer failed ({type(error).__name__}). Go on without it.")
     with suppress(ControlFailed):  # somebody was faster, or the run has ended

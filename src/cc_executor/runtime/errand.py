@@ -69,6 +69,12 @@ async def in_thread(work: Callable[[], T], *, takes_long: bool = False) -> T:
         return await future
 
 
+def is_cancelled() -> bool:
+    """Whether somebody has cancelled the running task; else a `CancelledError` that is caught here is one of what it awaits, as of another task."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 def _limit() -> anyio.CapacityLimiter:
     try:
         return _limits.get()

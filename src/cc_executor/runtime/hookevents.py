@@ -5,7 +5,6 @@ The run's own way is never held up: what has no room is dropped, counted and tol
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
@@ -13,14 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
-from cc_executor.model.event import Event, Noise, TextWritten, ThinkingWritten, ToolCalled, UsageCounted
+from cc_executor.model.event import Event, Finished, Noise, TextWritten, ThinkingWritten, ToolCalled, UsageCounted
 from cc_executor.model.hook import Hook, HookReport, HookStatus
 
 QUEUE: Final = 2_000  # events that wait for one hook; with 32 MB lines that is the run's own memory, held some moments longer
 BATCH: Final = 200  # events in one call
 PACE: Final = 0.25  # seconds that a batch gathers before a call: a command a second is a lot, a callable is not
 COMMAND_PACE: Final = 1.0
+LOOK: Final = 0.05  # seconds between two looks at whether the rest of the events is still to be waited for
 STRIKES: Final = 3  # calls that fail one after another; then it is not called any more
 TEXT_CHARS: Final = 4_000  # of one text in an event; the journal has all of it
 MASKED_CHARS: Final = 64_000  # in which secrets are looked for until then
@@ -91,12 +92,21 @@ class EventPump:
             self._is_closing = True
             self._news.notify()
 
-    def close(self) -> HookReport | None:
-        """Hand over the rest, for one call's time at most, and tell what became of all of it; None when there was nothing. Blocking."""
+    def close(self, patience: Callable[[], float] | None = None) -> HookReport | None:
+        """Hand over the rest, for one call's time at most, and tell what became of all of it; None when there was nothing. Blocking.
+
+        `patience`: seconds for that call, asked again and again, for whoever waits may go away; the hook's own time if not given.
+        """
         self.dismiss()
         if self._thread is None:
             return None
-        self._thread.join(self._hook.timeout + COMMAND_PACE)
+        begun = time.monotonic()
+        while self._thread.is_alive():
+            seconds = self._hook.timeout if patience is None else patience()
+            left = begun + seconds + COMMAND_PACE - time.monotonic()
+            if left <= 0 or not seconds:
+                break
+            self._thread.join(min(LOOK, left))
         with self._news:
             self._dropped += len(self._waiting)
             self._waiting.clear()
@@ -157,11 +167,19 @@ def tells(event: Event) -> bool:
 
 
 _encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder()
 
 
 def plain(event: Event, mask: Callable[[str], str]) -> dict[str, Any]:
     """An event as JSON values, its texts bounded and without secrets."""
-    value: dict[str, Any] = json.loads(_encoder.encode(event))
+    value: dict[str, Any]
+    try:
+        value = _decoder.decode(_encoder.encode(event))
+    except (ValueError, RecursionError):  # a structured output with a number beyond every double: a text, as in the receipt
+        if not isinstance(event, Finished) or event.structured is None:
+            raise
+        text = _encoder.encode(bytes(event.structured).decode(errors="replace"))
+        value = _decoder.decode(_encoder.encode(structs.replace(event, structured=msgspec.Raw(text))))
     return {name: _bounded(item, mask) if isinstance(item, str) else item for name, item in value.items() if name != "pieces"}
 
 

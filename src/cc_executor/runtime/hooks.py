@@ -214,6 +214,12 @@ class Caller:
         """From now on a call has two seconds at most: whoever waits goes away."""
         self._is_hurried = True
 
+    def _patience(self, each: Hook) -> float:
+        """Seconds that a hook has for a call now; none when nobody wants to wait for it."""
+        if self._is_ended:
+            return 0.0
+        return min(each.timeout, HURRY) if self._is_hurried else each.timeout
+
     def news(self) -> list[str]:
         """Sentences about hooks that did not end well, each once."""
         found: list[str] = []
@@ -231,8 +237,7 @@ class Caller:
         self, each: Hook, given: Mapping[str, Any], *, where: Surroundings, log: HookLog | None = None, key: str = ""
     ) -> HookReport:
         """Call one hook; what became of it is in the log and in the news."""
-        seconds = min(each.timeout, HURRY) if self._is_hurried else each.timeout
-        bounded = replace(each, timeout=seconds)
+        bounded = replace(each, timeout=self._patience(each))
 
         def work(stop: threading.Event) -> HookReport:
             self._stop = stop
@@ -391,7 +396,7 @@ class RunHooks(Caller):
         if self.is_adopted and not log.exists():
             return receipt
         for pump, each in zip(self._pumps, self._at(Moment.ON_EVENT), strict=False):
-            report = await in_thread(pump.close, takes_long=True)
+            report = await in_thread(partial(pump.close, partial(self._patience, each)), takes_long=True)
             if report is not None:
                 self.tell(report)
                 with suppress(StateUnusable):

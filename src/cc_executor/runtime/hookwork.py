@@ -30,8 +30,9 @@ from cc_executor.shim import records
 
 MOMENT_VARIABLE: Final = "CC_HOOK_MOMENT"
 LOOK: Final = 0.02  # seconds between two looks at whether the call is still wanted
-# Bytes of output that are kept, for a sentence or an answer; the rest is read and thrown away, so that the command does not stand still.
-OUTPUT_LIMIT: Final = 64 * 1024
+# Bytes of output that are kept, for a sentence or an answer; the rest is read and thrown away, so that the command does not stand still. A refusal may
+# quote what it is about: a patch, a log.
+OUTPUT_LIMIT: Final = 2**20
 
 # Set while a hook of ours is being called: what that starts has no hooks, or there would be no end to it.
 _inside: Final[contextvars.ContextVar[bool]] = contextvars.ContextVar("cc_executor hook", default=False)
@@ -155,6 +156,8 @@ def _run(hook: Hook, payload: dict[str, Any], where: Surroundings, unwanted: thr
         code = f"exit code {process.returncode}" if process.returncode > 0 else f"ended by signal {-process.returncode}"
         words = err.decode(errors="replace").strip() or text
         return HookStatus.FAILED, code + (f": {words}" if words else "")
+    if len(out) >= OUTPUT_LIMIT and text.startswith("{"):  # it may refuse, and must not be taken for leave
+        return HookStatus.FAILED, f"its answer is longer than {OUTPUT_LIMIT:,} bytes: make it shorter"
     reason = _refusal_in(text)
     return (HookStatus.OK, "") if reason is None else (HookStatus.REFUSED, reason)
 

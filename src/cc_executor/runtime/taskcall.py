@@ -17,7 +17,7 @@ import msgspec
 from cc_executor.model.hook import call_named
 from cc_executor.model.listrecord import TEXT_LIMIT
 from cc_executor.model.reference import Made
-from cc_executor.runtime.errand import in_thread
+from cc_executor.runtime.errand import in_thread, is_cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +66,11 @@ async def call(work: Call, made: Mapping[str, Made]) -> Returned:
         if inspect.isawaitable(value):
             value = await value
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if is_cancelled():
             raise
-        return ended(error=_words(error))  # its own: nobody has cancelled the one who waits
+        return ended(error=_words(error))  # its own
     except SystemExit as error:  # a `main()` that ends as programs do; it must not take the kernel along
-        return ended() if error.code in {None, 0} else ended(error=_words(error))
+        return ended() if error.code in (None, 0) else ended(error=_words(error))
     except (KeyboardInterrupt, Exception) as error:  # the user's own code: the list is owed an answer, the developer the trace
         logger.error("%s, which a task list calls, raised", call_named(work), exc_info=(type(error), error, _beyond_us(error)))
         return ended(error=_words(error))

@@ -14,6 +14,7 @@ import pytest
 import websocket
 from jupyter_events import EventLogger
 
+from cc_executor.errors import InvalidRequest
 from cc_executor.policy.redact import MASK
 from cc_executor.server.audit import FILE, FILE_LIMIT, OLDER, Audit
 from cc_executor.server.eventlog import RunEvents
@@ -399,6 +400,23 @@ def test_no_page_of_the_trail_leaves_out_what_was_noted_in_the_same_moment(tmp_p
         page, following = audit.page(2, before=following)
         seen += [row["request"] for row in page]
     assert seen == [f"{number}" for number in reversed(range(12))]
+
+
+@pytest.mark.parametrize(
+    "before", ["2026-01-01T02:00:00.005+02:00", "2026-01-01T00:00:00.005Z", "20260101T000000.005", "2025-12-31T19:00:00.005-05:00"]
+)
+def test_a_page_begins_before_the_moment_that_is_named_however_that_is_written(tmp_path: Path, before: str) -> None:
+    audit = Audit(tmp_path / "state", environ={}, by_name=True)
+    audit.note(who="ada", door="rest", what="POST /execute", status=202)
+    path = tmp_path / "state" / "server" / FILE
+    row = json.loads(path.read_text())
+    path.write_text(
+        "".join(json.dumps(row | {"at": f"2026-01-01T00:00:00.00{number}+00:00", "request": f"{number}"}) + "\n" for number in range(9))
+    )
+    page, following = audit.page(2, before=before)
+    assert ([row["request"] for row in page], following) == (["4", "3"], "2026-01-01T00:00:00.003+00:00")
+    with pytest.raises(InvalidRequest, match="in the form of `at`"):
+        audit.page(2, before="0001-01-01T00:00:00+14:00")
 
 
 def test_what_cannot_be_noted_costs_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

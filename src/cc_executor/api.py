@@ -214,6 +214,10 @@ def _path_text(option: str, path: Any) -> str:
         raise InvalidRequest(f"{option} must be a path, not {type(path).__name__}.") from None
     if "\0" in text:
         raise InvalidRequest(f"{option} holds a NUL character: remove it.")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:  # half a character, out of JSON
+        raise InvalidRequest(f"{option} holds what can be in no file's name here {as_given(text)}: write it as text.") from None
     return text
 
 

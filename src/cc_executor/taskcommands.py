@@ -84,7 +84,7 @@ class TaskCommands:
             if state.status is not ListStatus.OPEN and command not in ended:
                 raise ControlFailed("The list has ended. Run it again: what ended well is not done again.")
             if command == "kill":
-                self.kill(state, click=click)
+                self.kill(state, by=by, click=click)
                 return
             record = msgspec.structs.replace(self._record(command, task, text, state, by), click=click)
             if self._folder.append_after(record, offset) is not None:
@@ -139,12 +139,12 @@ class TaskCommands:
 
         request_of(changed, new, text, None, "")  # raises InvalidRequest
 
-    def kill(self, state: ListState, *, click: str = "") -> None:
+    def kill(self, state: ListState, *, by: str, click: str = "") -> None:
         """End what runs without giving it time to clean up; nothing further is started."""
         if click or not state.is_stopped:
-            self._folder.append(Stopped(at=time.time(), by="view", click=click))
+            self._folder.append(Stopped(at=time.time(), by=by, click=click))
         for known in state.tasks.values():
-            self._command(known, "cancel", reason="cancel", by="view", now=True)
+            self._command(known, "cancel", reason="cancel", by=by, now=True)
 
     def at_once(self, *, goes_on: bool, by: str) -> None:
         """Have what runs obey now what the journal says: whoever runs the list may be busy for long, or gone.

@@ -440,6 +440,15 @@ def test_lift_does_for_a_file_what_a_save_does(tmp_path: Path) -> None:
     assert json.loads(cli("lift", path, "--json").stdout) == [{"file": str(path), "changed": False}]
 
 
+def test_a_file_that_cannot_be_lifted_hides_no_other(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("first.ipynb", "missing.ipynb", "last.ipynb")]
+    for path in (paths[0], paths[2]):
+        nbformat.write(nbformat.from_dict(receipts.notebook(receipts.code_cell("a", receipts.final_output(receipts.receipt(1))))), path)
+    done = command("lift", *map(str, paths), "--json")
+    assert (done.code, json.loads(done.out)) == (2, [{"file": str(path), "changed": True} for path in (paths[0], paths[2])])
+    assert "missing.ipynb cannot be read" in done.err
+
+
 # --- what cannot be done ------------------------------------------------------------------------------------------
 
 

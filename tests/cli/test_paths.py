@@ -70,3 +70,31 @@ def test_a_current_folder_that_is_gone_is_said(tmp_path: Path, words: tuple[str,
     assert done.returncode == 2
     assert done.stderr.startswith("The current folder does not exist any more. Change to another")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("tasks", "run"), "cannot be read: File name too long"),
+        (("tasks", "graph"), "cannot be read: File name too long"),
+        (("verify",), "cannot be read: File name too long"),
+        (("lift",), "cannot be read: File name too long"),
+        (("report", "--html"), "cannot be written to "),
+        (("mcp", "--cwd"), "is no folder: name one with --cwd."),
+    ],
+)
+def test_a_name_that_no_disk_takes_is_said_in_a_sentence(state_folder: Path, words: tuple[str, ...], says: str) -> None:
+    """Mostly the text itself, in the place of its file."""
+    cli("run", "--agent", "shell", "true")
+    done = cli(*words, "Tidy up. " * 40)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_notebook_whose_link_leads_in_a_circle_is_said_in_a_sentence(tmp_path: Path, state_folder: Path) -> None:
+    link = tmp_path / "link.ipynb"
+    link.symlink_to(link)
+    done = cli("lift", link)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("link.ipynb cannot be read: Too many levels of symbolic links.\n")

@@ -44,6 +44,18 @@ def test_a_run_goes_on_where_its_output_cannot_be_written() -> None:
     assert failed.returncode == 1, "an outcome other than ok comes first"
 
 
+@pytest.mark.parametrize("arguments", [SHELL, (*SHELL, "--json")], ids=["as text", "as JSON"])
+def test_a_run_goes_on_where_what_is_said_about_it_cannot_be_written(arguments: tuple[str, ...]) -> None:
+    """On standard error, as in `2> log` on a full disk: what the agent writes is on the other stream, and is not lost with it."""
+    with FULL.open("w") as full:
+        done = cli(*arguments, "echo hello; echo word >&2; sleep 0.1; echo more", stderr=full)
+        assert (done.returncode, outcome()) == (74, "ok")
+        assert (json.loads(done.stdout)["text"] if "--json" in arguments else done.stdout) == "hello\nmore\n"
+        assert cli(*SHELL, "exit 7", stderr=full).returncode == 1, "an outcome other than ok comes first"
+        for watching in (("attach",), ("tail", "--follow")):
+            assert cli(*watching, stderr=full).returncode == 1
+
+
 def test_a_list_is_done_where_its_lines_cannot_be_written(tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text(f"tasks:\n- {{id: a, run: 'true'}}\n- {{id: b, run: touch {tmp_path}/done}}\n")

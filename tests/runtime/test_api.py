@@ -106,6 +106,9 @@ def test_equal_requests_have_equal_digests() -> None:
         ({"cwd": 5}, ["cwd", "path", "int"]),
         ({"expect": [None]}, ["expect", "path"]),
         ({"expect": "nul\0"}, ["expect", "NUL"]),
+        ({"cwd": "/half\ud800"}, ["cwd", "no file's name"]),
+        ({"add_dirs": "half\ud800"}, ["add_dirs", "no file's name"]),
+        ({"rehearse": "./half\ud800"}, ["rehearse", "no file's name"]),
         ({"verify": "nul\0"}, ["verify", "NUL"]),
         ({"verify": ""}, ["verify", "empty", "leave it out"]),  # a shell says that an empty command has succeeded
         ({"verify": " \n"}, ["verify", "empty", "leave it out"]),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import io
 import json
 import logging
 import textwrap
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +19,7 @@ import pytest
 import websocket
 from jupyter_events import EventLogger
 
+from cc_executor.errors import InvalidRequest
 from cc_executor.policy.redact import MASK
 from cc_executor.server.audit import FILE, FILE_LIMIT, OLDER, Audit
 from cc_executor.server.eventlog import RunEvents
@@ -422,6 +426,45 @@ def test_no_page_of_the_trail_leaves_out_what_was_noted_in_the_same_moment(tmp_p
         page, following = audit.page(2, before=following)
         seen += [row["request"] for row in page]
     assert seen == [f"{number}" for number in reversed(range(12))]
+
+
+@pytest.mark.parametrize(
+    "before", ["2026-01-01T02:00:00.005+02:00", "2026-01-01T00:00:00.005Z", "20260101T000000.005", "2025-12-31T19:00:00.005-05:00"]
+)
+def test_a_page_begins_before_the_moment_that_is_named_however_that_is_written(tmp_path: Path, before: str) -> None:
+    audit = Audit(tmp_path / "state", environ={}, by_name=True)
+    audit.note(who="ada", door="rest", what="POST /execute", status=202)
+    path = tmp_path / "state" / "server" / FILE
+    row = json.loads(path.read_text())
+    path.write_text(
+        "".join(json.dumps(row | {"at": f"2026-01-01T00:00:00.00{number}+00:00", "request": f"{number}"}) + "\n" for number in range(9))
+    )
+    page, following = audit.page(2, before=before)
+    assert ([row["request"] for row in page], following) == (["4", "3"], "2026-01-01T00:00:00.003+00:00")
+    with pytest.raises(InvalidRequest, match="in the form of `at`"):
+        audit.page(2, before="0001-01-01T00:00:00+14:00")
+
+
+def test_a_server_that_was_stopped_while_it_put_a_full_trail_aside_holds_up_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    audit = Audit(tmp_path / "state", environ={}, by_name=True)
+    line = {"who": "ada", "door": "rest", "what": "POST /execute", "status": 202}
+    path = tmp_path / "state" / "server" / FILE
+    audit.note(**line, request="first")
+    with path.open("ab") as stopped:
+        stopped.write(b"x" * FILE_LIMIT)
+        stopped.flush()
+        fcntl.flock(stopped, fcntl.LOCK_EX)  # another opening of the file, as another server's is
+        noting = threading.Thread(target=partial(audit.note, **line, request="second"), daemon=True)
+        noting.start()
+        noting.join(BOUND / 9)
+        assert not noting.is_alive(), "an answer waits for it"
+    assert [row["request"] for row in audit.rows()] == ["second", "first"]
+    audit.note(**line, request="third")
+    assert not path.exists(), "who comes after it puts it aside"
+    assert [row["request"] for row in audit.rows()] == ["third", "second", "first"]
+    assert caplog.text == ""
 
 
 def test_what_cannot_be_noted_costs_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -59,6 +59,11 @@ def test_what_is_no_text_is_refused_and_not_kept(tasks: list[Any], tmp_path: Pat
     assert len(error.value.problems) == 2
 
 
+def test_a_folder_whose_name_no_disk_takes_is_said_not_to_be_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTaskList, match=r"cwd: there is no folder .*xxx\. Make it, or name another\."):
+        requests(tmp_path).plan({"tasks": ["a"], "cwd": "x" * 300})
+
+
 @pytest.mark.parametrize(("cwd", "path"), [(None, ""), ("", ""), ("below", "/below"), ("{root}/below", "/below")])
 def test_a_list_works_in_the_folder_that_it_names_seen_from_the_server_s(cwd: str | None, path: str, tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()

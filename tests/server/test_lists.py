@@ -25,7 +25,8 @@ import psutil
 import pytest
 
 from cc_executor.errors import InvalidTaskList, LaunchFailed
-from cc_executor.model.listrecord import Closed, ListState, ListStatus
+from cc_executor.model.event import StopRequested
+from cc_executor.model.listrecord import Closed, ListState, ListStatus, Stopped
 from cc_executor.model.request import RunRequest
 from cc_executor.policy.schedule import bounded
 from cc_executor.rehearsal import scripts
@@ -727,6 +728,20 @@ async def test_a_list_that_goes_on_keeps_the_bounds_that_it_was_given_last(tmp_p
     await service.control(name, "resume", who="")
     await runs.eventually(lambda: folder.state().status is ListStatus.OK)
     assert bounded(folder.tasks(), folder.state()).max_cost == 2
+    await service.aclose()
+
+
+async def test_who_has_killed_a_list_is_written_down(tmp_path: Path) -> None:
+    owners = Owners(tmp_path / "state", by_name=True)
+    service = Service(home=StateHome(tmp_path / "state"), environ=dict(os.environ), owners=owners, rules=Rules(), root=tmp_path)
+    name, _ = await service.execute({"tasks": [{"id": "a", "run": "touch up; sleep 600"}]}, who="ada")
+    folder = ListHome(service.home).find(name)
+    await runs.eventually((tmp_path / "up").exists)
+    await service.control(name, "kill", who="ada")
+    await runs.eventually(lambda: folder.state().status is not ListStatus.OPEN and not folder.is_run())
+    assert [record.by for record in folder.read()[0] if isinstance(record, Stopped)] == ["ada"]
+    asked, _ = service.home.find(folder.state().task("a").run_id).control_records()
+    assert [record.by for record in asked if isinstance(record, StopRequested)][:1] == ["ada"]
     await service.aclose()
 
 

@@ -334,6 +334,22 @@ def test_the_journal_is_a_resource_byte_for_byte(server: Server) -> None:
     asked(server, work)
 
 
+def test_the_end_of_a_long_journal_begins_with_a_whole_character(server: Server) -> None:
+    """262,144 bytes of 300,001, in characters of three."""
+
+    async def work(session: ClientSession) -> None:
+        script = "printf x; printf '\\342\\202\\254%.0s' $(seq 100000)"
+        run_id = (await tool(session, "execute", prompt=script, agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process
+        await ended(session, run_id)
+        (content,) = (await session.read_resource(f"cc-executor://runs/{run_id}/journal")).contents
+        assert isinstance(content, types.TextResourceContents), content.mime_type
+        assert set(content.text) == {"€"}
+        meta = content.meta or {}
+        assert meta["cc-executor/size"] - meta["cc-executor/offset"] == 3 * len(content.text)
+
+    asked(server, work)
+
+
 def test_what_was_removed_is_not_told_as_nothing(server: Server) -> None:
     async def work(session: ClientSession) -> None:
         run_id = (await tool(session, "execute", prompt="echo hello", agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process

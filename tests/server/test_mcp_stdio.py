@@ -111,6 +111,9 @@ def test_a_relay_hands_on_what_a_server_says_and_shows_its_token_to_nobody(serve
     [
         (("--url", "127.0.0.1:8888"), {"CC_EXECUTOR_TOKEN": "x"}, "http://HOST:PORT/"),
         (("--url", "http://127.0.0.1:1/"), {"JUPYTER_TOKEN": ""}, "CC_EXECUTOR_TOKEN"),
+        (("--url", "http://127.0.0.1:99999/"), {"CC_EXECUTOR_TOKEN": "x"}, "http://HOST:PORT/"),
+        (("--url", "http://[::1/"), {"CC_EXECUTOR_TOKEN": "x"}, "http://HOST:PORT/"),
+        (("--url", "http://127.0.0.1:1/"), {"CC_EXECUTOR_TOKEN": "a–b"}, "CC_EXECUTOR_TOKEN"),
         (("--cwd", "/nowhere/at/all"), {}, "is no folder"),
     ],
 )

@@ -16,6 +16,7 @@ import pytest
 
 from cc_executor.api import make_request
 from cc_executor.errors import ControlFailed, InvalidRequest, StateUnusable
+from cc_executor.model.outcome import OutcomeKind
 from cc_executor.model.request import RunId, RunRequest
 from cc_executor.policy.ask import Place
 from cc_executor.runtime import login
@@ -330,6 +331,31 @@ async def test_a_run_that_is_just_being_started_is_started_though_its_watcher_go
     del options["idempotency_key"]
     assert await service.execute(options, who="", key="one") == (folders[0].run_id, False), "who asks again is given it"
     assert (await service.lookup.status(folders[0].run_id, who=""))["status"] == "running"
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["before it is looked at", "while the batch is answered"])
+async def test_a_command_is_obeyed_though_its_sender_goes_at_once(service: Service, *, is_late: bool) -> None:
+    async def may(_: str) -> bool:
+        if is_late:
+            session.close()
+        await asyncio.sleep(0)  # as a hub's authorizer, which asks the hub
+        return True
+
+    async def send(_: str | bytes) -> None:
+        return
+
+    run_id, _ = await service.execute({"prompt": "sleep 600", "agent": "shell"}, who="")
+    folder = service.home.folder(run_id)
+    await eventually(lambda: folder.standing(time.time()) is RunStanding.RUNNING)
+    session = Session(service, who="", may=may, send=send)
+    command = {"jsonrpc": "2.0", "method": "control", "params": {"id": run_id, "op": "kill"}}
+    watch = {"jsonrpc": "2.0", "id": 1, "method": "watch", "params": {"id": run_id}}
+    before = asyncio.all_tasks()
+    await session.take(json.dumps([watch, command, watch] if is_late else command))
+    if not is_late:
+        session.close()
+    await eventually(lambda: (receipt := folder.receipt()) is not None and receipt.outcome.kind is OutcomeKind.CANCELLED)
+    await eventually(lambda: not asyncio.all_tasks() - before)  # nobody looks on for a watcher who is gone
 
 
 @pytest.mark.row(

@@ -489,6 +489,30 @@ def test_a_request_is_never_wider_than_the_rules(rules: Rules, options: dict[str
     assert (caught.value.status, caught.value.kind) == (403, "NotAllowed")
 
 
+async def test_a_folder_that_leads_in_a_circle_is_refused_in_a_sentence_and_holds_up_nobody_who_waits(
+    home: StateHome, tmp_path: Path
+) -> None:
+    rules = Rules(running=1, queued=9, folders=(tmp_path,))
+    service = Service(home=home, environ=dict(os.environ), owners=by_name(home), rules=rules, root=tmp_path)
+    there = tmp_path / "there"
+    there.mkdir()
+    command: dict[str, Any] = {"agent": "shell", "shell": "bash"}
+    try:
+        going, _ = await service.execute({"prompt": "sleep 600", **command}, who="ada")
+        first, _ = await service.execute({"prompt": "true", "cwd": "there", **command}, who="ada")
+        second, _ = await service.execute({"prompt": "true", **command}, who="ada")
+        there.rmdir()
+        there.symlink_to(there)
+        with pytest.raises(InvalidRequest, match="is not a folder"):
+            await service.execute({"prompt": "true", "cwd": "there", **command}, who="bob")
+        await service.control(going, "kill", who="ada")
+        await runs.eventually(lambda: home.folder(second).receipt())
+        told = await service.lookup.status(first, who="ada")
+        assert (told["status"], "is not a folder" in told["why"]) == ("refused", True), told
+    finally:
+        await service.aclose()
+
+
 @pytest.mark.parametrize(
     ("rules", "options", "field", "value"),
     [

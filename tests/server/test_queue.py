@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cc_executor.api import make_request
@@ -14,6 +16,8 @@ from cc_executor.server import queue as room
 from cc_executor.server.owners import Owners
 from cc_executor.server.queue import Queue, Waiting
 from cc_executor.store.home import StateHome, new_run_id
+from cc_executor.store.lock import locked
+from support.runs import eventually
 from support.spans import recorded
 
 TRACE = {"TRACEPARENT": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
@@ -63,6 +67,24 @@ async def test_a_server_that_comes_up_goes_on_with_what_was_promised(home: State
     assert after.request(before[0]) == request_
     (third,) = await added(after, request_, 1)
     assert [after.place(each) for each in (*before, third)] == [1, 2, 3]
+
+
+async def test_a_request_that_is_called_off_while_it_is_put_in_line_does_not_wait_there(home: StateHome, request_: RunRequest) -> None:
+    queue, lock = queue_of(home), home.root / "server" / "queue.lock"
+
+    def at_the_lock() -> int:
+        return sum(each.path == str(lock) for each in psutil.Process().open_files())
+
+    async with asyncio.TaskGroup() as tasks:
+        with locked(lock):  # another server adds one at this moment
+            adding = tasks.create_task(queue.add(new_run_id(time.time()), request_, "ada"))
+            await eventually(lambda: at_the_lock() > 1)
+            adding.cancel()
+            await asyncio.sleep(0)
+    assert adding.cancelled()
+    await eventually(lambda: at_the_lock() == 0)
+    assert queue.entries() == []
+    assert [each.status for each in queue.over()] in ([], ["cancelled"])
 
 
 async def test_what_was_begun_while_it_was_withdrawn_is_none_of_those_that_were_never_started(

@@ -69,7 +69,7 @@ def verify_command(
 
 def _verified(name: str, runs: StateHome, roots: Sequence[Path], keys: Keys | None) -> list[Verification]:
     path = Path(name)
-    if path.exists() or os.sep in name or path.suffix:
+    if os.path.exists(path) or os.sep in name or path.suffix:  # noqa: PTH110 - a Path raises for a name that is too long
         verified = verify_file(path, home=runs, transcript_roots=roots, keys=keys)
         if not verified:
             raise InvalidRequest(f"{name} holds no receipt: there is nothing to verify.")
@@ -89,9 +89,17 @@ def lift_command(
 
     A Jupyter server with cc-executor does this whenever it saves. This is for files that something else has written: nbclient, papermill, an editor.
     """
-    changed = {str(path): lift_file(path, home=home()) for path in notebook}
+    changed: dict[str, bool] = {}
+    wrong: list[str] = []
+    for path in notebook:
+        try:
+            changed[str(path)] = lift_file(path, home=home())
+        except CCExecutorError as error:  # the others are lifted all the same
+            wrong.append(str(error))
     if as_json:
         print_json([{"file": name, "changed": was} for name, was in changed.items()])
     else:
         for name, was in changed.items():
             typer.echo(f"{name}: {'lifted' if was else 'nothing to do'}")
+    if wrong:
+        raise InvalidRequest(" ".join(wrong))

@@ -59,7 +59,7 @@ def _page_name(path: Path) -> Path:
         It is a folder, a device or a pipe, or no name at all. With the ending of a page it would be a file beside it that nobody has named.
     """
     place = Path(os.path.expanduser(path))
-    if place.exists() and not place.is_file():
+    if os.path.exists(place) and not place.is_file():  # noqa: PTH110 - a Path raises for a name that is too long
         given = str(path) if str(path) != "." else "the current folder"
         raise InvalidRequest(f"--html takes the name of a file, such as report.html, or - for standard output (given: {given}).")
     return path if path.suffix.lower() in PAGES else path.with_name(f"{path.name}.html")

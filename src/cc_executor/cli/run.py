@@ -14,14 +14,13 @@ import typer
 
 from cc_executor.cli import INTERRUPTED, limits
 from cc_executor.cli import notify as notified
-from cc_executor.cli.codes import OUTCOME_CODES, outcome_table
+from cc_executor.cli.codes import outcome_table
 from cc_executor.cli.group import exits_with
 from cc_executor.cli.kept import AsJson, RunName, hint, home, print_json, run_folder
 from cc_executor.cli.lintoptions import Apply, Off, looked_over_prompt
 from cc_executor.cli.reading import given_prompt
 from cc_executor.cli.session import run_to_end, watch
-from cc_executor.cli.streams import OUTPUT_LOST
-from cc_executor.cli.writer import TerminalWriter, closing_lines
+from cc_executor.cli.writer import TerminalWriter, closing_lines, exit_code
 from cc_executor.errors import InvalidRequest
 from cc_executor.model.receipt import Receipt
 from cc_executor.model.request import PROMPT_LIMIT, OnKernelExit
@@ -195,7 +194,7 @@ def run_command(
         return
     writer = _writer(as_json=as_json)
     receipt = anyio.run(lambda: run_to_end(attempts, home=home(), environ=os.environ, writer=writer, notify=wish))
-    _end(receipt, as_json=as_json, lost=writer.lost)
+    _end(receipt, writer, as_json=as_json)
 
 
 def _detach(attempts: Attempts, notify: Notify | None, *, as_json: bool) -> None:
@@ -231,17 +230,16 @@ def attach_command(run: RunName = "", *, as_json: AsJson = False) -> None:
         writer.close()
         hint(f"Run {name} goes on; `cc-executor cancel {name}` ends it.")
         raise typer.Exit(INTERRUPTED)
-    _end(receipt, as_json=as_json, lost=writer.lost)
+    _end(receipt, writer, as_json=as_json)
 
 
-def _end(receipt: Receipt, *, as_json: bool, lost: OSError | None) -> None:
+def _end(receipt: Receipt, writer: TerminalWriter, *, as_json: bool) -> None:
     if as_json:
         print_json(receipt.model_dump(mode="json"))
     else:
         for line in closing_lines(receipt):
-            hint(line)
-    code = OUTCOME_CODES[receipt.outcome.kind]
-    raise typer.Exit(OUTPUT_LOST if lost is not None and code == 0 else code)
+            writer.say(line)
+    raise typer.Exit(exit_code(receipt, writer))
 
 
 def _prompt() -> str:

@@ -10,9 +10,8 @@ from typing import Annotated, Final, TextIO
 
 import typer
 
-from cc_executor.cli.codes import OUTCOME_CODES
 from cc_executor.cli.kept import LIST_LENGTH, RunName, hint, home, run_folder
-from cc_executor.cli.writer import TerminalWriter, closing_lines
+from cc_executor.cli.writer import TerminalWriter, closing_lines, exit_code
 from cc_executor.runtime.plan import removed, roots_of
 from cc_executor.runtime.reader import JournalReader
 from cc_executor.store.journal import RunFolder, RunStanding
@@ -45,12 +44,17 @@ class Held(io.StringIO):
         if self._out is not None:
             self._out.flush()
 
+    def fileno(self) -> int:
+        """The number of what it is handed on to."""
+        return self._target.fileno()
+
     def let_go(self) -> None:
         """Write what is held."""
         last = [*self._lines, self._rest] if self._rest else [*self._lines, ""]
         most = (self._lines.maxlen or 0) + (not self._rest)
-        self._target.write("\n".join(last[max(0, len(last) - most) :]))
-        self._target.flush()
+        if held := "\n".join(last[max(0, len(last) - most) :]):
+            self._target.write(held)
+            self._target.flush()
         self._out = self._target
 
 
@@ -92,8 +96,8 @@ def tail_command(
     receipt = anyio.run(receipt_of, home(), folder.run_id)
     if receipt is not None:
         for line in closing_lines(receipt):
-            hint(line)
-        raise typer.Exit(OUTCOME_CODES[receipt.outcome.kind])
+            writer.say(line)
+        raise typer.Exit(exit_code(receipt, writer))
 
 
 def _show(reader: JournalReader, writer: TerminalWriter) -> None:

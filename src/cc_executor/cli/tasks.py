@@ -11,7 +11,6 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -145,7 +144,7 @@ def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None
 
 
 def _plan_of(file: str, cwd: str | None) -> Plan:
-    if not Path(file).exists():
+    if not os.path.exists(file):  # noqa: PTH110 - a Path raises for a name that is too long, which a list itself is
         try:
             planned = kept(list_home().find(file))
         except TaskListNotFound:

@@ -10,7 +10,8 @@ from typing import Final, TextIO
 
 import msgspec
 
-from cc_executor.cli.streams import lead_nowhere
+from cc_executor.cli.codes import OUTCOME_CODES
+from cc_executor.cli.streams import OUTPUT_LOST, is_about_output, lead_nowhere
 from cc_executor.model import toolcall
 from cc_executor.model.ansi import Cleaner, clean
 from cc_executor.model.event import Event, MessageStarted, StderrWritten, TextWritten, ToolCalled, ToolReturned
@@ -59,29 +60,26 @@ class TerminalWriter:
         for event in events:
             self._write(event)
         self._out.flush()
-        self._err.flush()
+        self._tell()
 
     def stand(self, text: str) -> None:
         """Let a line stand below everything until something else is written. For terminals; not within a line, whose growth is progress enough."""
         if not self._mid_line:
-            self._err.write(f"\r\x1b[K{text}")
-            self._err.flush()
+            self._tell(f"\r\x1b[K{text}")
             self._stands = True
 
     def clear(self) -> None:
         """Take the line that stands away."""
         if self._stands:
             self._stands = False
-            self._err.write("\r\x1b[K")
-            self._err.flush()
+            self._tell("\r\x1b[K")
 
     def say(self, text: str) -> None:
         """A line of our own."""
         self.clear()
         self._end_line()
         self._out.flush()
-        self._err.write(f"{text}\n")
-        self._err.flush()
+        self._tell(f"{text}\n")
 
     def abandon(self) -> None:
         """Write no more: nobody reads, or there is no room."""
@@ -118,11 +116,22 @@ class TerminalWriter:
             case StderrWritten(text=text):
                 self.clear()
                 self._end_line()
-                self._err.write(self._stderr.feed(text))
+                self._tell(self._stderr.feed(text))
             case _:
                 said = notice(event, self.roots)
                 if said is not None:
                     self.say(f"  · {clean(said.text)}")
+
+    def _tell(self, text: str = "") -> None:
+        """Write on standard error, and flush. Without room, nothing more is said there; the run goes on, and what the agent writes is shown."""
+        try:
+            self._err.write(text)
+            self._err.flush()
+        except OSError as error:
+            if not is_about_output(error):
+                raise
+            self.lost = error
+            lead_nowhere(self._err)
 
     def _text(self, event: TextWritten) -> None:
         shown = self._open.get(event.block)
@@ -178,3 +187,9 @@ def closing_lines(receipt: Receipt) -> list[str]:
     if outcome.cure:
         lines.append(f"  {outcome.cure}")
     return [clean(line) for line in lines]
+
+
+def exit_code(receipt: Receipt, writer: TerminalWriter) -> int:
+    """What a command that has shown a run to its end exits with: an outcome other than ok comes before an output that could not be written."""
+    code = OUTCOME_CODES[receipt.outcome.kind]
+    return OUTPUT_LOST if writer.lost is not None and code == 0 else code

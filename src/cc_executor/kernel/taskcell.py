@@ -268,7 +268,7 @@ class _ListWatch:
         """What an interrupt does: stop the list; from the second on without giving what runs time to clean up."""
         self._is_interrupted = True
         try:  # in a thread, for a supervisor that stands still answers no command, and others are to be told meanwhile
-            await in_thread(self._stop if is_first else lambda: self._commands.kill(self._folder.state()), takes_long=True)
+            await in_thread(self._stop if is_first else lambda: self._commands.kill(self._folder.state(), by="cell"), takes_long=True)
             _followed.pop(self, None)
         except CCExecutorError:
             logger.exception("the list %s could not be told to stop", self._folder.list_id)

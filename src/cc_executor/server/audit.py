@@ -107,7 +107,8 @@ class Audit:
         What was noted at the same time as the last of them is among them, too: the next page begins before that time. Raises `InvalidRequest`
         for a decision that there is not, or a `before` that is no time.
         """
-        _check(decision, before)
+        _check(decision)
+        before = _moment(before) if before else ""
         found: list[Row] = []
         for row in self.rows(who=who, decision=decision, before=before):
             if len(found) >= limit and row["at"] != found[-1]["at"]:
@@ -138,12 +139,17 @@ class Audit:
             logger.warning("%s of request %s could not be audited: %s", row["what"], row["request"], error)
 
 
-def _check(decision: str, before: str) -> None:
+def _check(decision: str) -> None:
     if decision and decision not in DECISIONS:
         raise InvalidRequest(f"There is no decision {decision[:40]!r}. It is one of {', '.join(DECISIONS)}.")
+
+
+def _moment(before: str) -> str:
+    """A time as ``at`` has it, for they are compared as texts. Without an offset it is in UTC. Raises `InvalidRequest`."""
     try:
-        datetime.fromisoformat(before or _now())
-    except ValueError:
+        given = datetime.fromisoformat(before)
+        return (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError):
         raise InvalidRequest(f"before must be a time in the form of `at`, with + as %2B (given: {before[:40]!r}).") from None
 
 

@@ -27,6 +27,8 @@ CONFIG: Final = "cc-executor://config"
 RUNS: Final = "cc-executor://runs/"
 PAGE: Final = 20  # runs in one answer
 JOURNAL_LIMIT: Final = 256 * 1024  # bytes: the end of a longer stream; `status` reads all of it, piece by piece
+LONGEST: Final = 4  # bytes of a character in UTF-8, of which all but the first are 10xxxxxx
+CONTINUES: Final = 0x80
 VALUES: Final = 100  # the protocol's bound of one completion
 LOOK: Final = 1.0  # seconds between two looks at a run that somebody has subscribed to
 NOT_FOUND: Final = -32002  # the protocol's code for a resource that is not there
@@ -119,6 +121,9 @@ def _journal(folder: RunFolder, uri: str, stream: str) -> types.ReadResourceResu
     offset = max(0, size - JOURNAL_LIMIT)
     data = folder.read(stream, offset, JOURNAL_LIMIT)
     check_journal(folder)
+    if offset:  # it begins with a whole character: else a text would be one or none as its length falls
+        cut = next((place for place, byte in enumerate(data[:LONGEST]) if byte & 0xC0 != CONTINUES), 0)
+        offset, data = offset + cut, data[cut:]
     meta = {"cc-executor/offset": offset, "cc-executor/size": size}
     try:
         text = types.TextResourceContents(uri=uri, text=data.decode(), mime_type="text/plain", _meta=meta)

@@ -12,14 +12,17 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import msgspec
 from pydantic import ValidationError
 
 from cc_executor.errors import InvalidRequest, StateUnusable
 from cc_executor.model.request import RunId, RunRequest
+from cc_executor.runtime.errand import Errand, in_thread
 from cc_executor.runtime.summary import READ, RunSummary, beginning
 from cc_executor.runtime.telemetry import carried
 from cc_executor.server.owners import Owners
@@ -27,7 +30,7 @@ from cc_executor.server.policy import SOON
 from cc_executor.server.refusal import Refused
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunStanding, request_json
-from cc_executor.store.lock import locked
+from cc_executor.store.lock import PATIENCE, locked
 from cc_executor.store.place import LONGEST_WAIT, claimed_at
 from cc_executor.store.plain import read_plain, unwritable, write_whole
 
@@ -98,8 +101,16 @@ class Queue:
         StateUnusable
             It cannot be written down, so nothing is promised.
         """
+        errand = Errand(lambda _: self._add(run_id, request, who), patience=2 * PATIENCE)
         async with self._lock:  # the place is free when it is looked at, and until it is taken
-            return await asyncio.to_thread(self._add, run_id, request, who)
+            try:
+                return await errand.run()
+            except BaseException:
+                if errand.result is not None:  # cancelled meanwhile, and nobody was promised anything
+                    take_back = partial(self.withdraw, errand.result, status="cancelled", why="It was called off before it had a place.")
+                    with anyio.CancelScope(shield=True), suppress(StateUnusable):
+                        await in_thread(take_back)
+                raise
 
     def _turn(self) -> AbstractContextManager[None]:
         return locked(self._folder.with_suffix(".lock"))

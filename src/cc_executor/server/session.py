@@ -57,6 +57,7 @@ _PARAMS: Final[dict[str, tuple[str, ...]]] = {
     "answer": ("subscription", "ask", "decision", "text", "answers"),
     "detail": ("subscription", "task"),
 }
+_COMMANDS: Final = frozenset({"control", "answer"})  # what somebody has said is done, though they go
 _NEEDS: Final = {"execute": "execute", "control": "execute", "answer": "execute"}  # the right that a method needs; all others: read
 
 
@@ -97,6 +98,7 @@ class Session:
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: set[asyncio.Task[Any]] = set()  # those that start a run at this moment: cancelled, they would end it
+        self._obeying: set[asyncio.Task[None]] = set()  # those with a command
         self._subscriptions: dict[int, asyncio.Task[None]] = {}
         self._watches: dict[int, Watch | ListWatch] = {}
         self._methods: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
@@ -117,15 +119,20 @@ class Session:
     async def take(self, message: str | bytes) -> None:
         """Begin to answer a message; returns when another one may come."""
         await self._room.acquire()
-        if self._is_gone:  # while it stood in line: nobody would end what it begins
+        asked = jsonrpc.parse(message)
+        has_command = any(call.method in _COMMANDS for call in asked.calls)
+        if self._is_gone and not has_command:  # while it stood in line: nobody would end what it begins
             self._room.release()
             return
-        self._spawn(self._answer(jsonrpc.parse(message)), done=self._room.release)
+        task = self._spawn(self._answer(asked), done=self._room.release)
+        if has_command:
+            self._obeying.add(task)
+            task.add_done_callback(self._obeying.discard)
 
     def close(self) -> None:
-        """The watcher is gone; the runs go on, and what is just being started is."""
+        """The watcher is gone; the runs go on, what is just being started is, and commands are obeyed."""
         self._is_gone = True
-        for task in self._tasks - self._starting:
+        for task in self._tasks - self._starting - self._obeying:
             task.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, None], *, done: Callable[[], object] = lambda: None) -> asyncio.Task[None]:
@@ -149,8 +156,8 @@ class Session:
         size = 0
         async with self._batch:
             for call in message.calls:
-                if self._is_gone:
-                    return
+                if self._is_gone and call.method not in _COMMANDS:
+                    continue
                 answer = await self._called(call if size <= BATCH_SIZE else replace(call, error=_too_large()))
                 if answer is not None:
                     told.append(json.dumps(answer))
@@ -259,6 +266,8 @@ class Session:
 
     def _check_place(self) -> None:
         """Asked when the place is taken: between that and this, nothing is waited for."""
+        if self._is_gone:  # it was asked for beside a command, which is obeyed
+            raise RpcError(Code.NOT_NOW, "The socket is closed")
         if len(self._subscriptions) >= SUBSCRIPTIONS:
             raise Refused(429, "TooMany", f"A socket may have {SUBSCRIPTIONS} subscriptions. End one, or open another socket.")
 

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -212,6 +213,15 @@ def _serve(work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> N
         pass
 
 
+def _is_address(url: str) -> bool:
+    """Whether that can be the address of a server; that one is there says the first request."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and parts.port != 0
+    except ValueError:  # a port beyond all, or half a pair of brackets
+        return False
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
@@ -229,13 +239,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not given.url:
             root = Path(os.path.abspath(os.path.expanduser(given.cwd)))
-            if not root.is_dir():
+            if not os.path.isdir(root):  # noqa: PTH112 - a Path raises for a name that is too long
                 _say(f"{root} is no folder: name one with --cwd.")
                 return WRONG_CALL
             _serve(local, root, dict(os.environ))
             return 0
         token = next((value for name in TOKEN if (value := os.environ.get(name))), "")
-        if not given.url.startswith(("http://", "https://")) or not token:
+        if not _is_address(given.url) or not token.isascii() or not token:  # it goes into a header
             _say(f"Give the server's address as --url http://HOST:PORT/, and its token in the environment as {TOKEN[0]}.")
             return WRONG_CALL
         _serve(relay, given.url, token)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,7 +64,9 @@ class Trail:
                 line = b"\n" + line
             os.write(descriptor, line)
             if size + len(line) > self._limit:
-                self._rotate(descriptor)
+                # Another server of this folder does it at this moment, and may have been stopped in its midst; or it has just done it.
+                with suppress(BlockingIOError, FileNotFoundError):
+                    self._rotate(descriptor)
         finally:
             os.close(descriptor)
 
@@ -71,7 +74,7 @@ class Trail:
         return self._path.with_name(f"{self._path.name}.{number}")
 
     def _rotate(self, descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # another server of this folder may have the same in mind
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the event loop waits for nobody
         if not os.path.samestat(os.fstat(descriptor), self._path.stat()):
             return
         for number in range(self._older_ones, 0, -1):

@@ -434,7 +434,7 @@ def _begun(folder: ListFolder) -> list[tuple[str, str]]:
     """The runs of a list, each with its task."""
     from cc_executor.model.listrecord import Begun  # as above
 
-    return [(item.run_id, item.task) for item in folder.read()[0] if isinstance(item, Begun) and item.run_id]
+    return [(item.run_id, item.task) for item in folder.records() if isinstance(item, Begun) and item.run_id]
 
 
 def _lists_noted(connection: sqlite3.Connection) -> Iterable[tuple[str, str]]:

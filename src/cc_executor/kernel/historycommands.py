@@ -49,7 +49,7 @@ def history_verb(shell: Any, line: str) -> History:
 def estimate_verb(shell: Any, line: str) -> None:
     """`%cc estimate [--agent NAME] [--model NAME] [--cwd FOLDER] [--label TEXT] [--rehearse SCRIPT] PROMPT`: prints how long it will take, and what it costs."""
     settings = settings_of(shell)
-    given: dict[str, Any] = {"model": settings.model or None, "cwd": settings.cwd or None}
+    given: dict[str, Any] = {"agent": settings.agent, "model": settings.model or None, "cwd": settings.cwd or None}
     rest = line.strip()
     while found := _OPTION.match(rest):  # by hand: a prompt may hold a quote that is not closed
         given[found[1]] = found[2].strip("'\"")

@@ -21,7 +21,7 @@ from cc_executor.model.state import RunState
 from cc_executor.model.tasklist import Task, TaskKind, TaskList
 from cc_executor.model.taskrows import TaskBoard
 from cc_executor.store.home import StateHome, state_path
-from cc_executor.store.tasklists import ListHome
+from cc_executor.store.tasklists import JOURNAL, ListHome
 from cc_executor.taskcommands import TaskCommands
 from kernel.attacks import PAYLOADS
 
@@ -174,6 +174,22 @@ def test_pause_is_confirmed_by_the_list_and_what_is_refused_is_said(page: TasksP
     expect(page.root().get_by_label("New text of task t2", exact=True)).to_have_value("other")  # what was typed is not lost
     page.root().get_by_role("button", name="Leave as it was").click()
     expect(page.root().get_by_role("button", name="Edit t2", exact=True)).to_be_focused()
+
+
+def test_a_row_whose_text_cannot_be_read_says_so_and_is_not_edited(page: TasksPage) -> None:
+    page.open()
+    page.settle()
+    title = page.row(1).locator(".ccx-task-title")
+    title.click()
+    page.until(lambda: page.row(1).locator(".ccx-task-text").inner_text() == "true", "its text")
+    title.click()
+    (page.folder.path / JOURNAL).write_bytes(b"nothing of ours\n")
+    title.click()
+    page.until(lambda: page.root().get_by_role("alert").is_visible(), "why")
+    expect(page.root().get_by_role("alert")).to_contain_text("cannot be read")
+    page.painted()
+    assert page.root().get_by_role("textbox").count() == 0, "nobody has asked for the form"
+    expect(title).to_be_focused()
 
 
 def test_a_double_click_on_skip_does_not_bring_the_task_back_and_the_keyboard_stays_in_the_row(page: TasksPage) -> None:

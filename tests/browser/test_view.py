@@ -27,6 +27,7 @@ from cc_executor.model.event import (
     ToolReturned,
 )
 from cc_executor.model.outcome import Outcome, OutcomeKind
+from cc_executor.model.pager import Page
 from cc_executor.model.receipt import Check
 from cc_executor.wire.feed import ViewStatus
 from kernel.attacks import HOST, PAYLOADS
@@ -651,6 +652,32 @@ def test_older_pages_join_on_to_a_run_that_goes_on(view_page: ViewPage) -> None:
         view_page.turn()
     view_page.settle()
     assert view_page.text() == lines(2000, 10_000)
+
+
+def test_a_page_that_comes_after_everything_was_sent_anew_leaves_no_gap(view_page: ViewPage) -> None:
+    events: list[Event] = [output(lines(at, at + 100)) for at in range(0, 8000, 100)]
+    read, asked = reader(events, view_page.transcript), list[tuple[int, Callable[[Page], None]]]()
+    view_page.make_view(read_page=lambda before, done: asked.append((before, done)))
+    view_page.open()
+    view_page.feed(*events)
+    view_page.settle()
+    view_page.root().get_by_role("log").evaluate("n => { n.scrollTop = 0; }")
+    view_page.button("Show earlier").click()
+    view_page.until(lambda: asked, "the question")
+    view_page.lose = lambda message: "content" in message  # a flood of the cell's own, say
+    for at in range(8000, 14_000, 1000):
+        events.append(output(lines(at, at + 1000)))
+        view_page.feed(events[-1])
+        view_page.turn()
+    view_page.lose = lambda _: False
+    view_page.until(lambda: view_page.text() == lines(9000, 14_000), "what is newest")
+    for question in asked:  # the journal is long
+        read(*question)
+    view_page.settle()
+    shown = view_page.text()
+    assert shown == lines(int(shown[5:11]), 14_000), "without a gap"
+    view_page.button("Show earlier").click()
+    view_page.until(lambda: len(asked) == 2, "it can be asked for again")
 
 
 def test_pages_are_bounded_too(view_page: ViewPage) -> None:

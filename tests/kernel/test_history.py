@@ -55,7 +55,10 @@ def test_the_verbs_and_the_dry_run_tell_of_past_runs(kernel: Kernel, runs: list[
     assert kernel.value("len(__import__('cc_executor').history(agent='shell'))") == "6"
     assert re.search(r"time  \d", kernel.run("%cc estimate --agent shell sleep 0.05").stream)
     assert "no estimate" in kernel.run("%cc_estimate Don't stop; explain this.").stream
-    assert "command:sleep" in kernel.run("%config CCExecutor.agent = 'shell'\n%cc estimate sleep 0.05").stream
+    kernel.run("%config CCExecutor.agent = 'shell'")
+    assert re.search(r"time  \d", kernel.run("%cc estimate sleep 0.05").stream), "of what the next cell would run"
+    assert "no estimate" in kernel.run("%cc estimate --agent claude sleep 0.05").stream
+    kernel.run("%config CCExecutor.agent = 'claude'")
     wrong = kernel.run("%cc history --colour red")
     assert (wrong.ename, "--outcome" in wrong.evalue) == ("InvalidRequest", True)
     dry = kernel.run(DRY).stream

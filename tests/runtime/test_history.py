@@ -142,6 +142,19 @@ def test_a_damaged_history_is_told_once_and_made_anew(home: StateHome, by_a_run:
     assert (home.root / DAMAGED).exists()
 
 
+@pytest.mark.parametrize("change", ["UPDATE runs SET active = 'long'", "UPDATE runs SET p90 = 1, p50 = NULL"])
+def test_a_history_in_which_somebody_else_has_written_is_made_anew(home: StateHome, tmp_path: Path, change: str) -> None:
+    ended = shell("true", cwd=tmp_path)
+    assert len(history()) == 1
+    with closing(sqlite3.connect(home.root / FILE)) as connection:
+        connection.execute(change)
+        connection.commit()
+    found = history()
+    assert [row.run_id for row in found] == [ended.run_id]
+    assert found.notes == (SAID[Trouble.DAMAGED],)
+    assert history().notes == ()
+
+
 @pytest.mark.row("faults", "history locked", "runs and reads go on, what was missed is caught up")
 def test_while_somebody_holds_the_history_runs_and_reads_go_on(home: StateHome) -> None:
     first = shell("true")

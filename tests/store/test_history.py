@@ -131,6 +131,19 @@ def test_what_somebody_else_has_put_there_is_damage(index: HistoryIndex) -> None
             assert error.value.trouble is Trouble.DAMAGED
 
 
+@pytest.mark.parametrize("change", ["UPDATE runs SET p50 = NULL", "UPDATE runs SET p50 = 'soon'", "UPDATE runs SET active = x'00'"])
+def test_a_prediction_that_nobody_has_made_is_damage(index: HistoryIndex, change: str) -> None:
+    fill(index, row(1, p50=1.0, p90=2.0, active=1.5))
+    with index.reading() as connection:
+        assert history.judged(connection, limit=9) == [(1.0, 2.0, 1.5, True)]
+    with closing(sqlite3.connect(index.path)) as connection:
+        connection.execute(change)
+        connection.commit()
+    with index.reading() as connection, pytest.raises(Unusable) as error:
+        history.judged(connection, limit=9)
+    assert error.value.trouble is Trouble.DAMAGED
+
+
 def spoil_head(path: Path) -> None:
     path.write_bytes(b"this is no database" * 500)
 

@@ -421,6 +421,20 @@ def test_a_file_keeps_its_writer_s_style(home: StateHome, tmp_path: Path, indent
     assert json.dumps(expected, indent=indent, ensure_ascii=ascii_only) == lifted
 
 
+def test_half_a_pair_of_surrogates_in_somebody_s_output_is_kept_as_it_was_written(home: StateHome, tmp_path: Path) -> None:
+    path = tmp_path / "work.ipynb"
+    notebook = receipts.notebook(code_cell("a", final_output(receipt(1))))
+    notebook["cells"][0]["source"] = "é print(half)"
+    notebook["cells"][0]["outputs"].append({"output_type": "stream", "name": "stdout", "text": "HALF"})
+    # As editors that are written in JavaScript do (ECMA-262, JSON.stringify): everything in UTF-8, but for what UTF-8 has not.
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False).replace("HALF", "\\ud83d"), "utf-8")
+    assert store.lift_file(path, home=home)
+    lifted = path.read_text("utf-8")
+    assert run_id(1) in json.loads(lifted)["metadata"]["cc_executor"]["receipts"]
+    assert '"text": "\\ud83d"' in lifted
+    assert "é print" in lifted
+
+
 def test_a_link_to_a_notebook_stays_a_link(home: StateHome, tmp_path: Path) -> None:
     target, link = tmp_path / "target.ipynb", tmp_path / "link.ipynb"
     target.write_text(as_nbformat_writes(receipts.notebook(code_cell("a", final_output(receipt(1))))), "utf-8")

@@ -21,9 +21,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from IPython.core.getipython import get_ipython
+
+from cc_executor.kernel.loop import awaiting_cell
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,16 @@ def takes_input(kernel: Any) -> bool:
     return bool(getattr(kernel, "_allow_stdin", False))
 
 
-_pumps: Final[set[object]] = set()
+class _Pump(NamedTuple):
+    """One way to take messages before the kernel queues them, and the way back to where all of them are queued."""
+
+    answers: _Answers
+    install: Callable[[], object]
+    remove: Callable[[], object]
+
+
+# What is awaited together (`asyncio.gather`), or in one cell beside another, has one each; the newest works.
+_pumps: Final[list[_Pump]] = []
 
 
 def is_pumping() -> bool:
@@ -56,20 +67,23 @@ def shell_pump(kernel: Any, *, again: Callable[[], object] = lambda: None) -> Ge
     again : callable, optional
         Called when this cell is queued once more; what it displays is an output of that request.
     """
-    install = _installer(kernel, again)
-    if install is None:
+    pump = _pump_of(kernel, again)
+    if pump is None:
         yield
         return
-    remove = install()
-    _pumps.add(pump := object())
+    _pumps.append(pump)
+    pump.install()
     try:
         yield
     finally:
-        _pumps.discard(pump)
-        remove()
+        _pumps[:] = [each for each in _pumps if each is not pump]
+        if _pumps:
+            _pumps[-1].install()
+        else:
+            pump.remove()
 
 
-def _installer(kernel: Any, again: Callable[[], object]) -> Callable[[], Callable[[], None]] | None:
+def _pump_of(kernel: Any, again: Callable[[], object]) -> _Pump | None:
     # A cell that could not be awaited runs on a loop of its own in another thread; the kernel's loop is blocked then, and answers nobody.
     if kernel is None or threading.current_thread() is not threading.main_thread():
         return None
@@ -83,13 +97,13 @@ def _installer(kernel: Any, again: Callable[[], object]) -> Callable[[], Callabl
         return None
     manager = getattr(getattr(kernel, "shell_channel_thread", None), "manager", None)
     if manager is not None and hasattr(manager, "set_on_recv_callback") and hasattr(kernel, "shell_main"):
-        return partial(_install_on_shell_thread, kernel, manager, again)
+        return _on_shell_thread(kernel, manager, again)
     if hasattr(kernel, "msg_queue") and hasattr(kernel, "schedule_dispatch") and hasattr(kernel.shell_stream, "on_recv"):
-        return partial(_install_on_stream, kernel, again)
+        return _on_stream(kernel, again)
     return None
 
 
-def _install_on_stream(kernel: Any, again: Callable[[], object]) -> Callable[[], None]:
+def _on_stream(kernel: Any, again: Callable[[], object]) -> _Pump:
     """Version 6: messages come by `shell_stream` and queue in `msg_queue`; ours are answered instead of queued."""
     later = partial(kernel.schedule_dispatch, kernel.dispatch_shell)
     answers = _Answers(kernel, QUESTIONS | COMMS, again)
@@ -98,11 +112,11 @@ def _install_on_stream(kernel: Any, again: Callable[[], object]) -> Callable[[],
         if not answers.take(frames, kernel.shell_stream):
             later(frames)
 
-    kernel.shell_stream.on_recv(receive, copy=False)
-    return lambda: kernel.shell_stream.on_recv(later, copy=False)
+    listen = partial(kernel.shell_stream.on_recv, copy=False)
+    return _Pump(answers, partial(listen, receive), partial(listen, later))
 
 
-def _install_on_shell_thread(kernel: Any, manager: Any, again: Callable[[], object]) -> Callable[[], None]:
+def _on_shell_thread(kernel: Any, manager: Any, again: Callable[[], object]) -> _Pump:
     """Version 7: messages come through a thread to `shell_main`, which holds a lock for as long as a cell runs."""
     handles_comms = "concurrent" in inspect.signature(kernel.dispatch_shell).parameters  # 7.4 and later
     answers = _Answers(kernel, QUESTIONS if handles_comms else QUESTIONS | COMMS, again)
@@ -113,8 +127,8 @@ def _install_on_shell_thread(kernel: Any, manager: Any, again: Callable[[], obje
             return
         await original(subshell_id, frames)
 
-    manager.set_on_recv_callback(receive)
-    return lambda: manager.set_on_recv_callback(original)
+    listen = manager.set_on_recv_callback
+    return _Pump(answers, partial(listen, receive), partial(listen, original))
 
 
 class _Answers:
@@ -123,8 +137,8 @@ class _Answers:
     def __init__(self, kernel: Any, types: frozenset[str], again: Callable[[], object]) -> None:
         self._kernel = kernel
         self._types = types
-        self._again = again
-        self._cell = _cell_of(kernel.get_parent("shell"))
+        self.again = again
+        self.cell = _cell_of(kernel.get_parent("shell"))
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self, frames: Any, stream: Any) -> bool:
@@ -136,10 +150,11 @@ class _Answers:
         except Exception:  # noqa: BLE001 - not a message; the kernel's own handler says so
             return False
         kind = message["header"]["msg_type"]
-        if kind == "execute_request" and self._cell and _cell_of(message) == self._cell:
+        if kind == "execute_request" and (meant := _answers_for(_cell_of(message))):
             # Not by `deserialize`: the session takes no message twice, and this one is the kernel's own to take, later.
             with self._as_parent(idents, {**message, "content": session.unpack(message["content"])}):
-                self._again()
+                for answers in meant:
+                    answers.again()
         if kind not in self._types:
             return False
         message = session.deserialize(rest, content=True, copy=False)
@@ -162,9 +177,10 @@ class _Answers:
             except Exception:  # the page is owed its other answers, the developer the trace
                 logger.exception("%s could not be answered while a cell was running", kind)
             finally:
-                # The page waits for `idle` with its own message as parent; then the cell is shown as busy again.
+                # The page waits for `idle` with its own message as parent; then a cell that is at work is shown as busy again.
                 kernel._publish_status("idle", "shell", parent=message)
-        if parent := kernel.get_parent("shell"):
+        # A list that a task of the user's own awaits may outlive its cell: to say busy then would be the last word that the page hears.
+        if (parent := kernel.get_parent("shell")) and awaiting_cell() is not None:
             kernel._publish_status("busy", "shell", parent=parent)
 
     @contextmanager
@@ -177,6 +193,11 @@ class _Answers:
             yield
         finally:
             kernel.set_parent(parent_idents, parent, channel="shell")
+
+
+def _answers_for(cell: str) -> list[_Answers]:
+    """Those of all that is awaited in this cell."""
+    return [pump.answers for pump in _pumps if cell and pump.answers.cell == cell]
 
 
 def cell_now() -> str:

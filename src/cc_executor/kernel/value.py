@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Generator
 from typing import Any, Protocol
 
+from IPython.core.getipython import get_ipython
+
 from cc_executor.kernel.display import Display, SilentDisplay, show_mime
 from cc_executor.kernel.loop import cancelled, interruptible, own
+from cc_executor.kernel.shell_pump import shell_pump
 from cc_executor.runtime.result import Result
 from cc_executor.runtime.run import Run
 
@@ -31,8 +34,6 @@ class ShownResult(Result):
         if getattr(self, "_is_silent", False):
             object.__setattr__(self, "_is_silent", False)
             return
-        from IPython.core.getipython import get_ipython
-
         if not hasattr(get_ipython(), "kernel"):
             print(repr(self))  # noqa: T201 - a terminal's view of a value
             return
@@ -121,10 +122,11 @@ class RunHandle:
         return interruptible(self._end()).__await__()
 
     async def _end(self) -> Result:
-        try:
-            result = await asyncio.shield(self.follow())
-        except asyncio.CancelledError as error:
-            raise cancelled(error, f"run {self.run_id} goes on") from None
+        with shell_pump(getattr(get_ipython(), "kernel", None)):  # its view stands in another cell, and has buttons there
+            try:
+                result = await asyncio.shield(self.follow())
+            except asyncio.CancelledError as error:
+                raise cancelled(error, f"run {self.run_id} goes on") from None
         self._watch.display.repeat()
         return result
 

@@ -144,7 +144,9 @@ def _listed(items: Sequence[object], made: Written, given: dict[str, Any]) -> Wr
 
 def nothing_of_lists(name: str) -> Problem:
     """That a list has no field of this name, and which it has."""
-    return Problem(name, f"is nothing that a list has; it has {', '.join(_LIST_KEYS)}, defaults (options for all its runs), hooks and tasks.")
+    return Problem(
+        name, f"is nothing that a list has; it has {', '.join(_LIST_KEYS)}, defaults (options for all its runs), hooks and tasks."
+    )
 
 
 def with_defaults(given: Mapping[str, Any], defaults: object) -> dict[str, Any]:

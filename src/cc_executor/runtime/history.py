@@ -296,7 +296,7 @@ def ask(home: StateHome, work: Callable[[sqlite3.Connection], T], *, environ: Ma
     said: list[str] = []
     trouble: Trouble | None = None
     if home.runs_path.exists():
-        for _ in range(3):  # broken, healed, and perhaps found broken once more by somebody else's hand
+        for number in range(3):  # broken, healed, and perhaps found broken once more by somebody else's hand
             try:
                 with index.writing() as connection:
                     catch_up(connection, home, redactor, said)
@@ -306,7 +306,7 @@ def ask(home: StateHome, work: Callable[[sqlite3.Connection], T], *, environ: Ma
                 if trouble not in {Trouble.DAMAGED, Trouble.OLD}:
                     break
                 try:
-                    if index.heal():
+                    if index.heal(is_sure=number > 0):
                         said[:] = [SAID[trouble]]
                 except Unusable as again:
                     trouble = again.trouble
@@ -434,7 +434,7 @@ def _begun(folder: ListFolder) -> list[tuple[str, str]]:
     """The runs of a list, each with its task."""
     from cc_executor.model.listrecord import Begun  # as above
 
-    return [(item.run_id, item.task) for item in folder.read()[0] if isinstance(item, Begun) and item.run_id]
+    return [(item.run_id, item.task) for item in folder.records() if isinstance(item, Begun) and item.run_id]
 
 
 def _lists_noted(connection: sqlite3.Connection) -> Iterable[tuple[str, str]]:

@@ -276,7 +276,7 @@ def wish_for_runs(folder: ListFolder, name: str) -> Notify | None:
     wish = notices.wish_in(folder.path)
     if wish is None or NotifyOn.INPUT not in wish.on or not wish.targets:
         return None
-    began = _round(folder.read()[0])[0]
+    began = _round(folder.records())[0]
     return wish.model_copy(update={"on": (NotifyOn.INPUT,), "since": began or time.time(), "list_id": str(folder.list_id), "name": name})
 
 
@@ -286,7 +286,7 @@ async def tell_of_list(folder: ListFolder, state: ListState, name: str, *, envir
     if wish is None or state.status is ListStatus.OPEN:
         return
     event = NotifyOn.DONE if state.status is ListStatus.OK else NotifyOn.FAILED
-    began, closed = _round((await in_thread(folder.read))[0])
+    began, closed = await in_thread(lambda: _round(folder.records()))
     seconds = closed - began if began is not None and closed is not None else 0.0
     mark = None
     if event in wish.on and closed is not None and seconds >= wish.after:

@@ -142,7 +142,7 @@ def told_run(folder: RunFolder) -> RunReport:
 
 def told_list(folder: ListFolder, home: StateHome) -> ListReport:
     """The records of a list and of its runs, folded."""
-    tasks, journal = folder.tasks(), folder.read()[0]
+    tasks, journal = folder.tasks(), list(folder.records())
     newest = {record.task: record.run_id for record in journal if isinstance(record, Begun) and record.run_id}
     receipts: dict[str, Receipt] = {}
     runs: dict[str, RunReport] = {}

@@ -125,7 +125,7 @@ def runs_of_list(home: StateHome, folder: ListFolder, *, since: str = "") -> lis
     """
     if folder.is_run():
         raise UndoRefused(f"The list {folder.list_id} is being run: stop it first, with `cc-executor tasks stop {folder.list_id}`.")
-    begun = [record for record in folder.read()[0] if isinstance(record, Begun)]
+    begun = [record for record in folder.records() if isinstance(record, Begun)]
     first = next((number for number, record in enumerate(begun) if record.task == since), None) if since else 0
     if first is None:
         raise TaskListNotFound(f"In the list {folder.list_id} no task {since!r} was begun.")

@@ -238,8 +238,13 @@ class HistoryIndex:
                 raise Unusable(Trouble.BUSY, "somebody makes it at this moment")
             yield
 
-    def heal(self) -> bool:
+    def heal(self, *, is_sure: bool = False) -> bool:
         """Put a damaged file aside, so that a new one is made. False when somebody else has done so meanwhile.
+
+        Parameters
+        ----------
+        is_sure : bool
+            Also where nothing is seen of the damage without a look at each row: it is there still after somebody was given the time to do so.
 
         Raises
         ------
@@ -250,7 +255,7 @@ class HistoryIndex:
             with self._alone():
                 try:
                     with self.reading() as connection, translated():
-                        if connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",):
+                        if not is_sure and connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",):
                             return False
                 except Unusable as error:
                     if error.trouble is Trouble.BUSY:
@@ -439,8 +444,10 @@ def judged(connection: sqlite3.Connection, *, limit: int) -> list[tuple[float, f
     with translated():
         found = connection.execute(
             "SELECT p50, p90, active, outcome = 'ok' FROM runs WHERE p90 IS NOT NULL ORDER BY run_id DESC LIMIT ?", (limit,)
-        )
-        return [(float(p50), float(p90), float(active), bool(ended)) for p50, p90, active, ended in found]
+        ).fetchall()
+    if not all(isinstance(number, float) for *numbers, _ in found for number in numbers):  # as for `_is_past`
+        raise Unusable(Trouble.DAMAGED, "a prediction is none")
+    return [(p50, p90, active, bool(ended)) for p50, p90, active, ended in found]
 
 
 def assign(connection: sqlite3.Connection, run_id: str, *, list_id: str, task_id: str) -> None:

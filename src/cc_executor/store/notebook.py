@@ -416,7 +416,8 @@ class _Style(msgspec.Struct, frozen=True):
         text = json.dumps(
             _split_lines(notebook), ensure_ascii=self.escaped, indent=self.indent, sort_keys=self.sort_keys, separators=separators
         )
-        return (text + ("\n" if self.final_newline else "")).encode("utf-8")
+        # Half of a pair of surrogates, which UTF-8 has not, as JSON escapes it: so it was written by whoever could write it.
+        return (text + ("\n" if self.final_newline else "")).encode("utf-8", "backslashreplace")
 
 
 def _split_lines(notebook: Json) -> Json:

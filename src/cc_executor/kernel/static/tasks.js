@@ -330,7 +330,7 @@ class TaskRow {
   refused(click) {
     this.settle();
     this.draw();
-    if (this.draft?.click === click) this.edit();
+    if (this.draft && this.draft.click === click) this.edit(); // what is no press, as the question for a text, has no name
   }
 
   dispose() {

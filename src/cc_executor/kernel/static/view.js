@@ -196,6 +196,7 @@ class Log {
     this.floor = 0; // older items are in the journal
     this.elided = 0; // lines of these
     this.first = null; // with older pages: the first number that is here
+    this.asked = null; // what the page that was asked for joins on to
     this.follows = true;
     this.last = { top: 0, height: 0, client: 0 };
 
@@ -302,7 +303,8 @@ class Log {
     if (this.pagerButton.hasAttribute("aria-disabled")) return;
     disable(this.pagerButton, true);
     setText(this.pagerButton, "Reading…");
-    this.askForPage(this.start);
+    this.asked = this.start;
+    this.askForPage(this.asked);
     clearTimeout(this.pageTimer);
     this.pageTimer = setTimeout(() => this.drawPager(), ANSWER_MS * 2);
   }
@@ -314,7 +316,8 @@ class Log {
 
   addPage(first, items) {
     clearTimeout(this.pageTimer);
-    if (first >= this.start && items.length === 0) return this.drawPager();
+    // What it was to join on to may have gone meanwhile: everything came anew, or was let go.
+    if (this.start !== this.asked || (first >= this.start && items.length === 0)) return this.drawPager();
     this.follow(false);
     const anchor = this.list.firstElementChild;
     const before = anchor ? anchor.getBoundingClientRect().top : 0;

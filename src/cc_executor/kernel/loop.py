@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from cc_executor.runtime.blocking import SINGLE_CONTEXT
+from cc_executor.runtime.blocking import SINGLE_CONTEXT, require_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,14 @@ _told: Final[set[str]] = set()
 
 
 def tell_of_nesting() -> None:
-    """Say once that somebody has applied nest-asyncio to a kernel that it harms; nest-asyncio2 loses no messages."""
+    """Say once that somebody has applied nest-asyncio to a kernel that it harms; nest-asyncio2 loses no messages.
+
+    Raises
+    ------
+    InvalidRequest
+        No cell can be awaited under it: see `require_tasks`.
+    """
+    require_tasks()
     is_applied = hasattr(asyncio, "_nest_patched") and not hasattr(asyncio, "_nest_asyncio2")
     kernel = sys.modules.get("ipykernel")
     if is_applied and kernel is not None and kernel.version_info[0] >= SINGLE_CONTEXT and not _told:

@@ -17,11 +17,17 @@ T = TypeVar("T")
 
 # The version of ipykernel from which on all cells run in one context, which a nested loop cannot enter again: its messages are lost (measured).
 SINGLE_CONTEXT: Final = 7
+NO_NESTING: Final = (3, 14)  # of Python: from then on `asyncio.current_task()` is None under nest-asyncio 1.6; nest-asyncio2 keeps it
 _SIGNAL_LOOK: Final = 0.1  # seconds; short, so that the main thread still takes signals
 
 
 def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, whatever loop is or is not running in this thread. An interrupt cancels it, and is raised when it has ended."""
+    try:
+        require_tasks()
+    except InvalidRequest:
+        work.close()  # it was never to run
+        raise
     loop = _running_loop()
     if loop is None:
         return run_in_thread(work) if _is_in_other_loop() else _run(work)
@@ -29,11 +35,21 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
 
 
 def require_asyncio() -> None:
-    """Raise `InvalidRequest` where no loop of asyncio runs: in the tasks of another library, or outside of all."""
+    """Raise `InvalidRequest` where no loop of asyncio runs (in the tasks of another library, or outside of all), or one that does not know its tasks."""
     if _running_loop() is None:
         raise InvalidRequest(
             "This is awaited on a loop of asyncio, and none runs here. Under trio, call cc_execute_sync in a thread: "
             "await trio.to_thread.run_sync(functools.partial(cc_execute_sync, prompt, ...))."
+        )
+    require_tasks()
+
+
+def require_tasks() -> None:
+    """Raise `InvalidRequest` where somebody has applied nest-asyncio on Python 3.14 or later: no loop knows its own tasks then, and nothing can be cancelled."""
+    if sys.version_info >= NO_NESTING and hasattr(asyncio, "_nest_patched") and not hasattr(asyncio, "_nest_asyncio2"):
+        raise InvalidRequest(
+            "nest_asyncio is applied here, under which asyncio no longer knows its own tasks on Python 3.14 and later. "
+            "Restart, and leave it out, or apply nest_asyncio2 in its place (pip install nest-asyncio2)."
         )
 
 
@@ -70,7 +86,10 @@ def _can_nest(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def _run_nested(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
-    import nest_asyncio  # pyright: ignore[reportMissingTypeStubs] - it ships none
+    if sys.version_info >= (3, 14):  # `NO_NESTING`, as type checkers read it
+        import nest_asyncio2 as nest_asyncio
+    else:
+        import nest_asyncio  # pyright: ignore[reportMissingTypeStubs] - it ships none
 
     nest_asyncio.apply(loop)  # noqa: TID251 - the one exception that the ban names  # pyright: ignore[reportUnknownMemberType] - it ships no types
     task = loop.create_task(work, name="cc_executor")

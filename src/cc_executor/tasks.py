@@ -210,8 +210,9 @@ async def cc_execute_list(
     folder = open_list(planned, home, fresh=fresh)
     watcher = Watcher(on_state=on_state) if on_state is not None else Watcher()
 
-    called = (*hooks_of_environment(environment), *planned.hooks, *hooks_given(hooks))
-    keep_hooks(folder, planned.hooks)
+    own = (*planned.hooks, *hooks_given(hooks))
+    called = (*hooks_of_environment(environment), *own)
+    keep_hooks(folder, own)
     keep_notify(folder, notify)
     keep_cap(folder, bounds_of(environment))
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cc_executor.errors import InvalidRequest
+from cc_executor.kernel.config import CCExecutor
+from cc_executor.kernel.notify import notify_of
 from kernel.cells import NEWEST_LINE, make_gate, shell_cell
 from support.kernel import Kernel
 from support.receiver import Receiver, receiving
@@ -24,6 +28,26 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture(autouse=True)
 def nothing_yet(receiver: Receiver) -> None:
     receiver.received.clear()
+
+
+@pytest.mark.parametrize(
+    ("given", "targets", "has_bell"),
+    [
+        ("command:true", ("command:true",), True),
+        (["command:true", "command:false"], ("command:true", "command:false"), True),
+        (("command:true",), ("command:true",), True),
+        ("none", (), False),
+    ],
+)
+def test_a_function_is_given_one_or_several_to_tell(given: object, targets: tuple[str, ...], *, has_bell: bool) -> None:
+    wish = notify_of(CCExecutor(environ={}), Namespace(notify=given, notify_after=None, notify_on=None))
+    assert wish is not None
+    assert (wish.targets, wish.browser) == (targets, has_bell)
+
+
+def test_what_is_no_text_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="notify must be a text or a list of texts, not int"):
+        notify_of(CCExecutor(environ={}), Namespace(notify=3, notify_after=None, notify_on=None))
 
 
 @NEWEST_LINE

@@ -646,11 +646,11 @@ async def test_a_refused_list_a_refused_task_and_a_gate_after_a_task(tmp_path: P
 
 async def test_what_fails_stands_in_the_lists_journal(tmp_path: Path, state_folder: Path) -> None:
     text = "hooks:\n  after_task: exit 7\ntasks:\n- {id: a, run: 'true'}\n"
-    result = await cc_execute_list(text, cwd=tmp_path)
+    result = await cc_execute_list(text, cwd=tmp_path, hooks={"before_run": ["true", print]})
     assert result.ok
     folder = ListHome(StateHome(state_folder)).find(result.list_id)
     assert folder.state().notes == ("a: The hook 'exit' (after_task) failed: exit code 7",)
-    assert [each.command for each in kept_hooks(folder)] == ["exit 7"]
+    assert [each.command for each in kept_hooks(folder)] == ["exit 7", "true"], "for whoever goes on with the list"
 
 
 def test_who_joins_a_list_without_hooks_takes_none_away(tmp_path: Path, state_folder: Path) -> None:

@@ -337,6 +337,7 @@ def test_what_is_a_target() -> None:
     assert (made.browser, made.after, made.on) == (True, 0.0, (NotifyOn.DONE, NotifyOn.INPUT))
     assert [shown(each) for each in made.targets] == ["https://hooks.example", "command notify-send", "http://localhost:8080"]
     assert wish("none") == Notify(browser=False)
+    assert notify_from("env:TEAM", environ={"TEAM": "none"}) == Notify(browser=False)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, cast
 
 from cc_executor.kernel.config import CCExecutor
 
@@ -30,8 +31,10 @@ def notify_of(settings: CCExecutor, options: argparse.Namespace | None = None) -
     }
     if all(value == CCExecutor.class_traits()[name].default() for name, value in given.items()):
         return None
-    if options is not None and options.notify is not None and BROWSER in settings.notify and NONE not in options.notify:
-        given["notify"] = [*options.notify, BROWSER]  # it costs nothing, and is off until somebody presses it
+    named: object = None if options is None else options.notify
+    several = [named] if isinstance(named, str) else named  # a function may be given one alone
+    if isinstance(several, list | tuple) and BROWSER in settings.notify and NONE not in several:
+        given["notify"] = [*cast("Sequence[object]", several), BROWSER]  # it costs nothing, and is off until somebody presses it
     from cc_executor.runtime.notices import wish_of  # where nobody is to be told, nothing of it is loaded
 
     return wish_of(given["notify"], after=given["notify_after"], on=given["notify_on"], environ=os.environ)

@@ -119,7 +119,7 @@ def notify_from(
     if len(several) > 1 and any(text.strip() == NONE for text in several):
         raise InvalidRequest(f"{what}: {NONE} is for nobody at all, and somebody else is named beside it: leave one of them out.")
     given = [_from_variable(text.strip(), environ, what) for text in several if text.strip() not in {"", NONE}]
-    found = tuple(dict.fromkeys(_checked(text, what) for text in given if text != BROWSER))
+    found = tuple(dict.fromkeys(_checked(text, what) for text in given if text not in {BROWSER, NONE}))
     several_words = on.split(",") if isinstance(on, str) else tuple(NotifyOn) if on is None else on
     words = [word.strip() for word in _texts(several_words, what_on)]
     if unknown := [word for word in words if word not in set(NotifyOn)]:

@@ -77,7 +77,9 @@ def test_what_was_started_refused_and_looked_for_is_noted_and_nothing_else(serve
     post(server, "r-bad", prompt="")
     server.client.get(f"{API}/executions/{run_id}/status", headers={"X-Request-Id": "r-look"})
     for what in ("validate", "estimate"):
-        server.client.post(f"{API}/{what}", json={"prompt": "true", "agent": "shell"}, headers={"X-Request-Id": "r-look"}).raise_for_status()
+        server.client.post(
+            f"{API}/{what}", json={"prompt": "true", "agent": "shell"}, headers={"X-Request-Id": "r-look"}
+        ).raise_for_status()
     server.client.get(f"{API}/executions/{NOBODY}/status", headers={"X-Request-Id": "r-foreign"})
     server.client.post(f"{API}/executions/{run_id}/control", json={"op": "dance"}, headers={"X-Request-Id": "r-dance"})
     httpx.post(f"{server.client.base_url}{API}/execute", json={}, headers={"X-Request-Id": "r-nobody"}, trust_env=False, timeout=BOUND)

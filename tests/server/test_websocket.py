@@ -225,7 +225,11 @@ def test_a_list_is_a_request_like_any_other(server: Server) -> None:
     with connected(server) as client:
         list_id = client.ok("execute", tasks=[{"id": "a", "run": "echo one"}])["id"]
         assert client.results(list_id)["results"][0]["text"] == "one\n"
-        assert client.code("execute", tasks=[{"id": "a", "run": "echo one", "needs": ["b"]}]) == -32602
+        wrong = client.call("execute", tasks=[{"id": "a", "run": "echo one", "needs": ["b"]}, {"prompt": ""}])["error"]
+        assert wrong["code"] == -32602
+        problems = wrong["data"]["problems"]
+        assert len(problems) == 2, problems
+        assert all(problem in wrong["message"] for problem in problems)
 
 
 def test_a_list_is_commanded_task_by_task_and_told_page_by_page(server: Server, tmp_path: Path) -> None:

@@ -189,7 +189,9 @@ class Session:
         except CCExecutorError as wrong:
             failure = wrong
             code = next((code for kind, code in _CODES if isinstance(wrong, kind)), Code.NOT_POSSIBLE)
-            answer = jsonrpc.error(call, RpcError(code, self._service.mask(str(wrong)), {"kind": type(wrong).__name__}))
+            problems = [self._service.mask(each) for each in wrong.problems] if isinstance(wrong, InvalidTaskList) else []
+            data = {"kind": type(wrong).__name__, **({"problems": problems} if problems else {})}
+            answer = jsonrpc.error(call, RpcError(code, self._service.mask(str(wrong)), data))
         except Exception as wrong:  # root of a request: the log has what the client must not see
             failure = wrong
             logger.exception("a call of %s failed", call.method[:100])

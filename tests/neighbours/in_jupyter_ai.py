@@ -16,6 +16,7 @@ from cc_executor.rehearsal.loopback import API_KEY
 from cc_executor.rehearsal.scripts import Block, Script, Turn
 from cc_executor.rehearsal.server import ServedRehearsal
 from cc_executor.rehearsal.server import serving as rehearsing
+from support.looks import eventually
 from support.served import TOKEN, Json, Server, serving
 
 PERSONA: Final = "jupyter-ai-personas::cc_executor::CCExecutorPersona"
@@ -105,6 +106,21 @@ def test_the_stop_button_cancels_the_run(server: Server, model: ServedRehearsal)
     server.client.post("/api/ai/personas/cancel", params={"chat_id": chat.id}).raise_for_status()
     seen = chat.answer(lambda body: "receipt `" in body)
     assert "cancelled · " in seen[-1]
+
+
+def test_the_stop_button_takes_back_what_waits_for_its_turn(tmp_path: Path, model: ServedRehearsal, claude_cli: Path) -> None:
+    with chatting(tmp_path, model, "--CCExecutorServer.max_running=1", "--CCExecutorServer.max_queued=5") as server:
+        busy = (
+            server.client.post("/cc-executor/api/v1/execute", json={"prompt": "sleep 60", "agent": "shell", "shell": "bash"})
+            .raise_for_status()
+            .json()["id"]
+        )
+        chat = Chat(server)
+        chat.say("after that")
+        eventually(lambda: len(server.client.get(ROUTES).json()["executions"]) == 2, within=WITHIN, what="the message waits for its turn")
+        server.client.post("/api/ai/personas/cancel", params={"chat_id": chat.id}).raise_for_status()
+        assert "cancelled while it waited" in chat.answer(lambda body: len(body) > 0)[-1]
+        server.client.delete(f"{ROUTES}/{busy}").raise_for_status()
 
 
 def test_what_is_refused_is_said_in_the_chat(tmp_path: Path, model: ServedRehearsal) -> None:

@@ -151,9 +151,12 @@ def nothing_of_lists(name: str) -> Problem:
 
 def with_defaults(given: Mapping[str, Any], defaults: object) -> dict[str, Any]:
     """A list as a mapping, with options for every run that somebody else has said: they win over those of its own `defaults`."""
-    own: Any = given.get("defaults") or {}
-    both = {**own, **cast("Mapping[str, Any]", defaults)} if isinstance(own, Mapping) and isinstance(defaults, Mapping) else defaults or own
-    return {**given, "defaults": both} if both else dict(given)
+    own: object = given.get("defaults") or {}
+    if defaults is None or not isinstance(own, Mapping):  # what is wrong with its own is said
+        return dict(given)
+    if not isinstance(defaults, Mapping):
+        return {**given, "defaults": defaults}
+    return {**given, "defaults": {**cast("Mapping[str, Any]", own), **cast("Mapping[str, Any]", defaults)}}
 
 
 def _task(number: int, item: object, defaults: Mapping[str, Any], taken: set[str], made: Written) -> Task:

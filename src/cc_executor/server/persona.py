@@ -13,7 +13,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from cc_executor.errors import CCExecutorError, ControlFailed
+from cc_executor.errors import CCExecutorError
 from cc_executor.model.event import TextWritten
 from cc_executor.model.notice import duration, money
 from cc_executor.model.receipt import Receipt
@@ -38,7 +38,8 @@ _BasePersona: Final[Any] = _jupyter_ai.BasePersona
 class CCExecutorPersona(_BasePersona):
     """Answers with what a run writes, and with the id of its receipt."""
 
-    _run: Run | None = None
+    _run_id = ""
+    _is_stopped = False
 
     @property
     def defaults(self) -> Any:
@@ -56,10 +57,12 @@ class CCExecutorPersona(_BasePersona):
             await self.stream_message(answer)
 
     async def cancel_response(self) -> None:
-        """Somebody has pressed the chat's stop button."""
-        if self._run is not None:
-            with suppress(ControlFailed):  # it has just ended
-                await self._run.cancel(by=BY)
+        """Somebody has pressed the chat's stop button: a run that waits for its turn, or is just being started, is cancelled as well."""
+        self._is_stopped = True
+        app = running_here()
+        if app is not None and self._run_id:
+            with suppress(CCExecutorError):  # it has just ended
+                await app.service().control(self._run_id, "cancel", who="")
 
     async def _answer(self, body: str) -> AsyncGenerator[str]:
         app = running_here()
@@ -69,8 +72,12 @@ class CCExecutorPersona(_BasePersona):
         service = app.service()
         failure: Exception | None = None
         run_id = ""
+        self._is_stopped = False
         try:
             run_id, _ = await service.execute({"prompt": body.removeprefix(f"@{NAME}").strip(), "label": "chat"}, who="")
+            self._run_id = run_id
+            if self._is_stopped:
+                await self.cancel_response()
             async with aclosing(self._followed(service, run_id)) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -78,7 +85,7 @@ class CCExecutorPersona(_BasePersona):
             failure = error
             yield service.mask(str(error))
         finally:
-            self._run = None
+            self._run_id = ""
             service.noted(BY, "execute", right="execute", who="", run=run_id, failure=failure)
 
     async def _followed(self, service: Service, run_id: str) -> AsyncGenerator[str]:
@@ -87,7 +94,7 @@ class CCExecutorPersona(_BasePersona):
         if told.get("why"):  # it was never started
             yield str(told["why"])
             return
-        run = self._run = await Run.attach(service.home, run_id, environ=service.environ)
+        run = await Run.attach(service.home, run_id, environ=service.environ)
         words = _Words()
         async with aclosing(run.follow()) as batches:
             async for batch in batches:

@@ -15,7 +15,7 @@ import pytest
 
 from cc_executor.rehearsal.loopback import API_KEY, CONNECTIONS_LIMIT
 from cc_executor.rehearsal.scripts import Block, Fault, Script, Turn, Usage
-from cc_executor.rehearsal.server import BODY_LIMIT, RehearsalServer, ServedRehearsal, serving
+from cc_executor.rehearsal.server import BODY_LIMIT, PING_INTERVAL, RehearsalServer, ServedRehearsal, serving
 
 MESSAGES = "/v1/messages?beta=true"
 TEXT = Block(text="abcdefgh", piece=2)
@@ -154,6 +154,20 @@ def test_a_stall_with_pings_shows_life_and_no_text() -> None:
     assert text_in(events(data)) == "ab"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_stall_before_the_headers_is_silent_and_lasts(stream: bool) -> None:
+    fault = Fault(kind="stall", at="headers", pings=True, seconds=PING_INTERVAL + 0.2)
+    with serving(broken(fault)) as served, connected(served) as connection, pytest.raises(ConnectionResetError) as caught:
+        ask(connection, stream=stream)
+    assert not isinstance(caught.value, http.client.RemoteDisconnected), "it ended before its time, and not by a reset"
+
+
+def test_a_stall_of_an_answer_that_is_no_stream_has_no_pings() -> None:
+    with serving(broken(Fault(kind="stall", pings=True, seconds=PING_INTERVAL + 0.2))) as served, connected(served) as connection:
+        response = ask(connection, stream=False)
+        assert read_until_broken(response)[0] == b""
+
+
 @pytest.mark.parametrize("at", ["headers", "midway"])
 def test_a_stall_that_is_over_ends_in_a_reset(at: Any) -> None:
     with (
@@ -246,6 +260,9 @@ def test_nonsense_on_the_wire_harms_nobody_else() -> None:
         with socket.create_connection(("127.0.0.1", served.port), timeout=30) as raw:
             raw.sendall(b"\x16\x03\x01\x00nonsense\r\n\r\n")
             assert raw.recv(100) == b""
+        with connected(served) as connection:
+            connection.request("POST", MESSAGES, b"[" * 100_000)
+            assert connection.getresponse().status == 400
         with connected(served) as connection:
             assert "Hello" in text_in(events(ask(connection).read()))
 

@@ -201,7 +201,7 @@ class RehearsalServer:
         if request.method == "POST" and path == "/v1/messages":
             try:
                 parsed: Any = json.loads(request.body)
-            except ValueError:
+            except (ValueError, RecursionError):
                 parsed = None
             if isinstance(parsed, dict):
                 await self._message(wire, request, cast("dict[str, Any]", parsed))
@@ -273,16 +273,16 @@ class RehearsalServer:
                     await wire.data(answer.sse(answer.error(fault)))
                     await wire.end()
                     return
-                await self._break(wire, fault)
+                await self._break(wire, fault, pings=fault.pings)
             deltas += step.is_delta
             await wire.data(answer.sse(step.event))
         await wire.end()
 
-    async def _break(self, wire: _Wire, fault: Fault) -> None:
-        """End the connection as the script says."""
+    async def _break(self, wire: _Wire, fault: Fault, *, pings: bool = False) -> None:
+        """End the connection as the script says. `pings`: a stream has begun, and a stall in it shows life."""
         if fault.kind == "stall":
             with anyio.move_on_after(fault.seconds):
-                while not await wire.gone(PING_INTERVAL if fault.pings else None):
+                while not await wire.gone(PING_INTERVAL if pings else None):
                     await wire.data(answer.sse({"type": "ping"}))
         if fault.kind != "eof":
             wire.reset_on_close()

@@ -77,6 +77,8 @@ def test_a_difference_is_named(changes: dict[str, Any], what: str) -> None:
         b"{",
         b'{"type": "assistant"',
         b"[" * 10_000 + b'"assistant"',
+        line().replace(b"Hello.", b"Hello \xff"),  # a transcript after a power cut
+        line().replace(b"msg-1", b"msg-\xff"),
     ],
 )
 def test_what_the_cli_makes_up_and_what_is_no_message_is_no_statement(made_up: bytes) -> None:
@@ -136,3 +138,14 @@ def test_what_is_not_the_same_does_not_agree(said: Any, other: Any) -> None:
     assert agrees(said, said, mask="[masked]")
     assert not agrees(said, other, mask="[masked]")
     assert not agrees([{"deep": said}], [{"deep": other}], mask="[masked]")
+
+
+def test_however_deep_two_values_are_they_are_compared() -> None:
+    def nested(inmost: str) -> Any:
+        value: Any = inmost
+        for _ in range(5_000):
+            value = [{"in": value}]
+        return value
+
+    assert agrees(nested("[masked]"), nested("sk-ant-123"), mask="[masked]")
+    assert not agrees(nested("a"), nested("b"), mask="[masked]")

@@ -64,7 +64,7 @@ def statement(line: bytes) -> Statement | None:
         return None
     try:
         found = _line.decode(line)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     message = found.message
     if message is None or not found.uuid or found.type not in {"assistant", "user"}:
@@ -101,15 +101,25 @@ def difference(stream: Statement, transcript: Statement, *, mask: str) -> str | 
 
 def agrees(masked: Any, plain: Any, *, mask: str) -> bool:
     """Whether two JSON values are equal, where `mask` in a text of the first stands for any text."""
-    if isinstance(masked, str) and isinstance(plain, str):
-        return masked == plain or (mask in masked and _fits(masked.split(mask), plain))
-    if isinstance(masked, dict) and isinstance(plain, dict):
-        ours, theirs = cast("dict[str, Any]", masked), cast("dict[str, Any]", plain)
-        return ours.keys() == theirs.keys() and all(agrees(value, theirs[name], mask=mask) for name, value in ours.items())
-    if isinstance(masked, list) and isinstance(plain, list):
-        pairs = zip(cast("list[Any]", masked), cast("list[Any]", plain), strict=False)
-        return len(masked) == len(plain) and all(agrees(left, right, mask=mask) for left, right in pairs)  # pyright: ignore[reportUnknownArgumentType] - any JSON
-    return bool(masked == plain)
+    pending = [(masked, plain)]  # not a call for each level: a tool's input may be nested deeper than calls may be
+    while pending:
+        ours, theirs = pending.pop()
+        if isinstance(ours, str) and isinstance(theirs, str):
+            if ours != theirs and not (mask in ours and _fits(ours.split(mask), theirs)):
+                return False
+        elif isinstance(ours, dict) and isinstance(theirs, dict):
+            said, told = cast("dict[str, Any]", ours), cast("dict[str, Any]", theirs)
+            if said.keys() != told.keys():
+                return False
+            pending += [(value, told[name]) for name, value in said.items()]
+        elif isinstance(ours, list) and isinstance(theirs, list):
+            items, others = cast("list[Any]", ours), cast("list[Any]", theirs)
+            if len(items) != len(others):
+                return False
+            pending += zip(items, others, strict=True)
+        elif ours != theirs:
+            return False
+    return True
 
 
 def _fits(parts: list[str], plain: str) -> bool:

@@ -15,6 +15,7 @@ from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.model.ask import Answer, Decision
 from cc_executor.model.event import AskWithdrawn, HostAsked, Option, PermissionAsked, Question, QuestionAsked
 from cc_executor.model.request import RunRequest
+from cc_executor.shim.door import REQUEST_LIMIT
 from support.recordings import Recording
 
 Json = dict[str, Any]
@@ -107,6 +108,14 @@ def test_leave_for_once_sends_the_very_input_back() -> None:
 @pytest.mark.parametrize("source", [{"command": "curl -H [masked]"}, {"command": "x" * control.ECHO_LIMIT}, ["make"]])
 def test_an_input_that_is_not_the_one_that_was_asked_about_or_no_object_is_not_sent_back(source: Any) -> None:
     assert response(control.answer_line(permission(input=source), Answer(decision=Decision.ALLOW))) == {"behavior": "allow"}
+
+
+@pytest.mark.parametrize("letter", ["a", '"', "é", "語", "😀"])
+@pytest.mark.parametrize("size", [60_000, 85_000, 130_000, 260_000])
+def test_leave_fits_into_a_request_to_the_supervisor_whatever_its_input_is_written_in(letter: str, size: int) -> None:
+    ask = PermissionAsked(ask_id="q1", tool_id="t", name="Write", input=json.dumps({"content": letter * size}, ensure_ascii=False))
+    line = control.answer_line(ask, Answer(decision=Decision.ALLOW))
+    assert len(json.dumps({"op": "answer", "data": line})) < REQUEST_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -229,8 +238,9 @@ def test_a_form_of_an_mcp_server_is_a_set_of_questions() -> None:
     assert labels == [[], ["true", "false"], ["1", "2"], [], [], ["1", "2"]]
     told = response(control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("Ada", "true", "2", "10115", "0.5", "2"))))
     assert told == {"action": "accept", "content": {"name": "Ada", "sure": True, "n": "2", "zip": "10115", "share": 0.5, "size": 2}}
-    said = control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("1", "yes", "1", "true", "half", "[1]")))
-    assert response(said)["content"] == {"name": "1", "sure": "yes", "n": "1", "zip": "true", "share": "half", "size": "[1]"}
+    deep = "[" * 2000  # as many characters as an answer may have
+    said = control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("1", "yes", "1", "true", deep, "[1]")))
+    assert response(said)["content"] == {"name": "1", "sure": "yes", "n": "1", "zip": "true", "share": deep, "size": "[1]"}
     assert response(control.answer_line(ask, Answer(decision=Decision.DENY))) == {"action": "decline"}
 
     (link,) = events_of(request("elicitation", mcp_server_name="calendar", message="Log in", mode="url", url="https://example.org/login"))
@@ -244,6 +254,9 @@ def test_a_form_without_fields_asks_for_a_yes(schema: Any) -> None:
     assert (ask.source, [(question.text, [option.label for option in question.options]) for question in ask.questions]) == (
         "an MCP server", [("May I?", ["Yes"])],
     )  # fmt: skip
+    (torn,) = events_of(request("elicitation", message="May I?", requested_schema={"title": "ABC"}).replace(b"ABC", b"\xff"))
+    assert isinstance(torn, QuestionAsked)
+    assert torn.questions[0].options[0].label == "Yes"
     (odd,) = events_of(request("elicitation", message="Who?", requested_schema={"properties": {"name": "text"}}))
     assert [(question.text, question.name) for question in odd.questions] == [("Who? — name", "name")]
 

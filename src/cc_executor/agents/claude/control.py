@@ -27,7 +27,8 @@ ASKED: Final = ('{"type":"control_request","request_id":"',)
 WITHDRAWN: Final = ('{"type":"control_cancel_request","request_id":"',)
 
 QUESTIONS_LIMIT: Final = 20  # of one ask; the CLI's own tool takes four
-# Bytes of a tool's input that are sent back with a leave. 2.1.329 does without, 2.1.197's schema wants it; and a request to the supervisor holds 1 MiB.
+# Bytes of a tool's input that are sent back with a leave. 2.1.329 does without, 2.1.197's schema wants it; and a request to the supervisor holds 1 MiB, in
+# which a letter beyond ASCII takes up to three times as much.
 ECHO_LIMIT: Final = 256 * 1024
 # What the supervisor writes in the place of a secret: an input with that in it is not the one that was asked about.
 MASK: Final = "[masked]"
@@ -104,7 +105,7 @@ def _listed(value: object) -> list[object]:
 def _fields(message: str, schema: msgspec.Raw, *, url: str) -> tuple[Question, ...]:
     """What an MCP server wants to know: a flat form, each field of which is a question; or nothing but a yes."""
     properties: object = None
-    with suppress(msgspec.DecodeError, RecursionError):  # no schema, or one that is none
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # no schema, or one that is none
         properties = msgspec.json.decode(schema, type=dict[str, Any]).get("properties")
     fields = cast("dict[str, object]", properties) if isinstance(properties, dict) else {}
     if not fields:
@@ -206,7 +207,7 @@ def _typed(text: str) -> object:
     """The number or boolean that `text` means; itself, if it means none."""
     try:
         value: object = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
     return value if isinstance(value, bool | int | float) else text
 
@@ -216,7 +217,7 @@ def _denied(answer: Answer) -> dict[str, Any]:
 
 
 def _echo(source: str) -> dict[str, Any]:
-    if MASK in source or len(source) > ECHO_LIMIT or toolcall.fields(source) is None:
+    if MASK in source or len(source.encode()) > ECHO_LIMIT or toolcall.fields(source) is None:
         return {}
     return {"updatedInput": msgspec.Raw(source.encode())}
 

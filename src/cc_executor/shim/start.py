@@ -99,7 +99,11 @@ def _awaited(held: Held) -> Spec:
     if line is None:
         held.end()
         _refuse("the agent that was kept waiting for it is gone; run it again", errno.ESRCH)
-    spec, first = _spec_of(line), held.spec
+    first = held.spec
+    try:
+        spec = read(line)
+    except SpecRefused as problem:
+        _give_up(held, str(problem), errno.EINVAL)
     if (spec.argv, spec.env, spec.cwd, spec.stdin, spec.hold) != (first.argv, first.env, first.cwd, first.stdin, None):
         _give_up(held, "another agent was kept waiting", errno.EINVAL)
     return spec

@@ -15,6 +15,7 @@ from cc_executor.agents.claude.decode import ClaudeDecoder
 from cc_executor.model.ask import Answer, Decision
 from cc_executor.model.event import AskWithdrawn, HostAsked, Option, PermissionAsked, Question, QuestionAsked
 from cc_executor.model.request import RunRequest
+from cc_executor.shim.door import REQUEST_LIMIT
 from support.recordings import Recording
 
 Json = dict[str, Any]
@@ -110,6 +111,14 @@ def test_leave_for_once_sends_the_very_input_back() -> None:
 )
 def test_an_input_that_is_not_the_one_that_was_asked_about_or_no_object_is_not_sent_back(source: Any) -> None:
     assert response(control.answer_line(permission(input=source), Answer(decision=Decision.ALLOW))) == {"behavior": "allow"}
+
+
+@pytest.mark.parametrize("letter", ["a", '"', "é", "語", "😀"])
+@pytest.mark.parametrize("size", [60_000, 85_000, 130_000, 260_000])
+def test_leave_fits_into_a_request_to_the_supervisor_whatever_its_input_is_written_in(letter: str, size: int) -> None:
+    ask = PermissionAsked(ask_id="q1", tool_id="t", name="Write", input=json.dumps({"content": letter * size}, ensure_ascii=False))
+    line = control.answer_line(ask, Answer(decision=Decision.ALLOW))
+    assert len(json.dumps({"op": "answer", "data": line})) < REQUEST_LIMIT
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,9 @@ def test_a_stall_with_pings_shows_life_and_no_text() -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_stall_before_the_headers_is_silent_and_lasts(stream: bool) -> None:
     fault = Fault(kind="stall", at="headers", pings=True, seconds=PING_INTERVAL + 0.2)
-    with serving(broken(fault)) as served, connected(served) as connection, pytest.raises(ConnectionResetError):
+    with serving(broken(fault)) as served, connected(served) as connection, pytest.raises(ConnectionResetError) as caught:
         ask(connection, stream=stream)
+    assert not isinstance(caught.value, http.client.RemoteDisconnected), "it ended before its time, and not by a reset"
 
 
 def test_a_stall_of_an_answer_that_is_no_stream_has_no_pings() -> None:

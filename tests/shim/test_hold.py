@@ -169,10 +169,12 @@ def test_an_agent_that_is_not_wanted_hears_the_end_of_its_input_before_it_is_kil
         ({"env": {}}, "another agent"),
         ({fmt.SPEC_HOLD: 5.0}, "another agent"),
         ({"run_dir": "/dev/null/run"}, "cannot be used"),
+        ({"wall": "soon"}, "wall must be"),
     ],
 )
 def test_a_run_that_it_cannot_take_is_refused_and_the_agent_ended(hold: Hold, fields: dict[str, object], says: str) -> None:
     held = hold()
+    until(lambda: len(marked(held.mark)) > 1)  # the agent, and what it has started
     answer = held.run(**fields)
     assert (answer["ok"], says in answer["error"]) == (False, True), answer
     until(held.is_gone)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import socket
 import stat
 import subprocess
@@ -231,6 +232,25 @@ def test_the_shim_holds_nothing_that_its_launcher_held() -> None:
         child = subprocess.Popen(
             (sys.executable, "-I", "-S", str(SHIM)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False, start_new_session=True
         )
+        theirs.close()
+        ours.settimeout(BOUND)
+        assert ours.recv(1) == b""  # end of file while the shim still waits for its spec
+        child.communicate(b"", timeout=BOUND)
+
+
+def test_the_shim_holds_nothing_above_the_limit_of_today_either() -> None:
+    """The limit says which numbers are given out from now on; who has lowered it keeps what he holds."""
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        high = fcntl.fcntl(theirs, fcntl.F_DUPFD, 200)
+        child = subprocess.Popen(
+            ("/bin/sh", "-c", f"ulimit -S -n {high - 100}; exec {shlex.join((sys.executable, '-I', '-S', str(SHIM)))}"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            close_fds=False,
+            start_new_session=True,
+        )
+        os.close(high)
         theirs.close()
         ours.settimeout(BOUND)
         assert ours.recv(1) == b""  # end of file while the shim still waits for its spec

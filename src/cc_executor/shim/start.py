@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cc_executor.shim.spec import Spec
 
 FIRST_FREE: Final = 3  # after standard input, output and error
+OPEN_ONES: Final = {"linux": "/proc/self/fd", "darwin": "/dev/fd"}  # where a process finds its own descriptors
 APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 LOCK_BUDGET: Final = 2.0  # seconds for those who only look to let go of a run's lock
 LOCK_PACE: Final = 0.001
@@ -99,7 +100,11 @@ def _awaited(held: Held) -> Spec:
     if line is None:
         held.end()
         _refuse("the agent that was kept waiting for it is gone; run it again", errno.ESRCH)
-    spec, first = _spec_of(line), held.spec
+    first = held.spec
+    try:
+        spec = read(line)
+    except SpecRefused as problem:
+        _give_up(held, str(problem), errno.EINVAL)
     if (spec.argv, spec.env, spec.cwd, spec.stdin, spec.hold) != (first.argv, first.env, first.cwd, first.stdin, None):
         _give_up(held, "another agent was kept waiting", errno.EINVAL)
     return spec
@@ -250,7 +255,26 @@ def _own_descriptors() -> None:
     """0, 1 and 2 are open, and nothing else is: what the launcher forgot to close is not ours to hold."""
     while os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) < FIRST_FREE:
         continue
-    os.closerange(FIRST_FREE, os.sysconf("SC_OPEN_MAX"))
+    _close_others()
+
+
+def _close_others() -> None:
+    """Close all but 0, 1 and 2, as they are listed: who has lowered the limit of their number keeps those above it, and to ask for each number takes long.
+
+    Where the system lacks close_range(2), or the Python was made for one that does (those of conda, and of uv), `os.closerange` asks for each, and
+    containers are given limits of a million and of a thousand million.
+    """
+    try:
+        names = os.listdir(OPEN_ONES.get(sys.platform, ""))
+    except OSError:  # no such list, or no /proc
+        os.closerange(FIRST_FREE, os.sysconf("SC_OPEN_MAX"))
+        return
+    for fd in map(int, names):
+        if fd >= FIRST_FREE:
+            try:
+                os.close(fd)
+            except OSError:  # that of the listing itself
+                continue
 
 
 def _line_of(fd: int) -> bytes:
@@ -272,7 +296,7 @@ def _answer(reply: dict[str, Any]) -> None:
 
 
 def _refuse(sentence: str, number: int | None) -> NoReturn:
-    os.closerange(FIRST_FREE, os.sysconf("SC_OPEN_MAX"))  # the lock, too: whoever hears this may use the folder at once
+    _close_others()  # the lock, too: whoever hears this may use the folder at once
     _answer({"ok": False, "error": sentence, "errno": number})
     os._exit(1)
 

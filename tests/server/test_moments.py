@@ -279,6 +279,37 @@ async def test_a_run_whose_lock_was_replaced_hides_no_other_and_holds_up_nobody(
         lock.with_suffix(".aside").rename(lock)
 
 
+async def test_who_asks_for_a_run_whose_lock_was_replaced_is_told_why_there_is_no_answer(service: Service) -> None:
+    answers: list[Any] = []
+
+    async def may(_: str) -> bool:
+        return True
+
+    async def send(text: str | bytes) -> None:
+        answers.append(json.loads(text))
+
+    request = make_request("sleep 600", agent="shell", cwd=service.root)
+    run = await Run.start(request, home=service.home, environ=os.environ)  # which the server does not follow
+    run_id = run.run_id
+    session = Session(service, who="", may=may, send=send)
+    lock = service.home.folder(run_id).path / records.LOCK
+    lock.rename(lock.with_suffix(".aside"))
+    lock.symlink_to("nowhere")
+    try:
+        with pytest.raises(StateUnusable, match="cannot be read: a symbolic link stands there"):
+            await service.lookup.results(run_id, who="")
+        with pytest.raises(StateUnusable, match="cannot be read: a symbolic link stands there"):
+            service.lookup.piece(run_id, who="", stream="stdout", offset=0, limit=9)
+        await session.take(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "watch", "params": {"id": run_id}}))
+        await eventually(lambda: answers and answers[-1].get("method") == "end")
+        assert "a symbolic link stands there" in answers[-1]["params"]["error"]
+    finally:
+        session.close()
+        lock.unlink()
+        lock.with_suffix(".aside").rename(lock)
+        await run.end(reason="cancel", by="test", now=True)
+
+
 # --- one watcher who asks for much at once, and goes ---
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +14,11 @@ import httpx
 import pytest
 
 from cc_executor.errors import InvalidRequest, StateUnusable
+from cc_executor.server.keys import Keys
+from cc_executor.server.leftovers import KEPT_FOR, sweep
 from cc_executor.server.notices import Notices
 from cc_executor.server.refusal import Refused
+from cc_executor.store.home import StateHome, new_run_id
 from support.looks import eventually
 from support.receiver import Receiver, receiving
 from support.served import Server, serving
@@ -160,6 +165,21 @@ def test_a_promise_is_kept_by_the_next_server_and_nothing_is_left_of_it(tmp_path
     (tmp_path / "server" / "notify").touch()
     with pytest.raises(StateUnusable, match=run_id):
         notices.promise(run_id, wish)
+
+
+def test_of_a_promise_that_a_server_has_died_over_no_address_is_left(tmp_path: Path) -> None:
+    home, now = StateHome(tmp_path / "state"), time.time()
+    home.prepare()
+    notices = Notices(home.root, {})
+    wish = notices.take({"notify": f"https://hooks.example.org/{CANARY}"})
+    died, waits = new_run_id(now - 2 * KEPT_FOR), new_run_id(now)
+    for run_id in (died, waits):
+        notices.promise(run_id, wish)
+    (folder,) = home.root.rglob(died)
+    os.utime(folder, (now, now - KEPT_FOR - 1))
+    sweep(home, Keys(home.root), now=now)
+    assert (notices.promised(died), notices.promised(waits)) == (None, wish)
+    assert not folder.exists()
 
 
 def test_the_interface_says_what_can_be_named(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""What the server keeps of runs and lists that are gone, and that nobody needs: whose they were, and the idempotency keys that have started them.
+"""What the server keeps of runs and lists that are gone, and that nobody needs: whose they were, the idempotency keys that have started them, and who was to be told.
 
 Nothing goes of what is there, waits, or was asked for lately: a run without its owner's name would be whom the server runs for, and one without its key would
 be paid twice. Blocking.
@@ -7,11 +7,14 @@ be paid twice. Blocking.
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from cc_executor.runtime.retention import GOING
 from cc_executor.server.keys import Keys
+from cc_executor.server.notices import FOLDER as NOTIFY
 from cc_executor.store import owners
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.place import LONGEST_WAIT, RUNS
@@ -33,6 +36,15 @@ def sweep(home: StateHome, keys: Keys, *, now: float) -> None:
     kept = _Kept(home.root)
     keys.sweep(kept.lacks, before=now - KEPT_FOR)
     owners.sweep(home.root, kept.lacks, before=now - KEPT_FOR)
+    _forget_promises(home.root / NOTIFY, before=now - KEPT_FOR)
+
+
+def _forget_promises(folder: Path, *, before: float) -> None:
+    """Remove what a server that was killed had promised to runs; they hold addresses, which may be secret. Those that have begun have a copy of their own."""
+    with suppress(OSError):  # nothing was ever promised, or it is gone at this moment
+        for path in list(folder.iterdir()):
+            if path.lstat().st_mtime < before:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class _Kept:

@@ -29,7 +29,7 @@ from cc_executor.server.refusal import Refused
 from cc_executor.server.sealing import Sealing
 from cc_executor.server.statuses import UNSEALED, check_filters
 from cc_executor.server.tail import Tail, Tails
-from cc_executor.server.watch import Watch
+from cc_executor.server.watch import Watch, stands
 from cc_executor.shim import records
 from cc_executor.store.home import RUN_ID, StateHome
 from cc_executor.store.journal import RunFolder, RunStanding
@@ -209,7 +209,7 @@ class Lookup:
         receipt = await asyncio.to_thread(folder.receipt)
         if receipt is not None or run_id in self._following:
             return receipt
-        if folder.standing(time.time()) not in {RunStanding.ENDED, RunStanding.LOST}:
+        if stands(folder) not in {RunStanding.ENDED, RunStanding.LOST}:
             return None
         return await self._sealing.receipt(await Run.attach(self._home, run_id, environ=self._environ))
 
@@ -220,7 +220,7 @@ class Lookup:
         if (entry := self.waiting(run_id, who=who)) is not None:
             return Piece(offset, b"", is_last=entry.is_over)
         folder = self.find(run_id, who=who)
-        has_ended = folder.standing(time.time()) not in {RunStanding.STARTING, RunStanding.RUNNING}  # looked at before the last bytes
+        has_ended = stands(folder) not in {RunStanding.STARTING, RunStanding.RUNNING}  # looked at before the last bytes
         data = folder.read(stream, offset, limit)
         check_journal(folder)  # after the bytes: what was removed while they were read is not said to be all
         return Piece(offset, data, is_last=has_ended and offset + len(data) >= folder.size(stream))

@@ -22,7 +22,7 @@ from cc_executor.store.plain import unwritable
 if TYPE_CHECKING:
     from cc_executor.model.notify import Notify
 
-_FOLDER: Final = Path("server", "notify")  # in the state folder: a folder for each run that was promised and has not begun
+FOLDER: Final = Path("server", "notify")  # in the state folder: a folder for each run that was promised and has not begun
 _ALLOWED: Final = ("https://", "http://", "browser", "none")
 
 
@@ -105,7 +105,7 @@ class Notices(msgspec.Struct):
             return
         from cc_executor.store import notices
 
-        folder = self.root / _FOLDER / run_id
+        folder = self.root / FOLDER / run_id
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             notices.keep(folder, wish)
@@ -114,7 +114,7 @@ class Notices(msgspec.Struct):
 
     def promised(self, run_id: str) -> Notify | None:
         """Who is told of a run that begins now. Blocking."""
-        folder = self.root / _FOLDER / run_id
+        folder = self.root / FOLDER / run_id
         if not (folder / WISH).exists():
             return None
         from cc_executor.store import notices
@@ -123,7 +123,7 @@ class Notices(msgspec.Struct):
 
     def forget(self, run_id: str) -> None:
         """The run has begun, or never will. Blocking."""
-        folder = self.root / _FOLDER / run_id
+        folder = self.root / FOLDER / run_id
         with suppress(OSError):
             (folder / WISH).unlink(missing_ok=True)
             folder.rmdir()

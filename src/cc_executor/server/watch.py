@@ -26,7 +26,7 @@ from cc_executor.runtime.runpage import RunPage
 from cc_executor.runtime.workspace import remark
 from cc_executor.store.bundle import read_bundle, write_bundle
 from cc_executor.store.hooklog import HookLog
-from cc_executor.store.journal import RunStanding
+from cc_executor.store.journal import RunFolder, RunStanding
 from cc_executor.wire.feed import ViewFeed
 from cc_executor.wire.pace import EVERYBODY, PacedFeed
 
@@ -56,6 +56,14 @@ class Outbox:
             yield content, body
             if content.get("ask"):
                 feed.on_message({"op": "ack", "seq": content["seq"]})
+
+
+def stands(folder: RunFolder) -> RunStanding:
+    """What the files say of a run. Blocking. Raises `StateUnusable` where something else stands in the place of its lock, for whoever asks to be told."""
+    try:
+        return folder.standing(time.time())
+    except OSError as error:
+        raise StateUnusable(f"{folder.path} cannot be read: {error.strerror}.") from error
 
 
 class Watch:
@@ -152,7 +160,7 @@ class Watch:
         if self._reader.exited is not None:
             return True
         folder = self._run.folder
-        if folder.standing(time.time()) in {RunStanding.STARTING, RunStanding.RUNNING} or folder.is_supervised():
+        if stands(folder) in {RunStanding.STARTING, RunStanding.RUNNING} or folder.is_supervised():
             return False
         while (events := self._reader.read()) is not None:  # looked at after its supervisor: what is not there now will never be
             self._fold(events)

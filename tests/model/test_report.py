@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 from markdown_it import MarkdownIt
@@ -234,6 +236,21 @@ def test_what_was_tried_again_took_its_time_as_well() -> None:
     assert made.work == 13.0
     assert (made.path[:2], made.path_seconds) == (("a", "c"), 8.0)
     assert "| 7.0 s |" in next(line for line in list_text(made).splitlines() if line.startswith("| 3 | c |"))
+
+
+def test_the_critical_path_of_a_long_chain_takes_no_memory_to_speak_of() -> None:
+    names = [f"t{number}" for number in range(4000)]
+    tasks = TaskList(
+        cwd="/x", tasks=tuple(Task(id=name, text="x", needs=(before,) if before else ()) for before, name in pairwise(["", *names]))
+    )
+    tasks.in_order()  # which it has by then
+    seconds = dict.fromkeys(names, 1.0)
+    tracemalloc.start()
+    try:
+        assert critical_path(tasks, seconds) == (tuple(names), 4000.0)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_failed_why_and_what_to_do_next_is_said() -> None:

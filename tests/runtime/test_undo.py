@@ -26,7 +26,7 @@ from cc_executor.store.blobs import Blobs
 from cc_executor.store.claims import Claims
 from cc_executor.store.home import StateHome
 from cc_executor.store.journal import RunFolder
-from cc_executor.store.lookaround import FILE_BYTES, FILES, Look, TooLarge
+from cc_executor.store.lookaround import FILE_BYTES, FILES, GIT_SECONDS, Look, TooLarge
 from cc_executor.store.restore import Disturbed, Ground
 from cc_executor.store.snapshot import ACT, AFTER, AGAIN, BEFORE, SnapshotStore
 from cc_executor.tasks import cc_execute_list
@@ -429,6 +429,32 @@ def test_a_look_has_bounds(root: Path, tmp_path: Path) -> None:
     with pytest.raises(TooLarge, match="takes longer than 0 s"):
         short.take()
     assert short.is_slow
+
+
+def test_no_git_and_no_large_file_makes_a_look_longer_than_it_may_be(root: Path, tmp_path: Path) -> None:
+    slow = tmp_path / "bin" / "git"
+    slow.parent.mkdir()
+    slow.write_text(f"#!/bin/sh\n[ $PWD = {root} ] || exec tail -f /dev/null\n")
+    slow.chmod(0o755)
+    for number in range(3):
+        (root / f"nested{number}" / ".git").mkdir(parents=True)
+    (root / ".git").mkdir()
+    environ = {"PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    nested = Look(os.fsencode(root), blobs=Blobs(tmp_path / "blobs"), environ=environ, seconds=0.5)
+    began = time.monotonic()
+    with pytest.raises(TooLarge, match="takes longer"):
+        nested.take()
+    assert nested.is_slow
+    assert time.monotonic() - began < GIT_SECONDS, "it is not asked about each of them for so long"
+
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in "ab":
+        (few / name).write_bytes(b"x" * 10_000_000)
+    short = look(few, tmp_path, seconds=0)
+    with pytest.raises(TooLarge, match="takes longer"):
+        short.take()
+    assert len(short.entries) == 1, "the next look has the other one to read"
 
 
 async def test_a_folder_that_is_not_looked_at_costs_the_undo_and_not_the_run(home: StateHome, root: Path) -> None:

@@ -412,9 +412,10 @@ class _Watch:
             receipt = await self._run.finish()
             self._tell_of_hooks()
             once.remember(self._home, receipt)
-        except Exception:
+        except Exception as error:
             if self._owns:
                 await self.stop(now=True)
+            self._show(self.display.leave, f"Run {self._run.run_id} cannot be followed any longer: {error}")
             raise
         finally:
             ticker.cancel()

@@ -299,6 +299,9 @@ class _ListWatch:
         except asyncio.CancelledError:
             self._show(self._display.finish, self._ended(self._folder.state()))
             raise
+        except Exception as error:
+            self._show(self._display.leave, f"The task list {self._folder.list_id} cannot be followed any longer: {error}")
+            raise
         finally:
             ticker.cancel()
         ended = await in_thread(lambda: self._ended(state))

@@ -47,6 +47,10 @@ class ListDisplay(Protocol):
         """Put the table in the place of the live view, and return it."""
         ...
 
+    def leave(self, note: str) -> None:
+        """Stop watching a list of which nothing further is known here."""
+        ...
+
 
 def make_list_display(
     shell: Any, board: TaskBoard, *, commands: TaskCommands, home: StateHome, list_id: str, settings: CCExecutor, bell: str = ""
@@ -84,6 +88,9 @@ class StaticListDisplay:
         bundle = list_bundle(ended)
         show_mime(*bundle)
         return bundle
+
+    def leave(self, note: str) -> None:
+        """Nothing was shown."""
 
 
 class TextListDisplay:
@@ -145,6 +152,9 @@ class TextListDisplay:
             self._write(f"\n{list_text(ended)}")
         return bundle
 
+    def leave(self, note: str) -> None:
+        """What was written stays."""
+
 
 def _lines(board: TaskBoard) -> str:
     """The rows as text; of many those that have begun."""
@@ -181,7 +191,8 @@ class WidgetListDisplay:
         self._display_id = f"cc-executor-{list_id}-{id(self):x}"
         words = f"The task list {list_id} is going on. Run this cell again to see it live; what ended well is not done again."
         data = {WIDGET_MIME: {"model_id": self._view.model_id, "version_major": 2, "version_minor": 0}, "text/plain": words}
-        metadata = {"cc_executor": {"list_id": list_id, "status": "running", "kernel": process_mark(), "view": self._view.model_id}}
+        self._mark = {"list_id": list_id, "status": "running"}  # lets a save put the end in place if the page missed it
+        metadata = {"cc_executor": {**self._mark, "kernel": process_mark(), "view": self._view.model_id}}
         self._live: Bundle = (data, metadata)
         self.show_here()
         self._stand_in = (
@@ -213,9 +224,22 @@ class WidgetListDisplay:
 
     def finish(self, ended: EndedList) -> Bundle:
         """Replace the live view by the table."""
+        bundle = list_bundle(ended)
+        self._end()
+        if self._audience.has_lost_it:
+            show_mime(*bundle)
+        else:
+            replace_mime(*bundle, display_id=self._display_id)
+        return bundle
+
+    def leave(self, note: str) -> None:
+        """Say so in the place of the live view."""
+        self._end()
+        replace_mime({"text/plain": note}, {"cc_executor": self._mark}, display_id=self._display_id)
+
+    def _end(self) -> None:
         from cc_executor.kernel.live import NO_CODE, answer_later
 
-        bundle = list_bundle(ended)
         self._audience.ended()
         self._view.finish(time.monotonic())
         if not self._audience.was_there:  # as for a run: nobody will, and the view's code is some 60 KB
@@ -225,8 +249,3 @@ class WidgetListDisplay:
         _kept.append(self._view)
         if len(_kept) > LISTS_KEPT:
             _kept.popleft().close()
-        if self._audience.has_lost_it:
-            show_mime(*bundle)
-        else:
-            replace_mime(*bundle, display_id=self._display_id)
-        return bundle

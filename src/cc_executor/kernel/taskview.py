@@ -259,10 +259,11 @@ class _Opened:
 
     async def _follow(self) -> None:
         try:
-            run = await self._found()
+            await self._read(await self._found())
         except CCExecutorError as error:
             self._send({"op": "refused", "text": str(error)}, [])
-            return
+
+    async def _read(self, run: Run) -> None:
         page = self._page = RunPage(run)
         feed = self.feed = ViewFeed(page.transcript, self._send, read_page=page.read_page, run_id=run.run_id)
         for content in self._waiting:

@@ -118,12 +118,18 @@ def list_report(
 
 def critical_path(tasks: TaskList, seconds: Mapping[str, float]) -> tuple[tuple[str, ...], float]:
     """The chain of needs that took longest, and its seconds; from the seconds of each task that took any."""
-    best: dict[str, tuple[float, tuple[str, ...]]] = {}
+    ends: dict[str, float] = {}
+    before: dict[str, str] = {}  # the need that ends last; whole paths would grow with the square of a long chain
     for task in tasks.in_order():
-        before = max((best[need] for need in task.all_needs if need in best), key=lambda item: item[0], default=(0.0, ()))
-        best[task.id] = (before[0] + seconds.get(task.id, 0.0), (*before[1], task.id))
-    longest, path = max(best.values(), key=lambda item: item[0], default=(0.0, ()))
-    return path, longest
+        need = max((each for each in task.all_needs if each in ends), key=ends.__getitem__, default="")
+        ends[task.id] = ends.get(need, 0.0) + seconds.get(task.id, 0.0)
+        before[task.id] = need
+    last = max(ends, key=ends.__getitem__, default="")
+    longest, path = ends.get(last, 0.0), list[str]()
+    while last:
+        path.append(last)
+        last = before[last]
+    return tuple(reversed(path)), longest
 
 
 def _seconds(records: Sequence[Record]) -> dict[str, float]:

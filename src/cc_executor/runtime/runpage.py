@@ -5,6 +5,7 @@ Knows a run and the view's protocol (`cc_executor.wire.feed`); knows no widget a
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ from cc_executor.runtime.plan import roots_of
 from cc_executor.runtime.reader import JournalReader, events_from
 from cc_executor.runtime.run import Batch, Run
 from cc_executor.wire.feed import ViewStatus
+
+logger = logging.getLogger(__name__)
 
 TOOL_CHARS: Final = 80
 ANSWERS: Final = 20  # to the questions of one ask
@@ -80,8 +83,17 @@ class RunPage:
         self._asks.answer(content)
 
     def read_page(self, before: int, done: Callable[[Page], None]) -> None:
-        """Read the page before a number on another thread, and hand it to `done` there."""
-        _pages.submit(lambda: done(earlier(self._checkpoints, events_from, before=before)))
+        """Read the page before a number on another thread, and hand it to `done` there; an empty one if it cannot be read."""
+
+        def work() -> None:
+            page = Page(items=(), first=before)
+            try:
+                page = earlier(self._checkpoints, events_from, before=before)
+            except Exception:  # root of the thread; whoever waits for the page may ask for it again
+                logger.exception("older lines of run %s could not be read", self.run.run_id)
+            done(page)
+
+        _pages.submit(work)
 
     def status(self, state: RunState, *, detail: str = "") -> ViewStatus:
         """The status line after `state`."""

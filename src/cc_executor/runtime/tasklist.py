@@ -71,13 +71,17 @@ async def run_list(
     StateUnusable
     """
     while True:
+        error: BaseException | None = None
         with folder.claimed() as mine:
             if mine:
                 try:
                     runner = _Runner(folder, home=home, environ=environ, request_of=request_of, calls=calls, watcher=watcher, hooks=hooks)
                     await list_in_span(folder.list_id, folder.tasks(), runner.drive, environ=environ)
                 except BaseExceptionGroup as group:  # of the attempts' task group; whoever runs the list is owed the error itself
-                    raise _first(group) from group
+                    error = _first(group)
+        # Not where it was caught: of an error with a group behind it IPython shows no error, but a dump on standard error.
+        if error is not None:
+            raise error
         # Also by whoever has run it: who wanted a task again while the last hook was called has seen that somebody runs the list.
         journal = ListJournal(folder, watcher.on_state)
         async with onlooking(home, environ, watcher.on_batch) as look:

@@ -98,6 +98,7 @@ class Look:
         self._left_out: dict[bytes, str] = {}
         self._ignored: set[bytes] = set()
         self._device = 0
+        self._deadline = 0.0
         self.entries: dict[bytes, Entry] = {}
         self.taken = 0
         self.is_slow = False
@@ -113,7 +114,7 @@ class Look:
         OSError
             The folder is not there before the run, or there is no room.
         """
-        self.taken, deadline = time.time_ns(), time.monotonic() + self._seconds
+        self.taken, self._deadline = time.time_ns(), time.monotonic() + self._seconds
         try:
             self._device = os.stat(self._root).st_dev
         except FileNotFoundError:
@@ -134,9 +135,8 @@ class Look:
                 name = entry.name
                 path = folder + name
                 looked += 1
-                if not looked % _CHUNK and time.monotonic() > deadline:
-                    self.is_slow = True
-                    raise TooLarge(f"looking at it takes longer than {self._seconds:.0f} s")
+                if not looked % _CHUNK:
+                    self._keep_to_time()
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except OSError as error:
@@ -155,9 +155,15 @@ class Look:
                     if by_git and name != GIT and self._repositories < REPOSITORIES and self._is_repository(path):
                         self._repositories += 1
                         self._ask_git(path + b"/")
+                        self._keep_to_time()
                 else:
                     self._add(path, status)
         return Tree(self._root, self.taken, self.entries, self._left_out, by_git)
+
+    def _keep_to_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            self.is_slow = True
+            raise TooLarge(f"looking at it takes longer than {self._seconds:.0f} s")
 
     def _full(self, path: bytes) -> bytes:
         return self._root + b"/" + path if path else self._root
@@ -209,6 +215,7 @@ class Look:
                 self.entries[path] = known
             else:
                 self.entries[path] = self._read(path, seen)
+                self._keep_to_time()  # it may be large
         elif self._before is None:  # after a run it is no reason not to see that what stood there is gone
             self._left_out[path] = "it is no plain file"
 
@@ -278,7 +285,7 @@ class Look:
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=GIT_SECONDS,
+                timeout=max(0.0, min(GIT_SECONDS, self._deadline - time.monotonic())),
                 check=True,
             ).stdout
         except (OSError, subprocess.SubprocessError):  # somebody else's repository, a damaged one, none at all

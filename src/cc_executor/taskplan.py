@@ -217,6 +217,8 @@ def _read(source: str | os.PathLike[str], cwd: str, defaults: object) -> Written
             return Written(problems=[Problem(str(path), f"cannot be read: {error.strerror}.")])
         except UnicodeDecodeError as error:
             return Written(problems=[Problem(str(path), f"is not UTF-8 text (byte {error.start}): save it as UTF-8.")])
+        except ValueError as error:  # a character that is in no file's name
+            return Written(problems=[Problem(ascii(str(path)), f"cannot be read: {error}.")])
         name, is_yaml = path.stem, path.suffix.lower() not in {".md", ".markdown", ".txt"}
     text = _BYTE_ORDER_MARK.sub(r"\1", text)
     if not name:  # no file

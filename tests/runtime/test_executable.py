@@ -14,7 +14,7 @@ from cc_executor import cc_execute
 from cc_executor.errors import AgentNotFound, AgentUnsupported, InvalidRequest
 from cc_executor.model.request import RunRequest
 from cc_executor.runtime import executable, login, question
-from cc_executor.runtime.executable import CLAUDE_MINIMUM, find_claude, find_executable
+from cc_executor.runtime.executable import CLAUDE_MINIMUM, VERSIONS, find_claude, find_executable
 from cc_executor.runtime.login import Login, login_of
 from cc_executor.runtime.question import ANSWER_LIMIT, NoAnswer, ask
 from cc_executor.store.home import StateHome
@@ -153,6 +153,17 @@ def test_a_version_is_asked_for_once_for_each_file(tmp_path: Path, home: StateHo
         cli, ns=(before + 10**9, before + 10**9)
     )  # the clock of a file system may have ticks of 10 ms, and this is as long as the other
     assert find_executable(request(tmp_path, cli=str(cli)), environ=os.environ, home=home).version == "2.1.301"
+
+
+def test_whoever_changes_between_two_asks_each_of_them_once(tmp_path: Path, home: StateHome) -> None:
+    both = [claude(tmp_path / "one"), claude(tmp_path / "other", "2.1.301 (Claude Code)")]
+    for _ in range(3):
+        for cli, version in zip(both, ("2.1.300", "2.1.301"), strict=True):
+            assert find_executable(request(tmp_path, cli=str(cli)), environ=os.environ, home=home).version == version
+    assert [(cli.parent / "asked").read_text() for cli in both] == ["--version\n"] * 2
+    (home.root / "agents.json").write_text(json.dumps({f"/gone/{number}:1:1": "2.1.0" for number in range(500)}))
+    find_executable(request(tmp_path, cli=str(both[0])), environ=os.environ, home=home)
+    assert len(json.loads((home.root / "agents.json").read_bytes())) == VERSIONS
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"x": 1}', b"\xff\xfe", b"[" * 100_000])

@@ -653,6 +653,15 @@ async def test_what_fails_stands_in_the_lists_journal(tmp_path: Path, state_fold
     assert [each.command for each in kept_hooks(folder)] == ["exit 7", "true"], "for whoever goes on with the list"
 
 
+async def test_the_end_of_one_task_s_hook_does_not_end_that_of_another(tmp_path: Path, state_folder: Path) -> None:
+    wait = "until test -e {}; do sleep 0.02; done"
+    hook = f"case $CC_TASK_ID in a) {wait.format('b.asks')};; b) touch b.asks; {wait.format('a.ran')};; esac"
+    both: list[object] = [{"id": "a", "run": "touch a.ran", "group": "both"}, {"id": "b", "run": "true", "group": "both"}]
+    result = await cc_execute_list(both, cwd=tmp_path, parallel=2, hooks={"before_task": {"run": hook, "on_failure": "stop"}})
+    assert ListHome(StateHome(state_folder)).find(result.list_id).state().notes == ()
+    assert result.ok
+
+
 def test_who_joins_a_list_without_hooks_takes_none_away(tmp_path: Path, state_folder: Path) -> None:
     folder = ListHome(StateHome(state_folder)).open(plan([step("a", "true")], cwd=tmp_path).tasks)
     keep_hooks(folder, hooks_given({"after_task": "exit 7"}))

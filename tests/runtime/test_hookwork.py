@@ -18,7 +18,7 @@ from cc_executor.runtime.hooks import VARIABLE, gathered, hook, hooks_of_environ
 from cc_executor.runtime.hookwork import MOMENT_VARIABLE, OUTPUT_LIMIT, Surroundings, perform
 from cc_executor.store.home import new_run_id
 from support.clocks import ClockSinceBegun
-from support.runs import wait_for
+from support.runs import BOUND, wait_for
 from support.shims import alive
 
 SECRET: Final = "sk-ant-api03-abcdefghijklmnop"  # a key's shape, and nobody's
@@ -79,6 +79,22 @@ def test_a_command_whose_name_begins_with_a_sign_is_no_option_of_the_shell(sign:
     report = performed(after(f"{sign}n"), cwd=tmp_path, environ={"PATH": f"{tmp_path}:{ENVIRON['PATH']}"})
     assert (report.status, report.detail) == (HookStatus.OK, "")
     assert (tmp_path / "called").exists()
+
+
+def test_a_command_that_ends_ends_no_other_of_the_same_run(tmp_path: Path) -> None:
+    where = Surroundings(environ=ENVIRON, cwd=str(tmp_path), names={}, mark=mark_of_hooks(new_run_id(time.time())))
+    reports: list[HookReport] = []
+
+    def called(command: str) -> None:
+        reports.append(perform(after(command, timeout=BOUND), {}, where=where, redactor=Redactor(), unwanted=threading.Event()))
+
+    slow = threading.Thread(target=called, args=("touch begun; until test -e over; do sleep 0.02; done",))
+    slow.start()
+    wait_for((tmp_path / "begun").exists)
+    called("sleep 300 &")
+    (tmp_path / "over").touch()
+    slow.join(BOUND)
+    assert [report.status for report in reports] == [HookStatus.OK, HookStatus.OK]
 
 
 def test_a_command_whose_folder_is_gone_is_called_all_the_same(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -327,6 +328,21 @@ async def test_nothing_is_left_on_the_roll_by_a_run_that_was_refused(tmp_path: P
     with pytest.raises(StateUnusable, match="cannot be written"):
         await cc_execute("true", **BASH, cwd=tmp_path)
     assert list(home.runs()) == []
+
+
+def test_a_run_that_cannot_be_looked_into_keeps_nobody_from_starting_or_listing_others(home: StateHome, tmp_path: Path) -> None:
+    closed = home.create(new_run_id(time.time() - 1000)).path
+    # Not as root, to whom nothing is closed.
+    as_user = ("unshare", "--user", "--map-user=54321") if os.geteuid() == 0 else ()
+    closed.chmod(0)
+    try:
+        for words in (("run", "--agent", "shell", "echo said"), ("list",)):
+            argv = [*as_user, sys.executable, "-m", "cc_executor.cli", *words]
+            done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=BOUND, check=False)
+            assert done.returncode == 0, done.stderr
+            assert ("said" if words[0] == "run" else closed.name) in done.stdout
+    finally:
+        closed.chmod(0o700)
 
 
 @pytest.mark.row("faults", "thousands of runs are kept", "looking for lost ones costs nothing")

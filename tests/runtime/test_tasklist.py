@@ -99,6 +99,13 @@ def test_a_shell_that_the_defaults_name_is_for_commands_alone(tmp_path: Path) ->
     assert [(request.agent, request.shell) for request in made] == [("shell", "sh"), ("claude", None)]
 
 
+@pytest.mark.parametrize("name", ["list\0.yaml", "list\ud800.yaml"])
+def test_a_name_that_no_file_can_have_is_said_to_be_none(name: str) -> None:
+    for source in (name, Path(name)):
+        with pytest.raises(InvalidTaskList, match=r"cannot be read: .*(null byte|surrogates)"):
+            plan(source)
+
+
 async def test_paths_of_a_list_are_seen_from_its_folder_wherever_it_is_run(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('[[turn]]\n[[turn.block]]\ntext = "as written here"\n')
     task = {

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -25,7 +25,8 @@ from cc_executor.store.plain import read_plain, write_whole
 CLAUDE_MINIMUM: Final = (2, 0, 0)
 VERSION_BUDGET: Final = 20.0  # seconds; 0.1-0.5 s on an idle machine, a cold 377 MB file from a slow disk takes longer
 _VERSION_CACHE: Final = "agents.json"
-_CACHE_LIMIT: Final = 1024 * 1024  # bytes; an entry has some 100, and there is one for each file that was ever an agent
+_CACHE_LIMIT: Final = 1024 * 1024  # bytes; an entry has some 100, with the longest path 4,200
+VERSIONS: Final = 100  # of the newest files that were asked; an update is another file, and few change between more than two
 _VERSION: Final = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}", re.ASCII)
 _INSTALL: Final = (
     "Install it with `pip install 'cc-executor[claude]'` or `npm install -g @anthropic-ai/claude-code`, or name it with --cli PATH."
@@ -116,17 +117,25 @@ def _cached_version(path: str, *, environ: Mapping[str, str], home: StateHome) -
         raise AgentNotFound(f"{path} cannot be read: {error.strerror}. {_INSTALL}") from error
     key = f"{os.path.realpath(path)}:{status.st_size}:{status.st_mtime_ns}"
     cache_file = home.root / _VERSION_CACHE
-    try:
-        known = json.loads(read_plain(cache_file, _CACHE_LIMIT))
-    except (OSError, ValueError, RecursionError):
-        known = {}
-    if isinstance(known, dict) and isinstance(version := known.get(key), str) and _VERSION.fullmatch(version):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - foreign JSON
+    known = _known_versions(cache_file)
+    if version := known.get(key):
         return version
     version = _ask_version(path, environ=environ)
+    newest = dict([*known.items(), (key, version)][-VERSIONS:])
     with suppress(OSError, StateUnusable):  # a full disk costs the cache, not the run; and what is wrong with the folder, a launch says
         home.prepare()
-        write_whole(cache_file, json.dumps({key: version}).encode(), sync=False)
+        write_whole(cache_file, json.dumps(newest).encode(), sync=False)
     return version
+
+
+def _known_versions(cache_file: Path) -> dict[str, str]:
+    """What is kept of earlier answers, oldest first; what is none of ours is left out."""
+    try:
+        found: object = json.loads(read_plain(cache_file, _CACHE_LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    kept = cast("dict[str, object]", found) if isinstance(found, dict) else {}
+    return {key: version for key, version in kept.items() if isinstance(version, str) and _VERSION.fullmatch(version)}
 
 
 def _ask_version(path: str, *, environ: Mapping[str, str]) -> str:

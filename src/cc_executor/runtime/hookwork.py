@@ -7,6 +7,7 @@ import contextvars
 import inspect
 import json
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from cc_executor.model.hook import DETAIL_CHARS, Hook, HookReport, HookStatus, r
 from cc_executor.model.toolcall import one_line
 from cc_executor.policy.environment import child_environment
 from cc_executor.policy.redact import Redactor, is_secret_name
-from cc_executor.runtime.leftovers import end_marked
+from cc_executor.runtime.leftovers import CALL_MARK, end_marked
 from cc_executor.shim import records
 
 MOMENT_VARIABLE: Final = "CC_HOOK_MOMENT"
@@ -54,7 +55,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     names : mapping of str to str
         What a command is told by its environment: ``CC_RUN_ID``, ``CC_LIST_ID``, ``CC_TASK_ID``.
     mark : str
-        By which everything that a command leaves behind is found and ended.
+        By which all that the commands leave behind is found and ended when whoever called them is gone.
     """
 
     environ: Mapping[str, str]
@@ -148,7 +149,7 @@ def _run(hook: Hook, payload: dict[str, Any], where: Surroundings, unwanted: thr
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        end_marked(environment[records.RUN_MARK])
+        end_marked(environment[CALL_MARK], variable=CALL_MARK)  # not by the run's mark: other hooks of it may be at work
     if why_not:
         return HookStatus.HUNG, why_not
     text = out.decode(errors="replace").strip()
@@ -164,7 +165,7 @@ def _run(hook: Hook, payload: dict[str, Any], where: Surroundings, unwanted: thr
 
 def _environment(hook: Hook, where: Surroundings) -> dict[str, str]:
     """The allow-list, less the agent's logins: a hook asks no model. Whoever needs one names it."""
-    additions = {**where.names, MOMENT_VARIABLE: hook.moment.value, records.RUN_MARK: where.mark}
+    additions = {**where.names, MOMENT_VARIABLE: hook.moment.value, records.RUN_MARK: where.mark, CALL_MARK: secrets.token_hex(8)}
     environment, _ = child_environment(where.environ, extra_names=hook.env, additions=additions, agent="")
     return {name: value for name, value in environment.items() if name in hook.env or not is_secret_name(name)}
 

@@ -19,9 +19,13 @@ EXEC_BUDGET: Final = 1.0
 PACE: Final = 0.01
 
 
-def end_marked(*marks: str) -> int:
-    """End every process whose `CC_EXECUTOR_RUN` is one of `marks`, until none is found. Blocking. Returns how many were met; at most `BUDGET` seconds."""
-    wanted = frozenset(f"{records.RUN_MARK}={mark}".encode() for mark in marks)
+# What all processes of one call of a hook have in their environment, besides the mark, which those of other calls for the same run or list have, too.
+CALL_MARK: Final = "CC_HOOK_CALL"
+
+
+def end_marked(*marks: str, variable: str = records.RUN_MARK) -> int:
+    """End every process whose `variable` is one of `marks`, until none is found. Blocking. Returns how many were met; at most `BUDGET` seconds."""
+    wanted = frozenset(f"{variable}={mark}".encode() for mark in marks)
     begun = time.monotonic()
     met: set[int] = set()
     while wanted and time.monotonic() < begun + BUDGET:

@@ -15,13 +15,14 @@ from typing import Any, Final, cast
 import anyio
 
 from cc_executor.errors import LaunchFailed
+from cc_executor.runtime.leftovers import CALL_MARK
 from cc_executor.shim import records
 
 START_BUDGET: Final = 20.0  # seconds for the shim's answer: 25-60 ms in the measurements, more on a machine that swaps
 REAP_BUDGET: Final = 0.5  # seconds; a shim ends some milliseconds after its last record, or when a slow disk has it all
 # What a supervisor gets of our own environment, whose secrets it must not show in /proc to every process of this user: what finds the libraries of a Python
-# that was built or loaded as a module, and the mark of the run within which this one is started. The agent's environment comes with the spec.
-SHIM_NEEDS: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", records.RUN_MARK)
+# that was built or loaded as a module, and the marks of the run, and of the hook, within which this one is started. The agent's environment comes with the spec.
+SHIM_NEEDS: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", records.RUN_MARK, CALL_MARK)
 _SHIM: Final = Path(__file__).resolve().parents[1] / "shim" / "__main__.py"
 
 # Shims started by this process, kept until they are reaped: an unreaped child is a zombie for as long as the kernel lives.

@@ -105,20 +105,18 @@ def _entered(root: Path) -> list[str]:
 
 def _is_missing(root: Path, run_id: str, now: float) -> bool:
     folder = root / RUNS / run_id
-    if _has_ended(folder):
-        strike(root, run_id)
-        return False
-    if not _is_own(root, run_id):
-        return False
     try:
-        if is_held(folder / records.LOCK):
+        if _has_ended(folder):
+            strike(root, run_id)
             return False
-    except OSError:  # a file system without locks: what cannot be known is left alone
+        if not _is_own(root, run_id) or is_held(folder / records.LOCK):
+            return False
+        if _has_ended(folder):  # between the two looks
+            strike(root, run_id)
+            return False
+        return (folder / records.CONTROL).exists() or not may_start(root, run_id, now=now, grace=STARTING_GRACE)
+    except OSError:  # a file system without locks, a folder that is closed to us: what cannot be known is left alone
         return False
-    if _has_ended(folder):  # between the two looks
-        strike(root, run_id)
-        return False
-    return (folder / records.CONTROL).exists() or not may_start(root, run_id, now=now, grace=STARTING_GRACE)
 
 
 def _has_ended(folder: Path) -> bool:

@@ -100,7 +100,7 @@ def test_what_nobody_has_thought_of_is_told_without_our_insides(server: Server) 
         lock.rename(lock.with_suffix(".aside"))
         lock.symlink_to("nowhere")  # as its agent could do it, which runs as the same user
         try:
-            told = await tool(session, "status", id=run_id)
+            told = await tool(session, "monitor", id=run_id, after=0)
         finally:
             lock.unlink()
             lock.with_suffix(".aside").rename(lock)

@@ -171,16 +171,17 @@ def test_nobody_s_home_is_read_or_written(tmp_path: Path) -> None:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="another system's settings cannot be covered up for one process")
 @pytest.mark.parametrize("sources", [(), (NO_FOLDER_SETTINGS,)])
 def test_a_gateway_in_the_machine_s_own_settings_is_not_asked(sources: tuple[str, ...], tmp_path: Path) -> None:
-    upper = tmp_path / "upper"
-    (upper / "etc" / "claude-code").mkdir(parents=True)
-    (upper / "work").mkdir()
-    covering = f"mount -t overlay none -o lowerdir=/etc,upperdir={upper}/etc,workdir={upper}/work /etc"
+    upper, settings = tmp_path / "upper", tmp_path / "managed-settings.json"
+    upper.mkdir()
+    covering = (  # on a disk of its own: what is an overlay itself, as in a container, can be under one and not above
+        f"mount -t tmpfs none {upper} && mkdir -p {upper}/etc/claude-code {upper}/work && cp {settings} {upper}/etc/claude-code/"
+        f" && mount -t overlay none -o lowerdir=/etc,upperdir={upper}/etc,workdir={upper}/work /etc"
+    )
     with trap() as gateway:
         told = {"env": {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{gateway.port}", "ANTHROPIC_AUTH_TOKEN": CANARY}}
-        (upper / "etc" / "claude-code" / "managed-settings.json").write_text(json.dumps(told))
+        settings.write_text(json.dumps(told))
         with rehearsed(
             "hello", folder=tmp_path, before=with_mount(covering), arguments=(*STREAM, *sources), env={"CLAUDE_CODE_MAX_RETRIES": "0"}
         ) as run:

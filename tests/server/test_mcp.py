@@ -16,7 +16,7 @@ from mcp.shared.exceptions import MCPError
 
 from cc_executor.policy.predict import LEAST
 from cc_executor.shim import records
-from support.mcp import BOB, BOUND, PATH, asked, claude_uses, ended, people, tool
+from support.mcp import BOB, BOUND, PATH, asked, claude_uses, ended, in_bash, people, tool
 from support.served import TOKEN, Server, prune, serving
 
 READS: Final = {
@@ -53,19 +53,19 @@ def test_an_agent_starts_a_run_follows_it_and_reads_its_result(server: Server) -
         assert all(each.output_schema and each.output_schema["required"] for each in tools.values())
         assert "cli" not in tools["execute"].input_schema["properties"]
         assert "$ref" not in str([tool.input_schema for tool in tools.values()])  # there would be nothing that it names
-        started = await tool(session, "execute", prompt="echo one; sleep 0.3; echo two", agent="shell", shell="bash")  # noqa: S604 - an option of a run, no call of a process
+        run_id = await in_bash(session, "echo one; sleep 0.3; echo two")
         seen, offset = "", 0
         while True:
-            told = await tool(session, "status", id=started["id"], offset=offset, wait=10)
+            told = await tool(session, "status", id=run_id, offset=offset, wait=10)
             assert told["output"]["offset"] == offset
             seen, offset = seen + told["output"]["data"], told["output"]["next_offset"]
             if told["done"] and not told["output"]["data"]:
                 break
         assert seen == "one\ntwo\n"
-        results = await tool(session, "results", id=started["id"])
+        results = await tool(session, "results", id=run_id)
         assert (results["done"], results["status"], results["text"]) == (True, "ok", "one\ntwo\n")
         rows = await tool(session, "executions", limit=5)
-        assert started["id"] in {row["id"] for row in rows["executions"]}
+        assert run_id in {row["id"] for row in rows["executions"]}
 
     asked(server, work)
 
@@ -252,7 +252,7 @@ def test_who_monitors_a_run_is_told_what_happens_and_that_it_goes_on(server: Ser
         await session.send_ping()
         await session.set_logging_level("info")
         script = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
-        run_id = (await tool(session, "execute", prompt=script, agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process
+        run_id = await in_bash(session, script)
         kinds, after, done = [], 0, False
         while not done:
             amounts.append([])
@@ -322,7 +322,7 @@ def test_resources_are_listed_read_completed_and_watched(server: Server) -> None
 
 def test_the_journal_is_a_resource_byte_for_byte(server: Server) -> None:
     async def work(session: ClientSession) -> None:
-        run_id = (await tool(session, "execute", prompt="seq 60000; printf '\\303\\251'", agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process
+        run_id = await in_bash(session, "seq 60000; printf '\\303\\251'")
         await ended(session, run_id)
         (content,) = (await session.read_resource(f"cc-executor://runs/{run_id}/journal")).contents
         assert isinstance(content, types.TextResourceContents)
@@ -339,7 +339,7 @@ def test_the_end_of_a_long_journal_begins_with_a_whole_character(server: Server)
 
     async def work(session: ClientSession) -> None:
         script = "printf x; printf '\\342\\202\\254%.0s' $(seq 100000)"
-        run_id = (await tool(session, "execute", prompt=script, agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process
+        run_id = await in_bash(session, script)
         await ended(session, run_id)
         (content,) = (await session.read_resource(f"cc-executor://runs/{run_id}/journal")).contents
         assert isinstance(content, types.TextResourceContents), content.mime_type
@@ -352,7 +352,7 @@ def test_the_end_of_a_long_journal_begins_with_a_whole_character(server: Server)
 
 def test_what_was_removed_is_not_told_as_nothing(server: Server) -> None:
     async def work(session: ClientSession) -> None:
-        run_id = (await tool(session, "execute", prompt="echo hello", agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process
+        run_id = await in_bash(session, "echo hello")
         await ended(session, run_id)
         prune(server, run_id)
         for name in ("status", "monitor"):

@@ -104,6 +104,11 @@ def asked(server: Server, work: Callable[[ClientSession], Awaitable[Any]], *, to
     return asyncio.run(asyncio.wait_for(whole(), BOUND))
 
 
+async def in_bash(session: ClientSession, script: str) -> str:
+    """The id of a run of this script, which has just been started."""
+    return (await tool(session, "execute", prompt=script, agent="shell", shell="bash"))["id"]  # noqa: S604 - an option of a run, no call of a process
+
+
 async def tool(session: ClientSession, name: str, /, **arguments: Any) -> dict[str, Any]:
     """The structured answer of a tool, which its text says, too."""
     answer = await session.call_tool(name, arguments)

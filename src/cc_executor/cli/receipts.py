@@ -20,6 +20,7 @@ from cc_executor.runtime.evidence import verify_file
 from cc_executor.runtime.verification import Keys, Verdict, Verification, transcript_roots, verify
 from cc_executor.store.home import StateHome
 from cc_executor.store.keys import public_keys_in
+from cc_executor.store.named import is_there
 from cc_executor.store.notebook import lift_file
 
 
@@ -69,7 +70,7 @@ def verify_command(
 
 def _verified(name: str, runs: StateHome, roots: Sequence[Path], keys: Keys | None) -> list[Verification]:
     path = Path(name)
-    if os.path.exists(path) or os.sep in name or path.suffix:  # noqa: PTH110 - a Path raises for a name that is too long
+    if is_there(path) or os.sep in name or path.suffix:
         verified = verify_file(path, home=runs, transcript_roots=roots, keys=keys)
         if not verified:
             raise InvalidRequest(f"{name} holds no receipt: there is nothing to verify.")

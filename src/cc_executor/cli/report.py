@@ -13,6 +13,7 @@ from cc_executor.cli.kept import hint, home, named
 from cc_executor.cli.sealed import receipt_of
 from cc_executor.errors import InvalidRequest, RunNotFound
 from cc_executor.runtime.report import PAGES, report_named
+from cc_executor.store.named import is_there
 
 
 def report_command(
@@ -59,7 +60,7 @@ def _page_name(path: Path) -> Path:
         It is a folder, a device or a pipe, or no name at all. With the ending of a page it would be a file beside it that nobody has named.
     """
     place = Path(os.path.expanduser(path))
-    if os.path.exists(place) and not place.is_file():  # noqa: PTH110 - a Path raises for a name that is too long
+    if is_there(place) and not place.is_file():
         given = str(path) if str(path) != "." else "the current folder"
         raise InvalidRequest(f"--html takes the name of a file, such as report.html, or - for standard output (given: {given}).")
     return path if path.suffix.lower() in PAGES else path.with_name(f"{path.name}.html")

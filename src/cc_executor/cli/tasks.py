@@ -38,6 +38,7 @@ from cc_executor.runtime.bounds import bounds_of, keep_cap
 from cc_executor.runtime.detached import start_runner
 from cc_executor.runtime.listhooks import keep_hooks, keep_notify
 from cc_executor.runtime.narrow import has_a_cursor
+from cc_executor.store.named import is_there
 from cc_executor.taskplan import Plan, kept, plan_of_file
 from cc_executor.tasks import cc_execute_task_list, day_bounded, forecast_of, list_result, open_list, reopen, undone_since
 
@@ -144,7 +145,7 @@ def _planned(file: str, cwd: str | None, bounds: Mapping[str, Any] | None = None
 
 
 def _plan_of(file: str, cwd: str | None) -> Plan:
-    if not os.path.exists(file):  # noqa: PTH110 - a Path raises for a name that is too long, which a list itself is
+    if not is_there(file):  # it may be a list itself
         try:
             planned = kept(list_home().find(file))
         except TaskListNotFound:

@@ -18,7 +18,7 @@ from cc_executor.errors import ControlFailed, StateUnusable
 from cc_executor.kernel.asks import CellAsks
 from cc_executor.kernel.config import settings_of
 from cc_executor.kernel.display import Bundle, Display, SilentDisplay, StaticDisplay, make_display, show_static
-from cc_executor.kernel.lint import is_only_linted, was_linted
+from cc_executor.kernel.lint import forget_wish, is_only_linted
 from cc_executor.kernel.loop import cancelled, interrupted, interruptible, is_ending, outlast, own, tell_of_nesting
 from cc_executor.kernel.order import Order, order_of
 from cc_executor.kernel.shell_pump import shell_pump
@@ -151,7 +151,7 @@ async def _execute(shell: Any, line: str, body: str, *, followed_later: bool) ->
     if order.remarks:
         print(order.remarks)  # noqa: T201 - said before anything is spent, and before the run's view
     if only_lint:
-        was_linted(shell)  # not before: a cell with a wrong option was not looked over, and mended it is still not to start
+        forget_wish(shell)  # not before: a cell with a wrong option was not looked over, and mended it is still not to start
         return None
     if order.rehearse_without_login is not None:
         order = await in_thread(lambda: _rehearsed_if_needed(order, home))
@@ -412,7 +412,7 @@ class _Watch:
             receipt = await self._run.finish()
             self._tell_of_hooks()
             once.remember(self._home, receipt)
-        except Exception as error:
+        except Exception as error:  # whatever it was, nobody follows the run from here: its view says so, and the caller gets the error
             if self._owns:
                 await self.stop(now=True)
             self._show(self.display.leave, f"Run {self._run.run_id} cannot be followed any longer: {error}")

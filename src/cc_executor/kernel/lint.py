@@ -33,7 +33,7 @@ def is_only_linted(shell: Any) -> bool:
     return bool(getattr(shell, _WISH, False))
 
 
-def was_linted(shell: Any) -> None:
+def forget_wish(shell: Any) -> None:
     """The cell that `%cc lint` meant was looked over; the next one starts its run again."""
     setattr(shell, _WISH, False)
 

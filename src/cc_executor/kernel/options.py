@@ -114,9 +114,8 @@ def parse(line: str, *, magic: str = "%%cc_execute", options: Options = OPTIONS)
     """
     parser = _Parser(prog=magic, add_help=False, allow_abbrev=False, exit_on_error=True)
     for flags, keywords, _ in options:
-        parser.add_argument(
-            *flags, **keywords
-        )  # without the text, which nobody asks of it: since 3.14 argparse takes a % in it for a format
+        # Without the text, which nobody asks of it: since Python 3.14 it looks at a % in that as at a format.
+        parser.add_argument(*flags, **keywords)
     words = words_of(line)
     if any(
         word == "--" or (word.startswith("-") and word.partition("=")[2] == "--") for word in words

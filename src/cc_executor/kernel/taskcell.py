@@ -299,7 +299,7 @@ class _ListWatch:
         except asyncio.CancelledError:
             self._show(self._display.finish, self._ended(self._folder.state()))
             raise
-        except Exception as error:
+        except Exception as error:  # as for a run: the view says that nobody follows the list from here, and the caller gets the error
             self._show(self._display.leave, f"The task list {self._folder.list_id} cannot be followed any longer: {error}")
             raise
         finally:

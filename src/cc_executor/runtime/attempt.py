@@ -207,9 +207,8 @@ class TaskAttempts:
         text = self._journal.state.texts.get(task.id, task.text)
         here = RunRequest(prompt=task.text, agent="shell", cwd=self._tasks.cwd)  # a callable has no run; it worked where the list does
         base = here if task.kind is TaskKind.CALL else self._request_of(task, text, None, "")
-        if (
-            task.validation is not None and task.validation.max_cost == VALIDATOR_COST
-        ):  # nobody has named another: what holds for every run does
+        # Where nobody has named another bound, what holds for every run does.
+        if task.validation is not None and task.validation.max_cost == VALIDATOR_COST:
             plain = task.model_copy(update={"kind": TaskKind.AGENT, "options": {}})
             max_cost = min(max_cost, self._request_of(plain, "-", None, "").limits.cost or max_cost)
         if task.kind is TaskKind.AGENT:

@@ -15,6 +15,7 @@ from cc_executor.model.care import Validation
 from cc_executor.model.request import Limits, RunRequest
 from cc_executor.model.tasklist import Task, TaskKind, TaskList, place_of
 from cc_executor.server.refusal import Refused
+from cc_executor.store.named import is_folder
 from cc_executor.taskplan import Plan, plan, request_of
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class ListRequests(msgspec.Struct, frozen=True, kw_only=True):
             found.append("fresh: must be true or false.")
         if (where := given.get("cwd")) is None or isinstance(where, str):
             given["cwd"] = os.path.join(self.root, os.path.expanduser(where or ""))
-            if not os.path.isdir(given["cwd"]):  # noqa: PTH112 - a Path raises for a name that is too long
+            if not is_folder(given["cwd"]):
                 found.append(f"cwd: there is no folder {given['cwd'][:1000]}. Make it, or name another.")
         found += self._unfit_options(given)
         timeout, defaults = given.pop("timeout_per_task", None), cast("object", given.get("defaults") or {})

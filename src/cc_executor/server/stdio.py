@@ -20,6 +20,7 @@ import anyio
 
 from cc_executor.errors import CCExecutorError
 from cc_executor.server.owners import Owners
+from cc_executor.store.named import is_folder
 
 if TYPE_CHECKING:
     import httpx2
@@ -239,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not given.url:
             root = Path(os.path.abspath(os.path.expanduser(given.cwd)))
-            if not os.path.isdir(root):  # noqa: PTH112 - a Path raises for a name that is too long
+            if not is_folder(root):
                 _say(f"{root} is no folder: name one with --cwd.")
                 return WRONG_CALL
             _serve(local, root, dict(os.environ))

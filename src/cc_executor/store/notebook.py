@@ -347,9 +347,8 @@ def lift_file(path: Path, *, home: StateHome) -> bool:
     NotebookUnreadable
         The file is not a notebook of format 4, cannot be read or written, or was changed by somebody else meanwhile.
     """
-    path = Path(
-        os.path.realpath(path)
-    )  # a link stays a link; `resolve` raises where links lead in a circle, which whoever reads the file says
+    # A link stays a link. Not by `Path.resolve`, which raises where links lead in a circle; whoever reads the file says that.
+    path = Path(os.path.realpath(path))
     before = _seen(path)  # before it is read: whatever is written from here on is somebody else's
     notebook = read_json(path)
     if not is_notebook(notebook):

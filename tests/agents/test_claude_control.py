@@ -251,6 +251,19 @@ def test_a_form_of_an_mcp_server_is_a_set_of_questions() -> None:
     assert response(control.answer_line(link, Answer(decision=Decision.ANSWER, answers=("Yes",)))) == {"action": "accept", "content": {}}
 
 
+def test_what_a_form_does_not_require_may_be_left_empty() -> None:
+    schema = {"properties": {"name": {"type": "string"}, "team": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name"]}
+    (ask,) = events_of(request("elicitation", message="Who?", requested_schema=schema))
+    assert isinstance(ask, QuestionAsked)
+    assert [question.optional for question in ask.questions] == [False, True, True]
+    told = response(control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("Ada", "", " "))))
+    assert told == {"action": "accept", "content": {"name": "Ada"}}
+    with pytest.raises(ValueError, match=r"it asks 3: give one answer for each, an empty one where it is optional"):
+        control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("", "red", "7")))
+    with pytest.raises(ValueError, match=r"it asks 3"):
+        control.answer_line(ask, Answer(decision=Decision.ANSWER, answers=("Ada",)))
+
+
 @pytest.mark.parametrize("schema", [{"properties": ["name"]}, {"properties": 1}, {"properties": {}}, [], None])
 def test_a_form_without_fields_asks_for_a_yes(schema: Any) -> None:
     (ask,) = events_of(request("elicitation", message="May I?", requested_schema=schema))

@@ -195,3 +195,19 @@ def test_answers_are_given_by_hand_and_by_key_and_a_refused_one_can_be_given_aga
     expect(send).not_to_have_attribute("aria-disabled", "true")
     send.click()
     view_page.until(lambda: len(view_page.said("answer")) == 2, "the answer again")
+
+
+def test_of_a_form_what_is_optional_may_be_left_empty(view_page: ViewPage) -> None:
+    questions = (Question(text="Your name"), Question(text="Your team", optional=True))
+    view_page.make_view(on_answer=lambda _: None)
+    view_page.open()
+    view_page.show("asking", asks=(ShownAsk(id="q", kind="question", title="calendar", questions=questions),))
+    ask = view_page.root().locator(".ccx-ask")
+    view_page.until(lambda: ask.count() == 1, "the form")
+    assert [legend.inner_text() for legend in ask.locator("legend").all()] == ["Your name", "Your team optional"]
+    send = ask.get_by_role("button", name="Send")
+    expect(send).to_have_attribute("aria-disabled", "true")
+    ask.get_by_label("Your answer: Your name").fill("Ada")
+    send.click()
+    view_page.until(lambda: view_page.said("answer"), "the answer")
+    assert view_page.said("answer")[0]["answers"] == ["Ada", ""]

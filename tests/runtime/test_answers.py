@@ -426,6 +426,18 @@ def test_a_command_cannot_hide_what_it_does(tmp_path: Path) -> None:
     assert "\n" not in page_of("Web\nFetch", tmp_path, url="x").title
 
 
+def test_what_changes_how_a_command_is_run_stands_beside_it(tmp_path: Path) -> None:
+    call = {"command": "make", "description": "Build", "run_in_background": True, "dangerouslyDisableSandbox": True, "timeout": 600_000}
+    page = page_of("Bash", tmp_path, **call)
+    assert (page.body, page.about) == ("make", "timeout: 600000 · run_in_background: true · dangerouslyDisableSandbox: true · Build")
+    hidden = page_of("Bash", tmp_path, **(call | {"note": "x" * 5000, "description": "y" * 5000}))
+    assert hidden.about.startswith("timeout: 600000 · run_in_background: true · dangerouslyDisableSandbox: true · note: x")
+    plain = page_of("Bash", tmp_path, command="make", run_in_background=False, dangerouslyDisableSandbox=False, description="")
+    assert plain.about == ""
+    plan = page_of("ExitPlanMode", tmp_path, plan="1. Look", allowedPrompts=[{"tool": "Bash", "prompt": "run tests"}])
+    assert (plan.body, plan.about) == ("1. Look", 'allowedPrompts: [{"tool":"Bash","prompt":"run tests"}]')
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -39,3 +39,18 @@ async def test_what_is_typed_before_a_question_is_shown_answers_none(ends: tuple
     with anyio.fail_after(60):
         answer = await prompted(ask, fd=terminal, say=say)
     assert answer.answers == ("Apples", "Pears")
+
+
+async def test_an_empty_line_leaves_out_what_is_optional_and_nothing_else(ends: tuple[int, int]) -> None:
+    person, terminal = ends
+    questions = (Question(text="Team?", optional=True, options=FRUIT), Question(text="Who?"))
+    told: list[str] = []
+
+    def say(text: str) -> None:
+        told.append(text)
+        os.write(person, b"\n" if "Team?" in text else b"\nAda\n" if "Who?" in text else b"")
+
+    with anyio.fail_after(60):
+        answer = await prompted(ShownAsk(id="q", kind="question", title="A form", questions=questions), fd=terminal, say=say)
+    assert answer.answers == ("", "Ada")
+    assert [text.splitlines()[-1].split(": ")[-1] for text in told[1:]] == ["it is optional.", "    Type the answer."]

@@ -23,7 +23,7 @@ from cc_executor.model.ask import Answer, Ask, Decision
 from cc_executor.model.event import Option, PermissionAsked, Question, QuestionAsked
 from cc_executor.runtime.answers import give, open_asks
 from cc_executor.server.attendance import NOBODY
-from cc_executor.server.mcpasks import answer_of
+from cc_executor.server.mcpasks import answer_of, form_of
 from support.mcp import BOUND, LOOKS, PATH, asked, ended, message, opened, people, said_in, tool
 from support.served import TOKEN, Server, control, get, results, serving
 
@@ -169,6 +169,12 @@ def test_a_client_that_can_ask_nobody_says_nothing_for_the_person_who_is_asked_e
     receipt = folder.receipt()
     assert receipt is not None
     assert [(one.decision, one.by) for one in receipt.asked] == [("answer", "view")]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_an_agents_form_does_not_require_the_clients_does_not_either(is_new: bool) -> None:
+    form = form_of((Question(text="Who?"), Question(text="Team?", optional=True)), is_new=is_new)
+    assert (list(form["properties"]), form["required"]) == (["answer_1", "answer_2"], ["answer_1"])
 
 
 def test_a_client_that_has_given_up_its_call_is_asked_anew_when_it_follows_again(server: Server, tmp_path: Path) -> None:

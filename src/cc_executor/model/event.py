@@ -96,11 +96,15 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a person is to say. `name`: the field that the answer goes to, where the asker has one; `typed`: it takes no text there, but JSON."""
+    """Something that a person is to say.
+
+    `name`: the field that the answer goes to, where the asker has one; `typed`: it takes no text there, but JSON; `optional`: it may be left empty.
+    """
 
     text: str
     name: str = ""
     typed: bool = False
+    optional: bool = False
     header: str = ""
     options: tuple[Option, ...] = ()
     multiple: bool = False

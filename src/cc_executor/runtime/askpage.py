@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, cast
 
+import msgspec
+
 from cc_executor.agents.claude.control import EDITS, scope_words
 from cc_executor.model import toolcall
 from cc_executor.model.ask import Ask, Body, ShownAsk, what_of
@@ -35,7 +37,7 @@ _UNSEEN: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-# The one field of a call that is shown instead of all of it.
+# The one field of a call that is shown as its body; what else is set stands beside its name.
 _TELLING: Final[Mapping[str, str]] = MappingProxyType({"Bash": "command", "ExitPlanMode": "plan"})
 
 
@@ -60,7 +62,7 @@ def shown(ask: Ask, *, cwd: str, mask: Callable[[str], str]) -> ShownAsk:
     call = toolcall.fields(ask.input) or {}
     there = toolcall.fields(ask.input, roots_of(cwd)) or {}
     kind, text = _body(ask, call, there, cwd)
-    about = call.get("description") if ask.name == "Bash" else there.get("file_path") or there.get("notebook_path")
+    about = _beside(call, _TELLING[ask.name]) if ask.name in _TELLING else there.get("file_path") or there.get("notebook_path")
     return ShownAsk(
         id=ask.ask_id,
         kind="permission",
@@ -102,7 +104,8 @@ def _row_ends(row: str, chars: int = ROW_CHARS) -> str:
 def _question(question: Question, said: Callable[[str], str]) -> Question:
     options = tuple(Option(label=_line(said(option.label)), description=_line(said(option.description))) for option in question.options)
     text = _ends(said(question.text), BODY_CHARS // 4)
-    return Question(text=text, header=_line(said(question.header)), options=options[:20], multiple=question.multiple)
+    header = _line(said(question.header))
+    return Question(text=text, header=header, options=options[:20], multiple=question.multiple, optional=question.optional)
 
 
 def _body(ask: PermissionAsked, call: dict[str, Any], there: dict[str, Any], cwd: str) -> tuple[Body, str]:
@@ -112,6 +115,15 @@ def _body(ask: PermissionAsked, call: dict[str, Any], there: dict[str, Any], cwd
     if isinstance(telling, str):
         return (Body.COMMAND if ask.name == "Bash" else Body.TEXT), telling
     return Body.TEXT, toolcall.readable(there) if call else ask.input
+
+
+def _beside(call: dict[str, Any], telling: str) -> str:
+    """What a call has besides the field that tells most: first what changes how it is done (no sandbox, in the background), then what it says of itself."""
+    more = {name: value for name, value in call.items() if name not in {telling, "description"} and value not in (None, False, "")}
+    rows = [f"{name}: {value if isinstance(value, str) else msgspec.json.encode(value).decode()}" for name, value in more.items()]
+    rows.sort(key=len)  # of what is long the middle is left out, and a switch is short
+    description = call.get("description")
+    return " · ".join([*rows, *([description] if isinstance(description, str) and description else [])])
 
 
 def _difference(call: dict[str, Any], cwd: str) -> str | None:

@@ -78,6 +78,8 @@ async def _questions(ask: ShownAsk, fd: int, say: Callable[[str], None]) -> Answ
         while text == "":
             line = await _line(fd)
             text = None if line is None else chosen(question, line)
+            if question.optional and line is not None and not line.strip():
+                break
         if text is None:
             return Answer(decision=Decision.DENY, text="The user did not want to answer.")
         answers.append(text)
@@ -90,7 +92,7 @@ def question_words(question: Question) -> str:
     for number, option in enumerate(question.options, start=1):
         rows.append(f"      {number}  {option.label}{f' — {option.description}' if option.description else ''}")
     how = "numbers, with commas between them, or words of your own" if question.multiple else "a number, or words of your own"
-    rows.append(f"    Type {how if question.options else 'the answer'}.")
+    rows.append(f"    Type {how if question.options else 'the answer'}{', or nothing: it is optional' if question.optional else ''}.")
     return "\n".join(rows)
 
 

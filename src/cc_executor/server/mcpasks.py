@@ -7,7 +7,7 @@ has its runs' questions refused at once; one that can and does not follow has th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
@@ -135,9 +135,8 @@ class Elicitor:
         is_new = ctx.protocol_version >= FORMS_SINCE
         page = shown(ask, cwd=self._service.lookup.find(run_id, who=who).request().cwd, mask=self._mask)
         if isinstance(ask, QuestionAsked):
-            fields = {f"answer_{number}": _field(each, is_new=is_new) for number, each in enumerate(page.questions, 1)}
             text = f"{page.title} asks, in run {run_id}:\n" + "\n".join(each.text for each in page.questions)
-            return types.ElicitRequestFormParams(message=text, requested_schema=_object(fields, *fields))
+            return types.ElicitRequestFormParams(message=text, requested_schema=form_of(page.questions, is_new=is_new))
         decision = _choice({"allow": "Allow once", "allow_run": f"Allow for this run: {page.scope}", "deny": "Deny"}, is_new=is_new)
         fields = {
             "decision": {"title": "Decision", **decision},
@@ -150,6 +149,13 @@ class Elicitor:
 
 def _object(fields: dict[str, dict[str, Any]], *required: str) -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": list(required)}
+
+
+def form_of(questions: Sequence[Question], *, is_new: bool) -> dict[str, Any]:
+    """The schema of a form with a field for each question, `answer_1` and so on; `is_new`: in the notation of `FORMS_SINCE`."""
+    named = {f"answer_{number}": each for number, each in enumerate(questions, 1)}
+    required = [name for name, each in named.items() if not each.optional]
+    return _object({name: _field(each, is_new=is_new) for name, each in named.items()}, *required)
 
 
 def _choice(words: Mapping[str, str], *, is_new: bool) -> dict[str, Any]:

@@ -104,9 +104,10 @@ def _listed(value: object) -> list[object]:
 
 def _fields(message: str, schema: msgspec.Raw, *, url: str) -> tuple[Question, ...]:
     """What an MCP server wants to know: a flat form, each field of which is a question; or nothing but a yes."""
-    properties: object = None
+    form: dict[str, Any] = {}
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # no schema, or one that is none
-        properties = msgspec.json.decode(schema, type=dict[str, Any]).get("properties")
+        form = msgspec.json.decode(schema, type=dict[str, Any])
+    properties, required = form.get("properties"), _listed(form.get("required"))
     fields = cast("dict[str, object]", properties) if isinstance(properties, dict) else {}
     if not fields:
         yes = Option(label="Yes", description=url)
@@ -122,6 +123,7 @@ def _fields(message: str, schema: msgspec.Raw, *, url: str) -> tuple[Question, .
             Question(
                 text=f"{message} — {about}" if not found else about,
                 name=name,
+                optional=name not in required,
                 typed=known.get("type") in _TYPED or any(not isinstance(value, str) for value, _ in choices),
                 options=tuple(Option(label=str(value), description=title) for value, title in choices),
                 multiple=bool(several),
@@ -171,14 +173,13 @@ def _told(ask: QuestionAsked, answer: Answer) -> dict[str, Any]:
             raise ValueError("it asks a question: answer it, or deny it")
         case Decision.ANSWER:
             pass
-    if len(answer.answers) != len(ask.questions) or not all(text.strip() for text in answer.answers):
-        raise ValueError(f"it asks {len(ask.questions)}: give one answer for each")
-    pairs = list(zip(ask.questions, answer.answers, strict=True))
+    pairs = list(zip(ask.questions, answer.answers, strict=False))
+    if len(answer.answers) != len(ask.questions) or not all(text.strip() or question.optional for question, text in pairs):
+        empty = ", an empty one where it is optional" if any(question.optional for question in ask.questions) else ""
+        raise ValueError(f"it asks {len(ask.questions)}: give one answer for each{empty}")
     if is_form:
-        return {
-            "action": "accept",
-            "content": {question.name: _content(question, text) for question, text in pairs if question.name},
-        }
+        content = {question.name: _content(question, text) for question, text in pairs if question.name and text.strip()}
+        return {"action": "accept", "content": content}
     known = toolcall.fields(ask.input) or {}
     return {"behavior": "allow", "updatedInput": {**known, "answers": {question.text: text for question, text in pairs}}}
 

@@ -619,7 +619,7 @@ class Ask {
   }
 
   drawButtons() {
-    for (const node of this.buttons) disable(node, this.guard.isUp || this.isSent || (node === this.sender && !this.answers.every(Boolean)));
+    for (const node of this.buttons) disable(node, this.guard.isUp || this.isSent || (node === this.sender && this.missing >= 0));
   }
 
   drawPermission() {
@@ -672,6 +672,7 @@ class Ask {
       const legend = element("legend", "ccx-ask-legend");
       if (question.header) legend.append(element("span", "ccx-ask-chip", question.header));
       legend.append(question.text);
+      if (question.optional) legend.append(" ", element("span", "ccx-ask-quiet", "optional"));
       set.append(legend);
       const name = `ccx-${uniqueId()}`;
       const own = element("input", "ccx-ask-input");
@@ -705,7 +706,7 @@ class Ask {
       });
       set.append(own);
       this.node.append(set);
-      return { choices, own };
+      return { choices, own, optional: question.optional };
     });
     const row = element("div", "ccx-ask-row");
     this.sender = this.act("Send", "ccx-ask-first", () => this.sendAnswers());
@@ -719,9 +720,14 @@ class Ask {
       [...choices.filter(({ box }) => box.checked).map(({ label }) => label), own.value.trim()].filter(Boolean).join(", "));
   }
 
-  sendAnswers() {
+  /** The first question that wants an answer and has none; -1 where there is no such. */
+  get missing() {
     const { answers } = this;
-    const missing = answers.findIndex((text) => !text);
+    return this.fields.findIndex(({ optional }, index) => !optional && !answers[index]);
+  }
+
+  sendAnswers() {
+    const { answers, missing } = this;
     if (missing < 0) return this.send({ decision: "answer", answers });
     this.fields[missing].own.focus();
   }

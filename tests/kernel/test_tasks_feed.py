@@ -90,7 +90,7 @@ def test_every_row_is_sent_whole_once_and_then_only_what_has_changed() -> None:
     wire = Wire(shell("a"), shell("b", "a"), shell("c"))
     (rows,) = wire.run()
     assert [(row["number"], row["id"], row["status"], row["line"]) for row in rows] == [
-        (1, "a", "waiting", ""), (2, "b", "waiting", "waits for a"), (3, "c", "waiting", ""),
+        (1, "a", "waiting", "waits for its turn"), (2, "b", "waiting", "waits for a"), (3, "c", "waiting", "waits for its turn"),
     ]  # fmt: skip
     assert wire.run(HEARTBEAT_SECONDS / 2) == [], "nothing has changed"
     assert wire.add(begun("a")) == ["a"]
@@ -102,6 +102,7 @@ def test_every_row_is_sent_whole_once_and_then_only_what_has_changed() -> None:
             "attempt": 1,
             "run_id": "a-1",
             "phase": "starting",
+            "line": "",
             "is_ticking": True,
             "can": ["stop", "skip"],
             "elapsed": 2.0,
@@ -111,7 +112,7 @@ def test_every_row_is_sent_whole_once_and_then_only_what_has_changed() -> None:
     (rows,) = wire.run()
     assert [row["id"] for row in rows] == ["a", "b"]
     assert (rows[0]["line"], rows[0]["elapsed"], rows[0]["can"]) == ("two", 2.5, [])
-    assert rows[1] == {"id": "b", "line": "", "elapsed": 0.0}
+    assert rows[1] == {"id": "b", "line": "waits for its turn", "elapsed": 0.0}
 
 
 def test_a_flood_becomes_at_most_25_frames_a_second_with_the_last_line_alone() -> None:
@@ -192,7 +193,7 @@ def test_what_a_row_says_and_takes_in_every_state() -> None:
         "b": ("skipped", "so", "", ("retry",)),
         "c": ("ok", "", "", ()),
         "d": ("running", "", "stop", ()),
-        "e": ("waiting", "", "", ("edit", "skip")),
+        "e": ("waiting", "waits for its turn", "", ("edit", "skip")),
     }
     assert rows["e"].is_edited
     totals = wire.board.totals()

@@ -315,7 +315,7 @@ class TaskBoard:
                     return f"was waiting: {known.why}" if known.why else "was not begun"
                 if known.until is not None:
                     return toolcall.one_line(clean(known.why), LINE_CHARS)
-                return "" if not open_needs else f"waits for {toolcall.one_line(', '.join(open_needs), LINE_CHARS)}"
+                return f"waits for {toolcall.one_line(', '.join(open_needs), LINE_CHARS) or 'its turn'}"
             case _:
                 said = toolcall.one_line(clean(known.summary), LINE_CHARS)
                 return said or known.outcome.replace("_", " ")
